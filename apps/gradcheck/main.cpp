@@ -1,0 +1,158 @@
+// gradcheck: proves the gradients of ebb's ops, from the same table as the tests.
+#include <boost/program_options.hpp>
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <sstream>
+#include <stdexcept>
+
+#include <ebb/ebb.h>
+
+#include "op_table.h"
+
+namespace po = boost::program_options;
+using ebb::testing::Case;
+using ebb::testing::Row;
+
+namespace {
+
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// "2,3 3,4" as shapes; "()" is a scalar.
+std::vector<ebb::Shape> shapes_from(const std::string& text) {
+  std::vector<ebb::Shape> out;
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    std::vector<std::int64_t> sizes;
+    for (const char* p = word.data(); word != "()" && p < word.data() + word.size(); ++p) {
+      std::int64_t n = 0;
+      const auto [stop, error] = std::from_chars(p, word.data() + word.size(), n);
+      if (error != std::errc() || (stop != word.data() + word.size() && *stop != ','))
+        throw UsageError(fmt::format("--shape takes sizes such as \"2,3 3,4\", one group an input; got \"{}\"", word));
+      sizes.push_back(n);
+      p = stop;
+    }
+    out.emplace_back(sizes);
+  }
+  return out;
+}
+
+/// Largest difference between the float32 and the float64 gradients of a weighted sum of outputs.
+double float32_difference(const Row& row, const Case& c, std::uint64_t seed) {
+  const std::vector<ebb::Tensor> x64 = ebb::testing::inputs_for(row, c, seed);
+  std::vector<std::vector<ebb::Tensor>> gradients;
+  for (const ebb::DType t : {ebb::f64, ebb::f32}) {
+    const std::vector<ebb::Tensor> x = ebb::testing::variables(ebb::testing::cast_all(x64, t));
+    const ebb::Tensor y = row.function(c)(x);
+    ebb::Generator random(seed);
+    const ebb::Tensor weights = cast(ebb::uniform(y.shape(), -1, 1, ebb::f64, random), t);
+    gradients.push_back(y.tracked() ? ebb::grad(y, x, {.allow_unused = true, .cotangent = weights}) : std::vector<ebb::Tensor>(x.size()));
+  }
+  double worst = 0;
+  for (std::size_t i = 0; i < gradients[0].size(); ++i)
+    if (gradients[0][i].defined()) worst = std::max(worst, ebb::testing::distance(cast(gradients[1][i], ebb::f64), gradients[0][i]));
+  return worst;
+}
+
+int run(int argc, char** argv) {
+  po::options_description options("Options", 80, 40);
+  options.add_options()
+      ("op", po::value<std::string>(), "check this op only; default: all")
+      ("list", "name the ops and stop")
+      ("order", po::value<int>()->default_value(2), "1, or 2 to check the gradients of the gradients too")
+      ("dtype", po::value<std::string>()->default_value("f64"), "f64: against differences; f32: its gradients against f64's (1e-4)")
+      ("shape", po::value<std::string>(), "input shapes instead of the table's, such as \"2,3 3,4\" (with --op)")
+      ("probe", po::value<std::string>()->default_value("direction"), "direction, elements or jacobian")
+      ("seed", po::value<std::uint64_t>()->default_value(1), "of inputs and directions")
+      ("help,h", "this text")
+      ("version", "what this build is");
+  po::variables_map v;
+  try {
+    po::store(po::command_line_parser(argc, argv).options(options).style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing).run(), v);
+    po::notify(v);
+  } catch (const po::error& e) {
+    throw UsageError(e.what());
+  }
+  if (v.count("help")) {
+    std::cout << "Usage: gradcheck [OPTIONS]\n\nChecks every op's gradient in float64 against central differences.\n\n" << options
+              << "\nExamples:\n  gradcheck --op conv2d\n  gradcheck --op matmul --shape \"3,4 4,5\" --probe jacobian\n"
+                 "\nExit codes: 0 all passed; 1 a gradient is wrong; 2 wrong usage.\n";
+    return 0;
+  }
+  if (v.count("version")) {
+    fmt::print("{}", ebb::build_info());
+    return 0;
+  }
+  const auto dtype = v["dtype"].as<std::string>(), probe = v["probe"].as<std::string>();
+  if (dtype != "f64" && dtype != "f32") throw UsageError(fmt::format("--dtype must be f64 or f32, got \"{}\"", dtype));
+  if (probe != "direction" && probe != "elements" && probe != "jacobian")
+    throw UsageError(fmt::format("--probe must be direction, elements or jacobian, got \"{}\"", probe));
+  const int order = v["order"].as<int>();
+  if (order < 1 || order > 2) throw UsageError(fmt::format("--order must be 1 or 2, got {}", order));
+  if (v.count("shape") && !v.count("op")) throw UsageError("--shape needs --op");
+  const auto seed = v["seed"].as<std::uint64_t>();
+
+  std::vector<const Row*> chosen;
+  for (const Row& row : ebb::testing::rows())
+    if (!v.count("op") || row.name == v["op"].as<std::string>()) chosen.push_back(&row);
+  if (chosen.empty()) throw UsageError(fmt::format("no op \"{}\"; --list names them", v["op"].as<std::string>()));
+  if (v.count("list")) {
+    for (const Row* row : chosen) fmt::print("{}\n", row->name);
+    return 0;
+  }
+
+  ebb::GradcheckOptions how{.probe = probe == "direction" ? ebb::Probe::direction : probe == "elements" ? ebb::Probe::elements : ebb::Probe::jacobian, .seed = seed};
+  fmt::print("{:<20}{:>6}{:>7}{:>13}{:>7}  {}\n", "op", "cases", "order", "worst error", "kinks", "result");
+  int failed = 0;
+  double worst = 0;
+  std::string worst_op;
+  for (const Row* row : chosen) {
+    std::vector<Case> cases = row->cases;
+    if (v.count("shape")) cases = {{shapes_from(v["shape"].as<std::string>()), row->f}};
+    double error = 0;
+    std::int64_t kinks = 0;
+    std::string problem;
+    how.order = std::min(order, row->order);
+    for (const Case& c : cases) {
+      if (dtype == "f32") {
+        const double d = float32_difference(*row, c, seed);
+        error = std::max(error, d);
+        if (!(d <= 1e-4) && problem.empty()) problem = fmt::format("float32 gradients differ by {:.2e}", d);
+        continue;
+      }
+      const ebb::GradcheckReport r = ebb::gradcheck(row->function(c), ebb::testing::inputs_for(*row, c, seed), how);
+      error = std::max(error, r.error);
+      kinks += r.kinks;
+      if (!r && problem.empty()) problem = r.str();
+    }
+    fmt::print("{:<20}{:>6}{:>7}{:>13.2e}{:>7}  {}\n", row->name, cases.size(), dtype == "f32" ? 1 : how.order, error, kinks,
+               problem.empty() ? "passed" : problem);
+    failed += !problem.empty();
+    if (error >= worst) {
+      worst = error;
+      worst_op = row->name;
+    }
+  }
+  fmt::print("{} of {} ops passed; worst: {} with {:.2e}\n", chosen.size() - static_cast<std::size_t>(failed), chosen.size(), worst_op, worst);
+  return failed ? 1 : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const UsageError& e) {
+    fmt::print(stderr, "gradcheck: {}\nTry: gradcheck --help\n", e.what());
+    return 2;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "gradcheck: {}\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,59 @@
+// Reverse-mode differentiation. Gradients are values: nothing is stored in the tensors.
+#pragma once
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include <ebb/graph/graph.h>
+#include <ebb/graph/tensor.h>
+
+namespace ebb {
+
+/// The gradients of one backward pass, by variable: g[w].
+class Gradients {
+ public:
+  /// The gradient of a variable, of its shape and dtype. Throws GradientError, naming it, when the loss does not
+  /// depend on it: a missing gradient is never taken for zero.
+  const Tensor& operator[](const Tensor& variable) const;
+  bool contains(const Tensor& variable) const;
+  std::size_t size() const { return entries_.size(); }
+
+  struct Entry {
+    Ref<Node> variable;
+    Tensor gradient;
+  };
+  /// All of them, in order of the variables' creation.
+  std::span<const Entry> entries() const& { return entries_; }
+  /// For changing gradients before a step, such as clipping.
+  std::span<Entry> entries() & { return entries_; }
+  void entries() && = delete;  // `for (auto& e : backward(loss).entries())` would outlive what it walks
+  void add(Ref<Node> variable, Tensor gradient);
+
+ private:
+  std::vector<Entry> entries_;
+  NodeIndex index_;
+};
+
+struct BackwardOptions {
+  bool retain_graph = false;  ///< keep what backward reads, for another pass through the same graph
+  bool create_graph = false;  ///< record the gradients too, so that they can be differentiated; retains the graph
+};
+
+/// Gradients of a scalar with respect to every variable that it depends on. Frees the graph's kept values as it goes.
+/// Throws GradientError when the loss has more than one element, depends on no variable, or its graph was freed.
+Gradients backward(const Tensor& loss, BackwardOptions options = {});
+
+struct GradOptions {
+  bool retain_graph = false;
+  bool create_graph = false;
+  bool allow_unused = false;  ///< an undefined tensor instead of an error for an x that y does not depend on
+  Tensor cotangent = {};      ///< weights of y's elements, of y's shape; needed unless y has one element
+};
+
+/// Gradients of y with respect to xs, which may be variables or any tracked intermediate values.
+std::vector<Tensor> grad(const Tensor& y, std::span<const Tensor> xs, GradOptions options = {});
+std::vector<Tensor> grad(const Tensor& y, std::initializer_list<Tensor> xs, GradOptions options = {});
+/// The same for one x.
+Tensor grad(const Tensor& y, const Tensor& x, GradOptions options = {});
+
+}  // namespace ebb

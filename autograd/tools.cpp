@@ -1,0 +1,139 @@
+#include <ebb/autograd/tools.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include <ebb/graph/apply.h>
+#include <ebb/graph/error.h>
+#include <ebb/ops/ops.h>
+
+namespace ebb {
+namespace {
+
+/// A tensor that stands for a node whose value nobody reads.
+Tensor stand_in(const Ref<Node>& node) {
+  const Ref<Storage> nothing = Storage::allocate(0);
+  return Tensor(nothing, nothing->data(), node->shape(), node->dtype(), node);
+}
+
+/// While one lives: ops are recorded, with the random numbers and the mode of an earlier run.
+class Replay {
+ public:
+  Replay(const Generator& random, bool train)
+      : record_(std::exchange(detail::mode.record, true)), generator_(std::exchange(default_generator(), random)), training_(train) {}
+  ~Replay() {
+    detail::mode.record = record_;
+    default_generator() = generator_;
+  }
+  Replay(const Replay&) = delete;
+  Replay& operator=(const Replay&) = delete;
+
+ private:
+  bool record_;
+  Generator generator_;
+  Training training_;
+};
+
+/// A segment that is computed again. Inputs: the `own` arguments of f, then what f captured, for which only the place
+/// in the graph matters.
+struct Checkpoint {
+  static constexpr std::string_view name = "checkpoint";
+  static constexpr Keeps keeps = Keeps::inputs;
+  MultiFunction f;
+  int own;
+  std::vector<Ref<Node>> captured;
+  Generator random;
+  bool train;
+
+  std::vector<Tensor> backward(const Saved& s, const Tensor& g) const {
+    const bool again = recording();  // the gradient is to be differentiated: the inputs keep their place in the graph
+    std::vector<Tensor> xs;
+    for (int i = 0; i < own; ++i) {
+      const Tensor x = s.input(i);
+      xs.push_back(!is_float(x.dtype()) || (again && s.wants(i)) ? x : variable(x.detach()));
+    }
+    Tensor y;
+    {
+      const Replay replay(random, train);
+      y = f(xs);
+    }
+    for (const Ref<Node>& node : captured) xs.push_back(stand_in(node));
+    std::vector<Tensor> out = grad(y, xs, {.retain_graph = true, .create_graph = again, .allow_unused = true, .cotangent = g});
+    for (std::size_t i = 0; i < out.size(); ++i)
+      if (!out[i].defined() && s.wants(static_cast<int>(i))) out[i] = zeros(xs[i].shape(), xs[i].dtype());
+    return out;
+  }
+};
+
+struct Hook {
+  static constexpr std::string_view name = "hook";
+  std::function<Tensor(const Tensor&)> f;
+  Tensor forward(const Tensor& x) const { return x.detach(); }
+  Tensor backward(const Saved&, const Tensor& g) const {
+    const Tensor changed = f(g);
+    return changed.defined() ? changed : g;
+  }
+};
+
+}  // namespace
+
+Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs) {
+  if (!recording()) return f(inputs);
+  const Generator random = default_generator();
+  const bool train = training();
+  // Once with recording, to learn what f captures: tracked tensors from before this mark, and variables that are not its
+  // arguments (a layer may make its parameters in here).
+  const std::uint64_t mark = variable(scalar(0)).node()->id();
+  std::vector<Tensor> xs;
+  for (const Tensor& x : inputs) xs.push_back(is_float(x.dtype()) ? variable(x.detach()) : x);
+  const Tensor y = f(xs);
+  const auto is_argument = [&](const Ref<Node>& n) { return std::ranges::any_of(xs, [&](const Tensor& x) { return x.node() == n; }); };
+  std::vector<Ref<Node>> captured;
+  const Graph graph(y);
+  for (const Node* node : graph.nodes())
+    for (const Input& in : node->inputs())
+      if (in.node && node->id() > mark && (in.node->id() < mark || in.node->is_variable()) && !is_argument(in.node) &&
+          std::ranges::find(captured, in.node) == captured.end())
+        captured.push_back(in.node);
+  bool tracked = !captured.empty();
+  for (const Tensor& x : inputs) tracked |= x.tracked();
+  if (!y.tracked() || !tracked) return y.detach();
+  std::vector<Tensor> all(inputs.begin(), inputs.end());
+  for (const Ref<Node>& node : captured) all.push_back(stand_in(node));
+  if (all.size() > Node::max_inputs) fail<ValueError>("checkpoint", fmt::format("{} inputs and captured tensors, at most {} are supported", all.size(), Node::max_inputs));
+  std::array<const Tensor*, Node::max_inputs> in;
+  for (std::size_t i = 0; i < all.size(); ++i) in[i] = &all[i];
+  return detail::record(Checkpoint{f, static_cast<int>(inputs.size()), std::move(captured), random, train}, in.data(),
+                        static_cast<int>(all.size()), y.detach());
+}
+
+Tensor checkpoint(const UnaryFunction& f, const Tensor& x) {
+  return checkpoint([f](std::span<const Tensor> in) { return f(in[0]); }, {&x, 1});
+}
+
+Tensor on_gradient(const Tensor& x, std::function<Tensor(const Tensor&)> f) { return apply(Hook{std::move(f)}, x); }
+
+double global_norm(const Gradients& gradients) {
+  const NoGrad quiet;
+  double total = 0;
+  for (const auto& entry : gradients.entries()) total += sum(square(cast(entry.gradient, f64))).item();
+  return std::sqrt(total);
+}
+
+double clip_by_global_norm(Gradients& gradients, double max_norm) {
+  if (!(max_norm > 0)) fail<ValueError>("clip_by_global_norm", fmt::format("the norm must be positive, got {}", max_norm));
+  const double norm = global_norm(gradients);
+  if (norm > max_norm)
+    for (auto& entry : gradients.entries()) entry.gradient = entry.gradient * (max_norm / norm);
+  return norm;
+}
+
+void clip_by_value(Gradients& gradients, double limit) {
+  if (!(limit > 0)) fail<ValueError>("clip_by_value", fmt::format("the limit must be positive, got {}", limit));
+  for (auto& entry : gradients.entries()) entry.gradient = clip(entry.gradient, -limit, limit);
+}
+
+}  // namespace ebb

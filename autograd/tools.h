@@ -1,0 +1,28 @@
+// Handles on the way of gradients: recomputation, hooks, clipping.
+#pragma once
+#include <functional>
+#include <span>
+
+#include <ebb/autograd/backward.h>
+#include <ebb/autograd/jacobian.h>
+
+namespace ebb {
+
+/// f(inputs), keeping for backward only the inputs: what happens inside is computed again when the gradient is needed
+/// (Chen et al. 2016). Variables and other tracked tensors that f captures get their gradients too; random numbers
+/// are the same the second time. Costs one more forward pass of f.
+Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs);
+Tensor checkpoint(const UnaryFunction& f, const Tensor& x);
+
+/// x itself, with `f` called on its gradient during backward. f returns the gradient to go on with, of the same shape,
+/// or an undefined tensor to leave it as it is.
+Tensor on_gradient(const Tensor& x, std::function<Tensor(const Tensor& gradient)> f);
+
+/// The 2-norm of all gradients together.
+double global_norm(const Gradients& gradients);
+/// Scales all gradients so that their global norm is at most max_norm; returns the norm before (Pascanu et al. 2013).
+double clip_by_global_norm(Gradients& gradients, double max_norm);
+/// Cuts every element to [-limit, limit].
+void clip_by_value(Gradients& gradients, double limit);
+
+}  // namespace ebb

@@ -1,0 +1,182 @@
+// Primitive: what an op is. apply(): the only place that runs one and records it.
+#pragma once
+#include <array>
+#include <concepts>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <ebb/graph/error.h>
+#include <ebb/graph/node.h>
+#include <ebb/graph/observe.h>
+#include <ebb/graph/tensor.h>
+
+namespace ebb {
+
+/// A primitive op is a plain struct:
+///
+///     struct Swish {
+///       static constexpr std::string_view name = "swish";
+///       static constexpr Keeps keeps = Keeps::inputs;       // what backward reads
+///       double beta = 1;                                    // options and state are members
+///       Tensor forward(const Tensor& x) { ... }             // may call ops: nothing is recorded inside
+///       Tensor backward(const Saved& s, const Tensor& g) const { ... }   // written in ops
+///     };
+///     Tensor swish(const Tensor& x, double beta = 1) { return apply(Swish{beta}, x); }
+///
+/// forward takes one `const Tensor&` per input, or one `std::span<const Tensor>`. backward has one of three forms:
+///   Tensor backward(saved, g)             one input
+///   Tensor backward(saved, g, int i)      called for each input whose gradient is wanted
+///   range of Tensor backward(saved, g)    all at once, where the inputs share work; unwanted ones may stay undefined
+/// Optional: `const Tensor& state() const`, what the op itself holds for backward, for memory plans;
+/// `double flops(std::span<const Shape* const> inputs, const Shape& output) const`,
+/// for profiles; operator==, so that equal sub-expressions can be found.
+/// An op without backward is refused when it would be recorded. `static constexpr bool broadcasts = true` says that
+/// the inputs broadcast to the output: backward then returns gradients of the output's shape and the engine sums.
+template <class Op>
+concept Primitive = std::movable<Op> && requires {
+  { Op::name } -> std::convertible_to<std::string_view>;
+};
+
+namespace detail {
+
+template <class Op>
+concept RuleForEach = requires(const Op& op, const Saved& s, const Tensor& g) {
+  { op.backward(s, g, 0) } -> std::same_as<Tensor>;
+};
+template <class Op>
+concept RuleForAll = requires(const Op& op, const Saved& s, const Tensor& g) { op.backward(s, g); };
+
+template <class Op>
+constexpr Keeps keeps_of() {
+  if constexpr (requires { Op::keeps; }) return Op::keeps;
+  else return Keeps::nothing;
+}
+template <class Op>
+constexpr bool broadcasts_of() {
+  if constexpr (requires { Op::broadcasts; }) return Op::broadcasts;
+  else return false;
+}
+
+template <class Op>
+double flops_of(const Op& op, std::span<const Shape* const> inputs, const Shape& output) {
+  if constexpr (requires { op.flops(inputs, output); }) return op.flops(inputs, output);
+  else return static_cast<double>(output.numel());
+}
+
+/// Constructs the inputs of a node in their place behind it.
+void fill_inputs(Input* slots, const Tensor* const* inputs, int count, Keeps keeps);
+Kept kept(const Tensor& t);
+
+template <class Op>
+class OpNode final : public Node {
+ public:
+  static Ref<Node> make(Op&& op, const Tensor* const* inputs, int count, const Tensor& out) {
+    const std::size_t bytes = sizeof(OpNode) + static_cast<std::size_t>(count) * sizeof(Input);
+    return Ref<Node>::adopt(::new (allocate_block(bytes)) OpNode(std::move(op), inputs, count, out, bytes));
+  }
+  std::string_view op() const override { return Op::name; }
+  double flops() const override {
+    std::array<const Shape*, max_inputs> shapes;
+    const auto in = inputs();
+    for (std::size_t i = 0; i < in.size(); ++i) shapes[i] = &in[i].shape;
+    return flops_of(op_, std::span(shapes.data(), in.size()), shape());
+  }
+  std::size_t state_bytes() const override {
+    if constexpr (requires { op_.state(); }) return Storage::footprint(op_.state().bytes());
+    else return 0;
+  }
+  bool same_op(const Node& other) const override {
+    const auto* o = dynamic_cast<const OpNode*>(&other);
+    if constexpr (std::is_empty_v<Op>) return o != nullptr;
+    else if constexpr (std::equality_comparable<Op>) return o && o->op_ == op_;
+    else return false;
+  }
+
+  void backward(const Saved& saved, const Tensor& g, std::span<Tensor> out) const override {
+    if constexpr (RuleForEach<Op>) {
+      for (int i = 0; i < static_cast<int>(out.size()); ++i)
+        if (saved.wants(i)) out[static_cast<std::size_t>(i)] = op_.backward(saved, g, i);
+    } else if constexpr (RuleForAll<Op>) {
+      if constexpr (std::same_as<decltype(op_.backward(saved, g)), Tensor>) {
+        if (saved.wants(0)) out[0] = op_.backward(saved, g);
+      } else {
+        std::size_t i = 0;
+        for (Tensor& t : op_.backward(saved, g))
+          if (i < out.size()) out[i++] = std::move(t);
+      }
+    }
+  }
+
+ private:
+  OpNode(Op&& op, const Tensor* const* inputs, int count, const Tensor& out, std::size_t bytes)
+      : Node(out.shape(), out.dtype(), reinterpret_cast<Input*>(this + 1), count, bytes, broadcasts_of<Op>()),
+        op_(std::move(op)) {
+    fill_inputs(reinterpret_cast<Input*>(this + 1), inputs, count, keeps_of<Op>());
+    if constexpr (keeps_of<Op>() == Keeps::output || keeps_of<Op>() == Keeps::inputs_and_output) keep_output(kept(out));
+  }
+  static_assert(alignof(Op) <= 64 && std::is_nothrow_move_constructible_v<Op>);
+  Op op_;
+};
+
+[[noreturn]] void refuse_no_gradient(std::string_view op);
+[[noreturn]] void refuse_undefined(std::string_view op, int input);
+[[noreturn]] void refuse_count(std::string_view op, std::size_t count);
+
+template <Primitive Op>
+Tensor record(Op&& op, const Tensor* const* inputs, int count, Tensor out) {
+  if (!is_float(out.dtype())) return out;  // integers carry no gradient, and no float op takes them back
+  if constexpr (RuleForEach<Op> || RuleForAll<Op>)
+    return out.with_node(OpNode<Op>::make(std::move(op), inputs, count, out));
+  else
+    refuse_no_gradient(Op::name);
+}
+
+/// Runs op by `forward` and records it if any input is tracked.
+template <Primitive Op, class Forward>
+Tensor run(Op& op, std::span<const Tensor* const> in, const Forward& forward) {
+  bool tracked = false;
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    if (!in[i]->defined()) refuse_undefined(Op::name, static_cast<int>(i));
+    tracked |= in[i]->tracked();
+  }
+  tracked &= recording();
+  const auto compute = [&] {
+    const NoGrad quiet;
+    return forward();
+  };
+  if (mode.observer) [[unlikely]] {
+    Observation seen(Op::name, in);
+    Tensor out = compute();
+    const double flops = flops_of(op, seen.shapes(), out.shape());
+    seen.computed();
+    if (tracked) out = record(std::move(op), in.data(), static_cast<int>(in.size()), std::move(out));
+    seen.report(out, flops);
+    return out;
+  }
+  Tensor out = compute();
+  if (!tracked) return out;
+  return record(std::move(op), in.data(), static_cast<int>(in.size()), std::move(out));
+}
+
+}  // namespace detail
+
+/// Runs op on the inputs and, when any of them is tracked and this thread records, adds a node to the graph.
+/// Throws what forward throws; ValueError on an undefined input; GradientError on a tracked op without backward.
+template <Primitive Op, std::same_as<Tensor>... T>
+Tensor apply(Op op, const T&... inputs) {
+  const std::array<const Tensor*, sizeof...(T)> in{&inputs...};
+  return detail::run(op, in, [&] { return op.forward(inputs...); });
+}
+
+/// The same for ops with any number of inputs (1 to Node::max_inputs, else ValueError).
+template <Primitive Op>
+Tensor apply(Op op, std::span<const Tensor> inputs) {
+  if (inputs.empty() || inputs.size() > Node::max_inputs) detail::refuse_count(Op::name, inputs.size());
+  std::array<const Tensor*, Node::max_inputs> in;
+  for (std::size_t i = 0; i < inputs.size(); ++i) in[i] = &inputs[i];
+  return detail::run(op, std::span<const Tensor* const>(in.data(), inputs.size()), [&] { return op.forward(inputs); });
+}
+
+}  // namespace ebb

@@ -1,0 +1,152 @@
+#include <ebb/graph/dot.h>
+
+#include <boost/graph/adjacency_list.hpp>
+#include <boost/graph/graphviz.hpp>
+#include <boost/range/iterator_range.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <ostream>
+#include <tuple>
+#include <vector>
+
+#include <ebb/graph/error.h>
+#include <ebb/graph/observe.h>
+
+namespace ebb {
+namespace {
+
+std::string escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+/// What is drawn as one: nodes of a Graph that are alike, or a single one.
+struct Drawn {
+  const Node* node;  // the first
+  int count = 1;
+};
+// Edges lead from input to consumer, the way the data flow; several between the same two are drawn as one.
+using Picture = boost::adjacency_list<boost::setS, boost::vecS, boost::directedS, Drawn>;
+
+/// Alike: same op and shape in the same layer, and for variables the same name.
+auto likeness(const Node& n) { return std::tuple(n.op(), n.name(), n.scope(), n.shape().str()); }
+
+Picture picture_of(const Graph& graph, int collapse) {
+  std::map<decltype(likeness(*graph.nodes()[0])), std::vector<std::size_t>> groups;
+  for (std::size_t i = 0; i < graph.size(); ++i) groups[likeness(*graph.nodes()[i])].push_back(i);
+  Picture picture;
+  std::vector<std::size_t> vertex(graph.size());
+  for (std::size_t i = 0; i < graph.size(); ++i) {
+    const Node* n = graph.nodes()[i];
+    const auto& group = groups[likeness(*n)];
+    const bool merged = collapse > 0 && std::ssize(group) >= collapse;
+    vertex[i] = merged && group[0] != i ? vertex[group[0]] : boost::add_vertex({n, merged ? static_cast<int>(group.size()) : 1}, picture);
+    for (const Input& in : n->inputs())
+      if (in.node) boost::add_edge(vertex[graph.index_of(in.node.get())], vertex[i], picture);
+  }
+  return picture;
+}
+
+/// One box per layer, nested as the layers are. write_graphviz knows no clusters, but what a graph property writer
+/// prints stands at the head of the drawing, where vertices may be claimed before their attributes come.
+class Clusters {
+ public:
+  explicit Clusters(const Picture& picture) {
+    for (const std::size_t v : boost::make_iterator_range(boost::vertices(picture)))
+      if (const ScopePath* scope = picture[v].node->scope(); scope && !scope->path.empty()) add(scope).vertices.push_back(v);
+  }
+  void write(std::ostream& out) const { write(out, roots_); }
+
+ private:
+  struct Box {
+    std::vector<std::size_t> vertices;
+    std::vector<const ScopePath*> inner;
+  };
+  Box& add(const ScopePath* scope) {
+    const auto [it, made] = boxes_.try_emplace(scope);
+    if (made) {
+      if (scope->parent && !scope->parent->path.empty()) add(scope->parent).inner.push_back(scope);
+      else roots_.push_back(scope);
+    }
+    return it->second;
+  }
+  void write(std::ostream& out, const std::vector<const ScopePath*>& scopes) const {
+    for (const ScopePath* scope : scopes) {
+      const Box& box = boxes_.at(scope);
+      out << fmt::format("subgraph \"cluster_{0}\" {{ label=\"{1}\"; labeljust=l; style=rounded; color=gray60;\n",
+                         escaped(scope->path), escaped(scope->name));
+      for (const std::size_t v : box.vertices) out << v << ";\n";
+      write(out, box.inner);
+      out << "}\n";
+    }
+  }
+  std::map<const ScopePath*, Box> boxes_;
+  std::vector<const ScopePath*> roots_;
+};
+
+std::string label_of(const Drawn& d) {
+  const Node& n = *d.node;
+  std::string text = n.is_variable() && !n.name().empty() ? std::string(n.name()) : std::string(n.op());
+  if (d.count > 1) text += fmt::format("  x{}", d.count);
+  text = escaped(text) + "\\n";
+  std::string constants;
+  for (const Input& in : n.inputs())
+    if (!in.node && in.shape.rank() > 0) constants += (constants.empty() ? "" : ", ") + in.shape.str();
+  if (!constants.empty()) text += constants + " to ";
+  return text + n.shape().str();
+}
+
+/// White for nothing, red for all of the time.
+std::string heat(double share) {
+  return fmt::format("#ff{0:02x}{0:02x}", static_cast<int>(255 - 160 * std::min(1.0, 2.5 * share)));
+}
+
+}  // namespace
+
+void write_dot(std::ostream& out, const Graph& graph, const DotOptions& options) {
+  const Picture picture = picture_of(graph, options.collapse);
+  const auto graph_writer = [&](std::ostream& o) {
+    o << "label=\"" << escaped(options.name) << "\"; rankdir=TB; fontname=Helvetica;\n"
+      << "node [shape=box, style=\"rounded,filled\", fillcolor=white, fontname=Helvetica, fontsize=11];\n";
+    if (options.clusters) Clusters(picture).write(o);
+  };
+  const auto node_writer = [&](std::ostream& o, std::size_t v) {
+    const Drawn& d = picture[v];
+    std::string label = label_of(d), style;
+    if (d.node->is_variable()) style = ", style=filled, fillcolor=lightyellow";
+    if (options.profile && !d.node->is_variable()) {
+      Profiler::Entry all;
+      for (const Node* n : graph.nodes())
+        if (n == d.node || (d.count > 1 && likeness(*n) == likeness(*d.node))) {
+          const Profiler::Entry e = options.profile->of(*n);
+          all.seconds += e.seconds;
+          all.flops += e.flops;
+        }
+      const double share = all.seconds / std::max(options.profile->seconds(), 1e-12);
+      label += fmt::format("\\n{:.0f} us, {:.1f} %, {:.1f} GFLOP/s", all.seconds * 1e6, 100 * share,
+                           all.flops / std::max(all.seconds, 1e-12) * 1e-9);
+      style = fmt::format(", fillcolor=\"{}\"", heat(share));
+    }
+    o << fmt::format(" [label=\"{}\"{}]", label, style);
+  };
+  boost::write_graphviz(out, picture, node_writer, boost::default_writer(), graph_writer);
+}
+
+void write_dot(const std::filesystem::path& path, const Graph& graph, const DotOptions& options) {
+  std::ofstream out(path);
+  if (out) write_dot(out, graph, options);
+  out.close();
+  if (!out) throw IoError(fmt::format("{}: cannot write: {}", path.string(), std::strerror(errno)));
+}
+
+}  // namespace ebb

@@ -1,0 +1,124 @@
+// Node: one application of an op in the recorded graph.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <ebb/graph/dtype.h>
+#include <ebb/graph/mode.h>
+#include <ebb/graph/ref.h>
+#include <ebb/graph/shape.h>
+#include <ebb/graph/storage.h>
+
+namespace ebb {
+
+class Tensor;
+class Node;
+
+/// A value kept for backward: the data without its place in the graph, and the version it had.
+struct Kept {
+  Ref<Storage> storage;
+  std::byte* data = nullptr;
+  std::uint32_t version = 0;
+};
+
+/// One input of a node: where it came from (no node: a constant), what it looked like, its data if backward reads it.
+struct Input {
+  Ref<Node> node;
+  Kept kept;
+  Shape shape;
+  DType dtype = DType::f32;
+};
+
+/// What an op's backward reads. `other_inputs` keeps an input only when the gradient of a different input is
+/// wanted, which is what products read: a first layer keeps its data for the weight, and no weight for the data.
+enum class Keeps : std::uint8_t { nothing, inputs, other_inputs, output, inputs_and_output };
+
+/// What a backward rule sees: the kept values, as tensors that are part of the graph when that is recorded.
+class Saved {
+ public:
+  Saved(const Node& node, std::uint64_t wanted) : node_(node), wanted_(wanted) {}
+
+  /// Value of input i. Throws GradientError when it was not kept, or was changed in place since.
+  Tensor input(int i) const;
+  /// The node's own value; throws likewise.
+  Tensor output() const;
+  const Shape& input_shape(int i) const;
+  DType input_dtype(int i) const;
+  const Shape& output_shape() const;
+  int inputs() const;
+  /// True when the gradient of input i is asked for.
+  bool wants(int i) const { return (wanted_ >> i & 1) != 0; }
+
+ private:
+  const Node& node_;
+  std::uint64_t wanted_;
+};
+
+/// One op application with one output. Owns its inputs, never its consumers. Ids grow with creation, so an
+/// input's id is always below its consumer's.
+class Node {
+ public:
+  static constexpr int max_inputs = 64;
+
+  std::uint64_t id() const { return id_; }
+  /// The op's name; "variable" for a leaf.
+  virtual std::string_view op() const = 0;
+  /// A variable's name, empty for other nodes.
+  virtual std::string_view name() const { return {}; }
+  bool is_variable() const { return count_ == 0; }
+  const Shape& shape() const { return shape_; }
+  DType dtype() const { return dtype_; }
+  std::span<const Input> inputs() const { return {inputs_, static_cast<std::size_t>(count_)}; }
+  /// The layer that ran the op; null outside of any.
+  const ScopePath* scope() const { return scope_; }
+  /// The kept output, if any.
+  const Kept& kept_output() const { return kept_output_; }
+  bool freed() const { return freed_; }
+  /// Bytes that the node itself takes from the allocator.
+  std::size_t footprint() const { return detail::block_bytes(block_bytes_); }
+  /// Bytes of tensors that the op holds for backward beside inputs and output, such as a pooling's choice.
+  virtual std::size_t state_bytes() const { return 0; }
+  /// True when the op's inputs broadcast, so that its gradients may come in the output's shape.
+  bool broadcasts() const { return broadcasts_; }
+
+  /// Floating-point operations of the forward pass: the op's own count, or one an element of its result.
+  virtual double flops() const { return 0; }
+  /// True when both apply the same op with the same options, as far as the op lets them be compared.
+  virtual bool same_op(const Node&) const { return false; }
+  /// Gradients of the wanted inputs given that of the output; the rest of `out` stays undefined.
+  virtual void backward(const Saved& saved, const Tensor& gradient, std::span<Tensor> out) const = 0;
+  /// Drops what was kept for backward; a later backward through this node is refused.
+  void free_kept();
+
+  void retain() const { refs_.fetch_add(1, std::memory_order_relaxed); }
+  void release() const {
+    if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy(const_cast<Node*>(this));
+  }
+
+ protected:
+  /// The inputs lie behind the node in its block, so that a node is one allocation whatever their number.
+  Node(const Shape& shape, DType dtype, Input* inputs, int count, std::size_t block_bytes, bool broadcasts = false);
+  virtual ~Node();
+  void keep_output(const Kept& kept) { kept_output_ = kept; }
+
+ private:
+  static void destroy(Node* node) noexcept;
+
+  mutable std::atomic<std::int32_t> refs_{1};
+  std::int32_t count_;
+  std::uint64_t id_;
+  Input* inputs_;
+  const ScopePath* scope_;
+  Kept kept_output_;
+  std::size_t block_bytes_;
+  Node* next_dead_ = nullptr;
+  Shape shape_;
+  DType dtype_;
+  bool freed_ = false;
+  bool broadcasts_;
+};
+
+}  // namespace ebb

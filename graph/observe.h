@@ -1,0 +1,104 @@
+// Observers: watch every op that runs, and every gradient that is made.
+#pragma once
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <ebb/graph/mode.h>
+#include <ebb/graph/node.h>
+#include <ebb/graph/shape.h>
+
+namespace ebb {
+
+class Tensor;
+
+/// One op that has run, forward or as part of a backward rule.
+struct OpEvent {
+  std::string_view op;
+  std::span<const Tensor* const> inputs;
+  const Tensor& output;  ///< with its node, if it was recorded
+  double seconds;
+  double flops;
+};
+
+/// While one lives, it sees what this thread computes. Observers nest: the outer ones see it too. Derive from it for a
+/// tool of your own; DetectAnomaly and Profiler are two.
+class Observer {
+ public:
+  Observer();
+  virtual ~Observer();
+  Observer(const Observer&) = delete;
+  Observer& operator=(const Observer&) = delete;
+
+  /// After an op has run. What it calls inside is part of it.
+  virtual void ran(const OpEvent&) {}
+  /// After a backward rule gave the gradient of an input of a node.
+  virtual void made_gradient(const Node&, int /*input*/, const Tensor&) {}
+  Observer* outer() const { return outer_; }
+
+ private:
+  Observer* outer_;
+};
+
+/// Throws NumericError at the first op whose result, or backward rule whose gradient, holds a NaN or infinity, naming
+/// op, layer and the range of its inputs. Reads every result once more: for debugging.
+class DetectAnomaly : public Observer {
+ public:
+  void ran(const OpEvent& event) override;
+  void made_gradient(const Node& node, int input, const Tensor& gradient) override;
+};
+
+/// Adds up time, operations and bytes.
+class Profiler : public Observer {
+ public:
+  struct Entry {
+    std::int64_t calls = 0;
+    double seconds = 0, flops = 0, bytes = 0;
+  };
+  void ran(const OpEvent& event) override;
+  const std::map<std::string, Entry, std::less<>>& by_op() const { return ops_; }
+  /// By layer path; "" outside of any.
+  const std::map<std::string, Entry, std::less<>>& by_layer() const { return layers_; }
+  /// Of one recorded node.
+  Entry of(const Node& node) const;
+  double seconds() const { return seconds_; }
+  /// A table of the ops, slowest first: calls, milliseconds, share, GFLOP/s, GB/s.
+  std::string table() const;
+
+ private:
+  std::map<std::string, Entry, std::less<>> ops_, layers_;
+  std::map<std::uint64_t, Entry> nodes_;
+  double seconds_ = 0;
+};
+
+namespace detail {
+
+/// Times one op for the observers, and hides from them what runs inside.
+class Observation {
+ public:
+  Observation(std::string_view op, std::span<const Tensor* const> inputs);
+  ~Observation() { mode.observer = observer_; }
+  Observation(const Observation&) = delete;
+  Observation& operator=(const Observation&) = delete;
+  void computed() { stop_ = std::chrono::steady_clock::now(); }
+  std::span<const Shape* const> shapes() const { return {shapes_.data(), inputs_.size()}; }
+  void report(const Tensor& output, double flops);
+
+ private:
+  std::string_view op_;
+  std::span<const Tensor* const> inputs_;
+  std::array<const Shape*, Node::max_inputs> shapes_;
+  Observer* observer_;
+  std::chrono::steady_clock::time_point start_, stop_;
+};
+
+/// Tells the observers of a gradient.
+void observe_gradient(const Node& node, int input, const Tensor& gradient);
+
+}  // namespace detail
+}  // namespace ebb

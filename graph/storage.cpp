@@ -1,0 +1,142 @@
+#include <ebb/graph/storage.h>
+
+#include <fmt/format.h>
+
+#include <array>
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+
+#include <ebb/graph/error.h>
+
+namespace ebb {
+namespace {
+
+// Size classes: four to each power of two, so that rounding wastes at most a quarter.
+constexpr std::size_t smallest = 64;
+constexpr int classes = 4 * 48;
+
+int class_of(std::size_t bytes) {
+  if (bytes <= smallest) return 0;
+  const int log = static_cast<int>(std::bit_width(bytes - 1)) - 1;  // bytes is in (2^log, 2^(log+1)]
+  const std::size_t quarter = (std::size_t{1} << log) / 4;
+  const auto step = (bytes - (std::size_t{1} << log) + quarter - 1) / quarter;  // 1..4
+  return 4 * (log - 6) + static_cast<int>(step);
+}
+
+std::size_t bytes_of(int size_class) {
+  const int log = 6 + size_class / 4;
+  return (std::size_t{1} << log) / 4 * static_cast<std::size_t>(4 + size_class % 4);
+}
+
+// A block that is kept for reuse would hide from AddressSanitizer that it was used after it was freed.
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool reuse = false;
+#else
+constexpr bool reuse = true;
+#endif
+
+// A free block stores the next one in its own first word. One lock for all: uncontended it costs less than
+// the bookkeeping that per-thread caches need when one thread produces what another frees.
+struct Pool {
+  struct Free { Free* next; };
+  std::mutex mutex;
+  std::array<Free*, classes> lists{};
+  MemoryStats stats;
+
+  void* take(int c, std::size_t size) {
+    {
+      const std::lock_guard lock(mutex);
+      ++stats.requests;
+      stats.in_use += size;
+      if (stats.in_use > stats.peak) stats.peak = stats.in_use;
+      if (Free* block = lists[static_cast<std::size_t>(c)]) {
+        lists[static_cast<std::size_t>(c)] = block->next;
+        stats.cached -= size;
+        return block;
+      }
+      ++stats.system_requests;
+    }
+    void* block = std::aligned_alloc(64, (size + 63) / 64 * 64);
+    if (!block) {
+      trim();
+      block = std::aligned_alloc(64, (size + 63) / 64 * 64);
+    }
+    if (!block) {
+      const std::lock_guard lock(mutex);
+      stats.in_use -= size;
+    }
+    return block;
+  }
+
+  void give(void* block, int c, std::size_t size) {
+    const std::lock_guard lock(mutex);
+    if (!reuse) {
+      stats.in_use -= size;
+      return std::free(block);
+    }
+    lists[static_cast<std::size_t>(c)] = ::new (block) Free{lists[static_cast<std::size_t>(c)]};
+    stats.in_use -= size;
+    stats.cached += size;
+  }
+
+  void trim() {
+    const std::lock_guard lock(mutex);
+    for (Free*& list : lists)
+      while (list) std::free(std::exchange(list, list->next));
+    stats.cached = 0;
+  }
+};
+
+// Never destroyed: tensors with static lifetime may be freed after any destructor of ours would have run.
+Pool& pool() {
+  static Pool& p = *new Pool;
+  return p;
+}
+
+}  // namespace
+
+namespace detail {
+
+void* allocate_block(std::size_t bytes) {
+  if (bytes > std::size_t{1} << 50) fail<MemoryError>("allocate", fmt::format("{} bytes asked for", bytes));
+  const int c = class_of(bytes);
+  void* block = pool().take(c, bytes_of(c));
+  if (!block)
+    fail<MemoryError>("allocate", fmt::format("no memory for {:.1f} MiB ({:.1f} MiB in use)",
+                                              static_cast<double>(bytes) / (1 << 20),
+                                              static_cast<double>(memory_stats().in_use) / (1 << 20)));
+  return block;
+}
+
+void free_block(void* block, std::size_t bytes) noexcept {
+  const int c = class_of(bytes);
+  pool().give(block, c, bytes_of(c));
+}
+
+std::size_t block_bytes(std::size_t bytes) { return bytes_of(class_of(bytes)); }
+
+}  // namespace detail
+
+std::size_t Storage::footprint(std::size_t bytes) { return detail::block_bytes(sizeof(Storage) + bytes); }
+
+Ref<Storage> Storage::allocate(std::size_t bytes) {
+  return Ref<Storage>::adopt(::new (detail::allocate_block(sizeof(Storage) + bytes)) Storage(bytes));
+}
+
+void Storage::destroy() { detail::free_block(this, sizeof(Storage) + bytes_); }
+
+MemoryStats memory_stats() {
+  const std::lock_guard lock(pool().mutex);
+  return pool().stats;
+}
+
+void reset_peak_memory() {
+  const std::lock_guard lock(pool().mutex);
+  pool().stats.peak = pool().stats.in_use;
+}
+
+void release_cached_memory() { pool().trim(); }
+
+}  // namespace ebb

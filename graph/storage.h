@@ -1,0 +1,61 @@
+// Storage: reference-counted, 64-byte aligned bytes from a caching allocator.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include <ebb/graph/ref.h>
+
+namespace ebb {
+
+/// Bytes behind one or more tensors. The header sits in front of the data, in the same block.
+class alignas(64) Storage {
+ public:
+  /// Uninitialised bytes. Throws MemoryError, naming the size, when the system has none.
+  static Ref<Storage> allocate(std::size_t bytes);
+
+  std::byte* data() { return reinterpret_cast<std::byte*>(this) + sizeof(Storage); }
+  std::size_t bytes() const { return bytes_; }
+  /// What `bytes` of data take from the allocator: with the header, rounded up to a size class.
+  static std::size_t footprint(std::size_t bytes);
+  /// Counts in-place changes: backward refuses a saved value whose storage has moved on.
+  std::uint32_t version() const { return version_; }
+  void changed() { ++version_; }
+  bool unique() const { return refs_.load(std::memory_order_acquire) == 1; }
+
+  void retain() { refs_.fetch_add(1, std::memory_order_relaxed); }
+  void release() {
+    if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy();
+  }
+
+ private:
+  explicit Storage(std::size_t bytes) : bytes_(bytes) {}
+  void destroy();
+
+  std::atomic<std::int32_t> refs_{1};
+  std::uint32_t version_ = 0;
+  std::size_t bytes_;
+};
+
+/// Counters of the allocator that serves tensors and graph nodes.
+struct MemoryStats {
+  std::size_t in_use = 0;             ///< bytes handed out and not returned
+  std::size_t peak = 0;               ///< highest in_use since the last reset_peak_memory()
+  std::size_t cached = 0;             ///< bytes kept for reuse
+  std::uint64_t system_requests = 0;  ///< blocks ever asked of the system: constant in a steady training step
+  std::uint64_t requests = 0;         ///< blocks ever handed out
+};
+MemoryStats memory_stats();
+void reset_peak_memory();
+/// Returns the cached blocks to the system.
+void release_cached_memory();
+
+namespace detail {
+/// A 64-byte aligned block; give it back with the same size. Blocks are reused by size class.
+void* allocate_block(std::size_t bytes);
+void free_block(void* block, std::size_t bytes) noexcept;
+/// What a block of so many bytes counts for in MemoryStats.
+std::size_t block_bytes(std::size_t bytes);
+}  // namespace detail
+
+}  // namespace ebb

@@ -1,0 +1,20 @@
+// Files that appear complete or not at all.
+#pragma once
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string_view>
+
+namespace ebb {
+
+/// Makes `path` a file of these pieces, one after the other. They go to a temporary file in the same
+/// directory, which is synced and renamed: at any moment, and after a crash, `path` is the old file or the
+/// whole new one. The permission bits of an existing file are kept, a symbolic link is followed, and a device
+/// or pipe is written to directly. Throws IoError "PATH: cannot write: REASON", also for an existing file
+/// that may not be written; the old file is then as it was (unless all that failed was the last step, syncing
+/// the directory) and no temporary file is left.
+void write_atomically(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces);
+/// The same for a text.
+void write_atomically(const std::filesystem::path& path, std::string_view text);
+
+}  // namespace ebb

@@ -1,0 +1,77 @@
+// Data for training, and batches of it.
+#pragma once
+#include <cstdint>
+#include <iterator>
+#include <utility>
+#include <vector>
+
+#include <ebb/graph/tensor.h>
+
+namespace ebb {
+
+/// Inputs (n, ...) and labels (n, ...). uint8 inputs stay bytes in memory and become floats batch by batch.
+struct Dataset {
+  Tensor inputs, labels;
+  double scale = 1;  ///< inputs are multiplied by this as batches are made: 1.0 / 255 for pixels
+
+  std::int64_t size() const { return inputs.defined() ? inputs.size(0) : 0; }
+  /// Shape of one sample.
+  Shape sample() const { return inputs.shape().without(0); }
+  /// Rows [begin, end), sharing the storage.
+  Dataset slice(std::int64_t begin, std::int64_t end) const;
+};
+
+/// The first part and the last `fraction` of a data set, taken before any shuffle, cut as Keras' validation_split cuts:
+/// at floor(n (1 - fraction)) in double arithmetic. Throws ValueError unless both parts have at least one sample.
+std::pair<Dataset, Dataset> split_last(const Dataset& data, double fraction);
+
+struct Batch {
+  Tensor inputs;  ///< floats
+  Tensor labels;  ///< as in the data set
+};
+
+struct BatchOptions {
+  std::int64_t size = 32;
+  bool shuffle = true;
+  std::uint64_t seed = 0;    ///< of the order; the same seed gives the same order
+  std::uint64_t stream = 0;  ///< another order of the same seed, such as the epoch's number
+  bool drop_last = false;    ///< leave out a last batch that is short
+  DType dtype = DType::f32;
+};
+
+/// The batches of one epoch: for (auto [x, y] : Batches(data, {.size = 64, .seed = epoch})) ...
+/// Throws ShapeError when inputs and labels differ in number, ValueError on a size below 1.
+class Batches {
+ public:
+  Batches(const Dataset& data, BatchOptions options = {});
+  std::int64_t count() const { return count_; }
+  /// Throws ValueError when there is no such batch.
+  Batch operator[](std::int64_t i) const;
+
+  class Iterator {
+   public:
+    using value_type = Batch;
+    using difference_type = std::ptrdiff_t;
+    Iterator(const Batches* batches, std::int64_t i) : batches_(batches), i_(i) {}
+    Batch operator*() const { return (*batches_)[i_]; }
+    Iterator& operator++() {
+      ++i_;
+      return *this;
+    }
+    bool operator==(const Iterator&) const = default;
+
+   private:
+    const Batches* batches_;
+    std::int64_t i_;
+  };
+  Iterator begin() const { return {this, 0}; }
+  Iterator end() const { return {this, count_}; }
+
+ private:
+  Dataset data_;
+  BatchOptions options_;
+  std::int64_t count_;
+  std::vector<std::int64_t> order_;  // empty: as it is
+};
+
+}  // namespace ebb

@@ -1,0 +1,27 @@
+// Everything of ebb: #include <ebb/ebb.h>.
+#pragma once
+#include <ebb/autograd/backward.h>
+#include <ebb/autograd/gradcheck.h>
+#include <ebb/autograd/jacobian.h>
+#include <ebb/autograd/tools.h>
+#include <ebb/graph/analysis.h>
+#include <ebb/graph/apply.h>
+#include <ebb/graph/dot.h>
+#include <ebb/graph/error.h>
+#include <ebb/graph/graph.h>
+#include <ebb/graph/mode.h>
+#include <ebb/graph/observe.h>
+#include <ebb/graph/tensor.h>
+#include <ebb/models/architecture.h>
+#include <ebb/models/dataset.h>
+#include <ebb/models/fit.h>
+#include <ebb/models/init.h>
+#include <ebb/models/layers.h>
+#include <ebb/models/mnist.h>
+#include <ebb/models/module.h>
+#include <ebb/models/optimizer.h>
+#include <ebb/models/sequential.h>
+#include <ebb/models/serialize.h>
+#include <ebb/models/summary.h>
+#include <ebb/models/version.h>
+#include <ebb/ops/ops.h>

@@ -1,0 +1,22 @@
+// Initial values of parameters.
+#pragma once
+#include <ebb/graph/tensor.h>
+
+namespace ebb {
+
+/// Makes a parameter of a shape and dtype from the default generator. Fans are those of a dense kernel (in, out) or a
+/// convolution kernel (kh, kw, in, out): fan_in = kh kw in, fan_out = kh kw out, as in Keras.
+using Initializer = Tensor (*)(const Shape& shape, DType dtype);
+
+Tensor zeros_init(const Shape& shape, DType dtype = DType::f32);
+Tensor ones_init(const Shape& shape, DType dtype = DType::f32);
+/// U(-l, l), l = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
+Tensor glorot_uniform(const Shape& shape, DType dtype = DType::f32);
+/// Normal cut off at two deviations, variance 2 / (fan_in + fan_out).
+Tensor glorot_normal(const Shape& shape, DType dtype = DType::f32);
+/// U(-l, l), l = sqrt(6 / fan_in) (He et al. 2015, section 2.2).
+Tensor he_uniform(const Shape& shape, DType dtype = DType::f32);
+/// Normal cut off at two deviations, variance 2 / fan_in.
+Tensor he_normal(const Shape& shape, DType dtype = DType::f32);
+
+}  // namespace ebb

@@ -1,0 +1,103 @@
+// Layers: members, forward, visit.
+#pragma once
+#include <cstdint>
+#include <string_view>
+
+#include <ebb/models/init.h>
+#include <ebb/models/module.h>
+#include <ebb/ops/ops.h>
+
+namespace ebb {
+
+/// A function that a layer applies to its result, such as relu; null for none.
+using Activation = Tensor (*)(const Tensor&);
+
+struct DenseOptions {
+  std::int64_t units = 0;
+  Activation activation = nullptr;
+  bool use_bias = true;
+  Initializer weight_init = glorot_uniform;
+  Initializer bias_init = zeros_init;
+};
+/// (..., in) to (..., units): x W + b. Parameters: weight (in, units), bias (units).
+class Dense : public Module {
+ public:
+  explicit Dense(DenseOptions options);
+  explicit Dense(std::int64_t units, Activation activation = nullptr) : Dense(DenseOptions{units, activation}) {}
+  Tensor forward(const Tensor& x) override;
+  void visit(Visitor& v) override;
+  std::string_view type() const override { return "Dense"; }
+  Tensor weight, bias;
+
+ private:
+  DenseOptions options_;
+};
+
+struct Conv2DOptions {
+  std::int64_t filters = 0;
+  Pair kernel = 3;
+  Pair stride = 1;
+  Padding pad = Padding::valid();
+  Pair dilation = 1;
+  Activation activation = nullptr;
+  bool use_bias = true;
+  Initializer weight_init = glorot_uniform;
+  Initializer bias_init = zeros_init;
+};
+/// (n, h, w, in) to (n, oh, ow, filters). Parameters: weight (kh, kw, in, filters), bias (filters).
+class Conv2D : public Module {
+ public:
+  explicit Conv2D(Conv2DOptions options);
+  Tensor forward(const Tensor& x) override;
+  void visit(Visitor& v) override;
+  std::string_view type() const override { return "Conv2D"; }
+  Tensor weight, bias;
+
+ private:
+  Conv2DOptions options_;
+};
+
+/// Largest element of each window; the stride is the window's size unless given.
+class MaxPool2D : public Module {
+ public:
+  explicit MaxPool2D(PoolOptions options = {}) : options_(options) {}
+  explicit MaxPool2D(std::int64_t size) : options_{.size = size} {}
+  Tensor forward(const Tensor& x) override { return max_pool2d(x, options_); }
+  std::string_view type() const override { return "MaxPool2D"; }
+
+ private:
+  PoolOptions options_;
+};
+
+/// Mean of each window; the stride is the window's size unless given.
+class AvgPool2D : public Module {
+ public:
+  explicit AvgPool2D(PoolOptions options = {}) : options_(options) {}
+  explicit AvgPool2D(std::int64_t size) : options_{.size = size} {}
+  Tensor forward(const Tensor& x) override { return avg_pool2d(x, options_); }
+  std::string_view type() const override { return "AvgPool2D"; }
+
+ private:
+  PoolOptions options_;
+};
+
+/// (n, ...) to (n, rest).
+class Flatten : public Module {
+ public:
+  Tensor forward(const Tensor& x) override { return flatten(x); }
+  std::string_view type() const override { return "Flatten"; }
+};
+
+/// In training: zeroes a share of the elements and scales up the rest; at inference: nothing.
+class Dropout : public Module {
+ public:
+  /// Throws ValueError unless rate is in [0, 1).
+  explicit Dropout(double rate);
+  Tensor forward(const Tensor& x) override { return dropout(x, rate_); }
+  std::string_view type() const override { return "Dropout"; }
+
+ private:
+  double rate_;
+};
+
+}  // namespace ebb

@@ -1,0 +1,50 @@
+// MNIST and its drop-in replacements: where they are and how to read them.
+#pragma once
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <ebb/graph/tensor.h>
+#include <ebb/models/dataset.h>
+
+namespace ebb {
+
+/// Images (n, 28, 28) u8 and labels (n) u8 of one part.
+struct Digits {
+  Tensor images, labels;
+  /// As a network takes them: (n, 28, 28, 1), pixels times `scale`.
+  Dataset scaled(double scale = 1.0 / 255) const;
+  operator Dataset() const { return scaled(); }
+};
+
+/// A data set with its two parts.
+struct Mnist {
+  Digits train, test;
+  std::string name;    ///< "mnist", "fashion-mnist" or "synthetic"
+  std::string source;  ///< where it was read from, for messages
+};
+
+enum class DatasetName { mnist, fashion, synthetic };
+/// "mnist", "fashion-mnist" or "synthetic".
+std::string_view name_of(DatasetName name);
+
+/// Reads the four IDX files of a folder, spelled train-images-idx3-ubyte or train-images.idx3-ubyte, each
+/// plain or with .gz. Throws DataError on a missing file, other sizes than 28 x 28, unequal counts, or a
+/// label above 9. The name is "fashion-mnist" when the labels are those of Fashion-MNIST, else "mnist".
+Mnist load_mnist(const std::filesystem::path& folder);
+
+/// Where a data set may be, in the order of the search. With data_dir: that folder and its mnist/
+/// (fashion-mnist/), nothing else. Without: $EBB_DATA in the same way; ebb/mnist in XDG_DATA_HOME and each of
+/// XDG_DATA_DIRS (for Fashion- MNIST also datasets/fashion-mnist, where Debian's package puts it); ebb/mnist
+/// in XDG_CACHE_HOME, where apps/fetch-mnist puts its files. Relative XDG values are ignored. Empty for the
+/// synthetic set.
+std::vector<std::filesystem::path> dataset_folders(DatasetName name,
+                                                   const std::filesystem::path& data_dir = {});
+
+/// The first of dataset_folders() that holds a train-images file, read with load_mnist(); a folder that turns
+/// out to hold the other one of MNIST and Fashion-MNIST is passed over. The synthetic set is generated.
+/// Throws DataError with every place looked at, one per line after the first, and what to do.
+Mnist find_dataset(DatasetName name, const std::filesystem::path& data_dir = {});
+
+}  // namespace ebb

@@ -1,0 +1,130 @@
+#include <ebb/models/module.h>
+
+#include <fmt/format.h>
+
+#include <functional>
+#include <unordered_set>
+
+#include <ebb/autograd/tools.h>
+#include <ebb/graph/error.h>
+#include <ebb/graph/mode.h>
+
+namespace ebb {
+namespace {
+
+/// A visitor made of one function for tensors.
+class TensorVisitor : public Visitor {
+ public:
+  explicit TensorVisitor(std::function<void(std::string, Tensor&, bool)> use) : use_(std::move(use)) {}
+
+ private:
+  void on_parameter(std::string_view name, Tensor& t) override { use_(path(name), t, true); }
+  void on_buffer(std::string_view name, Tensor& t) override { use_(path(name), t, false); }
+  std::function<void(std::string, Tensor&, bool)> use_;
+};
+
+/// Gives direct members without a name of their own the one that visit gives them.
+class Namer : public Visitor {
+  void on_module(std::string_view name, Module& m) override {
+    if (depth() == 0 && m.name().empty()) m.set_name(std::string(name));
+  }
+};
+
+class Collector : public Visitor {
+ public:
+  std::vector<Tensor> found;
+
+ private:
+  void on_parameter(std::string_view, Tensor& t) override {
+    // A layer that is used in two places is visited twice, but takes one step.
+    if (t.tracked() && nodes_.insert(t.node().get()).second) found.push_back(t);
+  }
+  std::unordered_set<const Node*> nodes_;
+};
+
+}  // namespace
+
+void Visitor::operator()(std::string_view name, Tensor& parameter) { on_parameter(name, parameter); }
+void Visitor::buffer(std::string_view name, Tensor& value) { on_buffer(name, value); }
+
+void Visitor::operator()(std::string_view name, Module& module) {
+  on_module(name, module);
+  names_.push_back(name);
+  module.visit(*this);
+  names_.pop_back();
+}
+
+std::string Visitor::path(std::string_view name) const {
+  std::string out;
+  for (const std::string_view n : names_) out.append(n) += '.';
+  return out.append(name);
+}
+
+Tensor Module::operator()(const Tensor& x) {
+  if (!members_named_) {
+    Namer namer;
+    visit(namer);
+    members_named_ = true;
+  }
+  const Scope scope(name_);
+  Tensor y = forward(x);
+  for (const ForwardHook& hook : forward_hooks_) hook(x, y);
+  for (const BackwardHook& hook : backward_hooks_) y = on_gradient(y, hook);
+  return y;
+}
+
+void Module::clear_hooks() {
+  forward_hooks_.clear();
+  backward_hooks_.clear();
+}
+
+std::vector<NamedTensor> named_tensors(Module& module) {
+  std::vector<NamedTensor> out;
+  TensorVisitor v([&](std::string path, Tensor& t, bool trained) {
+    if (t.defined()) out.push_back({std::move(path), &t, trained});
+  });
+  module.visit(v);
+  return out;
+}
+
+std::vector<Tensor> parameters(Module& module) {
+  Collector c;
+  module.visit(c);
+  return std::move(c.found);
+}
+
+std::int64_t parameter_count(Module& module) {
+  std::int64_t n = 0;
+  std::unordered_set<const std::byte*> counted;  // a shared parameter counts once
+  for (const NamedTensor& t : named_tensors(module))
+    if (t.trained && counted.insert(t.tensor->raw()).second) n += t.tensor->numel();
+  return n;
+}
+
+Shape build(Module& module, const Shape& sample, DType dtype) {
+  const NoGrad quiet;
+  return module(zeros(sample.inserted(0, 1), dtype)).shape().without(0);
+}
+
+void freeze(Module& module) {
+  for (const NamedTensor& t : named_tensors(module))
+    if (t.trained) *t.tensor = t.tensor->detach();
+}
+
+void unfreeze(Module& module) {
+  for (const NamedTensor& t : named_tensors(module))
+    if (t.trained && !t.tensor->tracked()) *t.tensor = variable(*t.tensor, t.path);
+}
+
+void copy_state(Module& from, Module& to) {
+  const auto source = named_tensors(from), target = named_tensors(to);
+  if (source.size() != target.size())
+    throw ShapeError(fmt::format("copy_state: {} tensors against {}", source.size(), target.size()));
+  for (std::size_t i = 0; i < source.size(); ++i)
+    if (source[i].path != target[i].path || describe(*source[i].tensor) != describe(*target[i].tensor))
+      throw ShapeError(fmt::format("copy_state: {} {} against {} {}", source[i].path, describe(*source[i].tensor),
+                                   target[i].path, describe(*target[i].tensor)));
+  for (std::size_t i = 0; i < source.size(); ++i) target[i].tensor->assign(*source[i].tensor);
+}
+
+}  // namespace ebb

@@ -1,0 +1,28 @@
+// safetensors files: named tensors and a map of texts, as PyTorch and many others read and write them.
+#pragma once
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include <ebb/graph/tensor.h>
+
+namespace ebb {
+
+/// What a safetensors file holds. Maps, since the order in a file means nothing and no name may occur twice.
+struct SafeTensors {
+  std::map<std::string, std::string> metadata;
+  std::map<std::string, Tensor> tensors;
+};
+
+/// Reads a file; each tensor gets its own storage. F32, F64, I64 and U8 can be read. Strict: everything is
+/// checked before memory for a tensor is asked for, and whatever breaks the format is a DataError
+/// "FILE: rule: details" (also another dtype, more than 8 axes, a key that the format does not have). What
+/// the system refuses is an IoError.
+SafeTensors read_safetensors(const std::filesystem::path& path);
+
+/// Writes a file atomically (see write_atomically). The same contents give the same bytes. Throws ValueError
+/// on a tensor named "__metadata__", text that is not UTF-8, an undefined tensor or more names than a header
+/// can hold; IoError "FILE: cannot write: REASON".
+void write_safetensors(const std::filesystem::path& path, const SafeTensors& contents);
+
+}  // namespace ebb

@@ -1,0 +1,64 @@
+// Sequential: layers one after the other.
+#pragma once
+#include <concepts>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ebb/models/layers.h>
+
+namespace ebb {
+
+/// Anything that can stand in a Sequential: a layer by value, a shared one, or a function Tensor(const Tensor&).
+class Layer {
+ public:
+  template <std::derived_from<Module> M>
+  Layer(M module) : module_(std::make_shared<M>(std::move(module))) {}
+  template <std::derived_from<Module> M>
+  Layer(std::shared_ptr<M> module) : module_(std::move(module)) {}
+  Layer(Tensor (*function)(const Tensor&)) : Layer(std::function<Tensor(const Tensor&)>(function)) {}
+  template <class F>
+    requires(std::invocable<F, const Tensor&> && !std::derived_from<F, Module>)
+  Layer(F function) : Layer(std::function<Tensor(const Tensor&)>(std::move(function))) {}
+  Layer(std::function<Tensor(const Tensor&)> function);
+
+  Module& operator*() const { return *module_; }
+  Module* operator->() const { return module_.get(); }
+  const std::shared_ptr<Module>& share() const { return module_; }
+
+ private:
+  std::shared_ptr<Module> module_;
+};
+
+/// Layers one after the other, named by kind as Keras does: conv2d, conv2d_1, dense, ...
+class Sequential : public Module {
+ public:
+  Sequential() = default;
+  /// Parameters are made when the first data come, or by build().
+  Sequential(std::initializer_list<Layer> layers);
+  explicit Sequential(const std::vector<Layer>& layers);
+  /// The shape of one sample (without the batch axis): parameters are made at once and shapes checked.
+  Sequential(const Shape& sample, std::initializer_list<Layer> layers);
+  Sequential(const Shape& sample, const std::vector<Layer>& layers);
+
+  /// Appends a layer; builds it when the input shape is known.
+  void add(Layer layer);
+  const std::vector<Layer>& layers() const { return layers_; }
+  /// The sample shape given at construction, if any.
+  const std::optional<Shape>& input_shape() const { return input_; }
+
+  Tensor forward(const Tensor& x) override;
+  void visit(Visitor& v) override;
+  std::string_view type() const override { return "Sequential"; }
+
+ private:
+  std::vector<Layer> layers_;
+  std::vector<std::string> paths_;
+  std::optional<Shape> input_;
+  Tensor last_;  // what a sample of zeros has become so far
+};
+
+}  // namespace ebb

@@ -1,0 +1,141 @@
+// Ops that choose by index.
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include <ebb/graph/apply.h>
+#include <ebb/ops/elementwise.h>
+#include <ebb/ops/ops.h>
+
+namespace ebb {
+namespace {
+
+/// The indices as int64, each checked to lie in [0, n).
+Tensor checked(std::string_view op, const Tensor& indices, std::int64_t n) {
+  if (indices.dtype() != i64 && indices.dtype() != u8)
+    fail<DTypeError>(op, fmt::format("indices must be int64 or uint8, got {}", describe(indices)));
+  const Tensor out = cast(indices, i64);
+  for (const std::int64_t i : out.values<std::int64_t>())
+    if (i < 0 || i >= n) fail<ValueError>(op, fmt::format("index {} is outside of [0, {})", i, n));
+  return out;
+}
+
+Shape joined(const Shape& a, const Shape& b) {
+  std::vector<std::int64_t> sizes(a.begin(), a.end());
+  sizes.insert(sizes.end(), b.begin(), b.end());
+  return Shape(sizes);
+}
+
+struct Gather {
+  static constexpr std::string_view name = "gather";
+  detail::Held held;
+  Tensor forward(const Tensor& x) const {
+    const Tensor& indices = held.value();
+    Tensor out = Tensor::empty(joined(indices.shape(), x.shape().without(0)), x.dtype());
+    const std::size_t row = x.shape()[0] ? x.bytes() / static_cast<std::size_t>(x.shape()[0]) : 0;
+    std::byte* to = out.mutable_raw();
+    for (const std::int64_t i : indices.values<std::int64_t>()) {
+      if (row) std::memcpy(to, x.raw() + static_cast<std::size_t>(i) * row, row);
+      to += row;
+    }
+    return out;
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const { return scatter_rows(g, held.unchanged(name, "indices"), s.input_shape(0)[0]); }
+};
+
+struct ScatterRows {
+  static constexpr std::string_view name = "scatter_rows";
+  detail::Held held;
+  std::int64_t rows;
+  Tensor forward(const Tensor& g) const {
+    const Tensor& indices = held.value();
+    detail::expect_float(name, g);
+    const int lead = indices.rank();
+    if (g.rank() < lead || Shape(std::span(g.shape().begin(), static_cast<std::size_t>(lead))) != indices.shape())
+      fail<ShapeError>(name, fmt::format("{} does not begin with the shape of the indices {}", g.shape().str(), indices.shape().str()));
+    const Shape rest(std::span(g.shape().begin() + lead, g.shape().end()));
+    Tensor out = zeros(rest.inserted(0, rows), g.dtype());
+    visit_float(g.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* from = g.values<T>().data();
+      T* to = out.mutable_values<T>().data();
+      const std::int64_t n = rest.numel();
+      for (const std::int64_t i : indices.values<std::int64_t>())
+        for (std::int64_t j = 0; j < n; ++j) to[i * n + j] += *from++;
+    });
+    return out;
+  }
+  Tensor backward(const Saved&, const Tensor& g) const { return apply(Gather{held.unchanged(name, "indices")}, g); }
+};
+
+struct Pick {
+  static constexpr std::string_view name = "pick";
+  detail::Held held;
+  Tensor forward(const Tensor& x) const {
+    const Tensor& indices = held.value();
+    detail::expect_float(name, x);
+    Tensor out = Tensor::empty(indices.shape(), x.dtype());
+    visit_float(x.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* row = x.values<T>().data();
+      T* to = out.mutable_values<T>().data();
+      for (const std::int64_t i : indices.values<std::int64_t>()) {
+        *to++ = row[i];
+        row += x.size(-1);
+      }
+    });
+    return out;
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const { return place(g, held.unchanged(name, "indices"), s.input_shape(0).at(-1)); }
+};
+
+struct Place {
+  static constexpr std::string_view name = "place";
+  detail::Held held;
+  std::int64_t classes;
+  Tensor forward(const Tensor& g) const {
+    const Tensor& indices = held.value();
+    detail::expect_float(name, g);
+    if (g.shape() != indices.shape())
+      fail<ShapeError>(name, fmt::format("values {} and indices {} differ in shape", g.shape().str(), indices.shape().str()));
+    Tensor out = zeros(g.shape().inserted(g.rank(), classes), g.dtype());
+    visit_float(g.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* from = g.values<T>().data();
+      T* row = out.mutable_values<T>().data();
+      for (const std::int64_t i : indices.values<std::int64_t>()) {
+        row[i] = *from++;
+        row += classes;
+      }
+    });
+    return out;
+  }
+  Tensor backward(const Saved&, const Tensor& g) const { return apply(Pick{held.unchanged(name, "indices")}, g); }
+};
+
+}  // namespace
+
+Tensor gather(const Tensor& x, const Tensor& indices) {
+  if (x.rank() == 0) fail<ShapeError>(Gather::name, "a scalar has no rows");
+  return apply(Gather{checked(Gather::name, indices, x.shape()[0])}, x);
+}
+
+Tensor scatter_rows(const Tensor& g, const Tensor& indices, std::int64_t rows) {
+  return apply(ScatterRows{checked(ScatterRows::name, indices, rows), rows}, g);
+}
+
+Tensor pick(const Tensor& x, const Tensor& indices) {
+  if (x.rank() == 0 || x.shape().without(x.rank() - 1) != indices.shape())
+    fail<ShapeError>(Pick::name, fmt::format("indices {} do not fit the rows of {}", indices.shape().str(), x.shape().str()));
+  return apply(Pick{checked(Pick::name, indices, x.size(-1))}, x);
+}
+
+Tensor place(const Tensor& g, const Tensor& indices, std::int64_t classes) {
+  return apply(Place{checked(Place::name, indices, classes), classes}, g);
+}
+
+Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype) {
+  return place(ones(indices.shape(), dtype), indices, classes);
+}
+
+}  // namespace ebb

@@ -1,0 +1,242 @@
+// Ops that move elements and compute nothing.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <numeric>
+
+#include <ebb/graph/apply.h>
+#include <ebb/ops/elementwise.h>
+#include <ebb/ops/ops.h>
+
+namespace ebb {
+namespace {
+
+using Permutation = std::array<std::int8_t, Shape::max_rank>;
+
+struct Reshape {
+  static constexpr std::string_view name = "reshape";
+  Shape shape;
+  bool operator==(const Reshape&) const = default;
+  Tensor forward(const Tensor& x) const {
+    if (shape.numel() != x.numel())
+      fail<ShapeError>(name, fmt::format("{} has {} elements, {} has {}", x.shape().str(), x.numel(), shape.str(), shape.numel()));
+    return x.viewed_as(shape);
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const { return reshape(g, s.input_shape(0)); }
+};
+
+struct Transpose {
+  static constexpr std::string_view name = "transpose";
+  Permutation axes;
+  bool operator==(const Transpose&) const = default;
+  Tensor forward(const Tensor& x) const {
+    const int rank = x.rank();
+    std::array<std::int64_t, Shape::max_rank> sizes, from_strides, strides;
+    std::int64_t step = 1;
+    for (int i = rank - 1; i >= 0; --i) {
+      from_strides[at(i)] = step;
+      step *= x.shape()[i];
+    }
+    for (int i = 0; i < rank; ++i) {
+      sizes[at(i)] = x.shape()[axes[at(i)]];
+      strides[at(i)] = from_strides[at(axes[at(i)])];
+    }
+    Tensor out = Tensor::empty(Shape(std::span<const std::int64_t>(sizes.data(), at(rank))), x.dtype());
+    if (out.numel() == 0) return out;
+    visit_dtype(x.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* in = x.values<T>().data();
+      T* to = out.mutable_values<T>().data();
+      const std::int64_t inner = rank ? sizes[at(rank - 1)] : 1, inner_stride = rank ? strides[at(rank - 1)] : 0;
+      std::array<std::int64_t, Shape::max_rank> index{};
+      for (std::int64_t done = 0, offset = 0; done < x.numel(); done += inner) {
+        for (std::int64_t j = 0; j < inner; ++j) *to++ = in[offset + j * inner_stride];
+        for (int axis = rank - 2; axis >= 0; --axis) {
+          offset += strides[at(axis)];
+          if (++index[at(axis)] < sizes[at(axis)]) break;
+          offset -= strides[at(axis)] * sizes[at(axis)];
+          index[at(axis)] = 0;
+        }
+      }
+    });
+    return out;
+  }
+  Tensor backward(const Saved&, const Tensor& g) const {
+    Permutation inverse{};
+    for (int i = 0; i < g.rank(); ++i) inverse[at(axes[at(i)])] = static_cast<std::int8_t>(i);
+    return apply(Transpose{inverse}, g);
+  }
+  static std::size_t at(int i) { return static_cast<std::size_t>(i); }
+};
+
+/// A tensor as (outer, n, row bytes) around one axis.
+struct AxisView {
+  std::size_t outer = 1, n, row;
+  AxisView(const Shape& shape, int axis, DType dtype) : n(static_cast<std::size_t>(shape[axis])), row(size_of(dtype)) {
+    for (int i = 0; i < axis; ++i) outer *= static_cast<std::size_t>(shape[i]);
+    for (int i = axis + 1; i < shape.rank(); ++i) row *= static_cast<std::size_t>(shape[i]);
+  }
+};
+
+Tensor unslice(const Tensor& g, int axis, std::int64_t begin, std::int64_t step, std::int64_t size);
+
+/// Elements begin, begin + step, ... of one axis, `count` of them.
+struct Slice {
+  static constexpr std::string_view name = "slice";
+  int axis;
+  std::int64_t begin, step, count;
+  Tensor forward(const Tensor& x) const {
+    Tensor out = Tensor::empty(x.shape().with(axis, count), x.dtype());
+    const AxisView v(x.shape(), axis, x.dtype());
+    std::byte* to = out.mutable_raw();
+    const auto n = static_cast<std::size_t>(count), first = static_cast<std::size_t>(begin);
+    for (std::size_t o = 0; o < v.outer; ++o) {
+      const std::byte* from = x.raw() + (o * v.n + first) * v.row;
+      if (step == 1) {
+        if (n) std::memcpy(to, from, n * v.row);
+        to += n * v.row;
+        continue;
+      }
+      for (std::size_t i = 0; i < n; ++i, to += v.row) std::memcpy(to, from + i * static_cast<std::size_t>(step) * v.row, v.row);
+    }
+    return out;
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const {
+    return unslice(g, axis, begin, step, s.input_shape(0)[axis]);
+  }
+};
+
+/// The adjoint of Slice: an axis of `size` zeros with g at begin, begin + step, ...
+struct Unslice {
+  static constexpr std::string_view name = "unslice";
+  int axis;
+  std::int64_t begin, step, size;
+  Tensor forward(const Tensor& g) const {
+    Tensor out = zeros(g.shape().with(axis, size), g.dtype());
+    const AxisView v(out.shape(), axis, g.dtype());
+    const std::byte* from = g.raw();
+    const auto n = static_cast<std::size_t>(g.shape()[axis]), first = static_cast<std::size_t>(begin);
+    for (std::size_t o = 0; o < v.outer; ++o) {
+      std::byte* to = out.mutable_raw() + (o * v.n + first) * v.row;
+      for (std::size_t i = 0; i < n; ++i, from += v.row) std::memcpy(to + i * static_cast<std::size_t>(step) * v.row, from, v.row);
+    }
+    return out;
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const {
+    return apply(Slice{axis, begin, step, s.input_shape(0)[axis]}, g);
+  }
+};
+
+Tensor unslice(const Tensor& g, int axis, std::int64_t begin, std::int64_t step, std::int64_t size) {
+  return apply(Unslice{axis, begin, step, size}, g);
+}
+
+struct Concat {
+  static constexpr std::string_view name = "concat";
+  int axis;
+  Tensor forward(std::span<const Tensor> parts) const {
+    const Tensor& first = parts[0];
+    std::int64_t total = 0;
+    for (const Tensor& p : parts) {
+      if (p.rank() != first.rank() || p.shape().with(axis, 0) != first.shape().with(axis, 0))
+        fail<ShapeError>(name, fmt::format("shapes differ outside of axis {}: {} and {}", axis, first.shape().str(), p.shape().str()));
+      detail::expect_alike(name, first, p);
+      total += p.shape()[axis];
+    }
+    Tensor out = Tensor::empty(first.shape().with(axis, total), first.dtype());
+    const AxisView whole(out.shape(), axis, out.dtype());
+    std::byte* to = out.mutable_raw();
+    for (std::size_t o = 0; o < whole.outer; ++o)
+      for (const Tensor& p : parts) {
+        const std::size_t bytes = static_cast<std::size_t>(p.shape()[axis]) * whole.row;
+        if (bytes) std::memcpy(to, p.raw() + o * bytes, bytes);
+        to += bytes;
+      }
+    return out;
+  }
+  Tensor backward(const Saved& s, const Tensor& g, int i) const {
+    std::int64_t begin = 0;
+    for (int j = 0; j < i; ++j) begin += s.input_shape(j)[axis];
+    return apply(Slice{axis, begin, 1, s.input_shape(i)[axis]}, g);
+  }
+};
+
+}  // namespace
+
+Tensor reshape(const Tensor& x, const Shape& shape) { return x.shape() == shape ? x : apply(Reshape{shape}, x); }
+
+Tensor reshape(const Tensor& x, std::initializer_list<std::int64_t> sizes) {
+  std::vector<std::int64_t> filled(sizes);
+  const auto open = std::ranges::find(filled, -1);
+  if (open != filled.end()) {
+    *open = 1;
+    const std::int64_t rest = std::accumulate(filled.begin(), filled.end(), std::int64_t{1}, std::multiplies<>());
+    if (rest <= 0 || x.numel() % rest)
+      fail<ShapeError>("reshape", fmt::format("{} does not divide into ({})", x.shape().str(), fmt::join(sizes, ", ")));
+    *open = x.numel() / rest;
+  }
+  return reshape(x, Shape(filled));
+}
+
+Tensor flatten(const Tensor& x) {
+  if (x.rank() == 0) fail<ShapeError>("flatten", "a scalar has no batch axis");
+  return reshape(x, Shape{x.shape()[0], x.shape().without(0).numel()});
+}
+
+Tensor transpose(const Tensor& x, std::initializer_list<int> axes) {
+  Permutation p{};
+  unsigned seen = 0;
+  std::size_t n = 0;
+  if (std::ssize(axes) == x.rank())
+    for (const int a : axes) {
+      const int axis = x.shape().normalize(a, Transpose::name);
+      p[n++] = static_cast<std::int8_t>(axis);
+      seen |= 1u << axis;
+    }
+  if (std::ssize(axes) != x.rank() || seen != (1u << x.rank()) - 1)
+    fail<ShapeError>(Transpose::name, fmt::format("({}) does not name each axis of {} once", fmt::join(axes, ", "), x.shape().str()));
+  return apply(Transpose{p}, x);
+}
+
+Tensor transpose(const Tensor& x) {
+  Permutation p{};
+  for (int i = 0; i < x.rank(); ++i) p[static_cast<std::size_t>(i)] = static_cast<std::int8_t>(x.rank() - 1 - i);
+  return apply(Transpose{p}, x);
+}
+
+Tensor slice(const Tensor& x, SliceOptions o) {
+  const int axis = x.shape().normalize(o.axis, Slice::name);
+  const std::int64_t n = x.shape()[axis];
+  const auto clip_to = [n](std::int64_t i) { return std::clamp<std::int64_t>(i < 0 ? i + n : i, 0, n); };
+  if (o.step < 1) fail<ValueError>(Slice::name, fmt::format("the step must be at least 1, got {}", o.step));
+  const std::int64_t begin = clip_to(o.begin), end = clip_to(o.end);
+  return apply(Slice{axis, begin, o.step, begin < end ? (end - begin - 1) / o.step + 1 : 0}, x);
+}
+
+Tensor pad(const Tensor& x, PadOptions o) {
+  const int axis = x.shape().normalize(o.axis, "pad");
+  if (o.before < 0 || o.after < 0)
+    fail<ValueError>("pad", fmt::format("pads must not be negative, got {} and {}", o.before, o.after));
+  return unslice(x, axis, o.before, 1, o.before + x.shape()[axis] + o.after);
+}
+
+Tensor concat(std::span<const Tensor> parts, int axis) {
+  if (parts.empty()) fail<ValueError>(Concat::name, "nothing to join");
+  return apply(Concat{parts[0].shape().normalize(axis, Concat::name)}, parts);
+}
+Tensor concat(std::initializer_list<Tensor> parts, int axis) { return concat(std::span(parts.begin(), parts.size()), axis); }
+
+Tensor stack(std::span<const Tensor> parts, int axis) {
+  std::vector<Tensor> rows;
+  rows.reserve(parts.size());
+  for (const Tensor& p : parts) {
+    const int at = axis < 0 ? axis + p.rank() + 1 : axis;
+    if (at < 0 || at > p.rank()) fail<ShapeError>("stack", fmt::format("axis {} does not exist in {}", axis, p.shape().str()));
+    rows.push_back(reshape(p, p.shape().inserted(at, 1)));
+  }
+  return concat(rows, axis);
+}
+
+}  // namespace ebb

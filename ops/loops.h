@@ -1,0 +1,72 @@
+// Internal: the only parallel loops, and the choice of instruction set.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+// The one macro: an attribute that lambdas take only in this spelling.
+#define EBB_INLINE __attribute__((always_inline))
+
+namespace ebb::detail {
+
+/// Runs body(block) for every block of [0, blocks) on the pool's threads and returns when all are done. Which thread
+/// takes which block is left to chance; what a block computes must not depend on it.
+void run_blocks(std::int64_t blocks, void (*body)(const void*, std::int64_t), const void* context);
+
+/// body(begin, end) over [0, n) on the fixed grid of `block` elements: the same pieces for any number of threads.
+template <class F>
+void parallel_for(std::int64_t n, std::int64_t block, const F& body) {
+  if (n <= 0) return;
+  if (n <= block) return body(std::int64_t{0}, n);
+  struct Context { const F* body; std::int64_t n, block; } context{&body, n, block};
+  run_blocks((n + block - 1) / block, [](const void* p, std::int64_t i) {
+    const auto& c = *static_cast<const Context*>(p);
+    (*c.body)(i * c.block, std::min(c.n, (i + 1) * c.block));
+  }, &context);
+}
+
+/// Instruction sets that kernels exist in; one binary holds all of them.
+enum class Isa { baseline, avx2, avx512 };
+/// The set in use: the processor's best, or what EBB_ISA (baseline, avx2, avx512) or set_isa ask for.
+Isa isa();
+void set_isa(Isa isa);
+Isa best_isa();
+const char* name_of(Isa isa);
+
+// A function body compiled three times: the callee is always inlined, so its loops are vectorised for the wrapper's
+// instruction set. Nothing but such a body may be called through these.
+template <class F>
+__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,prefer-vector-width=512"), noinline)) void
+run_avx512(const F& f) {
+  f();
+}
+template <class F>
+__attribute__((target("avx2,fma,bmi,bmi2"), noinline)) void run_avx2(const F& f) {
+  f();
+}
+/// Runs f (a lambda marked EBB_INLINE) with the best instruction set.
+template <class F>
+void simd(const F& f) {
+  switch (isa()) {
+    case Isa::avx512: return run_avx512(f);
+    case Isa::avx2: return run_avx2(f);
+    case Isa::baseline: return f();
+  }
+}
+
+/// Elements of one block of an elementwise loop: big enough to hide the hand-over, small enough for L2.
+inline constexpr std::int64_t elementwise_block = 1 << 15;
+
+/// y[i] = f(x[i]).
+template <class In, class Out, class F>
+void map(const In* x, Out* y, std::int64_t n, const F& f) {
+  parallel_for(n, elementwise_block, [&](std::int64_t begin, std::int64_t end) {
+    simd([&]() EBB_INLINE {
+      const In* __restrict in = x;
+      Out* __restrict out = y;
+      for (std::int64_t i = begin; i < end; ++i) out[i] = static_cast<Out>(f(in[i]));
+    });
+  });
+}
+
+}  // namespace ebb::detail

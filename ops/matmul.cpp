@@ -1,0 +1,95 @@
+// Matrix products over BLAS, with transpose flags instead of transposed copies.
+#include <fmt/format.h>
+
+#include <ebb/graph/apply.h>
+#include <ebb/ops/blas.h>
+#include <ebb/ops/elementwise.h>
+#include <ebb/ops/ops.h>
+
+namespace ebb {
+namespace {
+
+/// One product, cut along the longer side of C into a fixed number of pieces when it is worth two threads' while.
+template <class T>
+void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c) {
+  const std::int64_t lda = ta ? m : k, ldb = tb ? k : n;
+  constexpr std::int64_t worth = 1 << 20;  // flops: below this, the hand-over costs more than it gains
+  const std::int64_t pieces = 2 * m * n * k < worth ? 1 : 2;
+  if (m >= n) {
+    const std::int64_t step = (m + pieces - 1) / pieces;
+    detail::parallel_for(m, std::max<std::int64_t>(1, step), [&](std::int64_t begin, std::int64_t end) {
+      detail::gemm(ta, tb, end - begin, n, k, a + (ta ? begin : begin * lda), lda, b, ldb, T(0), c + begin * n, n);
+    });
+  } else {
+    const std::int64_t step = (n + pieces - 1) / pieces;
+    detail::parallel_for(n, std::max<std::int64_t>(1, step), [&](std::int64_t begin, std::int64_t end) {
+      detail::gemm(ta, tb, m, end - begin, k, a, lda, b + (tb ? begin * ldb : begin), ldb, T(0), c + begin, n);
+    });
+  }
+}
+
+/// Leading axes of a matrix stack.
+Shape batch_of(const Shape& s) { return Shape(std::span<const std::int64_t>(s.begin(), static_cast<std::size_t>(s.rank() - 2))); }
+
+struct Matmul {
+  static constexpr std::string_view name = "matmul";
+  static constexpr Keeps keeps = Keeps::other_inputs;
+  static constexpr bool broadcasts = true;  // of the leading axes
+  bool ta, tb;
+  bool operator==(const Matmul&) const = default;
+
+  double flops(std::span<const Shape* const> in, const Shape& out) const {
+    return 2.0 * static_cast<double>(out.numel()) * static_cast<double>(in[0]->at(ta ? -2 : -1));
+  }
+  Tensor forward(const Tensor& a, const Tensor& b) const {
+    detail::expect_float(name, a);
+    detail::expect_alike(name, a, b);
+    const auto text = [&] {
+      return fmt::format("{}{} x {}{}", a.shape().str(), ta ? "^T" : "", b.shape().str(), tb ? "^T" : "");
+    };
+    if (a.rank() < 2 || b.rank() < 2) fail<ShapeError>(name, fmt::format("needs at least 2 axes on both sides: {}", text()));
+    const std::int64_t m = a.size(ta ? -1 : -2), k = a.size(ta ? -2 : -1), n = b.size(tb ? -2 : -1);
+    if (k != b.size(tb ? -1 : -2)) fail<ShapeError>(name, fmt::format("inner sizes differ: {}", text()));
+    const Shape batch_a = batch_of(a.shape()), batch_b = batch_of(b.shape()), batch = broadcast(batch_a, batch_b, name);
+    Tensor out = Tensor::empty(batch.inserted(batch.rank(), m).inserted(batch.rank() + 1, n), a.dtype());
+    if (out.numel() == 0) return out;
+    visit_float(a.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const T *pa = a.values<T>().data(), *pb = b.values<T>().data();
+      T* pc = out.mutable_values<T>().data();
+      if (batch.rank() == 0) return product(ta, tb, m, n, k, pa, pb, pc);
+      const detail::Walk<2> walk(batch, {&batch_a, &batch_b});
+      detail::parallel_for(walk.outer * walk.inner, 1, [&](std::int64_t i, std::int64_t) {
+        const auto row = walk.offsets(i / walk.inner);
+        const std::int64_t j = i % walk.inner, ia = row[0] + j * walk.strides[0][0], ib = row[1] + j * walk.strides[1][0];
+        detail::gemm(ta, tb, m, n, k, pa + ia * m * k, ta ? m : k, pb + ib * k * n, tb ? k : n, T(0), pc + i * m * n, n);
+      });
+    });
+    return out;
+  }
+
+  Tensor backward(const Saved& s, const Tensor& g, int i) const {
+    if (i == 0) {
+      const Tensor b = s.input(1);
+      return ta ? matmul(b, g, {tb, true}) : matmul(g, b, {false, !tb});
+    }
+    const Tensor a = s.input(0);
+    return tb ? matmul(g, a, {true, ta}) : matmul(a, g, {!ta, false});
+  }
+};
+
+}  // namespace
+
+Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions o) {
+  // A stack times one matrix is one product of taller matrices.
+  if (a.rank() > 2 && b.rank() == 2 && !o.transpose_a && a.size(-1) == b.size(o.transpose_b ? 1 : 0)) {
+    const std::int64_t k = a.size(-1), n = b.size(o.transpose_b ? 0 : 1);
+    const Shape rows{a.shape().without(a.rank() - 1).numel(), k};
+    return reshape(apply(Matmul{false, o.transpose_b}, reshape(a, rows), b), a.shape().with(a.rank() - 1, n));
+  }
+  return apply(Matmul{o.transpose_a, o.transpose_b}, a, b);
+}
+
+Tensor linear(const Tensor& x, const Tensor& kernel, const Tensor& bias) { return matmul(x, kernel) + bias; }
+
+}  // namespace ebb

@@ -1,0 +1,202 @@
+// The catalogue: every op that ebb offers, one documented line each. Layout is NHWC, kernels are HWIO, dense kernels
+// (in, out). Arithmetic takes float32 or float64, both inputs alike, and broadcasts as NumPy does.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <vector>
+
+#include <ebb/graph/tensor.h>
+#include <ebb/ops/random.h>
+#include <ebb/ops/threads.h>
+
+namespace ebb {
+
+// ---- arithmetic, with broadcasting ---------------------------------------------------------------------------------
+Tensor add(const Tensor& a, const Tensor& b);      ///< a + b
+Tensor sub(const Tensor& a, const Tensor& b);      ///< a - b
+Tensor mul(const Tensor& a, const Tensor& b);      ///< a * b, elementwise
+Tensor div(const Tensor& a, const Tensor& b);      ///< a / b
+Tensor pow(const Tensor& a, const Tensor& b);      ///< a^b; the gradient needs a > 0
+Tensor maximum(const Tensor& a, const Tensor& b);  ///< the larger; at a tie each input gets half of the gradient
+Tensor minimum(const Tensor& a, const Tensor& b);  ///< the smaller; at a tie each input gets half of the gradient
+Tensor affine(const Tensor& x, double scale, double shift);  ///< x * scale + shift
+Tensor pow(const Tensor& x, double exponent);                ///< x^exponent
+
+inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
+inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
+inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
+inline Tensor operator/(const Tensor& a, const Tensor& b) { return div(a, b); }
+inline Tensor operator+(const Tensor& a, double b) { return affine(a, 1, b); }
+inline Tensor operator+(double a, const Tensor& b) { return affine(b, 1, a); }
+inline Tensor operator-(const Tensor& a, double b) { return affine(a, 1, -b); }
+inline Tensor operator-(double a, const Tensor& b) { return affine(b, -1, a); }
+inline Tensor operator*(const Tensor& a, double b) { return affine(a, b, 0); }
+inline Tensor operator*(double a, const Tensor& b) { return affine(b, a, 0); }
+inline Tensor operator/(const Tensor& a, double b) { return affine(a, 1 / b, 0); }
+inline Tensor operator-(const Tensor& x) { return affine(x, -1, 0); }
+Tensor operator/(double a, const Tensor& b);
+
+// ---- functions of one number ---------------------------------------------------------------------------------------
+Tensor exp(const Tensor& x);
+Tensor log(const Tensor& x);    ///< natural logarithm
+Tensor log1p(const Tensor& x);  ///< log(1 + x), exact for small x
+Tensor sqrt(const Tensor& x);
+Tensor square(const Tensor& x);
+Tensor reciprocal(const Tensor& x);
+Tensor abs(const Tensor& x);  ///< gradient 0 at 0
+Tensor sin(const Tensor& x);
+Tensor cos(const Tensor& x);
+Tensor erf(const Tensor& x);
+Tensor tanh(const Tensor& x);
+Tensor sigmoid(const Tensor& x);
+Tensor softplus(const Tensor& x);  ///< log(1 + exp(x)), without overflow
+Tensor relu(const Tensor& x);      ///< max(x, 0); gradient 0 at 0
+Tensor leaky_relu(const Tensor& x, double slope = 0.3);  ///< x where x > 0, slope * x elsewhere
+Tensor elu(const Tensor& x, double alpha = 1);           ///< x where x > 0, alpha (exp(x) - 1) elsewhere
+Tensor selu(const Tensor& x);  ///< scaled elu (Klambauer et al. 2017, section 2)
+Tensor gelu(const Tensor& x);  ///< x Phi(x), exact (Hendrycks and Gimpel 2016)
+Tensor silu(const Tensor& x);  ///< x sigmoid(x)
+Tensor clip(const Tensor& x, double low, double high);  ///< x kept in [low, high]
+Tensor stop_gradient(const Tensor& x);                  ///< the same value as a constant
+
+// ---- choice and conversion -----------------------------------------------------------------------------------------
+Tensor greater(const Tensor& a, const Tensor& b);  ///< a > b as uint8, any type; likewise less and equal
+Tensor less(const Tensor& a, const Tensor& b);
+Tensor equal(const Tensor& a, const Tensor& b);
+Tensor greater(const Tensor& a, double b);
+Tensor less(const Tensor& a, double b);
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);  ///< a where the uint8 is not 0, else b
+Tensor cast(const Tensor& x, DType dtype);  ///< converted elements; a gradient flows from float to float
+
+// ---- reductions ----------------------------------------------------------------------------------------------------
+/// Axes of a reduction: none given means all; negative ones count from the last.
+class Axes {
+ public:
+  Axes() = default;
+  Axes(int axis) : Axes({axis}) {}
+  Axes(std::initializer_list<int> axes);
+  /// One bit per axis of a tensor of this rank; throws ShapeError on an axis that does not exist or comes twice.
+  unsigned mask(const Shape& shape, std::string_view op) const;
+
+ private:
+  std::array<std::int8_t, Shape::max_rank> axes_{};
+  int count_ = -1;
+};
+struct ReduceOptions {
+  bool keepdims = false;  ///< leave the reduced axes in place with size 1
+};
+Tensor sum(const Tensor& x, Axes axes = {}, ReduceOptions options = {});
+Tensor mean(const Tensor& x, Axes axes = {}, ReduceOptions options = {});
+Tensor max(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< ties share the gradient
+Tensor min(const Tensor& x, Axes axes = {}, ReduceOptions options = {});
+Tensor variance(const Tensor& x, Axes axes = {}, ReduceOptions options = {});   ///< mean of squared deviations
+Tensor logsumexp(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< log(sum(exp(x))), shifted by the max
+Tensor sum_to(const Tensor& x, const Shape& shape);  ///< sums what broadcasting from `shape` had repeated
+Tensor argmax(const Tensor& x, int axis = -1);       ///< int64 position of the first largest element
+
+// ---- layout --------------------------------------------------------------------------------------------------------
+Tensor reshape(const Tensor& x, std::initializer_list<std::int64_t> sizes);  ///< one size may be -1: inferred
+Tensor reshape(const Tensor& x, const Shape& shape);
+Tensor flatten(const Tensor& x);  ///< (n, ...) to (n, rest)
+Tensor transpose(const Tensor& x, std::initializer_list<int> axes);  ///< axis i of the result is axes[i] of x
+Tensor transpose(const Tensor& x);                                   ///< all axes reversed
+Tensor broadcast_to(const Tensor& x, const Shape& shape);
+struct SliceOptions {
+  int axis = 0;
+  std::int64_t begin = 0, end = INT64_MAX;  ///< [begin, end), clipped to the axis; negative ones count from its end
+  std::int64_t step = 1;                    ///< at least 1
+};
+Tensor slice(const Tensor& x, SliceOptions options);
+struct PadOptions {
+  int axis = 0;
+  std::int64_t before = 0, after = 0;  ///< zeros added at the ends
+};
+Tensor pad(const Tensor& x, PadOptions options);
+Tensor concat(std::span<const Tensor> parts, int axis = 0);
+Tensor concat(std::initializer_list<Tensor> parts, int axis = 0);
+Tensor stack(std::span<const Tensor> parts, int axis = 0);  ///< joins along a new axis
+
+// ---- products ------------------------------------------------------------------------------------------------------
+struct MatmulOptions {
+  bool transpose_a = false, transpose_b = false;  ///< swap the last two axes on the fly
+};
+/// (..., m, k) x (..., k, n) = (..., m, n); the leading axes broadcast.
+Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options = {});
+/// x (..., in) times kernel (in, out) plus bias (out).
+Tensor linear(const Tensor& x, const Tensor& kernel, const Tensor& bias);
+
+// ---- images (NHWC) -------------------------------------------------------------------------------------------------
+/// A pair of sizes; one number means both alike.
+struct Pair {
+  std::int64_t h, w;
+  constexpr Pair(std::int64_t both) : h(both), w(both) {}
+  constexpr Pair(std::int64_t height, std::int64_t width) : h(height), w(width) {}
+  friend bool operator==(const Pair&, const Pair&) = default;
+};
+/// Zeros around an image: as many as given on all sides, or what makes the output ceil(size / stride) (Keras' "same":
+/// an odd one goes to the bottom and right).
+struct Padding {
+  std::int64_t top = 0, left = 0, bottom = 0, right = 0;
+  bool is_same = false;
+  constexpr Padding(std::int64_t all = 0) : top(all), left(all), bottom(all), right(all) {}
+  constexpr Padding(Pair p) : top(p.h), left(p.w), bottom(p.h), right(p.w) {}
+  static constexpr Padding valid() { return {}; }
+  static constexpr Padding same() {
+    Padding p;
+    p.is_same = true;
+    return p;
+  }
+};
+struct Conv2dOptions {
+  Pair stride = 1;
+  Padding pad = 0;
+  Pair dilation = 1;
+};
+/// x (n, h, w, in) with kernel (kh, kw, in, out): (n, oh, ow, out), oh = (h + pads - dilation (kh - 1) - 1) / stride + 1.
+Tensor conv2d(const Tensor& x, const Tensor& kernel, Conv2dOptions options = {});
+/// The definition of conv2d and its test oracle: im2col, one matmul, reshape.
+Tensor conv2d_plain(const Tensor& x, const Tensor& kernel, Conv2dOptions options = {});
+/// The adjoint of conv2d with respect to x: g (n, oh, ow, out) to an image of (h, w).
+Tensor conv2d_transpose(const Tensor& g, const Tensor& kernel, Pair image, Conv2dOptions options = {});
+/// Patches as rows: (n, h, w, c) to (n, oh, ow, kh * kw * c).
+Tensor im2col(const Tensor& x, Pair kernel, Conv2dOptions options = {});
+/// The adjoint of im2col: patches added back into images of (h, w).
+Tensor col2im(const Tensor& patches, Pair image, Pair kernel, Conv2dOptions options = {});
+struct PoolOptions {
+  Pair size = 2;
+  Pair stride = 0;  ///< 0: as the size
+  Padding pad = 0;
+};
+Tensor max_pool2d(const Tensor& x, PoolOptions options = {});  ///< the first largest of a window takes the gradient
+Tensor avg_pool2d(const Tensor& x, PoolOptions options = {});  ///< padding does not count in the mean
+
+// ---- indices -------------------------------------------------------------------------------------------------------
+Tensor gather(const Tensor& x, const Tensor& indices);  ///< rows of x by int64 or uint8 indices of any shape
+Tensor scatter_rows(const Tensor& g, const Tensor& indices, std::int64_t rows);  ///< the adjoint: rows added up
+Tensor pick(const Tensor& x, const Tensor& indices);    ///< x (..., c), indices (...): the element chosen in each row
+Tensor place(const Tensor& g, const Tensor& indices, std::int64_t classes);  ///< the adjoint: zeros but for g
+Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype = DType::f32);
+
+// ---- classification ------------------------------------------------------------------------------------------------
+Tensor softmax(const Tensor& x);      ///< along the last axis
+Tensor log_softmax(const Tensor& x);  ///< along the last axis
+struct CrossEntropyOptions {
+  double label_smoothing = 0;  ///< this share of each target is spread over all classes
+};
+/// Mean cross-entropy of logits (n, c) against labels: classes (n) as int64 or uint8, or probabilities (n, c).
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels);
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, CrossEntropyOptions options);
+/// The definition of cross_entropy and its test oracle, from log_softmax.
+Tensor cross_entropy_plain(const Tensor& logits, const Tensor& labels, CrossEntropyOptions options = {});
+/// Mean binary cross-entropy of logits against targets in [0, 1] of the same shape.
+Tensor bce_with_logits(const Tensor& logits, const Tensor& targets);
+Tensor mse(const Tensor& prediction, const Tensor& target);  ///< mean squared error
+Tensor mae(const Tensor& prediction, const Tensor& target);  ///< mean absolute error
+
+// ---- noise ---------------------------------------------------------------------------------------------------------
+/// Zeroes each element with probability `rate` and scales the rest by 1 / (1 - rate), while training() is true.
+Tensor dropout(const Tensor& x, double rate, Generator& generator = default_generator());
+
+}  // namespace ebb

@@ -1,0 +1,202 @@
+// Softmax along the last axis, and the cross-entropy of logits.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include <ebb/graph/apply.h>
+#include <ebb/ops/elementwise.h>
+#include <ebb/ops/ops.h>
+
+namespace ebb {
+namespace {
+
+/// Calls row(x, y, n) for each row along the last axis.
+template <class F>
+Tensor each_row(std::string_view op, const Tensor& x, const F& row) {
+  detail::expect_float(op, x);
+  if (x.rank() == 0) fail<ShapeError>(op, "a scalar has no rows");
+  Tensor out = Tensor::empty(x.shape(), x.dtype());
+  const std::int64_t n = x.size(-1);
+  if (x.numel() == 0) return out;
+  visit_float(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* px = x.values<T>().data();
+    T* py = out.mutable_values<T>().data();
+    detail::parallel_for(x.numel() / n, std::max<std::int64_t>(1, 8192 / n), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) row(px + i * n, py + i * n, n);
+    });
+  });
+  return out;
+}
+
+/// y = exp(x - max x); returns the sum. `top` receives the maximum.
+template <class T>
+T exp_row(const T* x, T* y, std::int64_t n, T& top) {
+  top = x[0];
+  for (std::int64_t i = 1; i < n; ++i) top = x[i] > top ? x[i] : top;
+  T total = 0;
+  for (std::int64_t i = 0; i < n; ++i) total += y[i] = std::exp(x[i] - top);
+  return total;
+}
+
+struct Softmax {
+  static constexpr std::string_view name = "softmax";
+  static constexpr Keeps keeps = Keeps::output;
+  Tensor forward(const Tensor& x) const {
+    return each_row(name, x, [](const auto* in, auto* out, std::int64_t n) {
+      auto top = *in;
+      const auto scale = 1 / exp_row(in, out, n, top);
+      for (std::int64_t i = 0; i < n; ++i) out[i] *= scale;
+    });
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const {
+    const Tensor y = s.output(), gy = g * y;
+    return gy - y * sum(gy, -1, {.keepdims = true});
+  }
+};
+
+struct LogSoftmax {
+  static constexpr std::string_view name = "log_softmax";
+  static constexpr Keeps keeps = Keeps::output;
+  Tensor forward(const Tensor& x) const {
+    return each_row(name, x, [](const auto* in, auto* out, std::int64_t n) {
+      auto top = *in;
+      const auto shift = std::log(exp_row(in, out, n, top));
+      for (std::int64_t i = 0; i < n; ++i) out[i] = in[i] - top - shift;
+    });
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const { return g - exp(s.output()) * sum(g, -1, {.keepdims = true}); }
+};
+
+// ---- cross-entropy -------------------------------------------------------------------------------------------------
+
+/// What the logits are held against: one class a row, or probabilities; smoothed.
+struct Target {
+  detail::Held held;  // int64 (n), or the type of the logits (n, c)
+  double smoothing;
+  const Tensor& labels() const { return held.value(); }
+  bool sparse() const { return labels().dtype() == i64; }
+  Tensor probabilities(std::int64_t classes, DType dtype) const {
+    const Tensor p = sparse() ? one_hot(labels(), classes, dtype) : labels();
+    return smoothing == 0 ? p : affine(p, 1 - smoothing, smoothing / static_cast<double>(classes));
+  }
+};
+
+Target target_of(std::string_view op, const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o) {
+  if (!(o.label_smoothing >= 0 && o.label_smoothing < 1))
+    fail<ValueError>(op, fmt::format("label_smoothing must be in [0, 1), got {}", o.label_smoothing));
+  detail::expect_float(op, logits);
+  if (logits.rank() != 2 || logits.numel() == 0) fail<ShapeError>(op, fmt::format("needs logits (n, classes), got {}", logits.shape().str()));
+  if (is_float(labels.dtype())) {
+    detail::expect_alike(op, logits, labels);
+    if (labels.shape() != logits.shape())
+      fail<ShapeError>(op, fmt::format("logits {} and label probabilities {} differ in shape", logits.shape().str(), labels.shape().str()));
+    return {labels.detach(), o.label_smoothing};
+  }
+  if (labels.shape() != Shape{logits.shape()[0]})
+    fail<ShapeError>(op, fmt::format("logits {} need labels ({},), got {}", logits.shape().str(), logits.shape()[0], labels.shape().str()));
+  const Tensor classes = cast(labels, i64);
+  for (const std::int64_t c : classes.values<std::int64_t>())
+    if (c < 0 || c >= logits.shape()[1])
+      fail<ValueError>(op, fmt::format("label {} is outside of [0, {})", c, logits.shape()[1]));
+  return {classes, o.label_smoothing};
+}
+
+/// g (softmax(x) - target) / n in one pass over the logits.
+struct CrossEntropyGrad {
+  static constexpr std::string_view name = "cross_entropy_grad";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Target target;
+  Tensor forward(const Tensor& x, const Tensor& g) const {
+    const std::int64_t rows = x.shape()[0], n = x.shape()[1];
+    Tensor out = Tensor::empty(x.shape(), x.dtype());
+    visit_float(x.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* px = x.values<T>().data();
+      T* py = out.mutable_values<T>().data();
+      const T share = static_cast<T>(g.item()) / static_cast<T>(rows);
+      const T keep = static_cast<T>(1 - target.smoothing), spread = static_cast<T>(target.smoothing / static_cast<double>(n));
+      for (std::int64_t i = 0; i < rows; ++i, px += n, py += n) {
+        T top;
+        const T scale = share / exp_row(px, py, n, top);
+        if (target.sparse()) {
+          for (std::int64_t j = 0; j < n; ++j) py[j] = py[j] * scale - share * spread;
+          py[target.labels().values<std::int64_t>()[static_cast<std::size_t>(i)]] -= share * keep;
+        } else {
+          const T* p = target.labels().values<T>().data() + i * n;
+          T mass = 0;  // the target's own sum, which need not be one
+          for (std::int64_t j = 0; j < n; ++j) mass += keep * p[j] + spread;
+          for (std::int64_t j = 0; j < n; ++j) py[j] = py[j] * scale * mass - share * (keep * p[j] + spread);
+        }
+      }
+    });
+    return out;
+  }
+  // With p = softmax(x), t the target, m its row sums: the value is g (m p - t) / n.
+  Tensor backward(const Saved& s, const Tensor& v, int i) const {
+    target.held.unchanged(name, "labels");
+    const Tensor x = s.input(0), g = s.input(1), t = target.probabilities(x.shape()[1], x.dtype());
+    const Tensor m = sum(t, -1, {.keepdims = true}), p = softmax(x);
+    const double share = 1 / static_cast<double>(x.shape()[0]);
+    if (i == 1) return sum(v * (m * p - t)) * share;
+    const Tensor vp = v * p * m;
+    return g * (vp - p * sum(vp, -1, {.keepdims = true})) * share;
+  }
+};
+
+struct CrossEntropy {
+  static constexpr std::string_view name = "cross_entropy";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Target target;
+  const Tensor& state() const { return target.labels(); }
+  Tensor forward(const Tensor& x) const {
+    const std::int64_t rows = x.shape()[0], n = x.shape()[1];
+    double total = 0;
+    visit_float(x.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* px = x.values<T>().data();
+      const double keep = 1 - target.smoothing, spread = target.smoothing / static_cast<double>(n);
+      for (std::int64_t i = 0; i < rows; ++i, px += n) {
+        T top = px[0], z = 0, all = 0;
+        for (std::int64_t j = 1; j < n; ++j) top = px[j] > top ? px[j] : top;
+        for (std::int64_t j = 0; j < n; ++j) {
+          z += std::exp(px[j] - top);
+          all += px[j];
+        }
+        const double log_z = static_cast<double>(top) + std::log(static_cast<double>(z));
+        if (target.sparse()) {
+          const T hit = px[target.labels().values<std::int64_t>()[static_cast<std::size_t>(i)]];
+          total += log_z - keep * static_cast<double>(hit) - spread * static_cast<double>(all);
+        } else {
+          const T* p = target.labels().values<T>().data() + i * n;
+          for (std::int64_t j = 0; j < n; ++j)
+            total += (keep * static_cast<double>(p[j]) + spread) * (log_z - static_cast<double>(px[j]));
+        }
+      }
+    });
+    return scalar(total / static_cast<double>(rows), x.dtype());
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const {
+    target.held.unchanged(name, "labels");
+    return apply(CrossEntropyGrad{target}, s.input(0), g);
+  }
+};
+
+}  // namespace
+
+Tensor softmax(const Tensor& x) { return apply(Softmax{}, x); }
+Tensor log_softmax(const Tensor& x) { return apply(LogSoftmax{}, x); }
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, CrossEntropyOptions o) {
+  return apply(CrossEntropy{target_of(CrossEntropy::name, logits, labels, o)}, logits);
+}
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels) { return cross_entropy(logits, labels, {}); }
+
+Tensor cross_entropy_plain(const Tensor& logits, const Tensor& labels, CrossEntropyOptions o) {
+  const Target target = target_of("cross_entropy_plain", logits, labels, o);
+  const Tensor t = target.probabilities(logits.shape()[1], logits.dtype());
+  return sum(t * log_softmax(logits)) / -static_cast<double>(logits.shape()[0]);
+}
+
+}  // namespace ebb

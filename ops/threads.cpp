@@ -1,0 +1,183 @@
+#include <ebb/ops/threads.h>
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <ebb/graph/error.h>
+#include <ebb/ops/loops.h>
+
+namespace ebb {
+namespace {
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+thread_local bool inside_block = false;
+
+// One job at a time. A ticket is {job number, next block}: a worker that comes late finds another job number and takes
+// nothing, so the job can live on its caller's stack. Workers spin for some microseconds (the gap between two loops of
+// a training step), then sleep in the kernel.
+class Pool {
+ public:
+  explicit Pool(int n) {
+    for (int i = 1; i < n; ++i) workers_.emplace_back([this] { work(); });
+  }
+  ~Pool() {
+    stop_ = true;
+    open(0, 0);
+    for (std::thread& t : workers_) t.join();
+  }
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  void run(std::uint32_t blocks, void (*body)(const void*, std::int64_t), const void* context) {
+    ticket_.store(pack(++job_, closed), std::memory_order_release);
+    body_ = body;
+    context_ = context;
+    done_.store(0, std::memory_order_relaxed);
+    open(job_, blocks);
+    take(job_);
+    for (int spins = 0; done_.load(std::memory_order_acquire) != blocks; ++spins) {
+      if (spins < 4000) pause();
+      else std::this_thread::yield();
+    }
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+
+ private:
+  static constexpr std::uint32_t closed = 0xFFFFFFFF;
+  static std::uint64_t pack(std::uint32_t job, std::uint32_t block) { return std::uint64_t{job} << 32 | block; }
+
+  void open(std::uint32_t job, std::uint32_t blocks) {
+    blocks_.store(blocks, std::memory_order_release);
+    ticket_.store(pack(job, 0), std::memory_order_release);
+    started_.fetch_add(1, std::memory_order_release);
+    started_.notify_all();
+  }
+
+  void take(std::uint32_t job) {
+    inside_block = true;
+    std::uint64_t t = ticket_.load(std::memory_order_acquire);
+    while (t >> 32 == job && static_cast<std::uint32_t>(t) < blocks_.load(std::memory_order_acquire)) {
+      if (!ticket_.compare_exchange_weak(t, t + 1, std::memory_order_acq_rel)) continue;
+      try {
+        body_(context_, static_cast<std::int64_t>(t & closed));
+      } catch (...) {  // kept for the caller: the other blocks still use its stack, and a worker must not die of it
+        const std::lock_guard lock(error_mutex_);
+        if (!error_) error_ = std::current_exception();
+      }
+      done_.fetch_add(1, std::memory_order_acq_rel);
+      t = ticket_.load(std::memory_order_acquire);
+    }
+    inside_block = false;
+  }
+
+  void work() {
+    std::uint32_t seen = 0;
+    while (!stop_) {
+      std::uint32_t now = started_.load(std::memory_order_acquire);
+      for (int spins = 0; now == seen && spins < 20000; ++spins) {
+        pause();
+        now = started_.load(std::memory_order_acquire);
+      }
+      if (now == seen) {
+        started_.wait(seen, std::memory_order_acquire);
+        continue;
+      }
+      seen = now;
+      take(static_cast<std::uint32_t>(ticket_.load(std::memory_order_acquire) >> 32));
+    }
+  }
+
+  std::atomic<std::uint64_t> ticket_{pack(0, closed)};
+  std::atomic<std::uint32_t> blocks_{0}, done_{0}, started_{0};
+  std::uint32_t job_ = 0;
+  void (*body_)(const void*, std::int64_t) = nullptr;
+  const void* context_ = nullptr;
+  std::mutex error_mutex_;
+  std::exception_ptr error_;
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> workers_;
+};
+
+int processors() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+}
+
+struct Policy {
+  std::mutex mutex;  // held while a job runs: a second caller does its blocks alone
+  std::unique_ptr<Pool> pool;
+  std::atomic<int> threads{processors()};
+};
+// Never destroyed: a worker asleep at exit needs the pool for as long as the process lives.
+Policy& policy() {
+  static Policy& p = *new Policy;
+  return p;
+}
+
+}  // namespace
+
+void set_threads(int n) {
+  if (n < 1 || n > 256) fail<ValueError>("set_threads", fmt::format("1 to 256 threads, got {}", n));
+  const std::lock_guard lock(policy().mutex);
+  if (n == policy().threads) return;
+  policy().pool.reset();
+  policy().threads = n;
+}
+
+int threads() { return policy().threads; }
+
+namespace detail {
+
+void run_blocks(std::int64_t blocks, void (*body)(const void*, std::int64_t), const void* context) {
+  if (blocks > 1 && blocks < 0x7FFFFFFF && !inside_block && policy().threads.load(std::memory_order_relaxed) > 1) {
+    const std::unique_lock lock(policy().mutex, std::try_to_lock);
+    if (lock) {
+      if (!policy().pool) policy().pool = std::make_unique<Pool>(policy().threads);
+      return policy().pool->run(static_cast<std::uint32_t>(blocks), body, context);
+    }
+  }
+  for (std::int64_t i = 0; i < blocks; ++i) body(context, i);
+}
+
+Isa best_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq"))
+    return Isa::avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
+#endif
+  return Isa::baseline;
+}
+
+const char* name_of(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
+
+namespace {
+Isa asked_isa() {
+  const char* asked = std::getenv("EBB_ISA");
+  for (const Isa i : {Isa::baseline, Isa::avx2, Isa::avx512})
+    if (asked && std::strcmp(asked, name_of(i)) == 0 && i <= best_isa()) return i;
+  return best_isa();
+}
+std::atomic<Isa> chosen{asked_isa()};
+}  // namespace
+
+Isa isa() { return chosen.load(std::memory_order_relaxed); }
+void set_isa(Isa isa) { chosen = std::min(isa, best_isa()); }
+
+}  // namespace detail
+}  // namespace ebb

@@ -1,0 +1,124 @@
+// Rows of convolutions and pooling.
+#include "op_table.h"
+
+// clang-format off: a table, whose rows are read one beside the other
+
+namespace ebb::testing {
+namespace {
+
+Function conv(Conv2dOptions o) {
+  return [o](In x) { return conv2d(x[0], x[1], o); };
+}
+Function conv_plain(Conv2dOptions o) {
+  return [o](In x) { return conv2d_plain(x[0], x[1], o); };
+}
+Function conv_back(Pair image, Conv2dOptions o = {}) {
+  return [image, o](In x) { return conv2d_transpose(x[0], x[1], image, o); };
+}
+Function columns(Pair kernel, Conv2dOptions o = {}) {
+  return [kernel, o](In x) { return im2col(x[0], kernel, o); };
+}
+Function max_pool(PoolOptions o) {
+  return [o](In x) { return max_pool2d(x[0], o); };
+}
+Function avg_pool(PoolOptions o) {
+  return [o](In x) { return avg_pool2d(x[0], o); };
+}
+
+/// The same shapes and options for conv2d and its plain definition.
+std::vector<Case> convolutions(Function (*with)(Conv2dOptions)) {
+  const Padding same = Padding::same();
+  Padding uneven = 0;
+  uneven.top = 2;
+  uneven.right = 1;
+  return {{{{1, 4, 5, 2}, {3, 2, 2, 3}}},
+          {{{2, 7, 7, 3}, {3, 3, 3, 2}}, with({.stride = 2, .pad = 1})},
+          {{{1, 5, 6, 1}, {2, 3, 1, 2}}, with({.stride = {2, 1}, .pad = same})},
+          {{{2, 6, 5, 2}, {2, 2, 2, 1}}, with({.dilation = {2, 3}})},
+          {{{1, 3, 3, 1}, {3, 3, 1, 1}}, with({.stride = 3, .pad = uneven, .dilation = 1})},
+          {{{1, 5, 5, 1}, {3, 3, 1, 2}}, with({.stride = 2, .pad = same, .dilation = 2})},
+          {{{3, 1, 1, 2}, {1, 1, 2, 2}}},
+          {{{0, 3, 3, 2}, {2, 2, 2, 1}}}};
+}
+std::vector<Case> large_convolutions(Function (*with)(Conv2dOptions)) {
+  return {{{{37, 28, 28, 1}, {3, 3, 1, 8}}, with({.pad = 1})}, {{{9, 13, 13, 32}, {3, 3, 32, 16}}, with({})}};
+}
+
+std::vector<Refusal> convolution_errors(std::string op, Tensor (*f)(const Tensor&, const Tensor&, Conv2dOptions)) {
+  return {refuses<ShapeError>([f] { return f(zeros({3, 3, 1}), zeros({2, 2, 1, 1}), {}); }, op + ": needs an image batch (n, h, w, c), got (3, 3, 1)"),
+          refuses<ShapeError>([f] { return f(zeros({1, 3, 3, 1}), zeros({2, 2}), {}); }, op + ": needs a kernel (kh, kw, in, out), got (2, 2)"),
+          refuses<ShapeError>([f] { return f(zeros({1, 3, 3, 2}), zeros({2, 2, 3, 1}), {}); },
+                              op + ": the image has 2 channels, the kernel expects 3: (1, 3, 3, 2) and (2, 2, 3, 1)"),
+          refuses<ShapeError>([f] { return f(zeros({1, 3, 3, 1}), zeros({4, 2, 1, 1}), {}); },
+                              op + ": a window of 4x2 does not fit into (1, 3, 3, 1) padded to 3x3"),
+          refuses<ShapeError>([f] { return f(zeros({1, 3, 3, 1}), zeros({2, 2, 1, 1}), {.pad = Pair{1, 0}, .dilation = {1, 5}}); },
+                              op + ": a window of 2x6 does not fit into (1, 3, 3, 1) padded to 5x3"),
+          refuses<ValueError>([f] { return f(zeros({1, 3, 3, 1}), zeros({2, 2, 1, 1}), {.stride = 0}); },
+                              op + ": kernel 2x2, stride 0x0 and dilation 1x1 must be positive and pads not negative"),
+          refuses<ValueError>([f] { return f(zeros({1, 3, 3, 1}), zeros({2, 2, 1, 1}), {.pad = -1}); },
+                              op + ": kernel 2x2, stride 1x1 and dilation 1x1 must be positive and pads not negative")};
+}
+
+std::vector<Case> poolings(Function (*with)(PoolOptions)) {
+  Padding corner = 0;
+  corner.bottom = corner.left = 1;
+  return {{{{1, 4, 4, 2}}},
+          {{{2, 11, 5, 1}}},  // 11 -> 5, as Keras does
+          {{{1, 5, 6, 2}}, with({.size = 3, .stride = 2})},
+          {{{1, 5, 5, 2}}, with({.size = 2, .pad = Padding::same()})},
+          {{{1, 6, 5, 1}}, with({.size = {3, 2}, .stride = {1, 3}, .pad = 1})},
+          {{{1, 4, 4, 1}}, with({.size = 2, .stride = 1, .pad = corner})},
+          {{{2, 1, 1, 3}}, with({.size = 1})},
+          {{{0, 4, 4, 1}}}};
+}
+
+std::vector<Refusal> pooling_errors(std::string op, Tensor (*f)(const Tensor&, PoolOptions)) {
+  return {refuses<ShapeError>([f] { return f(zeros({3, 3}), {}); }, op + ": needs an image batch (n, h, w, c), got (3, 3)"),
+          refuses<ShapeError>([f] { return f(zeros({1, 3, 1, 1}), {}); }, op + ": a window of 2x2 does not fit into (1, 3, 1, 1) padded to 3x1"),
+          refuses<ValueError>([f] { return f(zeros({1, 3, 3, 1}), {.size = -2}); },
+                              op + ": kernel -2x-2, stride -2x-2 and dilation 1x1 must be positive and pads not negative"),
+          refuses<ValueError>([f] { return f(zeros({1, 3, 3, 1}), {.size = 2, .pad = Pair{2, 0}}); },
+                              op + ": pads of 2 and 2 must be smaller than the window's height 2"),
+          refuses<ValueError>([f] { return f(zeros({1, 3, 3, 1}), {.size = 2, .pad = Pair{0, 3}}); },
+                              op + ": pads of 3 and 3 must be smaller than the window's width 2"),
+          refuses<ShapeError>([f] { return f(zeros({1, 0, 3, 1}), {.size = 2, .pad = 1}); }, op + ": no elements to pool in (1, 0, 3, 1)"),
+          refuses<DTypeError>([f] { return f(zeros({1, 2, 2, 1}, u8), {}); },
+                              op + ": needs float32 or float64, got uint8 (1, 2, 2, 1); cast(x, f32) converts")};
+}
+
+}  // namespace
+
+std::vector<Row> image_rows() {
+  std::vector<Refusal> fused_errors = convolution_errors("conv2d", conv2d);
+  fused_errors.push_back(refuses<DTypeError>([] { return conv2d(zeros({1, 3, 3, 1}, u8), zeros({2, 2, 1, 1})); },
+                                             "conv2d: needs float32 or float64, got uint8 (1, 3, 3, 1); cast(x, f32) converts"));
+  fused_errors.push_back(refuses<DTypeError>([] { return conv2d(zeros({1, 3, 3, 1}), zeros({2, 2, 1, 1}, f64)); },
+                                             "conv2d: types differ: float32 (1, 3, 3, 1) and float64 (2, 2, 1, 1); cast(x, f32) converts"));
+  return {
+      {"conv2d", conv({}), convolutions(conv), anywhere, fused_errors, large_convolutions(conv)},
+      {"conv2d_plain", conv_plain({}), convolutions(conv_plain), anywhere, convolution_errors("conv2d_plain", conv2d_plain),
+       large_convolutions(conv_plain), "im2col"},
+      {"conv2d_transpose", conv_back({4, 5}),
+       {{{{1, 2, 4, 3}, {3, 2, 2, 3}}}, {{{2, 4, 4, 2}, {3, 3, 3, 2}}, conv_back(7, {.stride = 2, .pad = 1})},
+        {{{1, 3, 6, 2}, {2, 3, 1, 2}}, conv_back({5, 6}, {.stride = {2, 1}, .pad = Padding::same()})},
+        {{{1, 2, 3, 1}, {2, 2, 2, 1}}, conv_back({4, 6}, {.dilation = {2, 3}})}, {{{0, 2, 4, 1}, {3, 2, 2, 1}}}},
+       anywhere,
+       {refuses<ShapeError>([] { return conv2d_transpose(zeros({1, 3, 3, 1}), zeros({2, 2, 2, 1}), 5); },
+                            "conv2d_transpose: (1, 3, 3, 1) is not what a kernel (2, 2, 2, 1) makes of an image of 5x5, which is (1, 4, 4, 1)"),
+        refuses<ShapeError>([] { return conv2d_transpose(zeros({1, 3, 3, 1}), zeros({2, 2}), 4); }, "conv2d_transpose: needs a kernel (kh, kw, in, out), got (2, 2)")},
+       {{{{37, 26, 26, 8}, {3, 3, 1, 8}}, conv_back(28)}}},
+      {"im2col", columns({3, 2}),
+       {{{{1, 4, 5, 2}}}, {{{2, 5, 4, 3}}, columns(3, {.stride = 2, .pad = 1})}, {{{1, 5, 5, 1}}, columns(2, {.pad = Padding::same(), .dilation = 2})}, {{{0, 4, 4, 1}}}},
+       anywhere, {refuses<ShapeError>([] { return im2col(zeros({1, 3, 3, 1}), 4); }, "im2col: a window of 4x4 does not fit into (1, 3, 3, 1) padded to 3x3")},
+       {{{{37, 28, 28, 2}}}}},
+      {"col2im", [](In x) { return col2im(x[0], {4, 5}, {3, 2}); },
+       {{{{1, 2, 4, 12}}}, {{{2, 3, 2, 27}}, [](In x) { return col2im(x[0], {5, 4}, 3, {.stride = 2, .pad = 1}); }}, {{{0, 2, 4, 6}}}},
+       anywhere,
+       {refuses<ShapeError>([] { return col2im(zeros({1, 2, 4, 13}), {4, 5}, {3, 2}); }, "col2im: patches (1, 2, 4, 13) do not come from an image of 4x5 by a 3x2 window")},
+       {{{{37, 26, 27, 12}}, [](In x) { return col2im(x[0], 28, {3, 2}); }}}},
+      {"max_pool2d", max_pool({}), poolings(max_pool), spread, pooling_errors("max_pool2d", max_pool2d), {{{{37, 28, 28, 3}}}}},
+      {"avg_pool2d", avg_pool({}), poolings(avg_pool), anywhere, pooling_errors("avg_pool2d", avg_pool2d), {{{{37, 28, 28, 3}}}}},
+  };
+}
+
+}  // namespace ebb::testing

@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Reference vectors from PyTorch: values and gradients of ops and losses, and trajectories of optimisers, in float64.
+
+  tests/parity.py FILE [--seed N]      writes FILE (tests/parity.json is seed 1)
+  tests/parity.py --live PROGRAM       new random vectors, read at once by PROGRAM (ebb_tests)
+
+Needs Debian's python3-torch. Images and kernels are turned from ebb's NHWC and HWIO on the way in, and back on the way out.
+"""
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+
+import torch
+import torch.nn.functional as F
+
+torch.set_default_dtype(torch.float64)
+
+
+def uniform(*shape, low=-1.0, high=1.0):
+    return torch.rand(*shape) * (high - low) + low
+
+
+def positive(*shape):
+    return uniform(*shape, low=0.3, high=2.0)
+
+
+def away_from_zero(*shape):
+    x = uniform(*shape)
+    return x + 0.2 * torch.sign(x)
+
+
+def packed(t):
+    return {"shape": list(t.shape), "values": t.detach().reshape(-1).tolist()}
+
+
+def conv(**options):
+    def f(x, k):
+        return F.conv2d(x.permute(0, 3, 1, 2), k.permute(3, 2, 0, 1), **options).permute(0, 2, 3, 1)
+    return f
+
+
+def conv_same(x, k):  # what Keras calls "same": the odd zero goes to the bottom and right
+    x = F.pad(x.permute(0, 3, 1, 2), (0, 1, 0, 1))
+    return F.conv2d(x, k.permute(3, 2, 0, 1), stride=2).permute(0, 2, 3, 1)
+
+
+def pool(kind, *args, **options):
+    return lambda x: kind(x.permute(0, 3, 1, 2), *args, **options).permute(0, 2, 3, 1)
+
+
+LABELS = torch.tensor([2, 0, 1, 2])
+SHARES = torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
+INDICES = torch.tensor([3, 0, 3, 1])
+
+OPS = {
+    "add": (lambda a, b: a + b, lambda: (uniform(2, 3), uniform(3))),
+    "sub": (lambda a, b: a - b, lambda: (uniform(2, 1), uniform(2, 3))),
+    "mul": (lambda a, b: a * b, lambda: (uniform(2, 3), uniform(2, 3))),
+    "div": (lambda a, b: a / b, lambda: (uniform(2, 3), positive(2, 3))),
+    "pow": (lambda a, b: a**b, lambda: (positive(2, 3), uniform(2, 3))),
+    "pow_scalar": (lambda a: a**2.5, lambda: (positive(2, 3),)),
+    "maximum": (torch.maximum, lambda: (uniform(2, 3), uniform(2, 3))),
+    "minimum": (torch.minimum, lambda: (uniform(2, 3), uniform(2, 3))),
+    "exp": (torch.exp, lambda: (uniform(5),)),
+    "log": (torch.log, lambda: (positive(5),)),
+    "log1p": (torch.log1p, lambda: (positive(5),)),
+    "sqrt": (torch.sqrt, lambda: (positive(5),)),
+    "square": (torch.square, lambda: (uniform(5),)),
+    "reciprocal": (torch.reciprocal, lambda: (positive(5),)),
+    "abs": (torch.abs, lambda: (away_from_zero(5),)),
+    "sin": (torch.sin, lambda: (uniform(5),)),
+    "cos": (torch.cos, lambda: (uniform(5),)),
+    "erf": (torch.erf, lambda: (uniform(5),)),
+    "tanh": (torch.tanh, lambda: (uniform(5),)),
+    "sigmoid": (torch.sigmoid, lambda: (uniform(5, low=-6, high=6),)),
+    "softplus": (F.softplus, lambda: (uniform(5, low=-6, high=6),)),
+    "relu": (F.relu, lambda: (away_from_zero(5),)),
+    "leaky_relu": (lambda x: F.leaky_relu(x, 0.3), lambda: (away_from_zero(5),)),
+    "elu": (F.elu, lambda: (away_from_zero(5),)),
+    "selu": (F.selu, lambda: (away_from_zero(5),)),
+    "gelu": (F.gelu, lambda: (uniform(5),)),
+    "silu": (F.silu, lambda: (uniform(5),)),
+    "clip": (lambda x: torch.clamp(x, -0.5, 0.5), lambda: (uniform(9),)),
+    "sum": (lambda x: x.sum(1), lambda: (uniform(2, 3, 2),)),
+    "mean": (lambda x: x.mean((0, 2)), lambda: (uniform(2, 3, 2),)),
+    "max": (lambda x: x.amax(1), lambda: (uniform(2, 3, 2),)),
+    "min": (lambda x: x.amin(1), lambda: (uniform(2, 3, 2),)),
+    "variance": (lambda x: x.var(1, unbiased=False), lambda: (uniform(2, 5),)),
+    "logsumexp": (lambda x: x.logsumexp(1), lambda: (uniform(2, 5),)),
+    "transpose": (lambda x: x.permute(2, 0, 1), lambda: (uniform(2, 3, 2),)),
+    "slice": (lambda x: x[:, 1:6:2], lambda: (uniform(2, 7),)),
+    "pad": (lambda x: F.pad(x, (1, 2)), lambda: (uniform(2, 3),)),
+    "concat": (lambda a, b: torch.cat((a, b), 1), lambda: (uniform(2, 3), uniform(2, 2))),
+    "stack": (lambda a, b: torch.stack((a, b), 1), lambda: (uniform(2, 3), uniform(2, 3))),
+    "gather": (lambda x: x[INDICES], lambda: (uniform(4, 3),)),
+    "pick": (lambda x: x.gather(1, LABELS[:, None])[:, 0], lambda: (uniform(4, 3),)),
+    "matmul": (torch.matmul, lambda: (uniform(3, 4), uniform(4, 2))),
+    "matmul_tt": (lambda a, b: a.T @ b.T, lambda: (uniform(4, 3), uniform(2, 4))),
+    "matmul_batch": (torch.matmul, lambda: (uniform(2, 3, 4), uniform(2, 4, 2))),
+    "linear": (lambda x, w, b: F.linear(x, w.T, b), lambda: (uniform(3, 4), uniform(4, 2), uniform(2))),
+    "conv2d": (conv(), lambda: (uniform(2, 5, 4, 3), uniform(3, 2, 3, 2))),
+    "conv2d_stride_pad": (conv(stride=2, padding=1), lambda: (uniform(1, 6, 5, 2), uniform(3, 3, 2, 2))),
+    "conv2d_dilation": (conv(dilation=2), lambda: (uniform(1, 7, 6, 2), uniform(3, 2, 2, 2))),
+    "conv2d_same": (conv_same, lambda: (uniform(1, 6, 4, 2), uniform(3, 3, 2, 2))),
+    "max_pool2d": (pool(F.max_pool2d, 2), lambda: (uniform(1, 5, 4, 2),)),
+    "max_pool2d_overlap": (pool(F.max_pool2d, 3, stride=1), lambda: (uniform(1, 5, 4, 2),)),
+    "avg_pool2d": (pool(F.avg_pool2d, 2), lambda: (uniform(1, 5, 4, 2),)),
+    "avg_pool2d_pad": (pool(F.avg_pool2d, 3, stride=2, padding=1, count_include_pad=False), lambda: (uniform(1, 5, 4, 2),)),
+    "softmax": (lambda x: F.softmax(x, -1), lambda: (uniform(2, 4),)),
+    "log_softmax": (lambda x: F.log_softmax(x, -1), lambda: (uniform(2, 4),)),
+    "cross_entropy": (lambda x: F.cross_entropy(x, LABELS), lambda: (uniform(4, 3, low=-3, high=3),)),
+    "cross_entropy_smooth": (lambda x: F.cross_entropy(x, LABELS, label_smoothing=0.1), lambda: (uniform(4, 3),)),
+    "cross_entropy_shares": (lambda x: F.cross_entropy(x, SHARES), lambda: (uniform(4, 3),)),
+    "bce_with_logits": (F.binary_cross_entropy_with_logits, lambda: (uniform(2, 3), uniform(2, 3, low=0, high=1))),
+    "mse": (F.mse_loss, lambda: (uniform(2, 3), uniform(2, 3))),
+    "mae": (F.l1_loss, lambda: (uniform(2, 3), uniform(2, 3))),
+}
+
+# ebb's Adam follows Keras, whose eps stands elsewhere: a tiny one makes the two formulas meet.
+OPTIMISERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.01),
+    "sgd_momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+    "sgd_nesterov": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.001, alpha=0.9, eps=1e-7),
+    "rmsprop_centered": lambda p: torch.optim.RMSprop(p, lr=0.001, alpha=0.9, eps=1e-7, centered=True),
+    "rmsprop_momentum": lambda p: torch.optim.RMSprop(p, lr=0.001, alpha=0.9, eps=1e-7, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.001, eps=1e-14),
+}
+
+
+def vectors(seed):
+    torch.manual_seed(seed)
+    out = {"source": f"PyTorch {torch.__version__}, float64, seed {seed}", "ops": {}, "optimisers": {}}
+    for name, (f, make) in OPS.items():
+        inputs = [t.requires_grad_() for t in make()]
+        y = f(*inputs)
+        cotangent = torch.rand_like(y)
+        gradients = torch.autograd.grad(y, inputs, cotangent)
+        out["ops"][name] = {"inputs": [packed(t) for t in inputs], "output": packed(y), "cotangent": packed(cotangent),
+                            "gradients": [packed(g) for g in gradients]}
+    # A curved slope: the gradient is 4 (A w)^3 A + w + 9, taken by hand so that only the optimiser is compared. It has no
+    # minimum nearby, where dividing by the root of a vanishing mean square would blow rounding up.
+    a, start = uniform(4, 4), uniform(4)
+    for name, make in OPTIMISERS.items():
+        w = start.clone()
+        optimiser = make([w])
+        path = []
+        for step in range(100):
+            w.grad = 4 * (a @ w) ** 3 @ a + w + 9
+            optimiser.step()
+            if step % 10 == 9:
+                path.append(w.tolist())
+        out["optimisers"][name] = path
+    out["valley"] = {"a": packed(a), "start": packed(start)}
+    return out
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--live", metavar="PROGRAM")
+    args = parser.parse_args()
+    if args.live:
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
+            json.dump(vectors(random.randrange(1 << 30)), f)
+            f.flush()
+            return subprocess.run([args.live, "-tc=parity*"], env=os.environ | {"EBB_PARITY": f.name}).returncode
+    if not args.file:
+        parser.error("name a file, or --live PROGRAM")
+    with open(args.file, "w") as f:
+        json.dump(vectors(args.seed), f)
+        f.write("\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+// The program mnist at work: training, results, signals.
+#include <doctest/doctest.h>
+
+#ifndef EBB_MNIST_PROGRAM
+TEST_CASE("mnist: its runs") { MESSAGE("skipped: the build has no program mnist"); }
+#else
+
+#include <nlohmann/json.hpp>
+
+#include "run_mnist.h"
+
+using namespace cli;
+
+using nlohmann::json;
+
+TEST_CASE("mnist: training tells what it did, as text") {
+  Mnist mnist;
+  const Result r = mnist(joined(mnist.tiny(), {"--threads", "1"}));
+  CAPTURE(r);
+  CHECK(r.code == 0);
+  CHECK(r.out.starts_with("test accuracy 0."));
+  CHECK(lines(r.out).size() == 1);
+  for (const auto part : {"flatten, dense 10", "7,850 parameters", "512 samples", "seed 1", "1 thread"})
+    CHECK_MESSAGE(contains(r.err, part), part);
+}
+
+TEST_CASE("mnist: progress is one line an epoch on stderr, nothing with --quiet") {
+  Mnist mnist;
+  const Args three{"train", "--data", mnist.digits(), "--epochs", "3", "--arch", "flatten, dense 10", "--validation-split", "0.25"};
+  const Result r = mnist(three);
+  CAPTURE(r);
+  REQUIRE(r.code == 0);
+  int epochs = 0;
+  for (const auto& line : lines(r.err))
+    if (line.starts_with("Epoch ")) {
+      ++epochs;
+      CHECK(line.starts_with("Epoch " + std::to_string(epochs) + "/3 - "));
+      for (const auto key : {" - loss: ", " - accuracy: ", " - val_loss: ", " - val_accuracy: "}) CHECK_MESSAGE(contains(line, key), key);
+    }
+  CHECK(epochs == 3);
+  CHECK_FALSE(contains(r.err, "\r"));
+  CHECK_FALSE(contains(r.err, "\x1b"));
+  CHECK_FALSE(contains(r.out, "Epoch"));
+
+  const Result quiet = mnist(joined(three, {"--quiet"}));
+  CHECK(quiet.code == 0);
+  CHECK(quiet.err == "");
+  CHECK(contains(quiet.out, "test accuracy"));
+}
+
+TEST_CASE("mnist: --json prints one object, the same for any number of threads") {
+  const Mnist mnist;
+  std::vector<json> runs;
+  for (const auto threads : {"1", "2", "1", "2"}) {
+    const Result r = mnist({"train", "--dataset", "synthetic", "--limit", "512", "--epochs", "1", "--arch", "flatten, dense 10", "--json",
+                            "--seed", "7", "--threads", threads});
+    CAPTURE(r);
+    REQUIRE(r.code == 0);
+    CHECK(lines(r.out).size() == 1);
+    const json j = json::parse(r.out);
+    CHECK(j.at("parameters") == 7850);
+    CHECK(j.at("seed") == 7);
+    CHECK(j.at("threads") == std::stoi(threads));
+    CHECK(j.at("dataset") == "synthetic");
+    CHECK(j.at("test_accuracy").get<double>() >= 0);
+    CHECK(j.at("test_accuracy").get<double>() <= 1);
+    CHECK(j.at("seconds_per_epoch").get<double>() > 0);
+    CHECK(j.at("history").at("loss").size() == 1);
+    CHECK(j.at("history").at("accuracy").size() == 1);
+    runs.push_back(j);
+  }
+  for (const json& j : runs)
+    for (const auto key : {"test_loss", "test_accuracy"}) CHECK(j.at(key) == runs[0].at(key));
+  for (const json& j : runs) CHECK(j.at("history").at("loss") == runs[0].at("history").at("loss"));
+}
+
+TEST_CASE("mnist: another seed gives another network") {
+  Mnist mnist;
+  const auto loss = [&](const char* seed) {
+    return json::parse(mnist(mnist.tiny({"--json", "--seed", seed})).out).at("test_loss").get<double>();
+  };
+  CHECK(loss("1") == loss("1"));
+  CHECK(loss("1") != loss("2"));
+}
+
+TEST_CASE("mnist: it learns, and a saved model gives the same again") {
+  Mnist mnist;
+  const std::string model = (mnist / "model.safetensors").string(), data = mnist.digits();
+  const Result trained = mnist({"train", "--data", data, "--epochs", "10", "--arch", "conv 4 3 relu, pool 2, flatten, dropout 0.1, dense 10",
+                                "--batch", "16", "--lr", "0.01", "--json", "--quiet", "--save", model});
+  CAPTURE(trained);
+  REQUIRE(trained.code == 0);
+  const json t = json::parse(trained.out);
+  CHECK(t.at("saved") == model);
+  CHECK(t.at("test_accuracy").get<double>() > 0.9);
+
+  const Result evaluated = mnist({"evaluate", model, "--data", data, "--json"});
+  CAPTURE(evaluated);
+  REQUIRE(evaluated.code == 0);
+  CHECK(evaluated.err == "");
+  const json e = json::parse(evaluated.out);
+  CHECK(e.at("test_accuracy") == t.at("test_accuracy"));
+  CHECK(e.at("test_loss") == t.at("test_loss"));
+  CHECK(mnist({"evaluate", model, "--data", data}).out.starts_with("test accuracy "));
+
+  SUBCASE("predict") {
+    const Result r = mnist({"predict", model, "--data", data, "--index", "0,63,5", "--json"});
+    CAPTURE(r);
+    REQUIRE(r.code == 0);
+    const json p = json::parse(r.out);
+    REQUIRE(p.size() == 3);
+    CHECK(p[1].at("index") == 63);
+    CHECK(p[1].at("label") == 63 * 7 % 10);
+    CHECK(p[1].at("probabilities").size() == 10);
+    CHECK(p[1].at("probability") == p[1].at("probabilities").at(p[1].at("digit").get<std::size_t>()));
+    double sum = 0;
+    for (const double q : p[1].at("probabilities")) sum += q;
+    CHECK(sum == doctest::Approx(1));
+
+    const Result text = mnist({"predict", model, "--data", data});
+    CHECK(text.code == 0);
+    CHECK(lines(text.out).size() == 10);
+    CHECK(lines(mnist({"predict", model, "--data", data, "--index", "3", "--show"}).out).size() == 29);
+    check_usage_error(mnist({"predict", model, "--data", data, "--index", "0,64"}), "got 64");
+    check_usage_error(mnist({"predict", model, "--data", data, "--index", "-1"}), "got -1");
+    check_usage_error(mnist({"predict", model, "--data", data, "--index", ""}), "--index");
+  }
+  SUBCASE("summary") {
+    const Result r = mnist({"summary", model});
+    CAPTURE(r);
+    CHECK(r.code == 0);
+    for (const auto part : {"Conv2D", "Flatten", "Dropout", "Dense", "Total params: 6,810"}) CHECK_MESSAGE(contains(r.out, part), part);
+    for (const auto& line : lines(r.out)) CHECK(line.size() <= 80);
+  }
+  SUBCASE("graph") {
+    const Result r = mnist({"graph", model, "--batch", "2"});
+    CAPTURE(r);
+    CHECK(r.code == 0);
+    CHECK(r.out.starts_with("digraph "));
+    CHECK(contains(r.out, "conv2d"));
+    CHECK(contains(r.out, "->"));
+
+    const fs::path dot = mnist / "net.dot";
+    const Result written = mnist({"graph", model, "--batch", "2", "--dot", dot.string()});
+    CHECK(written.code == 0);
+    CHECK(contains(written.out, dot.string()));
+    CHECK(contents(dot) == r.out);
+    CHECK(mnist({"graph", model, "--batch", "2", "--backward"}).out.size() > r.out.size());
+    check_failure(mnist({"graph", model, "--dot", (mnist / "missing" / "net.dot").string()}), "net.dot");
+  }
+}
+
+TEST_CASE("mnist: a signal ends training after the batch; the model so far is saved") {
+  Mnist mnist;
+  const std::string model = (mnist / "model.safetensors").string();
+  for (const auto& [signal, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}}) {
+    const Result r = mnist({"train", "--data", mnist.digits(), "--epochs", "1000000", "--arch", "flatten, dense 10", "--json", "--save", model,
+                            "--force"},
+                           {.signal = signal});
+    CAPTURE(r);
+    CHECK(r.code == code);
+    REQUIRE(json::accept(r.out));
+    const json t = json::parse(r.out);
+    CHECK(t.at("interrupted") == true);
+    CHECK(t.at("epochs").get<int>() < 1000000);
+    const Result evaluated = mnist({"evaluate", model, "--data", mnist.digits(), "--json"});
+    REQUIRE(evaluated.code == 0);
+    CHECK(json::parse(evaluated.out).at("test_accuracy") == t.at("test_accuracy"));
+  }
+}
+
+TEST_CASE("mnist: a loss that is no number fails, names --lr and saves nothing") {
+  Mnist mnist;
+  const fs::path model = mnist / "model.safetensors";
+  const Result r = mnist({"train", "--data", mnist.digits(), "--epochs", "3", "--arch", "flatten, dense 64 relu, dense 10", "--optimizer",
+                          "sgd", "--lr", "1e6", "--raw", "--save", model.string(), "--quiet"});
+  check_failure(r, "--lr");
+  CHECK_FALSE(fs::exists(model));
+}
+
+TEST_CASE("mnist: results that cannot be written are a failure") {
+  Mnist mnist;
+  for (const Stdout out : {Stdout::full, Stdout::closed, Stdout::broken_pipe}) {
+    CAPTURE(static_cast<int>(out));
+    const std::string reason = out == Stdout::full ? "No space left on device" : out == Stdout::closed ? "Bad file descriptor" : "Broken pipe";
+    for (const Args& args : {Args{"summary"}, Args{"graph"}, Args{"train", "--help"}, Args{"--version"}}) {
+      CAPTURE(args.front());
+      check_failure(mnist(args, {.out = out}), "standard output: " + reason);
+    }
+    // The work is kept all the same.
+    const fs::path model = mnist / "model.safetensors";
+    const Result r = mnist(mnist.tiny({"--quiet", "--force", "--save", model.string()}), {.out = out});
+    check_failure(r, "standard output: " + reason);
+    CHECK(mnist({"evaluate", model.string(), "--data", mnist.digits()}).code == 0);
+    fs::remove(model);
+  }
+}
+
+#endif

@@ -1,0 +1,746 @@
+// All of fit.h in one file: training, callbacks, early stopping and memory share their data and helpers.
+// (over 400 lines because fit, callbacks, early stopping, evaluation and memory share their toy models)
+#include <doctest/doctest.h>
+#include <ebb/autograd/backward.h>
+#include <ebb/graph/error.h>
+#include <ebb/graph/mode.h>
+#include <ebb/graph/storage.h>
+#include <ebb/models/fit.h>
+#include <ebb/models/layers.h>
+#include <ebb/models/sequential.h>
+#include <ebb/ops/ops.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <limits>
+#include <memory>
+#include <regex>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using namespace ebb;
+
+using Strings = std::vector<std::string>;
+using Doubles = std::vector<double>;
+
+/// Two clouds of points around (1, 1) and (-1, -1), three deviations of a cloud apart.
+Dataset clouds(std::int64_t n, std::uint64_t seed = 1) {
+  Generator random(seed);
+  Tensor x = normal({n, 2}, 0, 0.45, f32, random), y = Tensor::empty({n}, u8);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto j = static_cast<std::size_t>(i);
+    const float at = i % 2 ? 1.0f : -1.0f;
+    x.mutable_values<float>()[2 * j] += at;
+    x.mutable_values<float>()[2 * j + 1] += at;
+    y.mutable_values<std::uint8_t>()[j] = static_cast<std::uint8_t>(i % 2);
+  }
+  return {x, y};
+}
+
+Sequential small_net(std::uint64_t seed = 3) {
+  manual_seed(seed);
+  return Sequential({2}, {Dense(8, tanh), Dropout(0.2), Dense(2)});
+}
+
+std::vector<Tensor> values_of(Module& m) {
+  std::vector<Tensor> out;
+  for (const NamedTensor& t : named_tensors(m)) out.push_back(t.tensor->clone());
+  return out;
+}
+
+bool same(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+  bool all = a.size() == b.size() && !a.empty();
+  for (std::size_t i = 0; all && i < a.size(); ++i) all = same_bits(a[i], b[i]);
+  return all;
+}
+
+/// Options of a silent fit.
+FitOptions quiet(int epochs, std::int64_t batch = 16) {
+  FitOptions o;
+  o.epochs = epochs;
+  o.batch = batch;
+  o.verbose = Verbose::silent;
+  return o;
+}
+
+struct Threads {
+  explicit Threads(int n) { set_threads(n); }
+  ~Threads() { set_threads(before); }
+  int before = threads();
+};
+
+/// What is written to stderr while one lives.
+class Stderr {
+ public:
+  Stderr() {
+    std::fflush(stderr);
+    before_ = ::dup(2);
+    ::dup2(::fileno(file_), 2);
+  }
+  Stderr(const Stderr&) = delete;
+  Stderr& operator=(const Stderr&) = delete;
+  ~Stderr() {
+    restore();
+    std::fclose(file_);
+  }
+  std::string text() {
+    restore();
+    std::rewind(file_);
+    std::string out;
+    for (int c = std::fgetc(file_); c != EOF; c = std::fgetc(file_)) out += static_cast<char>(c);
+    return out;
+  }
+
+ private:
+  void restore() {
+    if (before_ < 0) return;
+    std::fflush(stderr);
+    ::dup2(before_, 2);
+    ::close(before_);
+    before_ = -1;
+  }
+  std::FILE* file_ = std::tmpfile();
+  int before_;
+};
+
+/// Early stopping driven by hand: epochs whose weight is their number.
+struct Trace {
+  int stopped = -1;  // epoch from 0; -1: never
+  int best = -1;
+  double weight = 0;  // after train_end
+  Strings said;
+};
+Trace drive(EarlyStopping& stopping, const Doubles& numbers, const std::string& key = "val_loss") {
+  Dense module(1);
+  module.weight = variable(tensor({-1}, {1, 1}));
+  module.bias = variable(tensor({0}));
+  SGD optimizer;
+  Trace out;
+  TrainingState state{
+      module, optimizer, 0, static_cast<int>(numbers.size()), {}, false, [&](const std::string& line) {
+        out.said.push_back(line);
+      }};
+  stopping.train_begin(state);
+  for (int epoch = 0; epoch < static_cast<int>(numbers.size()) && !state.stop; ++epoch) {
+    state.epoch = epoch;
+    module.weight.assign(full({1, 1}, epoch));
+    state.logs = {{"loss", 0.5}, {key, numbers[static_cast<std::size_t>(epoch)]}};
+    stopping.epoch_end(state);
+    if (state.stop) out.stopped = epoch;
+  }
+  stopping.train_end(state);
+  out.best = stopping.best_epoch();
+  out.weight = module.weight.item();
+  return out;
+}
+Trace drive(const EarlyStoppingOptions& options, const Doubles& numbers,
+            const std::string& key = "val_loss") {
+  EarlyStopping stopping(options);
+  return drive(stopping, numbers, key);
+}
+
+struct Recorder : CallbackBase {
+  Recorder(std::string name, Strings& log) : name_(std::move(name)), log_(log) {}
+  void train_begin(TrainingState&) override { log_.push_back(name_ + " begin"); }
+  void epoch_end(TrainingState& s) override { log_.push_back(name_ + " " + std::to_string(s.epoch)); }
+  void train_end(TrainingState&) override { log_.push_back(name_ + " end"); }
+  std::string name_;
+  Strings& log_;
+};
+
+/// Resident memory of this process in KiB.
+double resident() {
+  std::ifstream in("/proc/self/status");
+  for (std::string line; std::getline(in, line);)
+    if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6));
+  return 0;
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool address_sanitizer = true;  // freed memory is kept for a while, and not reused
+#else
+constexpr bool address_sanitizer = false;
+#endif
+
+constexpr double no_number = std::numeric_limits<double>::quiet_NaN();
+
+}  // namespace
+
+TEST_CASE("fit: learns two clouds") {
+  Sequential net = small_net();
+  const Dataset train = clouds(400), test = clouds(200, 2);
+  FitOptions o = quiet(10);
+  o.validation = test;
+  const History h = fit(net, Adam({.lr = 0.01}), train, o);
+  CHECK(h["accuracy"].back() > 0.95);
+  CHECK(h["val_accuracy"].back() > 0.95);
+  CHECK(h["loss"].back() < 0.5 * h["loss"].front());
+  CHECK(evaluate(net, test).accuracy > 0.95);
+}
+
+TEST_CASE("fit: keys and lengths of the history") {
+  Sequential net = small_net();
+  const Dataset data = clouds(40);
+  FitOptions o = quiet(3);
+  History h = fit(net, SGD(), data, o);
+  CHECK(h.epochs() == 3);
+  CHECK(h.values.size() == 2);
+  CHECK(h["loss"].size() == 3);
+  CHECK(h["accuracy"].size() == 3);
+  CHECK_FALSE(h.interrupted);
+  for (const double s : h.seconds) CHECK(s > 0);
+  CHECK_THROWS_WITH_AS(h["acc"], "history: no \"acc\"; there are: accuracy, loss", ValueError);
+
+  o.validation = data;
+  h = fit(net, SGD(), data, o);
+  CHECK(h["val_loss"].size() == 3);
+  CHECK_THROWS_WITH_AS(h["lr"], "history: no \"lr\"; there are: accuracy, loss, val_accuracy, val_loss",
+                       ValueError);
+
+  h = fit(net, SGD(), data, quiet(0));
+  CHECK(h.epochs() == 0);
+  CHECK_THROWS_WITH_AS(h["loss"], "history: no \"loss\"; there are: ", ValueError);
+
+  // What a callback adds to the logs is recorded too.
+  o = quiet(2);
+  o.callbacks = {[](TrainingState& s) { s.logs["lr"] = s.optimizer.lr() / (s.epoch + 1); }};
+  CHECK(fit(net, SGD({.lr = 0.5}), data, o)["lr"] == Doubles{0.5, 0.25});
+}
+
+TEST_CASE("fit: the same seed gives the same bits, for any number of threads") {
+  const Dataset data = clouds(200);
+  const auto run = [&](int threads, std::uint64_t seed) {
+    const Threads use(threads);
+    manual_seed(9);
+    Sequential net({2}, {Dense(300, relu), Dropout(0.5), Dense(70, tanh), Dense(2)});
+    manual_seed(static_cast<std::uint64_t>(threads));  // the default generator has no part in a fit
+    FitOptions o = quiet(2, 64);
+    o.seed = seed;
+    o.validation_split = 0.2;
+    const History h = fit(net, Adam(), data, o);
+    return std::pair{values_of(net), h.values};
+  };
+  const auto first = run(1, 5);
+  for (const int threads : {1, 2, 3}) {
+    const auto again = run(threads, 5);
+    CHECK(same(again.first, first.first));
+    CHECK(again.second == first.second);
+  }
+  CHECK_FALSE(same(run(1, 6).first, first.first));
+}
+
+TEST_CASE("fit: order of samples and dropout follow the seed; shuffle can be off") {
+  const Dataset data = clouds(64);
+  const auto order = [&](bool shuffle, std::uint64_t seed) {
+    Doubles seen;
+    Dense net(2);
+    FitOptions o = quiet(2, 10);
+    o.shuffle = shuffle;
+    o.seed = seed;
+    o.loss = [&](const Tensor& y, const Tensor& labels) {
+      const auto v = labels.to_vector();
+      seen.insert(seen.end(), v.begin(), v.end());
+      return cross_entropy(y, labels);
+    };
+    fit(net, SGD(), data, o);
+    return seen;
+  };
+  Doubles plain = data.labels.to_vector();
+  plain.insert(plain.end(), plain.begin(), plain.end());
+  CHECK(order(false, 1) == plain);
+  const Doubles shuffled = order(true, 1);
+  CHECK(shuffled.size() == 128);
+  CHECK(shuffled == order(true, 1));
+  CHECK(shuffled != order(true, 2));
+  CHECK(Doubles(shuffled.begin(), shuffled.begin() + 64) != Doubles(shuffled.begin() + 64, shuffled.end()));
+
+  // The caller's generator is as it was.
+  manual_seed(77);
+  const double next = rand({}).item();
+  manual_seed(77);
+  Sequential net = small_net();
+  manual_seed(77);
+  fit(net, SGD(), data, quiet(1));
+  CHECK(rand({}).item() == next);
+}
+
+TEST_CASE("fit: one epoch is what the loop by hand does") {
+  const Dataset data = clouds(50);
+  Sequential a = small_net(), b = small_net();
+  REQUIRE(same(values_of(a), values_of(b)));
+  freeze(*a.layers()[1]);  // no parameters: nothing happens
+  FitOptions o = quiet(1, 20);
+  o.seed = 4;
+  o.shuffle = true;
+  const Training off(false);  // without dropout both see the same numbers
+  const History h = fit(a, SGD({.lr = 0.1}), data, o);
+  SGD sgd({.lr = 0.1});
+  double loss = 0, correct = 0;
+  const std::uint64_t stream = std::uint64_t{2} << 32;  // of the first epoch
+  for (auto [x, y] : Batches(data, {.size = 20, .seed = 4, .stream = stream})) {
+    const Tensor out = b(x), l = cross_entropy(out, y);
+    sgd.step(b, backward(l));
+    loss += l.item() * static_cast<double>(x.size(0));
+    const auto v = out.to_vector(), label = y.to_vector();
+    for (std::size_t i = 0; i < label.size(); ++i) correct += (v[2 * i + 1] > v[2 * i]) == (label[i] == 1);
+  }
+  CHECK(same(values_of(a), values_of(b)));
+  CHECK(h["loss"].at(0) == doctest::Approx(loss / 50).epsilon(1e-14));
+  CHECK(h["accuracy"].at(0) == correct / 50);
+}
+
+TEST_CASE("fit: validation_split holds out the last part") {
+  const Dataset data = clouds(100);
+  Sequential a = small_net(), b = small_net();
+  FitOptions o = quiet(2);
+  o.validation_split = 0.25;
+  const History by_split = fit(a, Adam(), data, o);
+  o.validation_split = 0;
+  o.validation = data.slice(75, 100);
+  const History by_hand = fit(b, Adam(), data.slice(0, 75), o);
+  CHECK(same(values_of(a), values_of(b)));
+  CHECK(by_split.values == by_hand.values);
+  CHECK(by_split["val_loss"].back() == evaluate(a, data.slice(75, 100)).loss);
+}
+
+TEST_CASE("fit: again goes on where the last one ended") {
+  const Dataset data = clouds(100);
+  Sequential a = small_net(), b = small_net();
+  Adam adam;
+  fit(a, adam, data, quiet(1));
+  const auto first = values_of(a);
+  CHECK(adam.steps() == 7);
+  fit(a, adam, data, quiet(1));
+  CHECK(adam.steps() == 14);
+  CHECK_FALSE(same(values_of(a), first));
+  fit(b, Adam(), data, quiet(1));
+  CHECK(same(values_of(b), first));
+}
+
+TEST_CASE("fit: callbacks run in order and can stop") {
+  Sequential net = small_net();
+  const Dataset data = clouds(32);
+  Strings log;
+  FitOptions o = quiet(5);
+  const auto shared = std::make_shared<Recorder>("b", log);
+  o.callbacks = {Recorder("a", log), shared, [&](TrainingState& s) {
+                   log.push_back("lambda " + std::to_string(s.epoch));
+                   CHECK(&s.module == &net);
+                   CHECK(s.epochs == 5);
+                   CHECK(s.logs.count("loss") == 1);
+                   s.stop = s.epoch == 1;
+                 }};
+  const History h = fit(net, SGD(), data, o);
+  CHECK(h.epochs() == 2);
+  CHECK_FALSE(h.interrupted);
+  CHECK(log ==
+        Strings{"a begin", "b begin", "a 0", "b 0", "lambda 0", "a 1", "b 1", "lambda 1", "a end", "b end"});
+
+  log.clear();
+  CHECK(fit(net, SGD(), data, o).epochs() == 2);  // stop does not outlive a fit
+}
+
+TEST_CASE("fit: a callback may change the rate, freeze and thaw") {
+  Sequential net = small_net();
+  const Dataset data = clouds(32);
+  std::vector<std::vector<Tensor>> after;
+  FitOptions o = quiet(4);
+  o.callbacks = {[&](TrainingState& s) {
+    after.push_back(values_of(s.module));
+    if (s.epoch == 0) freeze(*net.layers()[0]);
+    if (s.epoch == 1) unfreeze(*net.layers()[0]);
+    if (s.epoch == 2) s.optimizer.set_lr(0);
+  }};
+  fit(net, Adam({.lr = 0.01}), data, o);
+  REQUIRE(after.size() == 4);
+  CHECK(same_bits(after[1][0], after[0][0]));        // frozen
+  CHECK_FALSE(same_bits(after[1][2], after[0][2]));  // the second layer goes on
+  CHECK_FALSE(same_bits(after[2][0], after[1][0]));  // thawed
+  CHECK(same(after[3], after[2]));                   // a rate of 0
+}
+
+TEST_CASE("fit: interrupted after a batch") {
+  Sequential net = small_net();
+  const Dataset data = clouds(64);
+  int batches = 0, ended = 0, losses = 0;
+  FitOptions o = quiet(10);  // four batches an epoch
+  o.validation = data;
+  o.interrupted = [&] { return ++batches == 6; };
+  o.callbacks = {[&](TrainingState&) { ++ended; }};
+  o.loss = [&](const Tensor& y, const Tensor& labels) {
+    ++losses;
+    return cross_entropy(y, labels);
+  };
+  SGD sgd;
+  const History h = fit(net, sgd, data, o);
+  CHECK(h.interrupted);
+  CHECK(sgd.steps() == 6);
+  CHECK(h.epochs() == 1);  // the epoch that was cut short is not recorded
+  CHECK(h["val_loss"].size() == 1);
+  CHECK(ended == 1);
+  CHECK(losses == 6 + 1);  // one validation, after the first epoch
+}
+
+TEST_CASE("fit: the best weights come back also when it is interrupted") {
+  Sequential net = small_net();
+  const Dataset data = clouds(64);
+  int batches = 0;
+  std::vector<Tensor> first;
+  FitOptions o = quiet(10);
+  o.validation = data;
+  o.interrupted = [&] { return ++batches == 6; };
+  const auto stopping =
+      std::make_shared<EarlyStopping>(EarlyStoppingOptions{.patience = 3, .restore_best = true});
+  o.callbacks = {stopping, [&](TrainingState& s) { first = values_of(s.module); }};
+  fit(net, SGD({.lr = 0.1}), data, o);
+  CHECK(stopping->best_epoch() == 0);
+  CHECK(same(values_of(net), first));
+}
+
+TEST_CASE("fit: early stopping stops a fit that gets worse") {
+  Sequential net = small_net();
+  const Dataset data = clouds(64);
+  const auto stopping =
+      std::make_shared<EarlyStopping>(EarlyStoppingOptions{.patience = 2, .restore_best = true});
+  std::vector<std::vector<Tensor>> after;
+  FitOptions o = quiet(50);
+  o.validation = data;
+  o.callbacks = {[&](TrainingState& s) {
+                   after.push_back(values_of(s.module));
+                   if (s.epoch == 3) s.logs["val_loss"] = 0;  // as good as it gets
+                 },
+                 stopping};
+  const History h = fit(net, SGD(), data, o);
+  CHECK(h.epochs() == 6);
+  CHECK(stopping->best_epoch() == 3);
+  CHECK(same(values_of(net), after[3]));
+  CHECK_FALSE(same(after[5], after[3]));
+}
+
+TEST_CASE("fit: EarlyStopping follows Keras' rule") {
+  struct Row {
+    double min_delta;
+    int patience;
+    Doubles numbers;
+    int stopped, best;
+  };
+  const Row rows[] = {
+      {0, 0, {3, 2, 2.5, 1}, 2, 1},
+      {0, 1, {3, 2, 2.5, 1}, 2, 1},
+      {0, 2, {3, 2, 2.5, 1}, -1, 3},
+      {0, 3, {5, 4, 4.1, 4.2, 3.9, 4, 4.1, 4.2, 1}, 7, 4},
+      {0, 1, {1, 1, 1}, 1, 0},  // as good is no better
+      {0, 0, {1}, -1, 0},
+      // epochs 13, 14 and 15 no better than 12
+      {0, 3, {9, 8, 7, 6, 5, 4, 3, 2.9, 2.8, 2.7, 2.6, .4484, .45, .46, .47, 0}, 14, 11},
+      {0.1, 2, {1, 0.95, 0.91, 0.89}, 2, 0},
+      {0.1, 3, {1, 0.95, 0.91, 0.89, 0.85}, -1, 3},
+      {0.5, 1, {1, 0.5}, 1, 0},  // better by exactly that is not enough
+      {0, 2, {1, no_number, no_number, 0.5}, 2, 0},
+      {0, 3, {1, no_number, no_number, 0.5}, -1, 3},
+      {0, 2, {no_number, 2, 3, 3, 1}, 3, 1},  // a NaN is no best
+      {0, 2, {no_number, no_number, no_number}, 1, -1},
+      {0, 0, {no_number, no_number}, 1, -1},
+  };
+  for (const Row& row : rows) {
+    CAPTURE(row.numbers.size());
+    CAPTURE(row.patience);
+    const Trace t = drive({.min_delta = row.min_delta, .patience = row.patience}, row.numbers);
+    CHECK(t.stopped == row.stopped);
+    CHECK(t.best == row.best);
+    const auto last = row.stopped < 0 ? static_cast<int>(row.numbers.size()) - 1 : row.stopped;
+    CHECK(t.weight == last);  // nothing restored
+    CHECK(t.said.size() == (row.stopped < 0 ? 0 : 1));
+  }
+}
+
+TEST_CASE("fit: EarlyStopping on a number that rises") {
+  const Trace t =
+      drive({.monitor = "val_accuracy", .patience = 2}, {0.5, 0.6, 0.55, 0.7, 0.7, 0.6, 0.9}, "val_accuracy");
+  CHECK(t.stopped == 5);
+  CHECK(t.best == 3);
+  CHECK(drive({.monitor = "acc", .min_delta = 0.1, .patience = 2}, {0.5, 0.55, 0.61, 0.62}, "acc").best == 2);
+  CHECK(drive({.monitor = "val_accuracy", .patience = 2}, {0, 0.1, 0.2}, "val_accuracy").best == 2);
+  CHECK(drive({.monitor = "val_accuracy", .patience = 1}, {no_number, 0.1, 0.2}, "val_accuracy").stopped ==
+        -1);
+}
+
+TEST_CASE("fit: EarlyStopping restores the best weights") {
+  const Trace t = drive({.patience = 3, .restore_best = true}, {5, 4, 4.1, 4.2, 4.3});
+  CHECK(t.stopped == 4);
+  CHECK(t.weight == 1);
+  CHECK(t.said ==
+        Strings{"Epoch 5: early stopping", "Restoring model weights from the end of the best epoch: 2."});
+
+  // Also when the epochs run out; not when the last epoch is the best.
+  CHECK(drive({.patience = 9, .restore_best = true}, {5, 4, 4.1}).weight == 1);
+  const Trace last = drive({.patience = 9, .restore_best = true}, {5, 4, 3});
+  CHECK(last.weight == 2);
+  CHECK(last.said.empty());
+  CHECK(drive({.patience = 1, .restore_best = true}, {no_number, no_number}).weight ==
+        1);  // there is no best
+}
+
+TEST_CASE("fit: EarlyStopping starts afresh with every fit") {
+  EarlyStopping stopping({.patience = 2, .restore_best = true});
+  CHECK(stopping.best_epoch() == -1);
+  CHECK(drive(stopping, {2, 1, 3, 3}).stopped == 3);
+  // Nothing of the first fit may count: neither its best (1) nor its waiting.
+  const Trace second = drive(stopping, {9, 8, 8.5, 7, 7.5, 7.6});
+  CHECK(second.stopped == 5);
+  CHECK(second.best == 3);
+  CHECK(second.weight == 3);
+
+  EarlyStopping patient({.patience = 3});
+  CHECK(drive(patient, {1, 2, 2, 2}).stopped == 3);
+  CHECK(drive(patient, {no_number, no_number, 1}).stopped == -1);  // three were waited for before, none now
+}
+
+TEST_CASE("fit: EarlyStopping warns when its number is missing") {
+  const Trace t = drive({.monitor = "val_loss", .patience = 0}, {3, 2}, "accuracy");
+  CHECK(t.stopped == -1);
+  CHECK(
+      t.said ==
+      Strings(2,
+              "warning: early stopping watches \"val_loss\", which is not there; there are: accuracy, loss"));
+}
+
+TEST_CASE("fit: what is shown") {
+  const Dataset data = clouds(32);
+  const auto shown = [&](Verbose verbose) {
+    Sequential net = small_net();
+    FitOptions o = quiet(2);
+    o.verbose = verbose;
+    o.validation = data;
+    o.callbacks = {[](TrainingState& s) { s.say("epoch " + std::to_string(s.epoch)); }};
+    Stderr err;
+    fit(net, SGD(), data, o);
+    return err.text();
+  };
+  CHECK(shown(Verbose::silent) == "");
+  const std::string number = R"(\d+\.\d{4})";
+  const std::string numbers = " - loss: " + number + " - accuracy: " + number + " - val_loss: " + number +
+                              " - val_accuracy: " + number;
+  const std::regex lines("Epoch 1/2 - \\d+\\.\\ds" + numbers + "\nepoch 0\nEpoch 2/2 - \\d+\\.\\ds" +
+                         numbers + "\nepoch 1\n");
+  CHECK(std::regex_match(shown(Verbose::lines), lines));
+  CHECK(std::regex_match(shown(Verbose::automatic), lines));  // stderr is a file here
+  const std::string bar = shown(Verbose::bar);
+  CHECK(bar.rfind("Epoch 1/2\n\r1/2 [", 0) == 0);
+  CHECK(bar.find("\r2/2 [==============================] - ") != std::string::npos);
+  CHECK(bar.find("\nEpoch 2/2\n") != std::string::npos);
+}
+
+TEST_CASE("fit: evaluate is the mean over samples, at inference") {
+  manual_seed(5);
+  Sequential net({2}, {Dense(5, tanh), Dropout(0.5), Dense(3)});
+  Tensor x = randn({23, 2});
+  Tensor y = Tensor::empty({23}, i64);
+  for (std::size_t i = 0; i < 23; ++i)
+    y.mutable_values<std::int64_t>()[i] = static_cast<std::int64_t>(i * i % 3);
+
+  // By hand, in double.
+  const auto all = named_tensors(net);
+  const auto w1 = all[0].tensor->to_vector(), b1 = all[1].tensor->to_vector(),
+             w2 = all[2].tensor->to_vector(), b2 = all[3].tensor->to_vector(), in = x.to_vector();
+  double loss = 0, correct = 0;
+  for (std::size_t i = 0; i < 23; ++i) {
+    double h[5], z[3], sum = 0;
+    for (std::size_t j = 0; j < 5; ++j)
+      h[j] = std::tanh(in[2 * i] * w1[j] + in[2 * i + 1] * w1[5 + j] + b1[j]);
+    for (std::size_t c = 0; c < 3; ++c) {
+      z[c] = b2[c];
+      for (std::size_t j = 0; j < 5; ++j) z[c] += h[j] * w2[3 * j + c];
+      sum += std::exp(z[c]);
+    }
+    const std::size_t label = i * i % 3;
+    loss += (std::log(sum) - z[label]) / 23;
+    const std::size_t best = z[0] >= z[1] && z[0] >= z[2] ? 0 : z[1] >= z[2] ? 1 : 2;
+    correct += best == label;
+  }
+  for (const std::int64_t batch : {1, 5, 23, 256}) {
+    const Metrics m = evaluate(net, {x, y}, {.batch = batch});
+    CHECK(m.loss == doctest::Approx(loss).epsilon(1e-6));
+    CHECK(m.accuracy == correct / 23);
+  }
+  const Metrics hot = evaluate(net, {x, one_hot(y, 3)});
+  CHECK(hot.loss == doctest::Approx(loss).epsilon(1e-6));
+  CHECK(hot.accuracy == correct / 23);
+  CHECK(recording());
+  CHECK_THROWS_WITH_AS(evaluate(net, {}), "evaluate: no samples", ValueError);
+}
+
+TEST_CASE("fit: accuracy is for classes only") {
+  manual_seed(6);
+  Dense one(1), three(3);
+  const Tensor x = randn({10, 2});
+  const EvaluateOptions squares{.loss = mse};
+  CHECK(std::isnan(evaluate(one, {x, randn({10, 1})}, squares).accuracy));
+  CHECK(std::isnan(evaluate(one, {x, ones({10, 1})}, squares).accuracy));
+  CHECK(std::isnan(evaluate(three, {x, randn({10, 3})}, squares).accuracy));
+  CHECK(std::isnan(evaluate(three, {x, rand({10, 3}) + 0.5}, squares).accuracy));
+  // shares that are not 0 or 1 are classes still
+  const Tensor soft = tensor({0.8, 0.1, 0.1}, {1, 3});
+  CHECK_FALSE(std::isnan(evaluate(three, {x.rows(0, 1), soft}).accuracy));
+
+  FitOptions o = quiet(2);
+  o.loss = mse;
+  const History h = fit(one, SGD(), {x, x.rows(0, 10).viewed_as({20}).rows(0, 10).viewed_as({10, 1})}, o);
+  CHECK(h.values.size() == 1);
+  CHECK(h["loss"].size() == 2);
+}
+
+TEST_CASE("fit: count_correct") {
+  const Tensor out = tensor({1, 2, 3, 9, 0, 0, 5, 5, 1}, {3, 3});
+  CHECK(count_correct(out, tensor({2, 0, 0}, i64)) == 3);  // the first of equals wins
+  CHECK(count_correct(out, tensor({2, 1, 1}, u8)) == 1);
+  CHECK(count_correct(out, tensor({0, 0, 1, 1, 0, 0, 0, 1, 0}, {3, 3})) == 2);
+}
+
+TEST_CASE("fit: predict is forward, batch by batch, at inference") {
+  manual_seed(7);
+  Sequential net({6}, {Dense(5, relu), Dropout(0.5), Dense(3)});
+  Tensor x = Tensor::empty({11, 6}, u8);
+  for (std::size_t i = 0; i < 66; ++i)
+    x.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * 37);
+  const double scale = 1.0 / 255;
+  const Tensor y = predict(net, x, scale, 4);
+  CHECK(y.shape() == Shape{11, 3});
+  CHECK_FALSE(y.tracked());
+  const NoGrad off;
+  const Tensor floats = cast(x, f32) * scale;
+  for (std::int64_t i = 0; i < 11; i += 4) {
+    const std::int64_t end = std::min<std::int64_t>(i + 4, 11);
+    CHECK(same_bits(y.rows(i, end), net(floats.rows(i, end))));
+  }
+  const auto a = y.to_vector(), b = net(floats).to_vector();
+  for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i] == doctest::Approx(b[i]).epsilon(1e-5));
+  CHECK_THROWS_WITH_AS(predict(net, zeros({0, 6})), "predict: no samples", ValueError);
+  CHECK_THROWS_WITH_AS(predict(net, x, 1, 0), "batches: the size must be at least 1, got 0", ValueError);
+}
+
+TEST_CASE("fit: messages") {
+  Sequential net = small_net();
+  const Dataset data = clouds(8);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, quiet(-1)), "fit: epochs must not be negative, got -1",
+                       ValueError);
+  FitOptions o = quiet(1);
+  o.validation = data;
+  o.validation_split = 0.5;
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, o), "fit: give either validation data or a validation_split",
+                       ValueError);
+  o = quiet(1);
+  o.validation_split = 1.5;
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, o), "validation_split: 1.5 of 8 samples leaves an empty part",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), {}, quiet(1)), "fit: no samples", ValueError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, quiet(1, 0)), "batches: the size must be at least 1, got 0",
+                       ValueError);
+  Sequential bare({Flatten()});
+  CHECK_THROWS_WITH_AS(fit(bare, SGD(), data, quiet(1)), "fit: the module has no trainable parameters",
+                       ValueError);
+  freeze(net);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, quiet(1)), "fit: the module has no trainable parameters",
+                       ValueError);
+  unfreeze(net);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), {zeros({4, 3}), zeros({4}, u8)}, quiet(1)),
+                       "dense: matmul: inner sizes differ: (1, 3) x (2, 8)", ShapeError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), {data.inputs, full({8}, 2, u8)}, quiet(1)),
+                       "cross_entropy: label 2 is outside of [0, 2)", ValueError);
+  // An error leaves the caller's generator and mode alone.
+  manual_seed(8);
+  const double next = rand({}).item();
+  manual_seed(8);
+  CHECK_THROWS_AS(fit(net, SGD(), {data.inputs, full({8}, 2, u8)}, quiet(1)), ValueError);
+  CHECK(rand({}).item() == next);
+  CHECK(recording());
+}
+
+TEST_CASE("fit: builds a module that is not built") {
+  Sequential net({Flatten(), Dense(2)});
+  const Dataset data{zeros({8, 3, 2}, u8), zeros({8}, u8)};
+  fit(net, SGD(), data, quiet(1));
+  CHECK(parameter_count(net) == 14);
+}
+
+TEST_CASE("fit: a step leaves no memory behind and asks the system for none") {
+  const Threads one(1);  // with more, how many blocks are out at once depends on their timing
+  manual_seed(9);
+  Sequential net({8, 8, 1}, {Conv2D({.filters = 4, .activation = relu}), MaxPool2D(2), Flatten(),
+                             Dropout(0.3), Dense(20, tanh), Dense(3)});
+  const Tensor x = randn({16, 8, 8, 1});
+  const Tensor y = zeros({16}, u8);
+  Adam adam;
+  const auto step = [&] { adam.step(net, backward(cross_entropy(net(x), y))); };
+  step();  // makes Adam's state
+  const std::size_t baseline = memory_stats().in_use;
+  step();
+  CHECK(memory_stats().in_use == baseline);
+  step();
+  const std::uint64_t requests = memory_stats().system_requests;
+  for (int i = 3; i < 50; ++i) step();
+  if (!address_sanitizer) CHECK(memory_stats().system_requests == requests);
+  CHECK(memory_stats().in_use == baseline);
+  {
+    const Tensor held = net(x);  // the measure must be able to fail
+    CHECK(memory_stats().in_use > baseline);
+  }
+  CHECK(memory_stats().in_use == baseline);
+}
+
+TEST_CASE("fit: resident memory does not grow from epoch to epoch") {
+  const Threads one(1);
+  manual_seed(10);
+  Sequential net({784}, {Dense(512, relu), Dense(10)});
+  Tensor x = Tensor::empty({2000, 784}, u8), y = Tensor::empty({2000}, u8);
+  Generator random(4);
+  std::vector<std::uint32_t> words(static_cast<std::size_t>(x.numel()));
+  random.fill(words);
+  for (std::size_t i = 0; i < words.size(); ++i)
+    x.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(words[i]);
+  for (std::size_t i = 0; i < 2000; ++i)
+    y.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(words[i] % 10);
+  Doubles kib;
+  std::vector<std::uint64_t> requests;
+  FitOptions o = quiet(10, 128);
+  o.callbacks = {[&](TrainingState&) {
+    kib.push_back(resident());
+    requests.push_back(memory_stats().system_requests);
+  }};
+  fit(net, RMSprop(), {x, y, 1.0 / 255}, o);
+  REQUIRE(kib.size() == 10);
+  CHECK(kib[0] > 5000);  // parameters, their state and the data alone
+  if (!address_sanitizer) CHECK(kib[9] < 1.01 * kib[1]);
+  if (!address_sanitizer) CHECK(requests[9] == requests[1]);
+}
+
+TEST_CASE("fit: names the parameters that the loss never reaches, once") {
+  struct Idle : Module {
+    Dense used{2}, idle{2};
+    Tensor forward(const Tensor& x) override {
+      idle(x);
+      return used(x);
+    }
+    void visit(Visitor& v) override { v("used", used), v("idle", idle); }
+  } net;
+  Adam optimizer;
+  const Dataset data{randn({8, 3}), zeros({8}, i64)};
+  std::FILE* before = stderr;
+  std::FILE* caught = std::tmpfile();
+  stderr = caught;
+  fit(net, optimizer, data, {.epochs = 2, .batch = 4, .verbose = Verbose::lines});
+  stderr = before;
+  std::rewind(caught);
+  std::string text(4096, '\0');
+  text.resize(std::fread(text.data(), 1, text.size(), caught));
+  std::fclose(caught);
+  const std::string warning = "warning: the loss does not depend on idle.weight, idle.bias\n";
+  CHECK(text.find(warning) != std::string::npos);
+  CHECK(text.find(warning) == text.rfind(warning));
+}

@@ -1,0 +1,95 @@
+// Fused ops against their plain definitions: value, gradient and second gradient.
+#include <doctest/doctest.h>
+
+#include "op_table.h"
+
+using namespace ebb;
+using namespace ebb::testing;
+
+namespace {
+
+/// Value, gradients for a random cotangent, and gradients of a random mix of those, cotangent included.
+std::vector<Tensor> three_orders(const Function& f, In inputs) {
+  Generator random(3);
+  std::vector<Tensor> x = variables(inputs);
+  const Tensor y = f(x);
+  const Tensor cotangent = variable(uniform(y.shape(), -1, 1, f64, random));
+  std::vector<Tensor> out{y.detach()};
+  const std::vector<Tensor> g = grad(y, x, {.create_graph = true, .cotangent = cotangent});
+  Tensor mix = scalar(0, f64);
+  for (const Tensor& t : g) {
+    out.push_back(t.detach());
+    mix = mix + sum(t * uniform(t.shape(), -1, 1, f64, random));
+  }
+  x.push_back(cotangent);
+  for (Tensor& t : grad(mix, x, {.allow_unused = true}))
+    if (t.defined()) out.push_back(std::move(t));
+  return out;
+}
+
+void check_equal(const Function& fused, const Function& plain, In inputs) {
+  const std::vector<Tensor> a = three_orders(fused, inputs), b = three_orders(plain, inputs);
+  REQUIRE(a.size() == b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    CAPTURE(i);
+    CHECK(distance(a[i], b[i]) <= 1e-12);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("fused: conv2d is its plain definition") {
+  struct Setting {
+    Shape image, kernel;
+    Conv2dOptions options;
+  };
+  const Setting settings[] = {
+      {{2, 7, 7, 3}, {3, 3, 3, 4}, {}},
+      {{2, 7, 7, 3}, {3, 3, 3, 4}, {.stride = 2, .pad = 1}},
+      {{1, 8, 5, 2}, {2, 3, 2, 3}, {.stride = {3, 2}, .pad = Padding::same()}},
+      {{1, 9, 9, 1}, {3, 3, 1, 2}, {.pad = Padding::same(), .dilation = 2}},
+      {{3, 6, 11, 2}, {2, 2, 2, 1}, {.stride = 2, .dilation = {3, 4}}},
+      {{2, 5, 5, 4}, {1, 1, 4, 3}, {.stride = 2}},
+      {{1, 3, 4, 2}, {3, 4, 2, 2}, {}},
+      {{2, 4, 4, 1}, {5, 5, 1, 2}, {.pad = 3}},
+      {{41, 28, 28, 1}, {3, 3, 1, 2}, {}},    // several blocks of images
+      {{13, 13, 13, 32}, {3, 3, 32, 3}, {}},  // an image larger than a block
+  };
+  for (const Setting& s : settings) {
+    CAPTURE(s.image.str());
+    CAPTURE(s.kernel.str());
+    check_equal([&](In x) { return conv2d(x[0], x[1], s.options); },
+                [&](In x) { return conv2d_plain(x[0], x[1], s.options); },
+                std::vector{randn(s.image, f64), randn(s.kernel, f64)});
+  }
+}
+
+TEST_CASE("fused: cross_entropy is its plain definition") {
+  const Tensor x = randn({5, 4}, f64) * 3;
+  const Tensor sparse = tensor({3, 0, 2, 2, 1}, i64);
+  const Tensor labels[] = {sparse, cast(sparse, u8), one_hot(sparse, 4, f64), softmax(randn({5, 4}, f64)),
+                           uniform({5, 4}, 0, 1, f64)};  // the last rows do not add up to one
+  for (const Tensor& t : labels)
+    for (const double smoothing : {0.0, 0.1, 0.9}) {
+      CAPTURE(describe(t));
+      CAPTURE(smoothing);
+      check_equal([&](In in) { return cross_entropy(in[0], t, {.label_smoothing = smoothing}); },
+                  [&](In in) { return cross_entropy_plain(in[0], t, {.label_smoothing = smoothing}); },
+                  std::vector{x});
+    }
+  // one-hot rows mean the same as classes, and a smoothed target the same as the smoothed probabilities
+  CHECK(distance(cross_entropy(x, sparse), cross_entropy(x, one_hot(sparse, 4, f64))) < 1e-15);
+  CHECK(distance(cross_entropy(x, sparse, {.label_smoothing = 0.2}),
+                 cross_entropy(x, one_hot(sparse, 4, f64) * 0.8 + 0.05)) < 1e-15);
+}
+
+TEST_CASE("fused: extreme logits") {
+  for (const DType t : {f32, f64}) {
+    const Tensor x = variable(tensor({1e4, -1e4, 0, -1e4, 1e4, 0}, {2, 3}, t)), labels = tensor({0, 0}, i64);
+    const Tensor fused = cross_entropy(x, labels), plain = cross_entropy_plain(x, labels);
+    CHECK(fused.item() == 1e4);
+    CHECK(plain.item() == 1e4);
+    CHECK(distance(grad(fused, x), tensor({0, 0, 0, -0.5, 0.5, 0}, {2, 3}, t)) == 0);
+    CHECK(distance(grad(plain, x), tensor({0, 0, 0, -0.5, 0.5, 0}, {2, 3}, t)) == 0);
+  }
+}

@@ -1,0 +1,285 @@
+#include <doctest/doctest.h>
+#include <ebb/autograd/gradcheck.h>
+#include <ebb/graph/error.h>
+#include <ebb/graph/mode.h>
+#include <ebb/models/layers.h>
+#include <ebb/models/sequential.h>
+#include <ebb/ops/ops.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace ebb;
+
+/// Different values, none within 0.01 of another or of 0, so that no kink or tie is near.
+Tensor distinct(const Shape& shape, unsigned seed) {
+  std::vector<double> v(static_cast<std::size_t>(shape.numel()));
+  for (std::size_t i = 0; i < v.size(); ++i)
+    v[i] = 0.02 * (static_cast<double>(i) - static_cast<double>(v.size()) / 2) + 0.01;
+  std::mt19937 random(seed);
+  std::shuffle(v.begin(), v.end(), random);
+  return Tensor::from(v, shape);
+}
+
+/// gradcheck of a layer in its input and its parameters.
+template <class L>
+GradcheckReport check(L layer, const Tensor& x, GradcheckOptions options = {}) {
+  manual_seed(3);
+  layer(x);  // makes the parameters, in float64
+  std::vector<Tensor> inputs{x};
+  for (const NamedTensor& t : named_tensors(layer)) inputs.push_back(t.tensor->detach());
+  return gradcheck(
+      [layer](std::span<const Tensor> in) mutable {
+        const auto members = named_tensors(layer);
+        for (std::size_t i = 0; i < members.size(); ++i) *members[i].tensor = in[i + 1];
+        manual_seed(4);  // what is random must be the same every time
+        return layer(in[0]);
+      },
+      inputs, options);
+}
+
+/// What a convolution is, written out: seven loops and a bias.
+Tensor convolved(const Tensor& x, const Tensor& k, const Tensor& bias, std::int64_t stride,
+                 std::int64_t dilation, std::int64_t top, std::int64_t left, std::int64_t oh,
+                 std::int64_t ow) {
+  const auto vx = x.values<double>(), vk = k.values<double>();
+  const std::int64_t h = x.size(1), w = x.size(2), c = x.size(3), kw = k.size(1), out = k.size(3);
+  Tensor y = Tensor::empty({x.size(0), oh, ow, out}, f64);
+  auto to = y.mutable_values<double>().begin();
+  for (std::int64_t n = 0; n < x.size(0); ++n)
+    for (std::int64_t i = 0; i < oh; ++i)
+      for (std::int64_t j = 0; j < ow; ++j)
+        for (std::int64_t o = 0; o < out; ++o) {
+          double s = bias.defined() ? bias.values<double>()[static_cast<std::size_t>(o)] : 0;
+          for (std::int64_t a = 0; a < k.size(0); ++a)
+            for (std::int64_t b = 0; b < kw; ++b) {
+              const std::int64_t r = i * stride + a * dilation - top, q = j * stride + b * dilation - left;
+              if (r < 0 || r >= h || q < 0 || q >= w) continue;
+              for (std::int64_t m = 0; m < c; ++m)
+                s += vx[static_cast<std::size_t>(((n * h + r) * w + q) * c + m)] *
+                     vk[static_cast<std::size_t>(((a * kw + b) * c + m) * out + o)];
+            }
+          *to++ = s;
+        }
+  return y;
+}
+
+double difference(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.shape() == b.shape());
+  const auto p = a.to_vector(), q = b.to_vector();
+  double most = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) most = std::max(most, std::abs(p[i] - q[i]));
+  return most;
+}
+
+}  // namespace
+
+TEST_CASE("layers: gradients of every layer in input and parameters") {
+  const Tensor flat = distinct({5, 7}, 1), image = distinct({2, 7, 6, 3}, 2);
+  const GradcheckOptions smooth{.order = 2};
+  CHECK(check(Dense(4), flat, smooth));
+  CHECK(check(Dense(4), distinct({2, 3, 5}, 3), smooth));
+  CHECK(check(Dense(4, tanh), flat, smooth));
+  CHECK(check(Dense(4, relu), flat));
+  CHECK(check(Dense({.units = 3, .activation = sigmoid, .use_bias = false}), flat, smooth));
+  CHECK(check(Dense(2), distinct({3, 4}, 5), {.order = 2, .probe = Probe::jacobian}));
+  CHECK(check(Conv2D({.filters = 4}), image, smooth));
+  CHECK(check(Conv2D({.filters = 4, .kernel = {2, 3}, .stride = {2, 1}}), image, smooth));
+  CHECK(check(Conv2D({.filters = 4, .pad = Padding::same(), .activation = tanh}), image, smooth));
+  CHECK(check(Conv2D({.filters = 4, .stride = 2, .pad = Padding::same(), .activation = relu}), image));
+  CHECK(check(Conv2D({.filters = 4, .dilation = 2}), image, smooth));
+  CHECK(check(Conv2D({.filters = 4, .pad = 1, .use_bias = false}), image, smooth));
+  CHECK(check(MaxPool2D(), image));
+  CHECK(check(MaxPool2D({.size = 3, .stride = 2, .pad = 1}), image));
+  CHECK(check(AvgPool2D(), image, smooth));
+  CHECK(check(AvgPool2D({.size = 3, .stride = 1, .pad = 1}), image, smooth));
+  CHECK(check(Flatten(), image, smooth));
+  const Training on(true);
+  CHECK(check(Dropout(0.4), flat, smooth));
+  CHECK(check(Sequential({Conv2D({.filters = 3, .activation = tanh}), MaxPool2D(), Flatten(), Dropout(0.3),
+                          Dense(4)}),
+              image));
+}
+
+TEST_CASE("layers: a wrong gradient of a parameter is found") {
+  // The check above must be able to fail: a layer that hides its weight from the gradient.
+  struct Bad : Dense {
+    using Dense::Dense;
+    Tensor forward(const Tensor& x) override {
+      const Tensor y = Dense::forward(x);
+      return y + stop_gradient(sum(weight));
+    }
+  };
+  CHECK_FALSE(check(Bad(3), distinct({2, 4}, 1)));
+}
+
+TEST_CASE("layers: Dense is x W + b, then the activation") {
+  Dense layer(2, relu);
+  layer.weight = variable(tensor({1, 2, 3, 4, 5, 6}, {3, 2}));
+  layer.bias = variable(tensor({0.5, -100}));
+  CHECK(layer(tensor({1, 0, -1, 2, 2, 2}, {2, 3})).to_vector() == std::vector<double>{0, 0, 18.5, 0});
+  CHECK(layer(zeros({4, 2, 3})).shape() == Shape{4, 2, 2});
+  CHECK(layer.type() == "Dense");
+
+  Dense bare({.units = 3, .use_bias = false});
+  CHECK(bare(ones({2, 5})).shape() == Shape{2, 3});
+  CHECK_FALSE(bare.bias.defined());
+  CHECK(named_tensors(bare).size() == 1);
+  CHECK(bare.weight.shape() == Shape{5, 3});
+}
+
+TEST_CASE("layers: initial values are those of the options") {
+  Dense layer({.units = 3, .weight_init = ones_init, .bias_init = ones_init});
+  CHECK(layer(ones({1, 4})).to_vector() == std::vector<double>{5, 5, 5});
+  Dense plain(50);
+  plain(ones({1, 100}));
+  CHECK(plain.bias.to_vector() == std::vector<double>(50, 0.0));
+  double most = 0;
+  for (const double w : plain.weight.to_vector()) most = std::max(most, std::abs(w));
+  CHECK(most <= std::sqrt(6.0 / 150));  // Glorot's limit
+  CHECK(most > 0.95 * std::sqrt(6.0 / 150));
+}
+
+TEST_CASE("layers: Conv2D against its definition") {
+  manual_seed(6);
+  const Tensor x = distinct({2, 7, 6, 3}, 8);
+  struct Row {
+    Conv2DOptions options;
+    std::int64_t stride, dilation, top, left, oh, ow;
+  };
+  const Row rows[] = {
+      {{.filters = 4}, 1, 1, 0, 0, 5, 4},
+      {{.filters = 4, .kernel = {2, 3}}, 1, 1, 0, 0, 6, 4},
+      {{.filters = 4, .stride = 2}, 2, 1, 0, 0, 3, 2},
+      {{.filters = 4, .pad = Padding::same()}, 1, 1, 1, 1, 7, 6},
+      // Keras: pads are max((out - 1) stride + kernel - size, 0), the odd one at the end: 3x3 on 7x6 by 2
+      // takes 2, 1
+      {{.filters = 4, .stride = 2, .pad = Padding::same()}, 2, 1, 1, 0, 4, 3},
+      {{.filters = 4, .kernel = 2, .pad = Padding::same()}, 1, 1, 0, 0, 7, 6},
+      {{.filters = 4, .dilation = 2}, 1, 2, 0, 0, 3, 2},
+      {{.filters = 4, .pad = 1, .use_bias = false}, 1, 1, 1, 1, 7, 6},
+  };
+  for (const Row& row : rows) {
+    CAPTURE(&row - rows);
+    Conv2DOptions options = row.options;
+    options.bias_init = ones_init;
+    Conv2D layer(options);
+    const Tensor y = layer(x);
+    CHECK(layer.weight.shape() == Shape{options.kernel.h, options.kernel.w, 3, 4});
+    CHECK(layer.bias.defined() == options.use_bias);
+    if (options.use_bias) CHECK(layer.bias.to_vector() == std::vector<double>(4, 1.0));
+    CHECK(difference(y, convolved(x, layer.weight, layer.bias, row.stride, row.dilation, row.top, row.left,
+                                  row.oh, row.ow)) < 1e-12);
+  }
+
+  Conv2D positive({.filters = 4, .activation = relu});
+  const Tensor y = positive(x);
+  const Tensor plain = convolved(x, positive.weight, positive.bias, 1, 1, 0, 0, 5, 4);
+  CHECK(difference(y, relu(plain)) < 1e-12);
+  CHECK(min(plain).item() < 0);
+}
+
+TEST_CASE("layers: parameters take the dtype of the first input") {
+  for (const DType dtype : {f32, f64}) {
+    Dense dense(2);
+    Conv2D conv({.filters = 2});
+    CHECK(dense(ones({1, 3}, dtype)).dtype() == dtype);
+    CHECK(conv(ones({1, 4, 4, 1}, dtype)).dtype() == dtype);
+    for (const Tensor& t : {dense.weight, dense.bias, conv.weight, conv.bias}) CHECK(t.dtype() == dtype);
+  }
+}
+
+TEST_CASE("layers: pooling takes whole windows") {
+  const Tensor x = arange(25).viewed_as({1, 5, 5, 1});
+  MaxPool2D most(2);
+  AvgPool2D mean(2);
+  CHECK(most(x).to_vector() ==
+        std::vector<double>{6, 8, 16, 18});  // 11 -> 5 in the notebooks: the rest is cut
+  CHECK(mean(x).to_vector() == std::vector<double>{3, 5, 13, 15});
+  MaxPool2D overlapping({.size = 3, .stride = 1});
+  CHECK(overlapping(x).to_vector() == std::vector<double>{12, 13, 14, 17, 18, 19, 22, 23, 24});
+  CHECK(most(zeros({1, 11, 11, 2})).shape() == Shape{1, 5, 5, 2});
+  CHECK(named_tensors(most).empty());
+}
+
+TEST_CASE("layers: Flatten keeps the order of the elements") {
+  const Tensor x = arange(24).viewed_as({2, 2, 3, 2});
+  Flatten flat;
+  CHECK(flat(x).shape() == Shape{2, 12});
+  CHECK(flat(x).to_vector() == x.to_vector());
+  CHECK(flat(zeros({3})).shape() == Shape{3, 1});
+}
+
+TEST_CASE("layers: Dropout is active in training only") {
+  const Tensor x = ones({100, 100});
+  Dropout drop(0.25);
+  manual_seed(1);
+  const auto dropped = drop(x).to_vector();  // recording is training
+  std::int64_t zeros_seen = 0;
+  for (const double v : dropped) {
+    zeros_seen += v == 0;
+    const bool zero_or_scaled = v == 0 || v == static_cast<double>(static_cast<float>(1 / 0.75));
+    REQUIRE(zero_or_scaled);
+  }
+  CHECK(std::abs(static_cast<double>(zeros_seen) - 2500) < 5 * std::sqrt(10000 * 0.25 * 0.75));
+  CHECK(drop(x).to_vector() != dropped);  // another mask each time
+  manual_seed(1);
+  CHECK(drop(x).to_vector() == dropped);
+  {
+    const NoGrad quiet;
+    CHECK(same_bits(drop(x), x));
+    const Training on(true);
+    CHECK_FALSE(same_bits(drop(x), x));
+  }
+  {
+    const Training off(false);
+    CHECK(same_bits(drop(x), x));
+  }
+  Dropout none(0);
+  CHECK(same_bits(none(x), x));
+}
+
+TEST_CASE("layers: messages") {
+  CHECK_THROWS_WITH_AS(Dense(0), "Dense: units must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(Conv2D({.filters = -3}), "Conv2D: filters must be at least 1, got -3", ValueError);
+  CHECK_THROWS_WITH_AS(Dropout(1), "Dropout: the rate must be in [0, 1), got 1", ValueError);
+  CHECK_THROWS_WITH_AS(Dropout(-0.5), "Dropout: the rate must be in [0, 1), got -0.5", ValueError);
+  CHECK_THROWS_WITH_AS(Dropout(NAN), "Dropout: the rate must be in [0, 1), got nan", ValueError);
+
+  Dense dense(3);
+  CHECK_THROWS_WITH_AS(dense(zeros({4})), "Dense: needs an input (n, features), got (4,)", ShapeError);
+  dense(zeros({2, 4}));
+  CHECK_THROWS_WITH_AS(dense(zeros({2, 5})), "matmul: inner sizes differ: (2, 5) x (4, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(dense(zeros({4})), "matmul: needs at least 2 axes on both sides: (4,) x (4, 3)",
+                       ShapeError);
+  dense.set_name("fc1");
+  CHECK_THROWS_WITH_AS(dense(zeros({2, 5})), "fc1: matmul: inner sizes differ: (2, 5) x (4, 3)", ShapeError);
+
+  Conv2D conv({.filters = 2});
+  CHECK_THROWS_WITH_AS(conv(zeros({28, 28})), "Conv2D: needs an image batch (n, h, w, c), got (28, 28)",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(conv(zeros({1, 2, 5, 1})),
+                       "conv2d: a window of 3x3 does not fit into (1, 2, 5, 1) padded to 2x5", ShapeError);
+  Conv2D wide({.filters = 2, .dilation = 3});
+  CHECK_THROWS_WITH_AS(wide(zeros({1, 6, 6, 1})),
+                       "conv2d: a window of 7x7 does not fit into (1, 6, 6, 1) padded to 6x6", ShapeError);
+  Conv2D still({.filters = 2, .stride = 0});
+  CHECK_THROWS_WITH_AS(
+      still(zeros({1, 6, 6, 1})),
+      "conv2d: kernel 3x3, stride 0x0 and dilation 1x1 must be positive and pads not negative", ValueError);
+
+  MaxPool2D pool(3);
+  CHECK_THROWS_WITH_AS(pool(zeros({1, 2, 2, 1})),
+                       "max_pool2d: a window of 3x3 does not fit into (1, 2, 2, 1) padded to 2x2",
+                       ShapeError);
+  AvgPool2D average(3);
+  CHECK_THROWS_WITH_AS(average(zeros({1, 2, 2, 1})),
+                       "avg_pool2d: a window of 3x3 does not fit into (1, 2, 2, 1) padded to 2x2",
+                       ShapeError);
+}

@@ -1,0 +1,98 @@
+// Observers: anomaly detection and profiles.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include <ebb/autograd/backward.h>
+#include <ebb/graph/apply.h>
+#include <ebb/graph/error.h>
+#include <ebb/graph/observe.h>
+#include <ebb/ops/ops.h>
+
+using namespace ebb;
+
+namespace {
+
+class Names : public Observer {
+ public:
+  void ran(const OpEvent& event) override { ops.emplace_back(event.op); }
+  void made_gradient(const Node& node, int input, const Tensor&) override {
+    gradients.push_back(std::string(node.op()) + " " + std::to_string(input));
+  }
+  std::vector<std::string> ops, gradients;
+};
+
+/// Its rule gives what no gradient may be.
+struct Bad {
+  static constexpr std::string_view name = "bad";
+  Tensor forward(const Tensor& x) const { return x.clone(); }
+  Tensor backward(const Saved&, const Tensor& g) const { return full(g.shape(), NAN); }
+};
+
+}  // namespace
+
+TEST_CASE("observer: sees every op and gradient while it lives, outer ones too") {
+  const Tensor x = variable(tensor({1, 2}));
+  Names outer;
+  {
+    Names inner;
+    backward(sum(x * x));
+    CHECK(inner.ops == std::vector<std::string>{"mul", "sum", "reshape", "broadcast_to", "mul", "mul"});
+    CHECK(inner.gradients == std::vector<std::string>{"sum 0", "mul 0", "mul 1"});
+    CHECK(outer.ops == inner.ops);
+  }
+  exp(x);
+  CHECK(outer.ops.back() == "exp");
+}
+
+TEST_CASE("observer: an exception inside an op leaves it in place") {
+  Names names;
+  CHECK_THROWS_AS(matmul(ones({2, 3}), ones({2, 3})), ShapeError);
+  exp(ones({1}));
+  CHECK(names.ops == std::vector<std::string>{"exp"});
+}
+
+TEST_CASE("anomaly: names op, layer, element and the range of the inputs, forward") {
+  const Tensor x = variable(tensor({1, 0, 2}));
+  const DetectAnomaly watch;
+  const Scope layer("fc1");
+  CHECK_THROWS_WITH_AS(log(x), "fc1: log: element 1 of (3,) is -inf; inputs: float32 (3,) in [0, 2]", NumericError);
+  CHECK_NOTHROW(log(x + 1));
+}
+
+TEST_CASE("anomaly: names op and layer of the backward rule") {
+  const Tensor x = variable(tensor({4, 0}));
+  Tensor y;
+  {
+    const Scope layer("norm");
+    y = sqrt(x);  // finite, but its slope at 0 is not
+  }
+  const DetectAnomaly watch;
+  CHECK_THROWS_WITH_AS(backward(sum(y)), "norm: div: element 1 of (2,) is inf; inputs: float32 (2,) in [0.5, 0.5], float32 (2,) in [0, 2]", NumericError);
+}
+
+TEST_CASE("anomaly: a rule that spoils its gradient is found") {
+  const Tensor y = apply(Bad{}, variable(ones({2})));
+  const DetectAnomaly watch;
+  CHECK_THROWS_WITH_AS(backward(sum(y)), "bad: backward: element 0 of the gradient of input 0 (2,) is nan", NumericError);
+}
+
+TEST_CASE("profiler: counts calls, operations and bytes by op, layer and node") {
+  Profiler profile;
+  const Tensor w = variable(ones({4, 5}));
+  Tensor y;
+  {
+    const Scope layer("fc");
+    y = matmul(ones({3, 4}), w);
+  }
+  y = y + y;
+  CHECK(profile.by_op().at("matmul").calls == 1);
+  CHECK(profile.by_op().at("matmul").flops == 2 * 3 * 4 * 5);
+  CHECK(profile.by_op().at("matmul").bytes == 4 * (12 + 20 + 15));
+  CHECK(profile.by_op().at("add").flops == 15);
+  CHECK(profile.by_layer().at("fc").calls == 1);
+  CHECK(profile.of(*y.node()).calls == 1);
+  CHECK(profile.of(*w.node()).calls == 0);
+  CHECK(profile.seconds() > 0);
+  CHECK(profile.table().find("matmul") != std::string::npos);
+}

@@ -1,0 +1,304 @@
+#include <doctest/doctest.h>
+#include <ebb/autograd/backward.h>
+#include <ebb/graph/error.h>
+#include <ebb/models/layers.h>
+#include <ebb/models/module.h>
+#include <ebb/models/optimizer.h>
+#include <ebb/ops/ops.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using namespace ebb;
+
+constexpr int steps = 20;
+constexpr std::int64_t size = 7;
+
+/// The gradient of element i in step t, from 1: signs and magnitudes vary.
+std::vector<std::vector<double>> given_gradients() {
+  std::mt19937 random(5);
+  std::vector<std::vector<double>> out(steps, std::vector<double>(size));
+  for (auto& g : out)
+    for (std::size_t i = 0; i < g.size(); ++i)
+      g[i] =
+          (static_cast<double>(random() % 2001) - 1000) / 1000 * std::pow(10.0, static_cast<double>(i) - 4);
+  return out;
+}
+
+std::vector<double> start() { return {1, -2, 0.5, 3, -0.25, 0, 10}; }
+
+/// Where the optimiser arrives; the loss sum(w * c) has the gradient c, exactly.
+std::vector<double> arrived(Optimizer& optimizer, DType dtype) {
+  const Tensor from = cast(Tensor::from(start(), {size}), dtype);
+  std::vector<Tensor> w{variable(from.clone(), "w")};
+  for (const auto& c : given_gradients())
+    optimizer.step(w, backward(sum(w[0] * cast(Tensor::from(c, {size}), dtype))));
+  CHECK(optimizer.steps() == steps);
+  return w[0].to_vector();
+}
+
+/// An update of one number: how much w falls in step t (from 1) with gradient g; it keeps its own state.
+using Rule = std::function<double(int t, double g)>;
+
+void compare(const std::function<std::unique_ptr<Optimizer>()>& make, const std::function<Rule()>& rule) {
+  const auto all = given_gradients();
+  std::vector<double> want = start();
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const Rule fall = rule();
+    for (int t = 1; t <= steps; ++t) want[i] -= fall(t, all[static_cast<std::size_t>(t - 1)][i]);
+  }
+  const auto in64 = arrived(*make(), f64), in32 = arrived(*make(), f32);
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    CAPTURE(i);
+    CHECK(want[i] != start()[i]);
+    CHECK(std::abs(in64[i] - want[i]) <= 1e-12 * std::max(1.0, std::abs(want[i])));
+    // as far as 20 roundings may take it from start and sum
+    CHECK(std::abs(in32[i] - want[i]) <=
+          20 * 1.2e-7 * std::max(1.0, std::max(std::abs(want[i]), std::abs(start()[i]))));
+  }
+}
+
+template <class O, class Options>
+std::function<std::unique_ptr<Optimizer>()> maker(Options options) {
+  return [options] { return std::make_unique<O>(options); };
+}
+
+std::vector<Tensor> one(const Tensor& value) { return {variable(value.clone(), "w")}; }
+
+}  // namespace
+
+// The rules are those of Keras 3 (sgd.py, rmsprop.py, adam.py), written for one number.
+TEST_CASE("optimizer: SGD") {
+  compare(maker<SGD>(SGDOptions{.lr = 0.03}), [] { return [](int, double g) { return 0.03 * g; }; });
+}
+
+TEST_CASE("optimizer: SGD with momentum") {
+  compare(maker<SGD>(SGDOptions{.lr = 0.03, .momentum = 0.9}), [] {
+    return [v = 0.0](int, double g) mutable {
+      v = 0.9 * v - 0.03 * g;
+      return -v;
+    };
+  });
+}
+
+TEST_CASE("optimizer: SGD with Nesterov's momentum") {
+  compare(maker<SGD>(SGDOptions{.lr = 0.03, .momentum = 0.9, .nesterov = true}), [] {
+    return [v = 0.0](int, double g) mutable {
+      v = 0.9 * v - 0.03 * g;
+      return -(0.9 * v - 0.03 * g);
+    };
+  });
+}
+
+TEST_CASE("optimizer: RMSprop in all forms") {
+  for (const bool inside : {true, false})
+    for (const bool centered : {false, true})
+      for (const double momentum : {0.0, 0.8}) {
+        CAPTURE(inside);
+        CAPTURE(centered);
+        CAPTURE(momentum);
+        // eps is large enough to tell the two places of it apart
+        const RMSpropOptions o{.lr = 0.01,
+                               .rho = 0.85,
+                               .momentum = momentum,
+                               .eps = 1e-3,
+                               .centered = centered,
+                               .eps_inside_sqrt = inside};
+        compare(maker<RMSprop>(o), [=] {
+          return [=, v = 0.0, a = 0.0, s = 0.0](int, double g) mutable {
+            v = 0.85 * v + 0.15 * g * g;
+            a = 0.85 * a + 0.15 * g;
+            const double spread = centered ? v - a * a : v;
+            const double step =
+                inside ? 0.01 * g / std::sqrt(spread + 1e-3) : 0.01 * g / (std::sqrt(spread) + 1e-3);
+            s = momentum * s + step;
+            return momentum > 0 ? s : step;
+          };
+        });
+      }
+}
+
+TEST_CASE("optimizer: Adam") {
+  for (const AdamOptions o :
+       {AdamOptions{}, AdamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3}})
+    compare(maker<Adam>(o), [o] {
+      return [o, m = 0.0, v = 0.0, p1 = 1.0, p2 = 1.0](int, double g) mutable {
+        p1 *= o.beta1;
+        p2 *= o.beta2;
+        m = o.beta1 * m + (1 - o.beta1) * g;
+        v = o.beta2 * v + (1 - o.beta2) * g * g;
+        return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.eps);
+      };
+    });
+}
+
+TEST_CASE("optimizer: the defaults are those of Keras") {
+  std::vector<Tensor> w = one(tensor({0}, f64));
+  const auto first = [&](Optimizer&& o, double g) {
+    w[0].assign(tensor({0}, f64));
+    o.step(w, backward(sum(w[0] * g)));
+    return w[0].item();
+  };
+  CHECK(first(SGD(), 3) == doctest::Approx(-0.03).epsilon(1e-14));
+  CHECK(first(RMSprop(), 3) == doctest::Approx(-1e-3 * 3 / std::sqrt(0.1 * 9 + 1e-7)).epsilon(1e-13));
+  CHECK(first(Adam(), 3) ==
+        doctest::Approx(-1e-3 * std::sqrt(1 - 0.999) / 0.1 * 0.3 / (std::sqrt(0.001 * 9) + 1e-7))
+            .epsilon(1e-12));
+  // With tiny gradients the two places of eps differ by far: g = 1e-6 gives v = 1e-13.
+  CHECK(first(RMSprop(), 1e-6) == doctest::Approx(-1e-9 / std::sqrt(1e-13 + 1e-7)).epsilon(1e-12));
+  CHECK(first(RMSprop({.eps_inside_sqrt = false}), 1e-6) ==
+        doctest::Approx(-1e-9 / (std::sqrt(1e-13) + 1e-7)).epsilon(1e-12));
+  CHECK(SGD().name() == "sgd");
+  CHECK(RMSprop().name() == "rmsprop");
+  CHECK(Adam().name() == "adam");
+}
+
+TEST_CASE("optimizer: the rate can change between steps") {
+  std::vector<Tensor> w = one(tensor({1}, f64));
+  SGD sgd({.lr = 0.5});
+  sgd.step(w, backward(sum(w[0])));
+  sgd.set_lr(0.25);
+  CHECK(sgd.lr() == 0.25);
+  sgd.step(w, backward(sum(w[0])));
+  CHECK(w[0].item() == 0.25);
+}
+
+TEST_CASE("optimizer: all of them find the bottom of a bowl") {
+  const auto bottom = [](Optimizer&& o, int count) {
+    std::vector<Tensor> w{variable(tensor({4, -3, 2}, f64), "a"), variable(tensor({-5}, f64), "b")};
+    const Tensor target = tensor({1, 2, -1}, f64), weight = tensor({1, 3, 0.3}, f64);
+    double last = 0;
+    for (int i = 0; i < count; ++i) {
+      const Tensor loss = sum(weight * square(w[0] - target)) + sum(square(w[1] - 0.5));
+      last = loss.item();
+      o.step(w, backward(loss));
+    }
+    return last;
+  };
+  CHECK(bottom(SGD({.lr = 0.1}), 300) < 1e-8);
+  CHECK(bottom(SGD({.lr = 0.02, .momentum = 0.9}), 300) < 1e-8);
+  CHECK(bottom(SGD({.lr = 0.02, .momentum = 0.9, .nesterov = true}), 300) < 1e-8);
+  CHECK(bottom(Adam({.lr = 0.05}), 1000) < 1e-8);
+  // RMSprop's steps do not shrink by themselves: it stays within about lr of the bottom.
+  CHECK(bottom(RMSprop({.lr = 0.01}), 1500) < 1e-3);
+  CHECK(bottom(RMSprop({.lr = 0.01, .eps_inside_sqrt = false}), 1500) < 1e-3);
+  CHECK(bottom(RMSprop({.lr = 0.005, .momentum = 0.5, .centered = true}), 3000) < 1e-2);
+}
+
+TEST_CASE("optimizer: a parameter without a gradient is left alone") {
+  std::vector<Tensor> w{variable(tensor({1, 2}), "a"), variable(tensor({3, 4}), "b")};
+  for (const auto& o : std::initializer_list<std::shared_ptr<Optimizer>>{
+           std::make_shared<SGD>(SGDOptions{.momentum = 0.9}), std::make_shared<Adam>()}) {
+    w[0].assign(tensor({1, 2}));
+    const Tensor before = w[1].clone();
+    o->step(w, backward(sum(w[0])));
+    CHECK(same_bits(w[1].detach(), before));
+    CHECK(w[0].to_vector()[0] < 1);
+  }
+}
+
+TEST_CASE("optimizer: a step without any gradient is an error and no step") {
+  std::vector<Tensor> w{variable(tensor({1}), "a"), variable(tensor({2}), "b")};
+  const Tensor other = variable(tensor({3}), "other");
+  SGD sgd;
+  Adam adam;
+  CHECK_THROWS_WITH_AS(sgd.step(w, backward(sum(other))), "sgd: none of the 2 parameters has a gradient",
+                       GradientError);
+  CHECK_THROWS_WITH_AS(adam.step(w, backward(sum(other))), "adam: none of the 2 parameters has a gradient",
+                       GradientError);
+  CHECK(adam.steps() == 0);
+  Dense layer(2);
+  CHECK_THROWS_WITH_AS(sgd.step(layer, backward(sum(other))), "sgd: none of the 0 parameters has a gradient",
+                       GradientError);
+  CHECK(w[0].item() == 1);
+}
+
+TEST_CASE("optimizer: state does not pass from a dead parameter to a new one") {
+  SGD sgd({.lr = 1, .momentum = 0.5});
+  std::vector<Tensor> w = one(tensor({0, 0}, f64));
+  sgd.step(w, backward(sum(w[0] * 8.0)));
+  const Node* const address = w[0].node().get();
+  w[0] = Tensor();
+  // The allocator hands out the same block again, as it does when layers are frozen and unfrozen.
+  std::vector<Tensor> held;
+  for (int i = 0; i < 8; ++i) {
+    held.push_back(variable(tensor({0, 0}, f64), "new"));
+    if (held.back().node().get() == address) break;
+  }
+  for (Tensor& t : held) {
+    std::vector<Tensor> next{t};
+    sgd.step(next, backward(sum(t)));
+    CHECK(t.to_vector() == std::vector<double>{-1, -1});  // with the old velocity it were -5
+  }
+}
+
+TEST_CASE("optimizer: freezing and unfreezing between steps") {
+  Dense layer(3);
+  const Tensor x = ones({2, 4});
+  layer(x);
+  Adam adam({.lr = 0.1});
+  adam.step(layer, backward(sum(layer(x))));
+  for (int i = 0; i < 3; ++i) {
+    freeze(layer);
+    unfreeze(layer);
+    const Tensor weight = layer.weight.clone(), bias = layer.bias.clone();
+    adam.step(layer, backward(sum(layer(x))));
+    for (const auto& [now, then] : {std::pair{layer.weight, weight}, std::pair{layer.bias, bias}}) {
+      const auto a = now.to_vector(), b = then.to_vector();
+      for (std::size_t j = 0; j < a.size(); ++j) {
+        CHECK(a[j] < b[j]);  // downhill
+        CHECK(a[j] > b[j] - 0.5);
+      }
+    }
+  }
+}
+
+TEST_CASE("optimizer: a gradient of another shape or type is refused") {
+  std::vector<Tensor> w = one(tensor({1, 2, 3}));
+  SGD sgd;
+  Gradients g;
+  g.add(w[0].node(), tensor({1}));
+  CHECK_THROWS_WITH_AS(sgd.step(w, g),
+                       "sgd: the gradient float32 (1,) does not fit the parameter float32 (3,)", ShapeError);
+  Gradients h;
+  h.add(w[0].node(), tensor({1, 1, 1}, f64));
+  CHECK_THROWS_WITH_AS(sgd.step(w, h),
+                       "sgd: the gradient float64 (3,) does not fit the parameter float32 (3,)", ShapeError);
+}
+
+TEST_CASE("optimizer: centred RMSprop stays finite when the gradient does not vary") {
+  // v and a^2 become equal up to rounding: a difference below zero must not reach the root. With these
+  // numbers it is.
+  for (const auto& [rho, slope] : {std::pair{0.5, 77.0}, {0.5, 2500.0}, {0.95, 3.0}, {0.95, 55.5}})
+    for (const bool inside : {true, false}) {
+      std::vector<Tensor> w = one(tensor({0}));
+      RMSprop o({.rho = rho, .centered = true, .eps_inside_sqrt = inside});
+      for (int i = 0; i < 400; ++i) o.step(w, backward(sum(w[0] * slope)));
+      CHECK(std::isfinite(w[0].item()));
+    }
+}
+
+TEST_CASE("optimizer: options out of range") {
+  CHECK_THROWS_WITH_AS(SGD({.lr = -0.5}), "optimizer: lr must be a finite number from 0, got -0.5",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(Adam({.lr = NAN}), "optimizer: lr must be a finite number from 0, got nan",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(RMSprop({.lr = INFINITY}), "optimizer: lr must be a finite number from 0, got inf",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(SGD({.momentum = 1}), "sgd: momentum must be in [0, 1), got 1", ValueError);
+  CHECK_THROWS_WITH_AS(SGD({.momentum = -0.1}), "sgd: momentum must be in [0, 1), got -0.1", ValueError);
+  CHECK_THROWS_WITH_AS(RMSprop({.rho = 1.5}), "rmsprop: rho must be in [0, 1), got 1.5", ValueError);
+  CHECK_THROWS_WITH_AS(RMSprop({.momentum = 1}), "rmsprop: momentum must be in [0, 1), got 1", ValueError);
+  CHECK_THROWS_WITH_AS(RMSprop({.eps = -1}), "rmsprop: eps must not be negative, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(Adam({.beta1 = 1}), "adam: beta1 must be in [0, 1), got 1", ValueError);
+  CHECK_THROWS_WITH_AS(Adam({.beta2 = NAN}), "adam: beta2 must be in [0, 1), got nan", ValueError);
+  CHECK_THROWS_WITH_AS(Adam({.eps = -1e-9}), "adam: eps must not be negative, got -1e-09", ValueError);
+  CHECK_NOTHROW(SGD({.lr = 0}));
+}

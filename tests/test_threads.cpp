@@ -1,0 +1,46 @@
+// The one pool: its limits, errors from inside a block, several callers.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include <ebb/graph/error.h>
+#include <ebb/ops/loops.h>
+#include <ebb/ops/ops.h>
+
+using namespace ebb;
+
+TEST_CASE("threads: limits, and an error inside a block reaches the caller") {
+  const int before = threads();
+  CHECK_THROWS_WITH_AS(set_threads(0), "set_threads: 1 to 256 threads, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(set_threads(257), "set_threads: 1 to 256 threads, got 257", ValueError);
+  for (const int n : {1, 3}) {
+    set_threads(n);
+    CHECK(threads() == n);
+    for (int round = 0; round < 50; ++round) {
+      CHECK_THROWS_WITH_AS(detail::parallel_for(100, 1,
+                                                [](std::int64_t begin, std::int64_t) {
+                                                  if (begin % 7 == 3) throw ValueError("from a block");
+                                                }),
+                           "from a block", ValueError);
+      std::atomic<int> done = 0;
+      detail::parallel_for(100, 1, [&](std::int64_t, std::int64_t) { ++done; });
+      CHECK(done == 100);
+    }
+  }
+  set_threads(before);
+}
+
+TEST_CASE("threads: several callers at once") {
+  const Tensor a = randn({200, 100}), b = randn({100, 150}), expected = matmul(a, b);
+  std::vector<std::thread> callers;
+  std::atomic<int> wrong = 0;
+  for (int i = 0; i < 4; ++i)
+    callers.emplace_back([&] {
+      for (int k = 0; k < 20; ++k)
+        if (!same_bits(matmul(a, b), expected)) ++wrong;
+    });
+  for (std::thread& t : callers) t.join();
+  CHECK(wrong == 0);
+}

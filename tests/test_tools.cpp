@@ -1,0 +1,110 @@
+// Checkpointing, hooks and clipping.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include <ebb/autograd/gradcheck.h>
+#include <ebb/autograd/tools.h>
+#include <ebb/graph/error.h>
+#include <ebb/ops/ops.h>
+
+using namespace ebb;
+
+namespace {
+
+/// A few layers that need room inside.
+Tensor deep(const Tensor& x, const Tensor& w) {
+  Tensor h = x;
+  for (int i = 0; i < 6; ++i) h = tanh(matmul(h, w));
+  return h;
+}
+
+}  // namespace
+
+TEST_CASE("checkpoint: the same value and gradients, to the bit") {
+  const Tensor x = variable(randn({5, 8}), "x"), w = variable(randn({8, 8}) * 0.3, "w");
+  const Tensor plain = mean(square(deep(x, w)));
+  const Gradients a = backward(plain);
+  const Tensor again = mean(square(checkpoint([&](const Tensor& t) { return deep(t, w); }, x)));  // w is captured
+  CHECK(same_bits(plain, again));
+  const Gradients b = backward(again);
+  CHECK(same_bits(a[x], b[x]));
+  CHECK(same_bits(a[w], b[w]));
+}
+
+TEST_CASE("checkpoint: a captured intermediate value passes its gradient on") {
+  const Tensor w = variable(randn({4}), "w"), x = variable(randn({4}), "x");
+  const Tensor scale = exp(w);
+  const Gradients g = backward(sum(checkpoint([&](const Tensor& t) { return t * scale; }, x)));
+  const Gradients expected = backward(sum(x * exp(w)));
+  CHECK(same_bits(g[w], expected[w]));
+  CHECK(same_bits(g[x], expected[x]));
+}
+
+TEST_CASE("checkpoint: holds less memory than the plain graph until backward") {
+  const Tensor x = variable(randn({64, 64})), w = variable(randn({64, 64}) * 0.1);
+  const auto held = [](const auto& make) {
+    const std::size_t before = memory_stats().in_use;
+    const Tensor y = make();
+    return memory_stats().in_use - before;
+  };
+  const std::size_t plain = held([&] { return deep(x, w); });
+  const std::size_t small = held([&] { return checkpoint([&](const Tensor& t) { return deep(t, w); }, x); });
+  CHECK(3 * small < plain);
+}
+
+TEST_CASE("checkpoint: draws the same random numbers the second time") {
+  manual_seed(3);
+  const Tensor x = variable(ones({1000}));
+  const Tensor y = checkpoint([](const Tensor& t) { return dropout(t, 0.5); }, x);
+  manual_seed(99);
+  CHECK(same_bits(backward(sum(y))[x], y));  // d(x mask)/dx = mask, and x is one
+}
+
+TEST_CASE("checkpoint: differentiable twice, and a no-op without recording") {
+  const Tensor w = randn({3, 3}, f64);
+  CHECK(gradcheck([](auto& x, auto& k) { return checkpoint([&](const Tensor& t) { return tanh(matmul(t, k)); }, x); },
+                  {randn({2, 3}, f64), w}, {.order = 2}));
+  const NoGrad quiet;
+  CHECK_FALSE(checkpoint([&](const Tensor& t) { return matmul(t, w); }, variable(randn({2, 3}, f64))).tracked());
+}
+
+TEST_CASE("checkpoint: layers may make their parameters inside") {
+  Tensor w;
+  const Tensor x = variable(ones({2, 3}));
+  const Tensor y = sum(checkpoint([&](const Tensor& t) {
+    if (!w.defined()) w = variable(full({3, 2}, 0.5), "w");
+    return matmul(t, w);
+  }, x));
+  CHECK(backward(y)[w].to_vector() == std::vector<double>(6, 2.0));
+}
+
+TEST_CASE("on_gradient: sees the gradient, and may change it") {
+  const Tensor x = variable(tensor({1, 2, 3}));
+  Tensor seen;
+  const auto look = [&](const Tensor& g) { seen = g; return Tensor(); };
+  CHECK(backward(sum(square(on_gradient(x, look))))[x].to_vector() == std::vector<double>{2, 4, 6});
+  CHECK(seen.to_vector() == std::vector<double>{2, 4, 6});
+  const auto halve = [](const Tensor& g) { return g * 0.5; };
+  CHECK(backward(sum(square(on_gradient(x, halve))))[x].to_vector() == std::vector<double>{1, 2, 3});
+  const auto wrong = [](const Tensor&) { return ones({2}); };
+  CHECK_THROWS_WITH_AS(backward(sum(on_gradient(x, wrong))), "hook: backward gave float32 (2,) for input 0, which is float32 (3,)", GradientError);
+}
+
+TEST_CASE("clipping: by the norm of all gradients together, and by value") {
+  const Tensor a = variable(zeros({2})), b = variable(zeros({1}));
+  const auto gradients = [&] { return backward(sum(a * tensor({3, 4})) + sum(b * 12)); };
+  Gradients g = gradients();
+  CHECK(global_norm(g) == 13);
+  CHECK(clip_by_global_norm(g, 26) == 13);
+  CHECK(g[a].to_vector() == std::vector<double>{3, 4});
+  CHECK(clip_by_global_norm(g, 6.5) == 13);
+  CHECK(g[a].to_vector() == std::vector<double>{1.5, 2});
+  CHECK(g[b].to_vector() == std::vector<double>{6});
+  g = gradients();
+  clip_by_value(g, 3.5);
+  CHECK(g[a].to_vector() == std::vector<double>{3, 3.5});
+  CHECK(g[b].to_vector() == std::vector<double>{3.5});
+  CHECK_THROWS_WITH_AS(clip_by_global_norm(g, 0), "clip_by_global_norm: the norm must be positive, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(clip_by_value(g, -1), "clip_by_value: the limit must be positive, got -1", ValueError);
+}
