@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <ebb/graph/attribute.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/node.h>
 #include <ebb/graph/observe.h>
@@ -31,7 +32,7 @@ namespace ebb {
 ///   range of Tensor backward(saved, g)    all at once, where the inputs share work; unwanted ones may stay undefined
 /// Optional: `const Tensor& state() const`, what the op itself holds for backward, for memory plans;
 /// `double flops(std::span<const Shape* const> inputs, const Shape& output) const`,
-/// for profiles; operator==, so that equal sub-expressions can be found.
+/// for profiles; `Attributes attributes() const`, the options by name, for observers and exporters; operator==, so that equal sub-expressions can be found.
 /// An op without backward is refused when it would be recorded. `static constexpr bool broadcasts = true` says that
 /// the inputs broadcast to the output: backward then returns gradients of the output's shape and the engine sums.
 template <class Op>
@@ -63,6 +64,12 @@ template <class Op>
 double flops_of(const Op& op, std::span<const Shape* const> inputs, const Shape& output) {
   if constexpr (requires { op.flops(inputs, output); }) return op.flops(inputs, output);
   else return static_cast<double>(output.numel());
+}
+
+template <class Op>
+Attributes attributes_of(const Op& op) {
+  if constexpr (requires { op.attributes(); }) return op.attributes();
+  else return {};
 }
 
 /// Constructs the inputs of a node in their place behind it.
@@ -151,8 +158,9 @@ Tensor run(Op& op, std::span<const Tensor* const> in, const Forward& forward) {
     Tensor out = compute();
     const double flops = flops_of(op, seen.shapes(), out.shape());
     seen.computed();
+    const Attributes attributes = attributes_of(op);
     if (tracked) out = record(std::move(op), in.data(), static_cast<int>(in.size()), std::move(out));
-    seen.report(out, flops);
+    seen.report(out, flops, attributes);
     return out;
   }
   Tensor out = compute();

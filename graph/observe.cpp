@@ -7,6 +7,7 @@
 #include <limits>
 #include <optional>
 
+#include <ebb/graph/attribute.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/tensor.h>
 
@@ -92,8 +93,8 @@ Observation::Observation(std::string_view op, std::span<const Tensor* const> inp
   start_ = stop_ = std::chrono::steady_clock::now();
 }
 
-void Observation::report(const Tensor& output, double flops) {
-  const OpEvent event{op_, inputs_, output, std::chrono::duration<double>(stop_ - start_).count(), flops};
+void Observation::report(const Tensor& output, double flops, std::span<const Attribute> attributes) {
+  const OpEvent event{op_, inputs_, output, std::chrono::duration<double>(stop_ - start_).count(), flops, attributes};
   for (Observer* o = observer_; o; o = o->outer()) o->ran(event);
 }
 

@@ -16,6 +16,7 @@
 namespace ebb {
 
 class Tensor;
+struct Attribute;
 
 /// One op that has run, forward or as part of a backward rule.
 struct OpEvent {
@@ -24,6 +25,7 @@ struct OpEvent {
   const Tensor& output;  ///< with its node, if it was recorded
   double seconds;
   double flops;
+  std::span<const Attribute> attributes;  ///< the op's options (ebb/graph/attribute.h)
 };
 
 /// While one lives, it sees what this thread computes. Observers nest: the outer ones see it too. Derive from it for a
@@ -87,7 +89,7 @@ class Observation {
   Observation& operator=(const Observation&) = delete;
   void computed() { stop_ = std::chrono::steady_clock::now(); }
   std::span<const Shape* const> shapes() const { return {shapes_.data(), inputs_.size()}; }
-  void report(const Tensor& output, double flops);
+  void report(const Tensor& output, double flops, std::span<const Attribute> attributes);
 
  private:
   std::string_view op_;

@@ -35,6 +35,7 @@ struct Where {
   static constexpr std::string_view name = "where";
   static constexpr bool broadcasts = true;
   detail::Held held;
+  Attributes attributes() const { return {{"condition", held.value()}}; }
   Tensor forward(const Tensor& a, const Tensor& b) const {
     const Tensor& condition = held.value();
     if (condition.dtype() != u8)

@@ -105,6 +105,7 @@ struct Im2col {
   static constexpr std::string_view name = "im2col";
   Pair kernel;
   Conv2dOptions options;
+  Attributes attributes() const { return detail::window_attributes(kernel, options); }
   Tensor forward(const Tensor& x) const {
     detail::expect_float(name, x);
     const Window v(name, x.shape(), kernel, options.stride, options.pad, options.dilation);
@@ -167,6 +168,7 @@ struct Conv2d {
   static constexpr Keeps keeps = Keeps::other_inputs;
   Conv2dOptions options;
 
+  Attributes attributes() const { return detail::window_attributes(0, options); }  // the kernel is an input
   double flops(std::span<const Shape* const> in, const Shape& out) const {
     return 2.0 * static_cast<double>(out.numel()) * static_cast<double>(in[1]->numel() / std::max<std::int64_t>(1, out[3]));
   }
@@ -201,6 +203,7 @@ struct Conv2dTranspose {
   Pair image;
   Conv2dOptions options;
 
+  Attributes attributes() const { return detail::window_attributes(0, options); }
   double flops(std::span<const Shape* const> in, const Shape&) const {
     return 2.0 * static_cast<double>(in[0]->numel()) * static_cast<double>(in[1]->numel() / std::max<std::int64_t>(1, in[1]->at(-1)));
   }

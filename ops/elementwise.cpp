@@ -147,6 +147,7 @@ struct Minimum {
 struct Affine {
   static constexpr std::string_view name = "affine";
   double scale, shift;
+  Attributes attributes() const { return {{"scale", scale}, {"shift", shift}}; }
   bool operator==(const Affine&) const = default;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [a = scale, b = shift](auto v) {
@@ -161,6 +162,7 @@ struct PowScalar {
   static constexpr std::string_view name = "pow_scalar";
   static constexpr Keeps keeps = Keeps::inputs;
   double exponent;
+  Attributes attributes() const { return {{"exponent", exponent}}; }
   bool operator==(const PowScalar&) const = default;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [e = exponent](auto v) { return std::pow(v, static_cast<decltype(v)>(e)); });
@@ -315,6 +317,7 @@ struct Softplus {
 struct ReluGrad {
   static constexpr std::string_view name = "relu_grad";
   detail::Held y;
+  Attributes attributes() const { return {{"y", y.value()}}; }
   Tensor forward(const Tensor& g) const {
     return float_zip(name, g, y.value(), [](auto d, auto v) { return v > 0 ? d : 0; });
   }

@@ -29,6 +29,7 @@ Shape joined(const Shape& a, const Shape& b) {
 struct Gather {
   static constexpr std::string_view name = "gather";
   detail::Held held;
+  Attributes attributes() const { return {{"indices", held.value()}}; }
   Tensor forward(const Tensor& x) const {
     const Tensor& indices = held.value();
     Tensor out = Tensor::empty(joined(indices.shape(), x.shape().without(0)), x.dtype());
@@ -46,6 +47,7 @@ struct Gather {
 struct ScatterRows {
   static constexpr std::string_view name = "scatter_rows";
   detail::Held held;
+  Attributes attributes() const { return {{"indices", held.value()}}; }
   std::int64_t rows;
   Tensor forward(const Tensor& g) const {
     const Tensor& indices = held.value();
@@ -71,6 +73,7 @@ struct ScatterRows {
 struct Pick {
   static constexpr std::string_view name = "pick";
   detail::Held held;
+  Attributes attributes() const { return {{"indices", held.value()}}; }
   Tensor forward(const Tensor& x) const {
     const Tensor& indices = held.value();
     detail::expect_float(name, x);
@@ -92,6 +95,7 @@ struct Pick {
 struct Place {
   static constexpr std::string_view name = "place";
   detail::Held held;
+  Attributes attributes() const { return {{"indices", held.value()}}; }
   std::int64_t classes;
   Tensor forward(const Tensor& g) const {
     const Tensor& indices = held.value();

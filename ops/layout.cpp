@@ -30,6 +30,7 @@ struct Reshape {
 struct Transpose {
   static constexpr std::string_view name = "transpose";
   Permutation axes;
+  Attributes attributes() const { return {{"axes", std::vector<std::int64_t>(axes.begin(), axes.end())}}; }
   bool operator==(const Transpose&) const = default;
   Tensor forward(const Tensor& x) const {
     const int rank = x.rank();
@@ -87,6 +88,7 @@ struct Slice {
   static constexpr std::string_view name = "slice";
   int axis;
   std::int64_t begin, step, count;
+  Attributes attributes() const { return {{"axis", axis}, {"begin", begin}, {"step", step}, {"count", count}}; }
   Tensor forward(const Tensor& x) const {
     Tensor out = Tensor::empty(x.shape().with(axis, count), x.dtype());
     const AxisView v(x.shape(), axis, x.dtype());
@@ -113,6 +115,7 @@ struct Unslice {
   static constexpr std::string_view name = "unslice";
   int axis;
   std::int64_t begin, step, size;
+  Attributes attributes() const { return {{"axis", axis}, {"begin", begin}, {"step", step}, {"size", size}}; }
   Tensor forward(const Tensor& g) const {
     Tensor out = zeros(g.shape().with(axis, size), g.dtype());
     const AxisView v(out.shape(), axis, g.dtype());
@@ -136,6 +139,7 @@ Tensor unslice(const Tensor& g, int axis, std::int64_t begin, std::int64_t step,
 struct Concat {
   static constexpr std::string_view name = "concat";
   int axis;
+  Attributes attributes() const { return {{"axis", axis}}; }
   Tensor forward(std::span<const Tensor> parts) const {
     const Tensor& first = parts[0];
     std::int64_t total = 0;

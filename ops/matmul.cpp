@@ -36,6 +36,7 @@ struct Matmul {
   static constexpr Keeps keeps = Keeps::other_inputs;
   static constexpr bool broadcasts = true;  // of the leading axes
   bool ta, tb;
+  Attributes attributes() const { return {{"transpose_a", ta}, {"transpose_b", tb}}; }
   bool operator==(const Matmul&) const = default;
 
   double flops(std::span<const Shape* const> in, const Shape& out) const {

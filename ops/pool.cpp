@@ -28,6 +28,10 @@ Window window_of(std::string_view op, const Shape& image, const PoolOptions& o) 
   return v;
 }
 
+Attributes pool_attributes(const PoolOptions& o) {
+  return detail::window_attributes(o.size, {.stride = {o.stride.h ? o.stride.h : o.size.h, o.stride.w ? o.stride.w : o.size.w}, .pad = o.pad});
+}
+
 /// Calls use(output offset, input offset, position in the window) for each element of each window of images
 /// [begin, end) that lies inside the image; offsets point at the first channel.
 template <class F>
@@ -172,6 +176,7 @@ inline void EBB_INLINE max_windows(const Window& v, std::int64_t begin, std::int
 struct MaxPool2d {
   static constexpr std::string_view name = "max_pool2d";
   PoolOptions options;
+  Attributes attributes() const { return pool_attributes(options); }
   bool recorded;  // the choice is only for backward
   Tensor choice = {};
   const Tensor& state() const { return choice; }
@@ -218,6 +223,7 @@ std::int64_t inside(const Window& v, std::int64_t position) {
 struct AvgPool2d {
   static constexpr std::string_view name = "avg_pool2d";
   PoolOptions options;
+  Attributes attributes() const { return pool_attributes(options); }
   Tensor forward(const Tensor& x) const {
     detail::expect_float(name, x);
     const Window v = window_of(name, x.shape(), options);

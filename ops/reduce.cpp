@@ -120,6 +120,7 @@ struct Sum {
   static constexpr std::string_view name = "sum";
   unsigned mask;
   bool keepdims;
+  Attributes attributes() const { return {{"mask", mask}, {"keepdims", keepdims}}; }
   bool operator==(const Sum&) const = default;
   double flops(std::span<const Shape* const> in, const Shape&) const { return static_cast<double>(in[0]->numel()); }
   Tensor forward(const Tensor& x) const {
@@ -152,6 +153,7 @@ struct Max {
   static constexpr Keeps keeps = Keeps::inputs_and_output;
   unsigned mask;
   bool keepdims;
+  Attributes attributes() const { return {{"mask", mask}, {"keepdims", keepdims}}; }
   Tensor forward(const Tensor& x) const {
     detail::expect_float(name, x);
     Tensor from = x;
@@ -207,6 +209,7 @@ struct BroadcastTo {
 struct Argmax {
   static constexpr std::string_view name = "argmax";
   int axis;
+  Attributes attributes() const { return {{"axis", axis}}; }
   Tensor forward(const Tensor& x) const {
     const Run r = last_run(x.shape(), 1u << axis);
     if (r.n == 0) fail<ShapeError>(name, fmt::format("no elements to choose from in {}", x.shape().str()));

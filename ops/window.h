@@ -2,7 +2,9 @@
 #pragma once
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
+#include <ebb/graph/attribute.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb::detail {
@@ -19,5 +21,12 @@ struct Window {
   std::int64_t positions() const { return oh * ow; }    // patches of one image
   std::int64_t image_size() const { return h * w * c; }  // elements of one image
 };
+
+/// The options of an op with a window, for Op::attributes; pads are top, left, bottom, right.
+inline Attributes window_attributes(Pair kernel, const Conv2dOptions& o) {
+  const auto pair = [](Pair p) { return std::vector<std::int64_t>{p.h, p.w}; };
+  return {{"kernel", pair(kernel)}, {"stride", pair(o.stride)}, {"dilation", pair(o.dilation)}, {"same", o.pad.is_same},
+          {"pads", std::vector<std::int64_t>{o.pad.top, o.pad.left, o.pad.bottom, o.pad.right}}};
+}
 
 }  // namespace ebb::detail

@@ -45,6 +45,33 @@ TEST_CASE("observer: sees every op and gradient while it lives, outer ones too")
   CHECK(outer.ops.back() == "exp");
 }
 
+TEST_CASE("observer: sees the options of an op, numbers, lists and tensors") {
+  struct Options : Observer {
+    void ran(const OpEvent& event) override {
+      seen.clear();
+      for (const Attribute& a : event.attributes) {
+        seen += std::string(a.name) + "=";
+        if (const auto* i = std::get_if<std::int64_t>(&a.value)) seen += std::to_string(*i);
+        if (const auto* d = std::get_if<double>(&a.value)) seen += std::to_string(*d);
+        if (const auto* l = std::get_if<std::vector<std::int64_t>>(&a.value))
+          for (const std::int64_t i : *l) seen += std::to_string(i) + ",";
+        if (const auto* t = std::get_if<Tensor>(&a.value)) seen += describe(*t);
+        seen += " ";
+      }
+    }
+    std::string seen;
+  } options;
+  const Tensor x = variable(ones({2, 5, 5, 1}));
+  affine(x, 2, 0.5);
+  CHECK(options.seen == "scale=2.000000 shift=0.500000 ");
+  max_pool2d(x, {.size = 2, .stride = 1, .pad = Padding::same()});
+  CHECK(options.seen == "kernel=2,2, stride=1,1, dilation=1,1, same=1 pads=0,0,0,0, ");
+  gather(x, tensor({1, 0, 1}, i64));
+  CHECK(options.seen == "indices=int64 (3,) ");
+  exp(x);
+  CHECK(options.seen.empty());
+}
+
 TEST_CASE("observer: an exception inside an op leaves it in place") {
   Names names;
   CHECK_THROWS_AS(matmul(ones({2, 3}), ones({2, 3})), ShapeError);
