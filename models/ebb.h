@@ -13,6 +13,7 @@
 #include <ebb/graph/observe.h>
 #include <ebb/graph/tensor.h>
 #include <ebb/models/architecture.h>
+#include <ebb/models/augment.h>
 #include <ebb/models/dataset.h>
 #include <ebb/models/fit.h>
 #include <ebb/models/init.h>

@@ -176,7 +176,8 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     Progress progress(stderr, bar, batches.count());
     Running running;
     for (std::int64_t i = 0; i < batches.count() && !history.interrupted; ++i) {
-      const Batch b = batches[i];
+      Batch b = batches[i];
+      if (o.augment) b.inputs = o.augment(b.inputs);
       const Tensor output = module(b.inputs);
       const Tensor loss = o.loss(output, b.labels);
       const Gradients gradients = backward(loss);

@@ -115,6 +115,7 @@ struct FitOptions {
   double validation_split = 0;  ///< this last share of the data is held out, before shuffling
   std::uint64_t seed = 0;       ///< of dropout (stream 2^32) and of the order of samples (stream 2^33 + epoch)
   bool shuffle = true;
+  std::function<Tensor(const Tensor&)> augment = {};  ///< changes the inputs of each training batch, such as Augment
   std::vector<Callback> callbacks = {};
   Verbose verbose = Verbose::automatic;
   std::function<bool()> interrupted = {};  ///< asked after every batch; true ends training

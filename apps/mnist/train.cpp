@@ -3,25 +3,16 @@
 
 #include <nlohmann/json.hpp>
 
-#include <atomic>
 #include <charconv>
 #include <cmath>
-#include <csignal>
 #include <memory>
 #include <numeric>
 
 #include "command.h"
+#include "signals.h"
 
 namespace mnist {
 namespace {
-
-std::atomic<int> caught{0};
-
-/// The first signal asks training to stop after the batch; the second ends the program at once.
-void stop_at_signal(int number) {
-  caught = number;
-  std::signal(number, SIG_DFL);
-}
 
 po::options_description training_options() {
   po::options_description o("Training", 80, 40);
@@ -120,12 +111,11 @@ int train(const std::vector<std::string>& args) {
       fmt::print(stderr, "note: --validation test shows the test set every epoch; to choose by it would overstate the result\n");
   }
 
-  std::signal(SIGINT, stop_at_signal);
-  std::signal(SIGTERM, stop_at_signal);
+  catch_signals();
   ebb::FitOptions fit_options{.epochs = epochs, .batch = batch, .validation_split = split, .seed = seed};
   if (validation == "test") fit_options.validation = test;
   if (quiet) fit_options.verbose = ebb::Verbose::silent;
-  fit_options.interrupted = [] { return caught != 0; };
+  fit_options.interrupted = [] { return caught_signal() != 0; };
   bool diverged = false;
   fit_options.callbacks = {[&](ebb::TrainingState& state) {
     if (std::isfinite(state.logs["loss"])) return;
@@ -154,7 +144,7 @@ int train(const std::vector<std::string>& args) {
                history.seconds.empty() ? "" : fmt::format(", {:.2f} s an epoch", seconds));
     if (!file.empty()) fmt::print("saved {}\n", file);
   }
-  return caught ? 128 + caught : ok;
+  return caught_signal() ? 128 + caught_signal() : ok;
 }
 
 }  // namespace mnist
