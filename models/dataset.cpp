@@ -7,6 +7,7 @@
 
 #include <ebb/graph/error.h>
 #include <ebb/ops/loops.h>
+#include <ebb/ops/ops.h>
 #include <ebb/ops/random.h>
 
 namespace ebb {
@@ -35,6 +36,18 @@ void gather_rows(const Tensor& from, const std::int64_t* order, std::int64_t fir
 
 Dataset Dataset::slice(std::int64_t begin, std::int64_t end) const {
   return {inputs.rows(begin, end), labels.defined() ? labels.rows(begin, end) : Tensor(), scale};
+}
+
+Dataset Dataset::take(std::span<const std::int64_t> rows) const {
+  const Tensor which = Tensor::from(rows, {static_cast<std::int64_t>(rows.size())});
+  return {gather(inputs.detach(), which), labels.defined() ? gather(labels.detach(), which) : Tensor(), scale};
+}
+
+Dataset concat(const Dataset& a, const Dataset& b) {
+  if (a.scale != b.scale) throw ValueError(fmt::format("concat: the data sets have scales {} and {}", a.scale, b.scale));
+  if (a.labels.defined() != b.labels.defined()) throw ValueError("concat: only one of the data sets has labels");
+  return {concat({a.inputs.detach(), b.inputs.detach()}), a.labels.defined() ? concat({a.labels.detach(), b.labels.detach()}) : Tensor(),
+          a.scale};
 }
 
 std::pair<Dataset, Dataset> split_last(const Dataset& data, double fraction) {

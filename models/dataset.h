@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <iterator>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -19,7 +20,13 @@ struct Dataset {
   Shape sample() const { return inputs.shape().without(0); }
   /// Rows [begin, end), sharing the storage.
   Dataset slice(std::int64_t begin, std::int64_t end) const;
+  /// Copies of the rows with these numbers, in this order. Throws ValueError on a number out of range.
+  Dataset take(std::span<const std::int64_t> rows) const;
 };
+
+/// All samples of a, then all of b. Throws ShapeError or DTypeError when inputs or labels do not fit together, ValueError
+/// when the scales differ or only one part has labels.
+Dataset concat(const Dataset& a, const Dataset& b);
 
 /// The first part and the last `fraction` of a data set, taken before any shuffle, cut as Keras' validation_split cuts:
 /// at floor(n (1 - fraction)) in double arithmetic. Throws ValueError unless both parts have at least one sample.

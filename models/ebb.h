@@ -23,6 +23,7 @@
 #include <ebb/models/optimizer.h>
 #include <ebb/models/sequential.h>
 #include <ebb/models/serialize.h>
+#include <ebb/models/split.h>
 #include <ebb/models/summary.h>
 #include <ebb/models/version.h>
 #include <ebb/ops/ops.h>

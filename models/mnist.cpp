@@ -13,6 +13,7 @@
 #include <ebb/graph/error.h>
 #include <ebb/models/idx.h>
 #include <ebb/models/synthetic.h>
+#include <ebb/ops/ops.h>
 
 namespace ebb {
 namespace {
@@ -116,6 +117,21 @@ std::vector<fs::path> xdg_data_folders() {
 Dataset Digits::scaled(double scale) const {
   const Shape& s = images.shape();
   return {images.viewed_as(s.inserted(s.rank(), 1)), labels, scale};
+}
+
+Digits Digits::take(std::span<const std::int64_t> rows) const {
+  const Tensor which = Tensor::from(rows, {static_cast<std::int64_t>(rows.size())});
+  return {gather(images, which), gather(labels, which)};
+}
+
+Digits Mnist::all() const {
+  return {concat({train.images, test.images}), concat({train.labels, test.labels})};
+}
+
+Mnist Mnist::split_anew(const SplitOptions& options) const {
+  const Digits table = all();
+  const SplitIndices rows = split_indices(table.labels, options);
+  return {table.take(rows.train), table.take(rows.test), name, source};
 }
 
 std::string_view name_of(DatasetName name) {

@@ -1,12 +1,15 @@
 // MNIST and its drop-in replacements: where they are and how to read them.
 #pragma once
+#include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <ebb/graph/tensor.h>
 #include <ebb/models/dataset.h>
+#include <ebb/models/split.h>
 
 namespace ebb {
 
@@ -16,6 +19,9 @@ struct Digits {
   /// As a network takes them: (n, 28, 28, 1), pixels times `scale`.
   Dataset scaled(double scale = 1.0 / 255) const;
   operator Dataset() const { return scaled(); }
+  std::int64_t size() const { return images.defined() ? images.size(0) : 0; }
+  /// Copies of the images with these numbers, in this order. Throws ValueError on a number out of range.
+  Digits take(std::span<const std::int64_t> rows) const;
 };
 
 /// A data set with its two parts.
@@ -23,6 +29,11 @@ struct Mnist {
   Digits train, test;
   std::string name;    ///< "mnist", "fashion-mnist" or "synthetic"
   std::string source;  ///< where it was read from, for messages
+
+  /// Both parts as one table, training images first: MNIST's 70,000 rows as OpenML has them.
+  Digits all() const;
+  /// Both parts joined and split anew at random, as scikit-learn's train_test_split does (split.h).
+  Mnist split_anew(const SplitOptions& options) const;
 };
 
 enum class DatasetName { mnist, fashion, synthetic };

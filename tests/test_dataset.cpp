@@ -113,6 +113,29 @@ TEST_CASE("dataset: a split must leave samples on both sides") {
   CHECK_THROWS_AS(split_last(Dataset{}, 0.5), ValueError);
 }
 
+TEST_CASE("dataset: rows by number, and two sets as one") {
+  Dataset data = numbered(5);
+  data.scale = 0.5;
+  const std::vector<std::int64_t> rows{4, 0, 4};
+  const Dataset taken = data.take(rows);
+  CHECK(taken.labels.to_vector() == std::vector<double>{4, 0, 4});
+  CHECK(taken.inputs.to_vector() == std::vector<double>{4, 8, 0, 0, 4, 8});
+  CHECK(taken.scale == 0.5);
+  CHECK(data.take(std::vector<std::int64_t>{}).size() == 0);
+  CHECK_FALSE(Dataset{data.inputs, {}}.take(rows).labels.defined());
+  CHECK_THROWS_WITH_AS(data.take(std::vector<std::int64_t>{5}), "gather: index 5 is outside of [0, 5)", ValueError);
+
+  const Dataset joined = concat(data, taken);
+  CHECK(joined.labels.to_vector() == std::vector<double>{0, 1, 2, 3, 4, 4, 0, 4});
+  CHECK(joined.labels.dtype() == i64);
+  CHECK(joined.inputs.shape() == Shape{8, 2});
+  CHECK(joined.scale == 0.5);
+  CHECK_THROWS_WITH_AS(concat(data, numbered(2)), "concat: the data sets have scales 0.5 and 1", ValueError);
+  CHECK_THROWS_WITH_AS(concat(data, {data.inputs, {}, 0.5}), "concat: only one of the data sets has labels", ValueError);
+  CHECK_THROWS_AS(concat(data, {zeros({2, 3}), zeros({2}, i64), 0.5}), ShapeError);
+  CHECK_THROWS_AS(concat(data, {zeros({2, 2}, u8), zeros({2}, i64), 0.5}), DTypeError);
+}
+
 TEST_CASE("dataset: numbers of batches") {
   struct Row {
     std::int64_t n, size, count;

@@ -105,6 +105,7 @@ TEST_CASE("summary: totals of the notebooks' networks") {
 TEST_CASE("summary: sizes") {
   CHECK(format_bytes(25450 * 4) == "99.41 KB");
   CHECK(format_bytes(93322 * 4) == "364.54 KB");
+  CHECK(format_bytes(40785 * 4) == "159.32 KB");
   CHECK(format_bytes(669706 * 4) == "2.55 MB");
   CHECK(format_bytes(407050 * 4) == "1.55 MB");
   CHECK(format_bytes(356298 * 4) == "1.36 MB");
