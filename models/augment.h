@@ -15,14 +15,17 @@ struct AugmentOptions {
   double knots = 7;    ///< distance of the points of that grid, pixels
 };
 
-/// A function from a batch of images to a distorted batch, for FitOptions::augment. The elastic part moves the points of a
-/// coarse grid by normal random amounts and every pixel by their cubic B-spline (Ronneberger et al. 2015, section 3.1;
-/// Simard et al. 2003 for digits). Pixels are read between their neighbours (bilinear), zero outside of the image.
+/// A function from a batch of images to a distorted batch, for FitOptions::augment. The elastic part moves
+/// the points of a coarse grid by normal random amounts and every pixel by their cubic B-spline (Ronneberger
+/// et al. 2015, section 3.1; Simard et al. 2003 for digits). Pixels are read between their neighbours
+/// (bilinear), zero outside of the image.
 class Augment {
  public:
-  /// Throws ValueError on an amount that is negative or not finite, a scale of 1 or more, or knots closer than a pixel.
+  /// Throws ValueError on an amount that is negative or not finite, a scale of 1 or more, or knots closer
+  /// than a pixel.
   explicit Augment(AugmentOptions options = {});
-  /// images (n, h, w, c), float32 or float64, else ShapeError or DTypeError; the result is a constant of the same shape.
+  /// images (n, h, w, c), float32 or float64, else ShapeError or DTypeError; the result is a constant of the
+  /// same shape.
   Tensor operator()(const Tensor& images, Generator& generator = default_generator()) const;
 
  private:

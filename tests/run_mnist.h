@@ -68,7 +68,8 @@ enum class Stdout { file, full, closed, broken_pipe };
 struct Setting {
   std::map<std::string, std::string> environment = {};
   Stdout out = Stdout::file;
-  int signal = 0;  ///< sent as soon as the progress shows an epoch
+  int signal = 0;  ///< sent as soon as the progress shows this
+  std::string when = "Epoch 1/";
 };
 
 /// Runs mnist in a home of its own, in which no data set is installed.
@@ -116,7 +117,7 @@ class Mnist {
 
     Result result;
     result.code = wait_for(pid, [&, sent = false]() mutable {
-      if (sent || setting.signal == 0 || !contains(contents(err), "Epoch 1/")) return;
+      if (sent || setting.signal == 0 || !contains(contents(err), setting.when)) return;
       sent = true;
       ::kill(pid, setting.signal);
     });
@@ -194,7 +195,7 @@ class Mnist {
   TempDir dir_, files_;
 };
 
-inline const Args commands{"train", "evaluate", "predict", "summary", "graph"};
+inline const Args commands{"train", "evaluate", "predict", "summary", "reproduce", "transfer", "graph"};
 
 inline Args joined(Args a, const Args& b) {
   a.insert(a.end(), b.begin(), b.end());

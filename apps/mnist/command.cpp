@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <sstream>
 
 namespace mnist {
@@ -84,6 +85,16 @@ bool parse(const std::vector<std::string>& args, const po::options_description& 
 
 std::string file_of(const po::variables_map& values) {
   return values.count("file") ? values["file"].as<std::vector<std::string>>()[0] : "";
+}
+
+std::vector<std::string> words(const std::string& text, char separator) {
+  std::vector<std::string> out;
+  std::istringstream in(text);
+  for (std::string word; std::getline(in, word, separator);) {
+    const auto first = word.find_first_not_of(' '), last = word.find_last_not_of(' ');
+    if (first != std::string::npos) out.push_back(word.substr(first, last - first + 1));
+  }
+  return out;
 }
 
 std::vector<std::int64_t> numbers(const std::string& option, const std::string& text) {
@@ -172,6 +183,17 @@ ebb::Mnist load_data(const po::variables_map& v) {
                                   std::pair{"synthetic", ebb::DatasetName::synthetic}})
     if (name == text) return ebb::find_dataset(set, folder);
   throw UsageError(fmt::format("--dataset must be mnist, fashion or synthetic, got \"{}\"", name));
+}
+
+double scale_of(const ebb::SavedModel& m, const std::string& file) {
+  const auto it = m.metadata.find("scale");
+  if (it == m.metadata.end()) return 1.0 / 255;
+  double scale = 0;
+  const char* end = it->second.data() + it->second.size();
+  const auto [stop, error] = std::from_chars(it->second.data(), end, scale);
+  if (error != std::errc() || stop != end || !std::isfinite(scale) || scale == 0)
+    throw ebb::DataError(fmt::format("{}: scale \"{}\" is no number to multiply pixels by", file, it->second));
+  return scale;
 }
 
 void use_threads(const po::variables_map& v) {

@@ -30,6 +30,8 @@ int evaluate(const std::vector<std::string>& args);
 int predict(const std::vector<std::string>& args);
 int summary(const std::vector<std::string>& args);
 int graph(const std::vector<std::string>& args);
+int reproduce(const std::vector<std::string>& args);
+int transfer(const std::vector<std::string>& args);
 
 /// Parses a command's arguments. Prints help (usage, options, examples) and returns false when --help is among them.
 /// Throws UsageError with the nearest option name on an unknown one. With `takes_file`, one argument that is no option
@@ -42,6 +44,8 @@ std::string file_of(const po::variables_map& values);
 /// The nearest of some names, or nothing when none is near.
 std::string nearest(const std::string& name, const std::vector<std::string>& names);
 
+/// "N2, N4" as words.
+std::vector<std::string> words(const std::string& text, char separator = ',');
 /// "512,64" as numbers; throws UsageError naming the option.
 std::vector<std::int64_t> numbers(const std::string& option, const std::string& text);
 
@@ -55,6 +59,8 @@ ebb::Sequential build_network(const std::string& architecture);
 /// --data, --dataset, --threads.
 po::options_description data_options();
 ebb::Mnist load_data(const po::variables_map& values);
+/// What pixels are multiplied by before the network sees them; throws DataError when the file does not say it well.
+double scale_of(const ebb::SavedModel& model, const std::string& file);
 /// Applies --threads.
 void use_threads(const po::variables_map& values);
 

@@ -3,8 +3,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include <charconv>
-#include <cmath>
 #include <optional>
 #include <sstream>
 
@@ -17,18 +15,6 @@ po::options_description json_option() {
   po::options_description o("Output", 80, 40);
   o.add_options()("json", "print JSON instead of text");
   return o;
-}
-
-/// What pixels are multiplied by before the network sees them.
-double scale_of(const ebb::SavedModel& m, const std::string& file) {
-  const auto it = m.metadata.find("scale");
-  if (it == m.metadata.end()) return 1.0 / 255;
-  double scale = 0;
-  const char* end = it->second.data() + it->second.size();
-  const auto [stop, error] = std::from_chars(it->second.data(), end, scale);
-  if (error != std::errc() || stop != end || !std::isfinite(scale) || scale == 0)
-    throw ebb::DataError(fmt::format("{}: scale \"{}\" is no number to multiply pixels by", file, it->second));
-  return scale;
 }
 
 ebb::SavedModel load_file(const po::variables_map& v) {

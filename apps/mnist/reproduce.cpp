@@ -1,0 +1,387 @@
+// mnist reproduce: the runs of the notebooks (notebooks.h), trained again and compared.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <optional>
+
+#include <ebb/models/atomic_file.h>
+#include <ebb/models/progress.h>
+
+#include "command.h"
+#include "notebooks.h"
+#include "signals.h"
+
+namespace mnist {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+po::options_description reproduce_options() {
+  po::options_description o("Runs", 80, 40);
+  o.add_options()("run", po::value<std::string>(), "only these runs, such as N2-2 or N4-1,N4-2")(
+      "seeds", po::value<int>()->default_value(5),
+      "repeat each run with the seeds 1 to N (the 100-epoch runs: with 1)")(
+      "as-written", "where a notebook does not do what it says: only what it does")(
+      "as-meant", "... only what it says")("quick",
+                                           "two epochs of 2,000 digits: tries everything, compares nothing")(
+      "list", "the runs and what is published of them");
+  return o;
+}
+
+po::options_description result_options() {
+  po::options_description o("Output", 80, 40);
+  o.add_options()("out", po::value<std::string>()->default_value("reproduced"),
+                  "folder of results.json and results.csv; runs that it holds are not repeated")(
+      "force", "forget what the folder holds")("markdown", "the table as Markdown")(
+      "json", "print results.json instead of the table")("quiet", "no progress on standard error");
+  return o;
+}
+
+/// The runs that the options ask for, in the order of the table.
+std::vector<Experiment> chosen(const po::variables_map& v) {
+  std::vector<std::string> wanted, ids, notebooks{"all"};
+  for (const Experiment& e : experiments()) {
+    ids.push_back(e.id);
+    if (const std::string n = e.id.substr(0, 2); n != notebooks.back()) notebooks.push_back(n);
+  }
+  const auto expect = [](const std::string& name, const std::vector<std::string>& known, const char* what) {
+    if (std::ranges::find(known, name) != known.end()) return;
+    const std::string guess = nearest(name, known);
+    throw UsageError(
+        fmt::format("no {} \"{}\"; {}", what, name,
+                    guess.empty() ? "--list shows them" : fmt::format("did you mean {}?", guess)));
+  };
+  const std::vector<std::string> books = words(file_of(v).empty() ? "all" : file_of(v));
+  for (const std::string& b : books) expect(b, notebooks, "notebook");
+  if (v.count("run")) {
+    wanted = words(v["run"].as<std::string>());
+    for (const std::string& id : wanted) expect(id, ids, "run");
+  }
+  const bool written = v.count("as-written") > 0, meant = v.count("as-meant") > 0;
+  if (written && meant) throw UsageError("give either --as-written or --as-meant; without them both are run");
+  const auto in = [](const std::string& name, const std::vector<std::string>& list) {
+    return std::ranges::find(list, name) != list.end();
+  };
+  std::vector<Experiment> out;
+  for (const Experiment& e : experiments()) {
+    if (!in("all", books) && !in(e.id.substr(0, 2), books)) continue;
+    if (!wanted.empty() && !in(e.id, wanted)) continue;
+    if ((written && e.reading == Reading::as_meant) || (meant && e.reading == Reading::as_written)) continue;
+    out.push_back(e);
+  }
+  if (out.empty())
+    throw UsageError("no run is both in these notebooks and of this reading; --list shows them all");
+  return out;
+}
+
+/// The digits in the three forms that the notebooks use.
+class Data {
+ public:
+  Data(const ebb::Mnist& digits, bool quick) : digits_(digits), quick_(quick) {}
+  /// Training and test data; no test data for the whole table.
+  std::pair<ebb::Dataset, std::optional<ebb::Dataset>> of(const Experiment& e) {
+    const double scale = e.scaled ? 1.0 / 255 : 1.0;
+    if (e.source == Source::split)
+      return {cut(digits_.train.scaled(scale), 2000), cut(digits_.test.scaled(scale), 1000)};
+    if (e.source == Source::table) {
+      if (!table_) table_ = digits_.all();
+      return {cut(table_->scaled(scale), 2000), std::nullopt};
+    }
+    if (!seventh_) seventh_ = digits_.split_anew({.test_size = 1.0 / 7, .seed = 0});
+    return {cut(seventh_->train.scaled(scale), 2000), cut(seventh_->test.scaled(scale), 1000)};
+  }
+
+ private:
+  ebb::Dataset cut(const ebb::Dataset& d, std::int64_t n) const {
+    return quick_ ? d.slice(0, std::min(n, d.size())) : d;
+  }
+  const ebb::Mnist& digits_;
+  bool quick_;
+  std::optional<ebb::Digits> table_;
+  std::optional<ebb::Mnist> seventh_;
+};
+
+/// A network after its run, for the run that continues it.
+struct Trained {
+  std::string id;
+  ebb::Sequential net;
+  std::shared_ptr<ebb::Optimizer> optimizer;
+};
+
+std::shared_ptr<ebb::Optimizer> optimizer_of(const Experiment& e) {
+  if (e.optimizer == "adam") return std::make_shared<ebb::Adam>();
+  if (e.optimizer == "sgd") return std::make_shared<ebb::SGD>();
+  // All notebooks are older than Keras 3, whose epsilon moved into the root.
+  return std::make_shared<ebb::RMSprop>(ebb::RMSpropOptions{.eps_inside_sqrt = false});
+}
+
+struct Settings {
+  bool quick, quiet;
+  int epochs(const Experiment& e) const { return quick ? std::min(2, e.epochs) : e.epochs; }
+};
+
+const Experiment& experiment(const std::string& id) {
+  return *std::ranges::find(experiments(), id, &Experiment::id);
+}
+
+/// One run with one seed. `last` is what the seed's previous run left; the record is empty when a signal
+/// came.
+Json train_once(const Experiment& e, int seed, Data& data, const Settings& settings,
+                std::optional<Trained>& last) {
+  const auto digits = data.of(e);
+  const ebb::Dataset& train = digits.first;
+  const std::optional<ebb::Dataset>& test = digits.second;
+  std::uint64_t fit_seed = static_cast<std::uint64_t>(seed);
+  Trained now{e.id, {}, optimizer_of(e)};
+  if (e.continues.empty()) {
+    ebb::manual_seed(static_cast<std::uint64_t>(seed));
+    now.net = build_network(e.architecture);
+  } else {
+    if (!last || last->id != e.continues) {  // its record is there from before, its weights are not
+      if (!settings.quiet)
+        fmt::print(stderr, "{} seed {}: {} again, which it continues\n", e.id, seed, e.continues);
+      if (train_once(experiment(e.continues), seed, data, settings, last).is_null()) return {};
+    }
+    now.net = last->net;
+    if (e.keeps_optimizer) now.optimizer = last->optimizer;
+    for (const Experiment* from = &e; !from->continues.empty(); from = &experiment(from->continues))
+      fit_seed += 1000;  // another order
+  }
+  ebb::FitOptions o{.epochs = settings.epochs(e),
+                    .batch = e.batch,
+                    .validation_split = e.validation_split,
+                    .seed = fit_seed,
+                    .verbose = ebb::Verbose::silent,
+                    .interrupted = [] { return caught_signal() != 0; }};
+  if (e.validation_split == 0) o.validation = test;
+  if (e.patience >= 0) o.callbacks.emplace_back(ebb::EarlyStopping({.patience = e.patience}));
+  if (!settings.quiet)
+    o.callbacks.emplace_back([&](ebb::TrainingState& s) {
+      fmt::print(stderr,
+                 "{} seed {}: epoch {}/{}, loss {}, accuracy {:.4f}, val_loss {}, val_accuracy {:.4f}\n",
+                 e.id, seed, s.epoch + 1, s.epochs, ebb::format_metric(s.logs["loss"]), s.logs["accuracy"],
+                 ebb::format_metric(s.logs["val_loss"]), s.logs["val_accuracy"]);
+    });
+  const ebb::History h = ebb::fit(now.net, *now.optimizer, train, o);
+  if (h.interrupted) return {};
+  Json record{{"run", e.id},
+              {"seed", seed},
+              {"quick", settings.quick},
+              {"epochs", h.epochs()},
+              {"samples", train.size()},
+              {"seconds_per_epoch",
+               std::accumulate(h.seconds.begin(), h.seconds.end(), 0.0) / std::max(1, h.epochs())},
+              {"threads", ebb::threads()},
+              {"parameters", ebb::parameter_count(now.net)},
+              {"train", {{"loss", h["loss"].back()}, {"accuracy", h["accuracy"].back()}}},
+              {"validation", {{"loss", h["val_loss"].back()}, {"accuracy", h["val_accuracy"].back()}}}};
+  if (test) {
+    const ebb::Metrics m = ebb::evaluate(now.net, *test);
+    record["test"] = {{"loss", m.loss}, {"accuracy", m.accuracy}};
+  }
+  record["history"] = h.values;
+  last = std::move(now);
+  return record;
+}
+
+/// The records of a folder, read and written as a whole.
+class Results {
+ public:
+  Results(fs::path folder, bool fresh) : folder_(std::move(folder)) {
+    std::error_code error;
+    fs::create_directories(folder_, error);
+    if (error)
+      throw ebb::IoError(fmt::format("{}: cannot create the folder: {}", folder_.string(), error.message()));
+    ebb::check_writable(file(), true);
+    std::ifstream in(file());
+    if (!in || fresh) return;
+    try {
+      records_ = Json::parse(in).at("runs");
+      for (const Json& r : records_) matches(r, r.at("run"), r.at("seed"), r.at("quick"));
+    } catch (const nlohmann::json::exception& e) {
+      throw ebb::DataError(fmt::format("{}: not written by mnist reproduce ({}); --force starts afresh",
+                                       file().string(), e.what()));
+    }
+  }
+  fs::path file() const { return folder_ / "results.json"; }
+  const Json* find(const std::string& run, int seed, bool quick) const {
+    for (const Json& r : records_)
+      if (matches(r, run, seed, quick)) return &r;
+    return nullptr;
+  }
+  void add(Json record) {
+    records_.push_back(std::move(record));
+    ebb::write_atomically(file(), text());
+    std::string csv =
+        "run,seed,quick,epochs,seconds_per_epoch,train_loss,train_accuracy,val_loss,val_accuracy,test_loss,"
+        "test_accuracy\n";
+    for (const Json& r : records_) {
+      csv +=
+          fmt::format("{},{},{},{},{}", r["run"].get<std::string>(), r["seed"].get<int>(),
+                      r["quick"].get<bool>(), r["epochs"].get<int>(), r["seconds_per_epoch"].get<double>());
+      for (const char* part : {"train", "validation", "test"})
+        csv += r.contains(part)
+                   ? fmt::format(",{},{}", r[part]["loss"].get<double>(), r[part]["accuracy"].get<double>())
+                   : ",,";
+      csv += '\n';
+    }
+    ebb::write_atomically(folder_ / "results.csv", csv);
+  }
+  std::string text() const { return Json{{"version", ebb::version()}, {"runs", records_}}.dump(1) + "\n"; }
+
+ private:
+  static bool matches(const Json& r, const std::string& run, int seed, bool quick) {
+    return r.at("run") == run && r.at("seed") == seed && r.at("quick") == quick;
+  }
+  fs::path folder_;
+  Json records_ = Json::array();
+};
+
+double median(std::vector<double> v) {
+  std::ranges::sort(v);
+  return v.size() % 2 ? v[v.size() / 2] : (v[v.size() / 2 - 1] + v[v.size() / 2]) / 2;
+}
+
+std::string score(double loss, double accuracy) {
+  const auto part = [](double x, std::string text) { return std::isnan(x) ? std::string("-") : text; };
+  return part(loss, ebb::format_metric(loss)) + " / " + part(accuracy, fmt::format("{:.4f}", accuracy));
+}
+
+/// One row for each of training, validation and test that is published or, for a run of which nothing is, was
+/// made.
+std::vector<std::vector<std::string>> rows_of(const Experiment& e, const std::vector<const Json*>& records,
+                                              bool quick) {
+  std::vector<std::vector<std::string>> rows;
+  const auto all = [&](const auto& get) {
+    std::vector<double> values;
+    for (const Json* r : records) values.push_back(get(*r));
+    return values;
+  };
+  const bool published =
+      !std::isnan(e.validation.accuracy) || !std::isnan(e.test.accuracy) || !std::isnan(e.test.loss);
+  const bool same = e.validation_split == 0;  // the test set is the validation set
+  const std::string final =
+      !records.empty() && records[0]->contains("test") && !(same && std::isnan(e.test.accuracy))
+          ? "test"
+          : "validation";
+  for (const auto& [part, theirs] :
+       {std::pair{"train", e.train}, {"validation", e.validation}, {"test", e.test}}) {
+    if (records.empty() || !records[0]->contains(part)) continue;
+    if (part != final && std::isnan(theirs.accuracy)) continue;
+    const std::vector<double> losses =
+        all([&](const Json& r) { return r[part]["loss"].template get<double>(); });
+    const std::vector<double> accuracies =
+        all([&](const Json& r) { return r[part]["accuracy"].template get<double>(); });
+    const double ours = median(accuracies), points = 100 * (ours - theirs.accuracy);
+    const auto [low, high] = std::ranges::minmax(accuracies);
+    const bool judged = part == final && !quick && !std::isnan(points);
+    const bool first = rows.empty();
+    rows.push_back(
+        {first ? e.id : "", first ? e.about : "", part, published ? score(theirs.loss, theirs.accuracy) : "-",
+         score(median(losses), ours), records.size() > 1 ? fmt::format("{:.4f} to {:.4f}", low, high) : "-",
+         std::isnan(points) ? "-" : fmt::format("{:+.2f}", points),
+         first ? fmt::format("{:g}",
+                             median(all([](const Json& r) { return r["epochs"].template get<double>(); })))
+               : "",
+         first ? fmt::format("{:.2f}", median(all([](const Json& r) {
+                               return r["seconds_per_epoch"].template get<double>();
+                             })))
+               : "",
+         judged ? (points >= -e.band ? fmt::format("yes ({})", e.band) : fmt::format("NO ({})", e.band))
+                : ""});
+  }
+  return rows;
+}
+
+std::string table(const std::vector<std::vector<std::string>>& rows, bool markdown) {
+  std::vector<std::size_t> widths(rows[0].size(), 0);
+  for (const auto& row : rows)
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  std::string out;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    std::string line = markdown ? "|" : "";
+    for (std::size_t i = 0; i < rows[r].size(); ++i)
+      line += markdown ? fmt::format(" {} |", rows[r][i]) : fmt::format("{:<{}}  ", rows[r][i], widths[i]);
+    while (!line.empty() && line.back() == ' ') line.pop_back();
+    out += line + "\n";
+    if (r == 0 && markdown) {
+      out += "|";
+      for (std::size_t i = 0; i < rows[r].size(); ++i) out += "---|";
+      out += "\n";
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+int reproduce(const std::vector<std::string>& args) {
+  po::options_description options(80, 40);
+  options.add(reproduce_options()).add(data_options()).add(result_options());
+  po::variables_map v;
+  if (!parse(args, options, "mnist reproduce [all | N1,N2,N3,N4,N5] [OPTIONS]",
+             "The notebooks are listed in apps/mnist/RESULTS.md. Trained again after an\n"
+             "interruption, only the runs that are missing are trained.\n"
+             "Examples:\n"
+             "  mnist reproduce N2 --run N2-2 --seeds 1\n"
+             "  mnist reproduce all --out results --markdown > table.md\n",
+             v, true))
+    return ok;
+  const std::vector<Experiment> runs = chosen(v);
+  const Settings settings{v.count("quick") > 0, v.count("quiet") > 0};
+  const int seeds = v["seeds"].as<int>();
+  if (seeds < 1 || seeds > 1000) throw UsageError(fmt::format("--seeds must be 1 to 1000, got {}", seeds));
+  if (v.count("list")) {
+    for (const Experiment& e : runs)
+      fmt::print("{:<20} {:<44} val {:<18} test {}\n", e.id, e.about,
+                 score(e.validation.loss, e.validation.accuracy), score(e.test.loss, e.test.accuracy));
+    return ok;
+  }
+  use_threads(v);
+  Results results(v["out"].as<std::string>(), v.count("force") > 0);
+  const ebb::Mnist digits = load_data(v);
+  Data data(digits, settings.quick);
+  catch_signals();
+  for (int seed = 1; seed <= seeds && !caught_signal(); ++seed) {
+    std::optional<Trained> last;
+    for (const Experiment& e : runs) {
+      if ((e.one_seed && seed > 1) || results.find(e.id, seed, settings.quick)) continue;
+      Json record = train_once(e, seed, data, settings, last);
+      if (caught_signal()) break;
+      if (!settings.quiet)
+        fmt::print(stderr, "{} seed {}: {:.4f} after {} epochs\n", e.id, seed,
+                   record["validation"]["accuracy"].get<double>(), record["epochs"].get<int>());
+      results.add(std::move(record));
+    }
+  }
+  if (v.count("json")) {
+    fmt::print("{}", results.text());
+  } else {
+    std::vector<std::vector<std::string>> rows{{"run", "what", "data", "published", "ours (median)",
+                                                "accuracy of the seeds", "points", "epochs", "s/epoch",
+                                                "in band"}};
+    for (const Experiment& e : runs) {
+      std::vector<const Json*> records;
+      for (int seed = 1; seed <= seeds; ++seed)
+        if (const Json* r = results.find(e.id, seed, settings.quick)) records.push_back(r);
+      for (auto& row : rows_of(e, records, settings.quick)) rows.push_back(std::move(row));
+    }
+    fmt::print("{}", table(rows, v.count("markdown") > 0));
+  }
+  if (!caught_signal()) return ok;
+  if (!settings.quiet)
+    fmt::print(stderr, "interrupted; the same command goes on with the runs that are missing from {}\n",
+               results.file().string());
+  return 128 + caught_signal();
+}
+
+}  // namespace mnist

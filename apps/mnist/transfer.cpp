@@ -1,0 +1,157 @@
+// mnist transfer: what a network learned from one set of pictures, put to use on another.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include <vector>
+
+#include "command.h"
+#include "signals.h"
+
+namespace mnist {
+namespace {
+
+po::options_description transfer_options() {
+  po::options_description o("Transfer", 80, 40);
+  o.add_options()("head-epochs", po::value<int>()->default_value(3),
+                  "epochs in which only the new last layer learns, the others frozen")(
+      "epochs", po::value<int>()->default_value(3),
+      "epochs after that in which all layers learn, at a tenth of the rate")(
+      "lr", po::value<double>()->default_value(1e-3), "learning rate (Adam)")(
+      "batch", po::value<std::int64_t>()->default_value(128), "samples a step")(
+      "limit", po::value<std::int64_t>(), "use only the first N training samples: where transfer helps most")(
+      "seed", po::value<std::uint64_t>()->default_value(1), "of the new layer, sample order and dropout")(
+      "no-baseline", "do not train the same network from scratch for comparison");
+  return o;
+}
+
+po::options_description output_options() {
+  po::options_description o("Output", 80, 40);
+  o.add_options()("save", po::value<std::string>(), "write the transferred model to this file")(
+      "force", "overwrite that file if it exists")("json", "print one JSON object instead of text")(
+      "quiet", "no progress on standard error");
+  return o;
+}
+
+/// Gives the layers of `to` the weights of those of `from`, all but the last one that has any: returns the
+/// ones that got them.
+std::vector<ebb::Layer> borrow(const ebb::Sequential& from, const ebb::Sequential& to) {
+  std::vector<ebb::Layer> copied;
+  std::size_t head = from.layers().size();
+  while (head > 0 && ebb::parameter_count(*from.layers()[head - 1]) == 0) --head;
+  for (std::size_t i = 0; i + 1 < head; ++i) {
+    if (ebb::parameter_count(*from.layers()[i]) == 0) continue;
+    ebb::copy_state(*from.layers()[i], *to.layers()[i]);
+    copied.push_back(to.layers()[i]);
+  }
+  if (copied.empty())
+    throw UsageError(
+        "only the last layer of this network has weights, and that one is replaced: nothing is left to "
+        "transfer");
+  return copied;
+}
+
+struct Row {
+  std::string what;
+  int epochs;
+  std::int64_t trained;  // parameters
+  ebb::Metrics result;
+};
+
+}  // namespace
+
+int transfer(const std::vector<std::string>& args) {
+  po::options_description options(80, 40);
+  options.add(transfer_options()).add(data_options()).add(output_options());
+  po::variables_map v;
+  if (!parse(args, options, "mnist transfer FILE [OPTIONS]",
+             "FILE is what mnist train --save wrote. Its last layer is made anew and trained\n"
+             "with the others frozen; then all are trained on. Example, from digits to clothes:\n"
+             "  mnist train --model cnn --epochs 2 --save digits.safetensors\n"
+             "  mnist transfer digits.safetensors --dataset fashion --limit 1000\n",
+             v, true))
+    return ok;
+  if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
+  const auto seed = v["seed"].as<std::uint64_t>();
+  const int head_epochs = v["head-epochs"].as<int>(), epochs = v["epochs"].as<int>();
+  if (head_epochs < 0 || epochs < 0 || head_epochs + epochs < 1)
+    throw UsageError("--head-epochs and --epochs must not be negative, nor both 0");
+  const auto batch = v["batch"].as<std::int64_t>();
+  if (batch < 1) throw UsageError(fmt::format("--batch must be at least 1, got {}", batch));
+  const double lr = v["lr"].as<double>();
+  use_threads(v);
+  const std::string out = v.count("save") ? v["save"].as<std::string>() : "";
+  if (!out.empty()) ebb::check_writable(out, v.count("force") > 0);
+  const bool quiet = v.count("quiet") > 0;
+
+  ebb::SavedModel model = ebb::load_model(file_of(v));
+  const double scale = scale_of(model, file_of(v));
+  const auto fresh = [&] {
+    ebb::manual_seed(seed);
+    return build_network(model.architecture);
+  };
+  ebb::Sequential net = fresh();
+  const std::vector<ebb::Layer> borrowed = borrow(model.net, net);
+  const ebb::Mnist data = load_data(v);
+  ebb::Dataset train = data.train.scaled(scale);
+  const ebb::Dataset test = data.test.scaled(scale);
+  if (v.count("limit")) {
+    const auto limit = v["limit"].as<std::int64_t>();
+    if (limit < 1 || limit > train.size())
+      throw UsageError(fmt::format("--limit must be 1 to {}, got {}", train.size(), limit));
+    train = train.slice(0, limit);
+  }
+
+  catch_signals();
+  std::vector<Row> rows;
+  const auto run = [&](ebb::Sequential& network, const std::string& what, int n, double rate) {
+    if (n == 0 || caught_signal()) return;
+    std::int64_t trained = 0;
+    for (const ebb::Tensor& t : ebb::parameters(network)) trained += t.numel();
+    if (!quiet)
+      fmt::print(stderr, "{}: {} parameters, {} samples of {}\n", what, ebb::with_commas(trained),
+                 train.size(), data.name);
+    ebb::fit(network, ebb::Adam({.lr = rate}), train,
+             {.epochs = n,
+              .batch = batch,
+              .seed = seed,
+              .verbose = quiet ? ebb::Verbose::silent : ebb::Verbose::automatic,
+              .interrupted = [] { return caught_signal() != 0; }});
+    rows.push_back({what, n, trained, ebb::evaluate(network, test)});
+  };
+  for (const ebb::Layer& layer : borrowed) ebb::freeze(*layer);
+  run(net, "new last layer, others frozen", head_epochs, lr);
+  for (const ebb::Layer& layer : borrowed) ebb::unfreeze(*layer);
+  run(net, "all layers, a tenth of the rate", epochs, lr / 10);
+  if (!v.count("no-baseline")) {
+    ebb::Sequential scratch = fresh();
+    run(scratch, "the same network from scratch", head_epochs + epochs, lr);
+  }
+  if (!out.empty())
+    ebb::save_model(
+        net, model.architecture, out,
+        {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", file_of(v)}});
+
+  if (v.count("json")) {
+    nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    for (const Row& r : rows)
+      list.push_back({{"what", r.what},
+                      {"epochs", r.epochs},
+                      {"trained_parameters", r.trained},
+                      {"test_accuracy", r.result.accuracy},
+                      {"test_loss", r.result.loss}});
+    fmt::print(
+        "{}\n",
+        nlohmann::ordered_json{{"dataset", data.name}, {"samples", train.size()}, {"stages", list}}.dump());
+  } else {
+    fmt::print("{:<34}{:>7}{:>12}{:>15}{:>11}\n", fmt::format("{} samples of {}", train.size(), data.name),
+               "epochs", "parameters", "test accuracy", "test loss");
+    for (const Row& r : rows)
+      fmt::print("{:<34}{:>7}{:>12}{:>15.4f}{:>11.4f}\n", r.what, r.epochs, ebb::with_commas(r.trained),
+                 r.result.accuracy, r.result.loss);
+    if (!out.empty()) fmt::print("saved {}\n", out);
+  }
+  return caught_signal() ? 128 + caught_signal() : ok;
+}
+
+}  // namespace mnist
