@@ -14,13 +14,16 @@
 #include <ebb/graph/tensor.h>
 #include <ebb/models/architecture.h>
 #include <ebb/models/augment.h>
+#include <ebb/models/callbacks.h>
 #include <ebb/models/dataset.h>
 #include <ebb/models/fit.h>
+#include <ebb/models/history.h>
 #include <ebb/models/init.h>
 #include <ebb/models/layers.h>
 #include <ebb/models/mnist.h>
 #include <ebb/models/module.h>
 #include <ebb/models/optimizer.h>
+#include <ebb/models/schedule.h>
 #include <ebb/models/sequential.h>
 #include <ebb/models/serialize.h>
 #include <ebb/models/split.h>

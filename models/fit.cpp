@@ -4,9 +4,10 @@
 
 #include <chrono>
 #include <cmath>
-#include <limits>
+#include <utility>
 
 #include <ebb/autograd/backward.h>
+#include <ebb/autograd/tools.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
 #include <ebb/models/progress.h>
@@ -32,13 +33,12 @@ bool rows_are_shares(const Tensor& labels) {
 }
 
 /// Means over the samples seen so far, a batch at a time.
-struct Running {
-  double loss = 0;
-  std::int64_t correct = 0, seen = 0;
+struct Running : PartialEpoch {
   bool classes = true;
 
   void add(double batch_loss, const Tensor& outputs, const Tensor& labels) {
     const std::int64_t n = outputs.rank() ? outputs.size(0) : 1;
+    ++batches;
     loss += batch_loss * static_cast<double>(n);
     seen += n;
     const bool sparse = labels.rank() == 1 && !is_float(labels.dtype());
@@ -56,17 +56,8 @@ void log(std::vector<std::pair<std::string, double>>& out, const std::string& pr
   if (!std::isnan(m.accuracy)) out.emplace_back(prefix + "accuracy", m.accuracy);
 }
 
-class AtEpochEnd final : public CallbackBase {
- public:
-  explicit AtEpochEnd(std::function<void(TrainingState&)> f) : f_(std::move(f)) {}
-  void epoch_end(TrainingState& state) override { f_(state); }
-
- private:
-  std::function<void(TrainingState&)> f_;
-};
-
-// Streams of the one seed. Weights are drawn from stream 0 (manual_seed), so the others begin far above it: one for
-// dropout, and one an epoch for the order of samples.
+// Streams of the one seed. Weights are drawn from stream 0 (manual_seed), so the others begin far above it: one a step for
+// dropout, and one an epoch for the order of samples, both counted in the optimiser's steps.
 constexpr std::uint64_t dropout_stream = std::uint64_t{1} << 32, order_stream = std::uint64_t{2} << 32;
 
 /// Names the parameters that the loss does not depend on: they will never learn.
@@ -77,57 +68,16 @@ void warn_of_unreached(Module& module, const Gradients& gradients, const Trainin
   if (!names.empty()) state.say(fmt::format("warning: the loss does not depend on {}", names));
 }
 
+/// Labels as shares of the classes, each row times the weight of its class.
+Tensor weighted(const Tensor& labels, const std::vector<double>& weights, DType dtype) {
+  const auto classes = static_cast<std::int64_t>(weights.size());
+  const Tensor shares = labels.rank() == 2 ? cast(labels, dtype) : one_hot(labels, classes, dtype);
+  if (shares.rank() != 2 || shares.size(1) != classes)
+    throw ShapeError(fmt::format("fit: {} class weights for labels {}", classes, labels.shape().str()));
+  return shares * cast(Tensor::from(weights, {classes}), dtype);
+}
+
 }  // namespace
-
-const std::vector<double>& History::operator[](const std::string& key) const {
-  const auto it = values.find(key);
-  if (it != values.end()) return it->second;
-  std::string keys;
-  for (const auto& [name, _] : values) keys += (keys.empty() ? "" : ", ") + name;
-  throw ValueError(fmt::format("history: no \"{}\"; there are: {}", key, keys));
-}
-
-Callback::Callback(std::function<void(TrainingState&)> f) : callback_(std::make_shared<AtEpochEnd>(std::move(f))) {}
-
-bool EarlyStopping::rises() const { return options_.monitor.find("acc") != std::string::npos; }
-
-void EarlyStopping::train_begin(TrainingState&) {
-  const double infinity = std::numeric_limits<double>::infinity();
-  best_ = rises() ? -infinity : infinity;
-  wait_ = 0;
-  best_epoch_ = -1;
-  kept_.clear();
-}
-
-void EarlyStopping::epoch_end(TrainingState& state) {
-  const auto it = state.logs.find(options_.monitor);
-  if (it == state.logs.end()) {
-    std::string keys;
-    for (const auto& [name, _] : state.logs) keys += (keys.empty() ? "" : ", ") + name;
-    state.say(fmt::format("warning: early stopping watches \"{}\", which is not there; there are: {}", options_.monitor, keys));
-    return;
-  }
-  const double now = it->second;
-  ++wait_;
-  if (rises() ? now > best_ + options_.min_delta : now < best_ - options_.min_delta) {  // NaN never is
-    best_ = now;
-    best_epoch_ = state.epoch;
-    wait_ = 0;
-    if (!options_.restore_best) return;
-    kept_.clear();
-    for (const NamedTensor& t : named_tensors(state.module)) kept_.push_back(t.tensor->clone());
-  } else if (wait_ >= options_.patience && state.epoch > 0) {
-    state.stop = true;
-    state.say(fmt::format("Epoch {}: early stopping", state.epoch + 1));
-  }
-}
-
-void EarlyStopping::train_end(TrainingState& state) {
-  if (kept_.empty() || best_epoch_ == state.epoch) return;
-  state.say(fmt::format("Restoring model weights from the end of the best epoch: {}.", best_epoch_ + 1));
-  const auto all = named_tensors(state.module);
-  for (std::size_t i = 0; i < all.size(); ++i) all[i].tensor->assign(kept_[i]);
-}
 
 std::int64_t count_correct(const Tensor& outputs, const Tensor& labels) {
   const Tensor chosen = argmax(outputs.detach(), -1);
@@ -141,6 +91,10 @@ std::int64_t count_correct(const Tensor& outputs, const Tensor& labels) {
 History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitOptions& o) {
   if (o.epochs < 0) throw ValueError(fmt::format("fit: epochs must not be negative, got {}", o.epochs));
   if (o.validation && o.validation_split > 0) throw ValueError("fit: give either validation data or a validation_split");
+  if (!(o.clip_norm >= 0)) throw ValueError(fmt::format("fit: clip_norm must not be negative, got {}", o.clip_norm));
+  if (!(o.clip_value >= 0)) throw ValueError(fmt::format("fit: clip_value must not be negative, got {}", o.clip_value));
+  for (const double w : o.class_weight)
+    if (!(w >= 0 && std::isfinite(w))) throw ValueError(fmt::format("fit: a class weight must be a finite number from 0, got {}", w));
   Dataset train = all;
   std::optional<Dataset> validation = o.validation;
   if (o.validation_split != 0) {
@@ -155,51 +109,72 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
 
   const bool bar = o.verbose == Verbose::bar || (o.verbose == Verbose::automatic && Progress::can_redraw(stderr));
   const bool quiet = o.verbose == Verbose::silent;
-  History history;
-  TrainingState state{module, optimizer, 0, o.epochs, {}, false, [&](const std::string& text) {
+  History history = o.resume.value_or(History{});
+  PartialEpoch begun = std::exchange(history.partial, {});
+  history.interrupted = false;
+  const Batches probe(train, {.size = o.batch, .shuffle = false});
+  TrainingState state{.module = module, .optimizer = optimizer, .history = history, .epochs = o.epochs,
+                      .steps = probe.count(), .say = [&](const std::string& text) {
                         if (!quiet) fmt::print(stderr, "{}\n", text);
                       }};
-  const Generator before = default_generator();
-  default_generator() = Generator(o.seed, dropout_stream);
+  if (begun.batches < 0 || begun.batches > state.steps)
+    throw ValueError(fmt::format("fit: cannot go on after batch {} of {}", begun.batches, state.steps));
   struct Restore {
-    const Generator& to;
+    Generator to;
     ~Restore() { default_generator() = to; }
-  } const restore{before};
+  } const restore{default_generator()};
 
   for (const Callback& c : o.callbacks) c->train_begin(state);
-  for (int epoch = 0; epoch < o.epochs && !state.stop && !history.interrupted; ++epoch) {
+  bool warned = false;
+  for (int epoch = history.epochs(); epoch < o.epochs && !state.stop && !history.interrupted; ++epoch) {
     const auto start = std::chrono::steady_clock::now();
     state.epoch = epoch;
+    for (const Callback& c : o.callbacks) c->epoch_begin(state);
     trained = parameters(module);  // a callback may have frozen or thawed some
-    const Batches batches(train, {.size = o.batch, .shuffle = o.shuffle, .seed = o.seed, .stream = order_stream + static_cast<std::uint64_t>(epoch)});
+    Running running{begun};
+    begun = {};
+    const auto first_step = static_cast<std::uint64_t>(optimizer.steps() - running.batches);
+    const Batches batches(train, {.size = o.batch, .shuffle = o.shuffle, .seed = o.seed, .stream = order_stream + first_step});
     if (bar && !quiet) fmt::print(stderr, "Epoch {}/{}\n", epoch + 1, o.epochs);
     Progress progress(stderr, bar, batches.count());
-    Running running;
-    for (std::int64_t i = 0; i < batches.count() && !history.interrupted; ++i) {
+    for (std::int64_t i = running.batches; i < batches.count() && !state.stop && !history.interrupted; ++i) {
+      state.step = i;
+      default_generator() = Generator(o.seed, dropout_stream + static_cast<std::uint64_t>(optimizer.steps()));
+      if (o.schedule)
+        optimizer.set_lr(o.schedule(epoch + static_cast<double>(i) / static_cast<double>(batches.count()), o.epochs));
+      for (const Callback& c : o.callbacks) c->batch_begin(state);
       Batch b = batches[i];
       if (o.augment) b.inputs = o.augment(b.inputs);
       const Tensor output = module(b.inputs);
-      const Tensor loss = o.loss(output, b.labels);
-      const Gradients gradients = backward(loss);
-      if (epoch == 0 && i == 0) warn_of_unreached(module, gradients, state);
+      const Tensor loss = o.loss(output, o.class_weight.empty() ? b.labels : weighted(b.labels, o.class_weight, output.dtype()));
+      Gradients gradients = backward(loss);
+      if (!std::exchange(warned, true)) warn_of_unreached(module, gradients, state);
+      if (o.clip_value > 0) clip_by_value(gradients, o.clip_value);
+      if (o.clip_norm > 0) clip_by_global_norm(gradients, o.clip_norm);
       optimizer.step(trained, gradients);
-      running.add(loss.item(), output, b.labels);
+      state.loss = loss.item();
+      running.add(state.loss, output, b.labels);
       if (!quiet && bar) {
         std::vector<std::pair<std::string, double>> shown;
         log(shown, "", running.metrics());
         progress.update(i + 1, shown);
       }
+      for (const Callback& c : o.callbacks) c->batch_end(state);
       history.interrupted = o.interrupted && o.interrupted();
     }
     std::vector<std::pair<std::string, double>> shown;
     log(shown, "", running.metrics());
     if (validation && !history.interrupted) log(shown, "val_", evaluate(module, *validation, {.loss = o.loss}));
     if (!quiet) progress.finish(epoch + 1, o.epochs, shown);
-    if (history.interrupted) break;
+    if (history.interrupted) {
+      history.partial = running;
+      break;
+    }
     state.logs = std::map<std::string, double>(shown.begin(), shown.end());
+    if (o.schedule) state.logs["lr"] = optimizer.lr();
+    state.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (const Callback& c : o.callbacks) c->epoch_end(state);
-    for (const auto& [name, value] : state.logs) history.values[name].push_back(value);
-    history.seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    history = state.record();
   }
   for (const Callback& c : o.callbacks) c->train_end(state);
   return history;

@@ -3,15 +3,12 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
-#include <map>
-#include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
+#include <ebb/models/callbacks.h>
 #include <ebb/models/dataset.h>
-#include <ebb/models/module.h>
-#include <ebb/models/optimizer.h>
+#include <ebb/models/schedule.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
@@ -33,96 +30,34 @@ struct Metrics {
   double accuracy = 0;  ///< share of rows whose largest output is the label's class; NaN where labels are no classes
 };
 
-/// What fit recorded: one number an epoch for each of loss, accuracy, val_loss, val_accuracy.
-struct History {
-  std::map<std::string, std::vector<double>> values;
-  std::vector<double> seconds;  ///< of each epoch
-  bool interrupted = false;     ///< stopped by FitOptions::interrupted
-  int epochs() const { return static_cast<int>(seconds.size()); }
-  /// The numbers of one key; throws ValueError listing the keys there are.
-  const std::vector<double>& operator[](const std::string& key) const;
-};
-
-/// What a callback sees and may change.
-struct TrainingState {
-  Module& module;
-  Optimizer& optimizer;
-  int epoch = 0;   ///< from 0
-  int epochs = 0;  ///< asked for
-  std::map<std::string, double> logs;  ///< this epoch's numbers so far
-  bool stop = false;                   ///< set it to end training after this epoch
-  std::function<void(const std::string&)> say;  ///< prints a line beside the progress
-};
-
-/// Derive from this, or pass a lambda void(TrainingState&), which is called at the end of every epoch.
-class CallbackBase {
- public:
-  virtual ~CallbackBase() = default;
-  virtual void train_begin(TrainingState&) {}
-  virtual void epoch_end(TrainingState&) {}
-  virtual void train_end(TrainingState&) {}
-};
-
-/// A callback by value, shared, or a lambda.
-class Callback {
- public:
-  template <std::derived_from<CallbackBase> C>
-  Callback(C callback) : callback_(std::make_shared<C>(std::move(callback))) {}
-  template <std::derived_from<CallbackBase> C>
-  Callback(std::shared_ptr<C> callback) : callback_(std::move(callback)) {}
-  template <std::invocable<TrainingState&> F>
-  Callback(F f) : Callback(std::function<void(TrainingState&)>(std::move(f))) {}
-  Callback(std::function<void(TrainingState&)> at_epoch_end);
-  CallbackBase* operator->() const { return callback_.get(); }
-
- private:
-  std::shared_ptr<CallbackBase> callback_;
-};
-
-struct EarlyStoppingOptions {
-  std::string monitor = "val_loss";
-  double min_delta = 0;       ///< an improvement must be larger than this
-  int patience = 0;           ///< epochs without improvement before training stops
-  bool restore_best = false;  ///< give the parameters the values of the best epoch
-};
-/// Stops when the monitored number no longer improves (falls; rises when its name contains "acc"). Starts afresh with
-/// every fit.
-class EarlyStopping : public CallbackBase {
- public:
-  explicit EarlyStopping(EarlyStoppingOptions options = {}) : options_(std::move(options)) {}
-  void train_begin(TrainingState&) override;
-  void epoch_end(TrainingState& state) override;
-  void train_end(TrainingState& state) override;
-  /// Epoch (from 0) of the best number of the last fit; -1 before any.
-  int best_epoch() const { return best_epoch_; }
-
- private:
-  bool rises() const;
-  EarlyStoppingOptions options_;
-  double best_ = 0;
-  int wait_ = 0, best_epoch_ = -1;
-  std::vector<Tensor> kept_;
-};
-
 /// How fit shows progress, on stderr: a bar on a terminal and a line an epoch elsewhere; nothing; a bar; a line an epoch.
 enum class Verbose { automatic, silent, bar, lines };
 
 struct FitOptions {
   int epochs = 1;
   std::int64_t batch = 32;
-  Loss loss = cross_entropy;
+  Loss loss = cross_entropy;  ///< of logits: a network needs no softmax at its end
   std::optional<Dataset> validation = {};
   double validation_split = 0;  ///< this last share of the data is held out, before shuffling
-  std::uint64_t seed = 0;       ///< of dropout (stream 2^32) and of the order of samples (stream 2^33 + epoch)
+  /// Of dropout and of the order of samples. Both depend on the optimiser's steps too, so fitting again goes on with other
+  /// numbers: dropout in stream 2^32 + steps, the order in stream 2^33 + steps at the start of the epoch.
+  std::uint64_t seed = 0;
   bool shuffle = true;
   std::function<Tensor(const Tensor&)> augment = {};  ///< changes the inputs of each training batch, such as Augment
   std::vector<Callback> callbacks = {};
+  Schedule schedule = {};  ///< of the learning rate, asked before every step with the time in epochs; recorded as "lr"
+  double clip_norm = 0;    ///< above 0: the largest 2-norm of all gradients together (Keras' global_clipnorm)
+  double clip_value = 0;   ///< above 0: the largest magnitude of a gradient's element
+  std::vector<double> class_weight = {};  ///< how much a sample of each class counts in the training loss, a cross-entropy
+  /// Goes on from this record: epochs are numbered on, one that was cut short is finished, and the new record begins with the
+  /// old one. With the module's and the optimiser's state it gives the bits of a training that was never interrupted.
+  std::optional<History> resume = {};
   Verbose verbose = Verbose::automatic;
   std::function<bool()> interrupted = {};  ///< asked after every batch; true ends training
 };
 
-/// Trains a module. Same seed, same bits, for any number of threads. Throws ValueError on options out of range, and
-/// whatever the module throws.
+/// Trains a module until `epochs` are recorded. Same seed, same bits, for any number of threads. Throws ValueError on
+/// options out of range, and whatever the module throws.
 History fit(Module& module, Optimizer& optimizer, const Dataset& data, const FitOptions& options = {});
 History fit(Module& module, Optimizer&& optimizer, const Dataset& data, const FitOptions& options = {});
 

@@ -1,5 +1,5 @@
-// All of fit.h in one file: training, callbacks, early stopping and memory share their data and helpers.
-// (over 400 lines because fit, callbacks, early stopping, evaluation and memory share their toy models)
+// All of fit.h in one file: training, evaluation and memory share their data and helpers.
+// (over 400 lines because fit, evaluation and memory share their toy models)
 #include <doctest/doctest.h>
 #include <ebb/autograd/backward.h>
 #include <ebb/graph/error.h>
@@ -15,7 +15,6 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
-#include <limits>
 #include <memory>
 #include <regex>
 #include <string>
@@ -109,42 +108,6 @@ class Stderr {
   int before_;
 };
 
-/// Early stopping driven by hand: epochs whose weight is their number.
-struct Trace {
-  int stopped = -1;  // epoch from 0; -1: never
-  int best = -1;
-  double weight = 0;  // after train_end
-  Strings said;
-};
-Trace drive(EarlyStopping& stopping, const Doubles& numbers, const std::string& key = "val_loss") {
-  Dense module(1);
-  module.weight = variable(tensor({-1}, {1, 1}));
-  module.bias = variable(tensor({0}));
-  SGD optimizer;
-  Trace out;
-  TrainingState state{
-      module, optimizer, 0, static_cast<int>(numbers.size()), {}, false, [&](const std::string& line) {
-        out.said.push_back(line);
-      }};
-  stopping.train_begin(state);
-  for (int epoch = 0; epoch < static_cast<int>(numbers.size()) && !state.stop; ++epoch) {
-    state.epoch = epoch;
-    module.weight.assign(full({1, 1}, epoch));
-    state.logs = {{"loss", 0.5}, {key, numbers[static_cast<std::size_t>(epoch)]}};
-    stopping.epoch_end(state);
-    if (state.stop) out.stopped = epoch;
-  }
-  stopping.train_end(state);
-  out.best = stopping.best_epoch();
-  out.weight = module.weight.item();
-  return out;
-}
-Trace drive(const EarlyStoppingOptions& options, const Doubles& numbers,
-            const std::string& key = "val_loss") {
-  EarlyStopping stopping(options);
-  return drive(stopping, numbers, key);
-}
-
 struct Recorder : CallbackBase {
   Recorder(std::string name, Strings& log) : name_(std::move(name)), log_(log) {}
   void train_begin(TrainingState&) override { log_.push_back(name_ + " begin"); }
@@ -167,8 +130,6 @@ constexpr bool address_sanitizer = true;  // freed memory is kept for a while, a
 #else
 constexpr bool address_sanitizer = false;
 #endif
-
-constexpr double no_number = std::numeric_limits<double>::quiet_NaN();
 
 }  // namespace
 
@@ -423,94 +384,6 @@ TEST_CASE("fit: early stopping stops a fit that gets worse") {
   CHECK_FALSE(same(after[5], after[3]));
 }
 
-TEST_CASE("fit: EarlyStopping follows Keras' rule") {
-  struct Row {
-    double min_delta;
-    int patience;
-    Doubles numbers;
-    int stopped, best;
-  };
-  const Row rows[] = {
-      {0, 0, {3, 2, 2.5, 1}, 2, 1},
-      {0, 1, {3, 2, 2.5, 1}, 2, 1},
-      {0, 2, {3, 2, 2.5, 1}, -1, 3},
-      {0, 3, {5, 4, 4.1, 4.2, 3.9, 4, 4.1, 4.2, 1}, 7, 4},
-      {0, 1, {1, 1, 1}, 1, 0},  // as good is no better
-      {0, 0, {1}, -1, 0},
-      // epochs 13, 14 and 15 no better than 12
-      {0, 3, {9, 8, 7, 6, 5, 4, 3, 2.9, 2.8, 2.7, 2.6, .4484, .45, .46, .47, 0}, 14, 11},
-      {0.1, 2, {1, 0.95, 0.91, 0.89}, 2, 0},
-      {0.1, 3, {1, 0.95, 0.91, 0.89, 0.85}, -1, 3},
-      {0.5, 1, {1, 0.5}, 1, 0},  // better by exactly that is not enough
-      {0, 2, {1, no_number, no_number, 0.5}, 2, 0},
-      {0, 3, {1, no_number, no_number, 0.5}, -1, 3},
-      {0, 2, {no_number, 2, 3, 3, 1}, 3, 1},  // a NaN is no best
-      {0, 2, {no_number, no_number, no_number}, 1, -1},
-      {0, 0, {no_number, no_number}, 1, -1},
-  };
-  for (const Row& row : rows) {
-    CAPTURE(row.numbers.size());
-    CAPTURE(row.patience);
-    const Trace t = drive({.min_delta = row.min_delta, .patience = row.patience}, row.numbers);
-    CHECK(t.stopped == row.stopped);
-    CHECK(t.best == row.best);
-    const auto last = row.stopped < 0 ? static_cast<int>(row.numbers.size()) - 1 : row.stopped;
-    CHECK(t.weight == last);  // nothing restored
-    CHECK(t.said.size() == (row.stopped < 0 ? 0 : 1));
-  }
-}
-
-TEST_CASE("fit: EarlyStopping on a number that rises") {
-  const Trace t =
-      drive({.monitor = "val_accuracy", .patience = 2}, {0.5, 0.6, 0.55, 0.7, 0.7, 0.6, 0.9}, "val_accuracy");
-  CHECK(t.stopped == 5);
-  CHECK(t.best == 3);
-  CHECK(drive({.monitor = "acc", .min_delta = 0.1, .patience = 2}, {0.5, 0.55, 0.61, 0.62}, "acc").best == 2);
-  CHECK(drive({.monitor = "val_accuracy", .patience = 2}, {0, 0.1, 0.2}, "val_accuracy").best == 2);
-  CHECK(drive({.monitor = "val_accuracy", .patience = 1}, {no_number, 0.1, 0.2}, "val_accuracy").stopped ==
-        -1);
-}
-
-TEST_CASE("fit: EarlyStopping restores the best weights") {
-  const Trace t = drive({.patience = 3, .restore_best = true}, {5, 4, 4.1, 4.2, 4.3});
-  CHECK(t.stopped == 4);
-  CHECK(t.weight == 1);
-  CHECK(t.said ==
-        Strings{"Epoch 5: early stopping", "Restoring model weights from the end of the best epoch: 2."});
-
-  // Also when the epochs run out; not when the last epoch is the best.
-  CHECK(drive({.patience = 9, .restore_best = true}, {5, 4, 4.1}).weight == 1);
-  const Trace last = drive({.patience = 9, .restore_best = true}, {5, 4, 3});
-  CHECK(last.weight == 2);
-  CHECK(last.said.empty());
-  CHECK(drive({.patience = 1, .restore_best = true}, {no_number, no_number}).weight ==
-        1);  // there is no best
-}
-
-TEST_CASE("fit: EarlyStopping starts afresh with every fit") {
-  EarlyStopping stopping({.patience = 2, .restore_best = true});
-  CHECK(stopping.best_epoch() == -1);
-  CHECK(drive(stopping, {2, 1, 3, 3}).stopped == 3);
-  // Nothing of the first fit may count: neither its best (1) nor its waiting.
-  const Trace second = drive(stopping, {9, 8, 8.5, 7, 7.5, 7.6});
-  CHECK(second.stopped == 5);
-  CHECK(second.best == 3);
-  CHECK(second.weight == 3);
-
-  EarlyStopping patient({.patience = 3});
-  CHECK(drive(patient, {1, 2, 2, 2}).stopped == 3);
-  CHECK(drive(patient, {no_number, no_number, 1}).stopped == -1);  // three were waited for before, none now
-}
-
-TEST_CASE("fit: EarlyStopping warns when its number is missing") {
-  const Trace t = drive({.monitor = "val_loss", .patience = 0}, {3, 2}, "accuracy");
-  CHECK(t.stopped == -1);
-  CHECK(
-      t.said ==
-      Strings(2,
-              "warning: early stopping watches \"val_loss\", which is not there; there are: accuracy, loss"));
-}
-
 TEST_CASE("fit: what is shown") {
   const Dataset data = clouds(32);
   const auto shown = [&](Verbose verbose) {
@@ -743,4 +616,191 @@ TEST_CASE("fit: names the parameters that the loss never reaches, once") {
   const std::string warning = "warning: the loss does not depend on idle.weight, idle.bias\n";
   CHECK(text.find(warning) != std::string::npos);
   CHECK(text.find(warning) == text.rfind(warning));
+}
+
+TEST_CASE("fit: hooks of batches and epochs come with the step, and can stop in the middle") {
+  struct Steps : CallbackBase {
+    explicit Steps(Strings& log) : log_(log) {}
+    void epoch_begin(TrainingState& s) override { log_.push_back("epoch " + std::to_string(s.epoch)); }
+    void batch_begin(TrainingState& s) override { log_.push_back("b" + std::to_string(s.step) + "/" + std::to_string(s.steps)); }
+    void batch_end(TrainingState& s) override {
+      log_.push_back("e" + std::to_string(s.optimizer.steps()));
+      CHECK(s.loss > 0);
+      s.stop = s.optimizer.steps() == 4;
+    }
+    void epoch_end(TrainingState& s) override {
+      log_.push_back("end " + std::to_string(s.history.epochs()) + " " + std::to_string(s.record().epochs()));
+      CHECK(s.seconds > 0);
+    }
+    Strings& log_;
+  };
+  Sequential net = small_net();
+  Strings log;
+  FitOptions o = quiet(9, 20);
+  o.callbacks = {Steps(log)};
+  const History h = fit(net, SGD(), clouds(60), o);
+  CHECK(log == Strings{"epoch 0", "b0/3", "e1", "b1/3", "e2", "b2/3", "e3", "end 0 1", "epoch 1", "b0/3", "e4", "end 1 2"});
+  CHECK(h.epochs() == 2);
+  CHECK_FALSE(h.interrupted);
+}
+
+TEST_CASE("fit: a schedule is asked before every step, in epochs") {
+  Sequential net = small_net();
+  Doubles asked;
+  FitOptions o = quiet(2, 25);  // four steps an epoch
+  o.schedule = [&](double t, double total) {
+    CHECK(total == 2);
+    asked.push_back(t);
+    return 0.5 - t / 8;
+  };
+  Adam adam;
+  const History h = fit(net, adam, clouds(100), o);
+  CHECK(asked == Doubles{0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75});
+  CHECK(h["lr"] == Doubles{0.5 - 0.75 / 8, 0.5 - 1.75 / 8});
+  CHECK(adam.lr() == 0.5 - 1.75 / 8);
+
+  // The rate that the schedule gives is the one of the step.
+  Sequential a = small_net(), b = small_net();
+  FitOptions plain = quiet(2, 25), constant = quiet(2, 25);
+  constant.schedule = constant_lr(0.05);
+  fit(a, SGD({.lr = 0.05}), clouds(100), plain);
+  fit(b, SGD({.lr = 7}), clouds(100), constant);
+  CHECK(same(values_of(a), values_of(b)));
+}
+
+TEST_CASE("fit: gradients are clipped by norm and by value") {
+  const auto moved = [](double norm, double value) {  // by one step with rate 1: minus the gradient
+    manual_seed(3);
+    Dense net(2);
+    build(net, {2});
+    const auto before = net.weight.to_vector(), bias = net.bias.to_vector();
+    FitOptions o = quiet(1, 8);
+    o.clip_norm = norm;
+    o.clip_value = value;
+    fit(net, SGD({.lr = 1}), {full({8, 2}, 3), full({8}, 1, u8)}, o);
+    Doubles g = before;
+    g.insert(g.end(), bias.begin(), bias.end());
+    const auto w = net.weight.to_vector(), c = net.bias.to_vector();
+    for (std::size_t i = 0; i < g.size(); ++i) g[i] -= i < w.size() ? w[i] : c[i - w.size()];
+    return g;
+  };
+  const auto norm_of = [](const Doubles& g) {
+    double s = 0;
+    for (const double x : g) s += x * x;
+    return std::sqrt(s);
+  };
+  const Doubles plain = moved(0, 0), by_norm = moved(0.5, 0), by_value = moved(0, 0.125);
+  REQUIRE(norm_of(plain) > 1);
+  CHECK(norm_of(by_norm) == doctest::Approx(0.5).epsilon(1e-6));
+  for (std::size_t i = 0; i < plain.size(); ++i) {
+    CHECK(by_norm[i] / norm_of(by_norm) == doctest::Approx(plain[i] / norm_of(plain)).epsilon(1e-5));
+    CHECK(by_value[i] == doctest::Approx(std::clamp(plain[i], -0.125, 0.125)).epsilon(1e-5));
+  }
+  CHECK(moved(100, 100) == plain);
+  Dense net(2);
+  FitOptions o = quiet(1);
+  o.clip_norm = -1;
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), clouds(8), o), "fit: clip_norm must not be negative, got -1", ValueError);
+  o.clip_norm = 0;
+  o.clip_value = NAN;
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), clouds(8), o), "fit: clip_value must not be negative, got nan", ValueError);
+}
+
+TEST_CASE("fit: class weights count in the training loss alone") {
+  const Dataset data = clouds(40);
+  const auto first_epoch = [&](const Doubles& weights, const Tensor& labels) {
+    Dense net(2);
+    manual_seed(4);
+    build(net, {2});
+    FitOptions o = quiet(1, 40);  // one batch: the losses are those of the weights drawn above
+    o.class_weight = weights;
+    o.validation = Dataset{data.inputs, labels};
+    return std::pair{fit(net, SGD({.lr = 0}), {data.inputs, labels}, o), evaluate(net, data).loss};
+  };
+  // By hand: the loss of each class is what the other one's weight of 0 leaves.
+  const auto [plain, unweighted] = first_epoch({}, data.labels);
+  const auto zero = first_epoch({1, 0}, data.labels).first, one = first_epoch({0, 1}, data.labels).first;
+  CHECK(plain["loss"][0] == doctest::Approx(unweighted).epsilon(1e-6));
+  CHECK(zero["loss"][0] + one["loss"][0] == doctest::Approx(unweighted).epsilon(1e-6));
+  const auto weighted = first_epoch({0.5, 3}, data.labels).first;
+  CHECK(weighted["loss"][0] == doctest::Approx(0.5 * zero["loss"][0] + 3 * one["loss"][0]).epsilon(1e-6));
+  CHECK(weighted["val_loss"][0] == doctest::Approx(unweighted).epsilon(1e-6));
+  CHECK(weighted["accuracy"] == plain["accuracy"]);
+  const auto hot = first_epoch({0.5, 3}, one_hot(data.labels, 2)).first;
+  CHECK(hot["loss"][0] == doctest::Approx(weighted["loss"][0]).epsilon(1e-6));
+
+  Dense net(2);
+  FitOptions o = quiet(1);
+  o.class_weight = {1, -1};
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, o), "fit: a class weight must be a finite number from 0, got -1", ValueError);
+  o.class_weight = {1, 1, 1};
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), {data.inputs, one_hot(data.labels, 2)}, o), "fit: 3 class weights for labels (16, 2)", ShapeError);
+}
+
+TEST_CASE("fit: a training that was interrupted anywhere goes on to the same bits") {
+  const Dataset data = clouds(90);
+  const auto options = [&](int epochs) {
+    FitOptions o = quiet(epochs, 20);  // five steps an epoch
+    o.seed = 11;
+    o.validation = data.slice(0, 30);
+    o.schedule = cosine_lr({.lr = 0.05, .warmup = 1});
+    return o;
+  };
+  Sequential whole = small_net();
+  Adam adam;
+  const History want = fit(whole, adam, data, options(4));
+  REQUIRE(want.epochs() == 4);
+
+  for (const int at : {1, 5, 7, 10, 13, 19}) {
+    CAPTURE(at);
+    Sequential net = small_net();
+    Adam optimizer;
+    FitOptions o = options(4);
+    int batches = 0;
+    o.interrupted = [&] { return ++batches == at; };
+    const History cut = fit(net, optimizer, data, o);
+    CHECK(cut.interrupted);
+    CHECK(cut.epochs() == (at - 1) / 5);
+    CHECK(cut.partial.batches == (at - 1) % 5 + 1);
+    o = options(4);
+    o.resume = cut;
+    const History h = fit(net, optimizer, data, o);
+    CHECK(same(values_of(net), values_of(whole)));
+    CHECK(h.values == want.values);
+    CHECK(h.epochs() == 4);
+    CHECK_FALSE(h.interrupted);
+    CHECK(h.partial.batches == 0);
+  }
+
+  // Between epochs too; and nothing happens when all epochs are there.
+  Sequential net = small_net();
+  Adam optimizer;
+  FitOptions o = options(4);
+  o.callbacks = {[](TrainingState& s) { s.stop = s.epoch == 1; }};
+  const History two = fit(net, optimizer, data, o);
+  CHECK(two.epochs() == 2);
+  o = options(4);
+  o.resume = two;
+  CHECK(fit(net, optimizer, data, o).values == want.values);
+  CHECK(same(values_of(net), values_of(whole)));
+  o.resume = want;
+  CHECK(fit(net, optimizer, data, o).values == want.values);
+  CHECK(same(values_of(net), values_of(whole)));
+
+  o.resume->partial.batches = 6;
+  CHECK_THROWS_WITH_AS(fit(net, optimizer, data, o), "fit: cannot go on after batch 6 of 5", ValueError);
+}
+
+TEST_CASE("fit: again goes on with another order of samples") {
+  Dense net(2);
+  std::vector<Doubles> seen;
+  FitOptions o = quiet(1, 64);
+  o.loss = [&](const Tensor& y, const Tensor& labels) {
+    seen.push_back(labels.to_vector());
+    return cross_entropy(y, labels);
+  };
+  SGD sgd;
+  for (int i = 0; i < 2; ++i) fit(net, sgd, clouds(64), o);
+  REQUIRE(seen.size() == 2);
+  CHECK(seen[0] != seen[1]);
 }

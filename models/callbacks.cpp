@@ -1,0 +1,215 @@
+#include <ebb/models/callbacks.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include <ebb/graph/error.h>
+#include <ebb/models/serialize.h>
+
+namespace ebb {
+namespace {
+
+class AtEpochEnd final : public CallbackBase {
+ public:
+  explicit AtEpochEnd(std::function<void(TrainingState&)> f) : f_(std::move(f)) {}
+  void epoch_end(TrainingState& state) override { f_(state); }
+
+ private:
+  std::function<void(TrainingState&)> f_;
+};
+
+template <class T>
+void expect(bool ok, const char* who, const char* rule, T value) {
+  if (!ok) throw ValueError(fmt::format("{}: {}, got {}", who, rule, value));
+}
+
+}  // namespace
+
+History TrainingState::record() const {
+  History out = history;
+  for (const auto& [name, value] : logs) out.values[name].push_back(value);
+  out.seconds.push_back(seconds);
+  return out;
+}
+
+Callback::Callback(std::function<void(TrainingState&)> f) : callback_(std::make_shared<AtEpochEnd>(std::move(f))) {}
+
+Monitor::Monitor(std::string key, Mode mode, double min_delta)
+    : key_(std::move(key)),
+      rises_(mode == Mode::max ||
+             (mode == Mode::automatic && (key_.ends_with("acc") || key_.ends_with("accuracy") || key_.ends_with("auc")))),
+      min_delta_(min_delta) {}
+
+void Monitor::begin(const History& history, const std::function<void(int, bool)>& seen) {
+  best_ = rises_ ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
+  warned_ = false;
+  const auto it = history.values.find(key_);
+  if (it == history.values.end()) return;
+  int epoch = 0;
+  for (const double now : it->second) seen(epoch++, take(now));
+}
+
+bool Monitor::take(double now) {
+  if (!(rises_ ? now > best_ + min_delta_ : now < best_ - min_delta_)) return false;  // NaN never is better
+  best_ = now;
+  return true;
+}
+
+std::optional<bool> Monitor::better(TrainingState& state, const char* who) {
+  if (const auto it = state.logs.find(key_); it != state.logs.end()) return take(it->second);
+  if (warned_) return {};
+  warned_ = true;
+  std::string keys;
+  for (const auto& [name, _] : state.logs) keys += (keys.empty() ? "" : ", ") + name;
+  state.say(fmt::format("warning: {} watches \"{}\", which is not there; there are: {}", who, key_, keys));
+  return {};
+}
+
+EarlyStopping::EarlyStopping(EarlyStoppingOptions o) : options_(o), monitor_(o.monitor, o.mode, o.min_delta) {
+  expect(o.patience >= 0, "early stopping", "patience must not be negative", o.patience);
+  expect(o.min_delta >= 0, "early stopping", "min_delta must not be negative", o.min_delta);
+}
+
+void EarlyStopping::train_begin(TrainingState& state) {
+  wait_ = 0;
+  best_epoch_ = -1;
+  kept_.clear();
+  monitor_.begin(state.history, [&](int epoch, bool better) {
+    wait_ = better ? 0 : wait_ + 1;
+    if (better) best_epoch_ = epoch;
+  });
+}
+
+void EarlyStopping::epoch_end(TrainingState& state) {
+  const std::optional<bool> better = monitor_.better(state, "early stopping");
+  if (!better) return;
+  ++wait_;
+  if (*better) {
+    best_epoch_ = state.epoch;
+    wait_ = 0;
+    if (!options_.restore_best) return;
+    kept_.clear();
+    for (const NamedTensor& t : named_tensors(state.module)) kept_.push_back(t.tensor->clone());
+  } else if (wait_ >= options_.patience && state.epoch > 0) {
+    state.stop = true;
+    state.say(fmt::format("Epoch {}: early stopping", state.epoch + 1));
+  }
+}
+
+void EarlyStopping::train_end(TrainingState& state) {
+  if (kept_.empty() || best_epoch_ == state.epoch) return;
+  state.say(fmt::format("Restoring model weights from the end of the best epoch: {}.", best_epoch_ + 1));
+  const auto all = named_tensors(state.module);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i].tensor->assign(kept_[i]);
+}
+
+ModelCheckpoint::ModelCheckpoint(ModelCheckpointOptions o) : options_(o), monitor_(o.monitor, o.mode, 0) {
+  if (o.path.empty()) throw ValueError("model checkpoint: needs the path of a file");
+  expect(o.every >= 1, "model checkpoint", "every must be at least 1", o.every);
+  if (!options_.write) options_.write = [](TrainingState& state, const std::filesystem::path& path) { save(state.module, path); };
+}
+
+void ModelCheckpoint::train_begin(TrainingState& state) {
+  monitor_.begin(state.history, [](int, bool) {});
+}
+
+void ModelCheckpoint::epoch_end(TrainingState& state) {
+  if (options_.best_only ? !monitor_.better(state, "model checkpoint").value_or(false) : (state.epoch + 1) % options_.every != 0) return;
+  options_.write(state, options_.path);
+}
+
+void LearningRateScheduler::epoch_begin(TrainingState& state) { state.optimizer.set_lr(f_(state.epoch, state.optimizer.lr())); }
+void LearningRateScheduler::epoch_end(TrainingState& state) { state.logs["lr"] = state.optimizer.lr(); }
+
+ReduceLROnPlateau::ReduceLROnPlateau(ReduceLROnPlateauOptions o) : options_(o), monitor_(o.monitor, o.mode, o.min_delta) {
+  constexpr const char* who = "reduce lr on plateau";
+  expect(o.factor > 0 && o.factor < 1, who, "factor must be in (0, 1)", o.factor);
+  expect(o.patience >= 0, who, "patience must not be negative", o.patience);
+  expect(o.min_delta >= 0, who, "min_delta must not be negative", o.min_delta);
+  expect(o.cooldown >= 0, who, "cooldown must not be negative", o.cooldown);
+  expect(o.min_lr >= 0, who, "min_lr must not be negative", o.min_lr);
+}
+
+void ReduceLROnPlateau::train_begin(TrainingState& state) {
+  wait_ = cooldown_ = 0;
+  monitor_.begin(state.history, [&](int, bool better) { due(better); });
+}
+
+/// Counts an epoch; true when the rate is to fall.
+bool ReduceLROnPlateau::due(bool better) {
+  if (cooldown_ > 0) {
+    --cooldown_;
+    wait_ = 0;
+  }
+  if (better) wait_ = 0;
+  else if (cooldown_ == 0) ++wait_;
+  if (better || cooldown_ > 0 || wait_ < options_.patience) return false;
+  cooldown_ = options_.cooldown;
+  wait_ = 0;
+  return true;
+}
+
+void ReduceLROnPlateau::epoch_end(TrainingState& state) {
+  const double lr = state.optimizer.lr();
+  state.logs["lr"] = lr;
+  const std::optional<bool> better = monitor_.better(state, "reduce lr on plateau");
+  if (!better || !due(*better) || lr <= options_.min_lr) return;
+  state.optimizer.set_lr(std::max(lr * options_.factor, options_.min_lr));
+  state.say(fmt::format("Epoch {}: ReduceLROnPlateau reducing learning rate to {}.", state.epoch + 1, state.optimizer.lr()));
+}
+
+CSVLogger::CSVLogger(std::filesystem::path path, bool append, char separator)
+    : path_(std::move(path)), append_(append), separator_(separator) {}
+
+void CSVLogger::train_begin(TrainingState&) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(path_, error);
+  const bool go_on = append_ && !error && size > 0;
+  keys_.clear();
+  if (go_on) {  // the names that are there already
+    std::ifstream in(path_);
+    std::string line;
+    std::getline(in, line);
+    for (std::size_t begin = line.find(separator_); begin != std::string::npos;) {
+      const std::size_t end = line.find(separator_, ++begin);
+      keys_.push_back(line.substr(begin, end - begin));
+      begin = end;
+    }
+  }
+  file_ = std::make_shared<std::ofstream>(path_, go_on ? std::ios::app : std::ios::trunc);
+  if (!*file_) throw IoError(fmt::format("{}: cannot write: {}", path_.string(), std::strerror(errno)));
+}
+
+void CSVLogger::epoch_end(TrainingState& state) {
+  std::string text;
+  if (keys_.empty()) {
+    text = "epoch";
+    for (const auto& [name, _] : state.logs) {
+      keys_.push_back(name);
+      (text += separator_) += name;
+    }
+    text += '\n';
+  }
+  text += fmt::format("{}", state.epoch);
+  for (const std::string& key : keys_) {
+    const auto it = state.logs.find(key);
+    (text += separator_) += it == state.logs.end() ? "NA" : fmt::format("{}", it->second);
+  }
+  *file_ << text << '\n' << std::flush;
+  if (!*file_) throw IoError(fmt::format("{}: cannot write: {}", path_.string(), std::strerror(errno)));
+}
+
+void CSVLogger::train_end(TrainingState&) { file_.reset(); }
+
+void TerminateOnNaN::batch_end(TrainingState& state) {
+  if (std::isfinite(state.loss)) return;
+  state.stop = true;
+  state.say(fmt::format("Batch {}: Invalid loss, terminating training", state.step));
+}
+
+}  // namespace ebb

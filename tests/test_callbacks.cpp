@@ -1,0 +1,352 @@
+// Callbacks, driven by hand with made-up numbers.
+#include <doctest/doctest.h>
+#include <ebb/graph/error.h>
+#include <ebb/models/callbacks.h>
+#include <ebb/models/fit.h>
+#include <ebb/models/layers.h>
+#include <ebb/models/sequential.h>
+#include <ebb/models/serialize.h>
+
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "temp_dir.h"
+
+namespace {
+
+using namespace ebb;
+
+using Strings = std::vector<std::string>;
+using Doubles = std::vector<double>;
+
+/// Early stopping driven by hand: epochs whose weight is their number.
+struct Trace {
+  int stopped = -1;  // epoch from 0; -1: never
+  int best = -1;
+  double weight = 0;  // after train_end
+  Strings said;
+};
+Trace drive(EarlyStopping& stopping, const Doubles& numbers, const std::string& key = "val_loss") {
+  Dense module(1);
+  module.weight = variable(tensor({-1}, {1, 1}));
+  module.bias = variable(tensor({0}));
+  SGD optimizer;
+  Trace out;
+  const History history;
+  TrainingState state{.module = module, .optimizer = optimizer, .history = history, .epochs = static_cast<int>(numbers.size()),
+                      .say = [&](const std::string& line) { out.said.push_back(line); }};
+  stopping.train_begin(state);
+  for (int epoch = 0; epoch < static_cast<int>(numbers.size()) && !state.stop; ++epoch) {
+    state.epoch = epoch;
+    module.weight.assign(full({1, 1}, epoch));
+    state.logs = {{"loss", 0.5}, {key, numbers[static_cast<std::size_t>(epoch)]}};
+    stopping.epoch_end(state);
+    if (state.stop) out.stopped = epoch;
+  }
+  stopping.train_end(state);
+  out.best = stopping.best_epoch();
+  out.weight = module.weight.item();
+  return out;
+}
+Trace drive(const EarlyStoppingOptions& options, const Doubles& numbers,
+            const std::string& key = "val_loss") {
+  EarlyStopping stopping(options);
+  return drive(stopping, numbers, key);
+}
+
+/// Any callback through epochs whose val_loss is given.
+struct Drive {
+  Dense module{1};
+  SGD optimizer{{.lr = 0.1}};
+  History history;
+  Strings said;
+  TrainingState state{.module = module, .optimizer = optimizer, .history = history, .steps = 3,
+                      .say = [this](const std::string& line) { said.push_back(line); }};
+  Drive() {
+    module.weight = variable(tensor({-1}, {1, 1}));
+    module.bias = variable(tensor({0}));
+  }
+  void epochs(CallbackBase& callback, const Doubles& val_loss) {
+    state.epochs = history.epochs() + static_cast<int>(val_loss.size());
+    callback.train_begin(state);
+    for (const double v : val_loss) {
+      state.epoch = history.epochs();
+      callback.epoch_begin(state);
+      module.weight.assign(full({1, 1}, state.epoch));
+      state.logs = {{"loss", 0.5}, {"val_loss", v}};
+      state.seconds = 1;
+      callback.epoch_end(state);
+      history = state.record();
+      if (state.stop) break;
+    }
+    callback.train_end(state);
+  }
+};
+
+std::string contents(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+double saved_weight(const std::filesystem::path& file) {
+  Drive d;
+  load(d.module, file);
+  return d.module.weight.item();
+}
+
+constexpr double no_number = std::numeric_limits<double>::quiet_NaN();
+
+}  // namespace
+
+TEST_CASE("callbacks: EarlyStopping follows Keras' rule") {
+  struct Row {
+    double min_delta;
+    int patience;
+    Doubles numbers;
+    int stopped, best;
+  };
+  const Row rows[] = {
+      {0, 0, {3, 2, 2.5, 1}, 2, 1},
+      {0, 1, {3, 2, 2.5, 1}, 2, 1},
+      {0, 2, {3, 2, 2.5, 1}, -1, 3},
+      {0, 3, {5, 4, 4.1, 4.2, 3.9, 4, 4.1, 4.2, 1}, 7, 4},
+      {0, 1, {1, 1, 1}, 1, 0},  // as good is no better
+      {0, 0, {1}, -1, 0},
+      // epochs 13, 14 and 15 no better than 12
+      {0, 3, {9, 8, 7, 6, 5, 4, 3, 2.9, 2.8, 2.7, 2.6, .4484, .45, .46, .47, 0}, 14, 11},
+      {0.1, 2, {1, 0.95, 0.91, 0.89}, 2, 0},
+      {0.1, 3, {1, 0.95, 0.91, 0.89, 0.85}, -1, 3},
+      {0.5, 1, {1, 0.5}, 1, 0},  // better by exactly that is not enough
+      {0, 2, {1, no_number, no_number, 0.5}, 2, 0},
+      {0, 3, {1, no_number, no_number, 0.5}, -1, 3},
+      {0, 2, {no_number, 2, 3, 3, 1}, 3, 1},  // a NaN is no best
+      {0, 2, {no_number, no_number, no_number}, 1, -1},
+      {0, 0, {no_number, no_number}, 1, -1},
+  };
+  for (const Row& row : rows) {
+    CAPTURE(row.numbers.size());
+    CAPTURE(row.patience);
+    const Trace t = drive({.min_delta = row.min_delta, .patience = row.patience}, row.numbers);
+    CHECK(t.stopped == row.stopped);
+    CHECK(t.best == row.best);
+    const auto last = row.stopped < 0 ? static_cast<int>(row.numbers.size()) - 1 : row.stopped;
+    CHECK(t.weight == last);  // nothing restored
+    CHECK(t.said.size() == (row.stopped < 0 ? 0 : 1));
+  }
+}
+
+TEST_CASE("callbacks: EarlyStopping on a number that rises") {
+  const Trace t =
+      drive({.monitor = "val_accuracy", .patience = 2}, {0.5, 0.6, 0.55, 0.7, 0.7, 0.6, 0.9}, "val_accuracy");
+  CHECK(t.stopped == 5);
+  CHECK(t.best == 3);
+  CHECK(drive({.monitor = "acc", .min_delta = 0.1, .patience = 2}, {0.5, 0.55, 0.61, 0.62}, "acc").best == 2);
+  CHECK(drive({.monitor = "val_accuracy", .patience = 2}, {0, 0.1, 0.2}, "val_accuracy").best == 2);
+  CHECK(drive({.monitor = "val_accuracy", .patience = 1}, {no_number, 0.1, 0.2}, "val_accuracy").stopped ==
+        -1);
+}
+
+TEST_CASE("callbacks: EarlyStopping restores the best weights") {
+  const Trace t = drive({.patience = 3, .restore_best = true}, {5, 4, 4.1, 4.2, 4.3});
+  CHECK(t.stopped == 4);
+  CHECK(t.weight == 1);
+  CHECK(t.said ==
+        Strings{"Epoch 5: early stopping", "Restoring model weights from the end of the best epoch: 2."});
+
+  // Also when the epochs run out; not when the last epoch is the best.
+  CHECK(drive({.patience = 9, .restore_best = true}, {5, 4, 4.1}).weight == 1);
+  const Trace last = drive({.patience = 9, .restore_best = true}, {5, 4, 3});
+  CHECK(last.weight == 2);
+  CHECK(last.said.empty());
+  CHECK(drive({.patience = 1, .restore_best = true}, {no_number, no_number}).weight ==
+        1);  // there is no best
+}
+
+TEST_CASE("callbacks: EarlyStopping starts afresh with every fit") {
+  EarlyStopping stopping({.patience = 2, .restore_best = true});
+  CHECK(stopping.best_epoch() == -1);
+  CHECK(drive(stopping, {2, 1, 3, 3}).stopped == 3);
+  // Nothing of the first fit may count: neither its best (1) nor its waiting.
+  const Trace second = drive(stopping, {9, 8, 8.5, 7, 7.5, 7.6});
+  CHECK(second.stopped == 5);
+  CHECK(second.best == 3);
+  CHECK(second.weight == 3);
+
+  EarlyStopping patient({.patience = 3});
+  CHECK(drive(patient, {1, 2, 2, 2}).stopped == 3);
+  CHECK(drive(patient, {no_number, no_number, 1}).stopped == -1);  // three were waited for before, none now
+}
+
+TEST_CASE("callbacks: EarlyStopping warns when its number is missing") {
+  const Trace t = drive({.monitor = "val_loss", .patience = 0}, {3, 2}, "accuracy");
+  CHECK(t.stopped == -1);
+  CHECK(t.said == Strings{"warning: early stopping watches \"val_loss\", which is not there; there are: accuracy, loss"});
+  EarlyStopping twice({.monitor = "val_loss"});
+  CHECK(drive(twice, {3, 2}, "accuracy").said.size() == 1);
+  CHECK(drive(twice, {3, 2}, "accuracy").said.size() == 1);  // said again in another fit
+}
+
+
+TEST_CASE("callbacks: the mode says which way a number improves") {
+  const Doubles up{1, 2, 3}, down{3, 2, 1};
+  CHECK(drive({.monitor = "val_loss", .patience = 9, .mode = Mode::max}, up).best == 2);
+  CHECK(drive({.monitor = "val_loss", .patience = 9, .mode = Mode::min}, up).best == 0);
+  for (const std::string rising : {"acc", "val_acc", "accuracy", "val_accuracy", "auc", "val_auc"}) {
+    CHECK(drive({.monitor = rising, .patience = 9}, up, rising).best == 2);
+    CHECK(drive({.monitor = rising, .patience = 9, .mode = Mode::min}, down, rising).best == 2);
+  }
+  for (const std::string falling : {"val_loss", "mse", "accuracy_loss"})
+    CHECK(drive({.monitor = falling, .patience = 9}, down, falling).best == 2);
+}
+
+TEST_CASE("callbacks: EarlyStopping that goes on from a history knows its best and how long it has waited") {
+  const Doubles all{5, 4, 4.5, 4.2, 4.1, 3};
+  for (std::size_t first = 0; first < 5; ++first) {
+    CAPTURE(first);
+    Drive d;
+    EarlyStopping stopping({.patience = 3});
+    d.epochs(stopping, Doubles(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(first)));
+    EarlyStopping another({.patience = 3});
+    d.epochs(another, Doubles(all.begin() + static_cast<std::ptrdiff_t>(first), all.end()));
+    CHECK(d.history.epochs() == 5);  // waited for the third time in the fifth epoch
+    CHECK(another.best_epoch() == 1);
+  }
+}
+
+TEST_CASE("callbacks: ModelCheckpoint keeps the best or the last") {
+  const TempDir dir;
+  Drive best, last, third, own;
+  ModelCheckpoint of_best({.path = dir / "best", .best_only = true}), of_last({.path = dir / "last"}),
+      of_third({.path = dir / "third", .every = 3});
+  best.epochs(of_best, {3, 1, 2, 1});
+  CHECK(saved_weight(dir / "best") == 1);  // as good is no better
+  last.epochs(of_last, {3, 1, 2, 5});
+  CHECK(saved_weight(dir / "last") == 3);
+  third.epochs(of_third, {3, 1, 2, 5});
+  CHECK(saved_weight(dir / "third") == 2);
+  best.epochs(of_best, {1.5, 1.5});  // worse than what the history has
+  CHECK(saved_weight(dir / "best") == 1);
+
+  Strings written;
+  ModelCheckpoint custom({.path = "x", .best_only = true, .monitor = "val_loss", .write = [&](TrainingState& s, const std::filesystem::path& path) {
+                            written.push_back(path.string() + std::to_string(s.epoch) + " of " + std::to_string(s.record().epochs()));
+                          }});
+  own.epochs(custom, {3, 4, 2});
+  CHECK(written == Strings{"x0 of 1", "x2 of 3"});
+
+  Drive missing;
+  ModelCheckpoint accuracy({.path = dir / "none", .best_only = true, .monitor = "val_accuracy"});
+  missing.epochs(accuracy, {1, 2});
+  CHECK_FALSE(std::filesystem::exists(dir / "none"));
+  CHECK(missing.said == Strings{"warning: model checkpoint watches \"val_accuracy\", which is not there; there are: loss, val_loss"});
+  CHECK_THROWS_WITH_AS(ModelCheckpoint({}), "model checkpoint: needs the path of a file", ValueError);
+  CHECK_THROWS_WITH_AS(ModelCheckpoint({.path = "x", .every = 0}), "model checkpoint: every must be at least 1, got 0", ValueError);
+}
+
+TEST_CASE("callbacks: LearningRateScheduler sets and records the rate") {
+  Drive d;
+  Doubles asked;
+  LearningRateScheduler halve([&](int epoch, double lr) {
+    asked.push_back(epoch);
+    return lr / 2;
+  });
+  d.epochs(halve, {1, 1, 1});
+  CHECK(asked == Doubles{0, 1, 2});
+  CHECK(d.history["lr"] == Doubles{0.05, 0.025, 0.0125});
+  CHECK(d.optimizer.lr() == 0.0125);
+}
+
+// The expected rates were written down by following Keras' rule by hand.
+TEST_CASE("callbacks: ReduceLROnPlateau follows Keras' rule") {
+  const auto rates = [](const ReduceLROnPlateauOptions& o, const Doubles& numbers) {
+    Drive d;
+    ReduceLROnPlateau reduce(o);
+    d.epochs(reduce, numbers);
+    Doubles out = d.history["lr"];  // during each epoch
+    out.push_back(d.optimizer.lr());
+    return out;
+  };
+  const auto close = [](const Doubles& a, const Doubles& b) {
+    bool all = a.size() == b.size();
+    for (std::size_t i = 0; all && i < a.size(); ++i) all = std::abs(a[i] - b[i]) <= 1e-15;
+    return all;
+  };
+  // two epochs no better: reduced after each second one
+  CHECK(close(rates({.factor = 0.5, .patience = 2}, {3, 3, 3, 3, 3, 3}), {.1, .1, .1, .05, .05, .025, .025}));
+  CHECK(close(rates({.factor = 0.5, .patience = 2}, {3, 3, 2, 2, 2}), {.1, .1, .1, .1, .1, .05}));
+  // better by less than min_delta is no better
+  CHECK(close(rates({.factor = 0.5, .patience = 1, .min_delta = 0.1}, {3, 2.95, 2.85}), {.1, .1, .05, .05}));
+  // two epochs of rest after a reduction are not counted
+  CHECK(close(rates({.factor = 0.5, .patience = 1, .cooldown = 2}, {3, 3, 3, 3, 3, 3, 3}), {.1, .1, .05, .05, .025, .025, .0125, .0125}));
+  CHECK(close(rates({.factor = 0.1, .patience = 1, .min_lr = 0.004}, {3, 3, 3, 3}), {.1, .1, .01, .004, .004}));
+  CHECK(close(rates({.factor = 0.5, .patience = 1}, {no_number, no_number}), {.1, .05, .025}));
+
+  Drive d;
+  ReduceLROnPlateau reduce({.factor = 0.5, .patience = 1});
+  d.epochs(reduce, {1, 2});
+  CHECK(d.said == Strings{"Epoch 2: ReduceLROnPlateau reducing learning rate to 0.05."});
+
+  // Going on from a history it has waited as long.
+  Drive two;
+  ReduceLROnPlateau first({.factor = 0.5, .patience = 3}), second({.factor = 0.5, .patience = 3});
+  two.epochs(first, {1, 2, 2});
+  CHECK(two.optimizer.lr() == 0.1);
+  two.epochs(second, {2});
+  CHECK(two.optimizer.lr() == 0.05);
+
+  CHECK_THROWS_WITH_AS(ReduceLROnPlateau({.factor = 1}), "reduce lr on plateau: factor must be in (0, 1), got 1", ValueError);
+  CHECK_THROWS_WITH_AS(ReduceLROnPlateau({.patience = -1}), "reduce lr on plateau: patience must not be negative, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(EarlyStopping({.patience = -1}), "early stopping: patience must not be negative, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(EarlyStopping({.min_delta = -0.5}), "early stopping: min_delta must not be negative, got -0.5", ValueError);
+}
+
+TEST_CASE("callbacks: CSVLogger writes a line an epoch") {
+  const TempDir dir;
+  const auto file = dir / "log.csv";
+  Drive d;
+  CSVLogger logger(file);
+  d.epochs(logger, {0.1, 2.5, 8.0959e-4});
+  CHECK(contents(file) == "epoch,loss,val_loss\n0,0.5,0.1\n1,0.5,2.5\n2,0.5,0.00080959\n");
+  CSVLogger more(file, true);
+  d.epochs(more, {no_number});
+  CHECK(contents(file) == "epoch,loss,val_loss\n0,0.5,0.1\n1,0.5,2.5\n2,0.5,0.00080959\n3,0.5,nan\n");
+
+  // A key that is gone is NA, a new one has no column.
+  d.state.logs = {{"loss", 1}, {"lr", 2}};
+  more.train_begin(d.state);
+  more.epoch_end(d.state);
+  more.train_end(d.state);
+  CHECK(contents(file).ends_with("3,0.5,nan\n3,1,NA\n"));
+
+  CSVLogger semicolons(file, false, ';');
+  d.history = {};
+  d.epochs(semicolons, {0.25});
+  CHECK(contents(file) == "epoch;loss;val_loss\n0;0.5;0.25\n");
+  CSVLogger fresh(dir / "new.csv", true);  // appending to nothing
+  d.history = {};
+  d.epochs(fresh, {0.25});
+  CHECK(contents(dir / "new.csv") == "epoch,loss,val_loss\n0,0.5,0.25\n");
+  CSVLogger lost(dir / "none" / "log.csv");
+  CHECK_THROWS_WITH_AS(lost.train_begin(d.state), ((dir / "none" / "log.csv").string() + ": cannot write: No such file or directory").c_str(), IoError);
+}
+
+TEST_CASE("callbacks: TerminateOnNaN stops at the batch") {
+  Drive d;
+  TerminateOnNaN guard;
+  d.state.step = 7;
+  d.state.loss = 0.5;
+  guard.batch_end(d.state);
+  CHECK_FALSE(d.state.stop);
+  for (const double bad : {no_number, std::numeric_limits<double>::infinity()}) {
+    d.state.stop = false;
+    d.state.loss = bad;
+    guard.batch_end(d.state);
+    CHECK(d.state.stop);
+  }
+  CHECK(d.said == Strings(2, "Batch 7: Invalid loss, terminating training"));
+}
