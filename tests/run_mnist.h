@@ -197,6 +197,12 @@ class Mnist {
 
 inline const Args commands{"train", "evaluate", "predict", "summary", "reproduce", "transfer", "graph"};
 
+inline std::string joined_with_commas(const Args& words) {
+  std::string out;
+  for (const auto& w : words) out += (out.empty() ? "" : ", ") + w;
+  return out;
+}
+
 inline Args joined(Args a, const Args& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;

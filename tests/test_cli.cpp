@@ -58,7 +58,7 @@ TEST_CASE("mnist: a command that is missing or unknown is a usage error that nam
   CHECK(lines(r.err).front().ends_with("did you mean train?"));
   CHECK(contains(r.err, "Try: mnist --help"));
   const Result strange = mnist({"frobnicate"});
-  check_usage_error(strange, "train, evaluate, predict, summary, graph");
+  check_usage_error(strange, "there are " + joined_with_commas(commands));
   CHECK_FALSE(contains(strange.err, "did you mean"));
   check_usage_error(mnist({""}), "\"\"");
 }
@@ -120,6 +120,11 @@ TEST_CASE("mnist: bad values are usage errors, told before any data is read") {
       {{"train", "--validation", "tset"}, "\"tset\""},
       {{"train", "--validation-split", "1"}, "--validation-split"},
       {{"train", "--validation", "test", "--validation-split", "0.1"}, "--validation"},
+      {{"train", "--schedule", "linear"}, "\"linear\""},
+      {{"train", "--augment", "turn 3"}, "\"turn 3\""},
+      {{"train", "--augment", "shift"}, "--augment"},
+      {{"train", "--augment=shift -2"}, "not negative"},
+      {{"train", "--label-smoothing", "1"}, "--label-smoothing"},
       {{"train", "--save", ""}, "--save"},
       {{"evaluate"}, "which model"},
       {{"evaluate", "a", "b"}, "only one"},

@@ -48,6 +48,23 @@ TEST_CASE("mnist: progress is one line an epoch on stderr, nothing with --quiet"
   CHECK(contains(quiet.out, "test accuracy"));
 }
 
+TEST_CASE("mnist: augmentation, a schedule and smoothed labels change what is learned, and the seed repeats it") {
+  Mnist mnist;
+  const auto loss = [&](const Args& more) {
+    const Result r = mnist(joined(mnist.tiny({"--json", "--quiet"}), more));
+    CAPTURE(r);
+    REQUIRE(r.code == 0);
+    return json::parse(r.out).at("test_loss").get<double>();
+  };
+  const double plain = loss({}), augmented = loss({"--augment"});
+  CHECK(augmented != plain);
+  CHECK(loss({"--augment"}) == augmented);
+  CHECK(loss({"--augment=shift 0"}) == plain);
+  CHECK(loss({"--augment", "shift 1, rotate 5"}) != augmented);
+  CHECK(loss({"--schedule", "one-cycle"}) != plain);
+  CHECK(loss({"--label-smoothing", "0.1"}) != plain);
+}
+
 TEST_CASE("mnist: --json prints one object, the same for any number of threads") {
   const Mnist mnist;
   std::vector<json> runs;

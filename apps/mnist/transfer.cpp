@@ -66,7 +66,7 @@ int transfer(const std::vector<std::string>& args) {
   po::variables_map v;
   if (!parse(args, options, "mnist transfer FILE [OPTIONS]",
              "FILE is what mnist train --save wrote. Its last layer is made anew and trained\n"
-             "with the others frozen; then all are trained on. Example, from digits to clothes:\n"
+             "with the others frozen; then all are trained on. From digits to clothes:\n"
              "  mnist train --model cnn --epochs 2 --save digits.safetensors\n"
              "  mnist transfer digits.safetensors --dataset fashion --limit 1000\n",
              v, true))
