@@ -30,6 +30,7 @@ int evaluate(const std::vector<std::string>& args);
 int predict(const std::vector<std::string>& args);
 int summary(const std::vector<std::string>& args);
 int graph(const std::vector<std::string>& args);
+int search(const std::vector<std::string>& args);
 int reproduce(const std::vector<std::string>& args);
 int transfer(const std::vector<std::string>& args);
 

@@ -22,6 +22,7 @@ constexpr auto commands = std::to_array<Command>({
     {"evaluate", "test a saved network", mnist::evaluate},
     {"predict", "name digits of the test set with a saved network", mnist::predict},
     {"summary", "layers, shapes and parameters of a network", mnist::summary},
+    {"search", "try many settings of a training and compare", mnist::search},
     {"reproduce", "train the runs of five published notebooks and compare", mnist::reproduce},
     {"transfer", "put what a saved network learned to use on other pictures", mnist::transfer},
     {"graph", "draw the computation graph of a network", mnist::graph},
