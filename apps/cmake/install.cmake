@@ -1,0 +1,45 @@
+# cmake --install, the files by which others find ebb (installed, or in this build tree).
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(EBB_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/ebb)
+install(TARGETS ebb EXPORT ebb-targets)
+foreach(folder graph ops autograd models)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/ebb
+          FILES_MATCHING PATTERN "*.h" PATTERN models/ebb.h EXCLUDE)
+endforeach()
+install(FILES ${PROJECT_SOURCE_DIR}/models/ebb.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/ebb)
+
+# The configuration names nothing but its own folder, so that one file serves in both places.
+configure_file(${CMAKE_CURRENT_LIST_DIR}/ebb-config.cmake.in ${PROJECT_BINARY_DIR}/ebb-config.cmake @ONLY)
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/ebb-config-version.cmake COMPATIBILITY SameMinorVersion)
+export(EXPORT ebb-targets NAMESPACE ebb:: FILE ${PROJECT_BINARY_DIR}/ebb-targets.cmake)
+install(EXPORT ebb-targets NAMESPACE ebb:: DESTINATION ${EBB_CMAKE_DIR})
+install(FILES ${PROJECT_BINARY_DIR}/ebb-config.cmake ${PROJECT_BINARY_DIR}/ebb-config-version.cmake
+        DESTINATION ${EBB_CMAKE_DIR})
+
+# A static library is of no use without what it is made of, so plain --libs names that too.
+set(dependencies " -lopenblas -lfmt -lz -pthread")
+if(BUILD_SHARED_LIBS)
+  set(EBB_PC_PRIVATE ${dependencies})
+else()
+  set(EBB_PC_LIBS ${dependencies})
+endif()
+# Relative, so that cmake --install --prefix may choose another place
+file(RELATIVE_PATH EBB_PC_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+string(REGEX REPLACE "/$" "" EBB_PC_PREFIX ${EBB_PC_PREFIX})
+configure_file(${CMAKE_CURRENT_LIST_DIR}/ebb.pc.in ${PROJECT_BINARY_DIR}/ebb.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/ebb.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
+# The programs
+foreach(program mnist bench gradcheck)
+  if(NOT TARGET ${program})
+    continue()
+  endif()
+  install(TARGETS ${program})
+  if(BUILD_SHARED_LIBS)
+    set_target_properties(${program} PROPERTIES INSTALL_RPATH $ORIGIN/../${CMAKE_INSTALL_LIBDIR})
+  endif()
+endforeach()
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
+
