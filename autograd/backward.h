@@ -15,25 +15,27 @@ class Gradients {
   /// The gradient of a variable, of its shape and dtype. Throws GradientError, naming it, when the loss does not
   /// depend on it: a missing gradient is never taken for zero.
   const Tensor& operator[](const Tensor& variable) const;
-  bool contains(const Tensor& variable) const;
-  std::size_t size() const { return entries_.size(); }
+  bool contains(const Tensor& variable) const;  ///< whether there is one for the variable
+  std::size_t size() const { return entries_.size(); }  ///< number of variables
 
+  /// A variable and its gradient.
   struct Entry {
-    Ref<Node> variable;
-    Tensor gradient;
+    Ref<Node> variable;  ///< its leaf in the graph
+    Tensor gradient;  ///< of its shape and dtype
   };
   /// All of them, in order of the variables' creation.
   std::span<const Entry> entries() const& { return entries_; }
   /// For changing gradients before a step, such as clipping.
   std::span<Entry> entries() & { return entries_; }
   void entries() && = delete;  // `for (auto& e : backward(loss).entries())` would outlive what it walks
-  void add(Ref<Node> variable, Tensor gradient);
+  void add(Ref<Node> variable, Tensor gradient);  ///< engine use: variables come in order of creation
 
  private:
   std::vector<Entry> entries_;
   NodeIndex index_;
 };
 
+/// What backward() does beside the gradients.
 struct BackwardOptions {
   bool retain_graph = false;  ///< keep what backward reads, for another pass through the same graph
   bool create_graph = false;  ///< record the gradients too, so that they can be differentiated; retains the graph
@@ -43,15 +45,17 @@ struct BackwardOptions {
 /// Throws GradientError when the loss has more than one element, depends on no variable, or its graph was freed.
 Gradients backward(const Tensor& loss, BackwardOptions options = {});
 
+/// As BackwardOptions, and what grad() alone has.
 struct GradOptions {
-  bool retain_graph = false;
-  bool create_graph = false;
+  bool retain_graph = false;  ///< keep what backward reads, for another pass
+  bool create_graph = false;  ///< record the gradients too; retains the graph
   bool allow_unused = false;  ///< an undefined tensor instead of an error for an x that y does not depend on
   Tensor cotangent = {};      ///< weights of y's elements, of y's shape; needed unless y has one element
 };
 
 /// Gradients of y with respect to xs, which may be variables or any tracked intermediate values.
 std::vector<Tensor> grad(const Tensor& y, std::span<const Tensor> xs, GradOptions options = {});
+/// The same for a list in braces.
 std::vector<Tensor> grad(const Tensor& y, std::initializer_list<Tensor> xs, GradOptions options = {});
 /// The same for one x.
 Tensor grad(const Tensor& y, const Tensor& x, GradOptions options = {});

@@ -20,29 +20,30 @@ enum class Probe {
   jacobian,   ///< each input element against each output element
 };
 
+/// How hard gradcheck() looks.
 struct GradcheckOptions {
   int order = 1;                   ///< 2 also checks the gradients' own gradients, in the inputs and in the cotangent
-  Probe probe = Probe::direction;
+  Probe probe = Probe::direction;  ///< along what
   int directions = 3;              ///< random directions to try with Probe::direction
   double tolerance = 1e-6;         ///< largest relative error at order 1
   double tolerance2 = 1e-5;        ///< largest relative error at order 2
   double step = 1e-4;              ///< of the differences, relative to max(1, |x|); two step sizes are combined
-  std::uint64_t seed = 1;
+  std::uint64_t seed = 1;  ///< of the directions
 };
 
 /// What a check found; converts to true when all is well, prints what differs.
 struct GradcheckReport {
-  bool ok = true;
+  bool ok = true;  ///< nothing was found wrong
   int order = 0;               ///< of the worst derivative
   int input = -1;              ///< of the worst derivative; -1 for a direction through all
   std::int64_t element = -1;   ///< of that input
-  double analytic = 0, numeric = 0;
+  double analytic = 0, numeric = 0;  ///< the derivatives that differ most
   double error = 0;            ///< its relative error: the largest that was seen
   std::int64_t kinks = 0;      ///< elements that lie found on a kink, where any slope between the two one-sided ones is right
   std::string problem;         ///< what went wrong otherwise: a missing gradient, a function that is not the same twice
-  explicit operator bool() const { return ok; }
-  std::string str() const;
-  friend std::ostream& operator<<(std::ostream& out, const GradcheckReport& report);
+  explicit operator bool() const { return ok; }  ///< true when nothing was found wrong
+  std::string str() const;  ///< one line for people
+  friend std::ostream& operator<<(std::ostream& out, const GradcheckReport& report);  ///< prints str()
 };
 
 /// A difference that straddles a kink (relu, abs, max near their corner) is taken again with smaller steps. On the kink

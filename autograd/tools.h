@@ -12,7 +12,7 @@ namespace ebb {
 /// (Chen et al. 2016). Variables and other tracked tensors that f captures get their gradients too; random numbers
 /// are the same the second time. Costs one more forward pass of f.
 Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs);
-Tensor checkpoint(const UnaryFunction& f, const Tensor& x);
+Tensor checkpoint(const UnaryFunction& f, const Tensor& x);  ///< the same for a function of one tensor
 
 /// x itself, with `f` called on its gradient during backward. f returns the gradient to go on with, of the same shape,
 /// or an undefined tensor to leave it as it is.

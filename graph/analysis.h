@@ -18,10 +18,10 @@ std::vector<Tensor> unreached(const Graph& graph, std::span<const Tensor> variab
 /// The most expensive chain of dependent nodes, inputs first, and its floating-point operations: what no number of
 /// processors gets below.
 struct CriticalPath {
-  std::vector<const Node*> nodes;
-  double flops = 0;
+  std::vector<const Node*> nodes;  ///< the chain, inputs first
+  double flops = 0;  ///< of them all
 };
-CriticalPath critical_path(const Graph& graph);
+CriticalPath critical_path(const Graph& graph);  ///< by each node's flops()
 
 /// Memory that a recorded graph holds and that its backward pass needs, in the allocator's own counting.
 struct MemoryPlan {

@@ -16,9 +16,10 @@ namespace ebb {
 
 /// An edge of the BGL view: input `input` of node `from`. It leads from a consumer to what it depends on.
 struct GraphEdge {
-  const Node* from = nullptr;
-  std::ptrdiff_t input = 0;
-  friend bool operator==(const GraphEdge&, const GraphEdge&) = default;
+  const Node* from = nullptr;  ///< the consumer
+  std::ptrdiff_t input = 0;  ///< which of its inputs
+  friend bool operator==(const GraphEdge&, const GraphEdge&) = default;  ///< the same input of the same node
+  /// By the consumer's creation, then the input.
   friend bool operator<(const GraphEdge& a, const GraphEdge& b) {
     return a.from->id() != b.from->id() ? a.from->id() < b.from->id() : a.input < b.input;
   }
@@ -28,8 +29,8 @@ struct GraphEdge {
 class OutEdgeIterator
     : public boost::iterator_facade<OutEdgeIterator, GraphEdge, boost::forward_traversal_tag, GraphEdge> {
  public:
-  OutEdgeIterator() = default;
-  OutEdgeIterator(const Node* node, std::ptrdiff_t input) : node_(node), input_(input) { skip(); }
+  OutEdgeIterator() = default;  ///< the end of nothing
+  OutEdgeIterator(const Node* node, std::ptrdiff_t input) : node_(node), input_(input) { skip(); }  ///< from this input on
 
  private:
   friend class boost::iterator_core_access;
@@ -50,7 +51,8 @@ class OutEdgeIterator
 /// Walks the edges of all nodes of a Graph.
 class EdgeIterator : public boost::iterator_facade<EdgeIterator, GraphEdge, boost::forward_traversal_tag, GraphEdge> {
  public:
-  EdgeIterator() = default;
+  EdgeIterator() = default;  ///< the end of nothing
+  /// The edges of the nodes in [node, end).
   EdgeIterator(const Node* const* node, const Node* const* end) : node_(node), end_(end) { enter(); }
 
  private:
@@ -77,11 +79,12 @@ class EdgeIterator : public boost::iterator_facade<EdgeIterator, GraphEdge, boos
 
 /// vertex_index property map: the position in Graph::nodes().
 struct VertexIndexMap {
-  using key_type = const Node*;
-  using value_type = std::size_t;
-  using reference = std::size_t;
-  using category = boost::readable_property_map_tag;
-  const Graph* graph = nullptr;
+  using key_type = const Node*;  ///< what it maps
+  using value_type = std::size_t;  ///< to what
+  using reference = std::size_t;  ///< by value
+  using category = boost::readable_property_map_tag;  ///< it cannot be written
+  const Graph* graph = nullptr;  ///< must outlive the map
+  /// Position of the node in the graph.
   friend std::size_t get(const VertexIndexMap& map, const Node* node) { return map.graph->index_of(node); }
 };
 
@@ -112,28 +115,35 @@ struct property_map<ebb::Graph, vertex_index_t> {
 
 namespace ebb {
 
+/// The map of positions, as BGL asks for it.
 inline VertexIndexMap get(boost::vertex_index_t, const Graph& g) { return {&g}; }
+/// Position of one node.
 inline std::size_t get(boost::vertex_index_t, const Graph& g, const Node* node) { return g.index_of(node); }
-inline const Node* source(const GraphEdge& e, const Graph&) { return e.from; }
+inline const Node* source(const GraphEdge& e, const Graph&) { return e.from; }  ///< the consumer
+/// What it depends on.
 inline const Node* target(const GraphEdge& e, const Graph&) {
   return e.from->inputs()[static_cast<std::size_t>(e.input)].node.get();
 }
+/// IncidenceGraph: a node's inputs.
 inline std::pair<OutEdgeIterator, OutEdgeIterator> out_edges(const Node* node, const Graph&) {
   return {OutEdgeIterator(node, 0), OutEdgeIterator(node, std::ssize(node->inputs()))};
 }
+/// IncidenceGraph: the number of inputs that are nodes.
 inline std::size_t out_degree(const Node* node, const Graph&) {
   std::size_t n = 0;
   for (const Input& in : node->inputs()) n += in.node ? 1 : 0;
   return n;
 }
+/// VertexListGraph: the nodes in forward order.
 inline std::pair<const Node* const*, const Node* const*> vertices(const Graph& g) {
   return {g.nodes().data(), g.nodes().data() + g.size()};
 }
-inline std::size_t num_vertices(const Graph& g) { return g.size(); }
+inline std::size_t num_vertices(const Graph& g) { return g.size(); }  ///< vertexListGraph: the number of nodes
+/// EdgeListGraph: every input that is a node.
 inline std::pair<EdgeIterator, EdgeIterator> edges(const Graph& g) {
   const auto [begin, end] = vertices(g);
   return {EdgeIterator(begin, end), EdgeIterator(end, end)};
 }
-inline std::size_t num_edges(const Graph& g) { return g.edges(); }
+inline std::size_t num_edges(const Graph& g) { return g.edges(); }  ///< edgeListGraph: the number of such inputs
 
 }  // namespace ebb

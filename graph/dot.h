@@ -11,8 +11,9 @@ namespace ebb {
 
 class Profiler;
 
+/// How a drawing looks.
 struct DotOptions {
-  std::string name = "ebb";
+  std::string name = "ebb";  ///< of the drawing
   bool clusters = true;  ///< one box around the nodes of each layer
   /// Draw nodes of the same op, shape and layer as one, marked with their number, where there are at least this many:
   /// the steps of a recurrent network become one cell. 0 draws all.

@@ -9,7 +9,7 @@ namespace ebb {
 
 /// Element type of a tensor. f32 and f64 carry gradients; i64 holds labels and indices; u8 images and masks.
 enum class DType : std::uint8_t { f32, f64, i64, u8 };
-inline constexpr DType f32 = DType::f32, f64 = DType::f64, i64 = DType::i64, u8 = DType::u8;
+inline constexpr DType f32 = DType::f32, f64 = DType::f64, i64 = DType::i64, u8 = DType::u8;  ///< short names
 
 /// Bytes per element.
 constexpr std::size_t size_of(DType t) { return t == DType::f32 ? 4 : t == DType::u8 ? 1 : 8; }

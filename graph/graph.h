@@ -13,9 +13,9 @@ namespace ebb {
 /// A hash index from node to position; one probe in the usual case, no allocation per entry.
 class NodeIndex {
  public:
-  static constexpr std::size_t none = static_cast<std::size_t>(-1);
-  std::size_t find(const Node* node) const;
-  void insert(const Node* node, std::size_t position);
+  static constexpr std::size_t none = static_cast<std::size_t>(-1);  ///< no position
+  std::size_t find(const Node* node) const;  ///< its position, or none
+  void insert(const Node* node, std::size_t position);  ///< the node must not be there yet
 
  private:
   struct Slot {
@@ -34,12 +34,13 @@ class Graph {
  public:
   /// Throws GradientError on a cycle, which only a broken engine could make.
   explicit Graph(const Tensor& root);
-  explicit Graph(std::span<const Tensor> roots);
+  explicit Graph(std::span<const Tensor> roots);  ///< of all of them together
 
-  std::span<const Node* const> nodes() const { return nodes_; }
-  std::size_t size() const { return nodes_.size(); }
+  std::span<const Node* const> nodes() const { return nodes_; }  ///< in forward order
+  std::size_t size() const { return nodes_.size(); }  ///< number of nodes
   /// Position of a node in nodes(), or NodeIndex::none.
   std::size_t index_of(const Node* node) const { return index_.find(node); }
+  /// Whether a root depends on the node.
   bool contains(const Node* node) const { return index_of(node) != NodeIndex::none; }
   /// Number of edges: inputs that are not constants, parallel ones counted each.
   std::size_t edges() const;

@@ -8,8 +8,8 @@ namespace ebb {
 /// A position in the tree of layers, such as "encoder.conv1". Interned: one object per path, alive for good.
 struct ScopePath {
   const ScopePath* parent;  ///< null at the root, whose path is empty
-  std::string name;
-  std::string path;
+  std::string name;  ///< of this step, such as "conv1"
+  std::string path;  ///< of all steps, joined by dots
 };
 
 class Observer;
@@ -37,6 +37,7 @@ inline std::string_view current_scope() {
 /// While one lives, nothing is recorded in this thread and layers behave as at inference.
 class NoGrad {
  public:
+  /// NoGrad(false) changes nothing.
   explicit NoGrad(bool off = true) : before_(detail::mode.record) {
     if (off) detail::mode.record = false;
   }
@@ -52,6 +53,7 @@ class NoGrad {
 /// Training(false) for gradients of a fixed network, Training(true) under NoGrad for Monte-Carlo dropout.
 class Training {
  public:
+  /// As in training, or as at inference.
   explicit Training(bool on) : before_(detail::mode.training) { detail::mode.training = on ? 1 : 0; }
   ~Training() { detail::mode.training = before_; }
   Training(const Training&) = delete;
@@ -64,6 +66,7 @@ class Training {
 /// While one lives, errors and graph nodes of this thread carry `name` as one more step of their layer path.
 class Scope {
  public:
+  /// An empty name adds no step.
   explicit Scope(std::string_view name)
       : before_(detail::mode.scope),
         inside_(name.empty() ? before_ : detail::enter_scope(before_, name)) {

@@ -19,17 +19,17 @@ class Node;
 
 /// A value kept for backward: the data without its place in the graph, and the version it had.
 struct Kept {
-  Ref<Storage> storage;
-  std::byte* data = nullptr;
-  std::uint32_t version = 0;
+  Ref<Storage> storage;  ///< keeps the data alive
+  std::byte* data = nullptr;  ///< its first element
+  std::uint32_t version = 0;  ///< of the storage when it was kept
 };
 
 /// One input of a node: where it came from (no node: a constant), what it looked like, its data if backward reads it.
 struct Input {
-  Ref<Node> node;
-  Kept kept;
-  Shape shape;
-  DType dtype = DType::f32;
+  Ref<Node> node;  ///< null for a constant
+  Kept kept;  ///< empty unless the op's backward reads this input
+  Shape shape;  ///< of the input's value
+  DType dtype = DType::f32;  ///< of the input's value
 };
 
 /// What an op's backward reads. `other_inputs` keeps an input only when the gradient of a different input is
@@ -39,16 +39,17 @@ enum class Keeps : std::uint8_t { nothing, inputs, other_inputs, output, inputs_
 /// What a backward rule sees: the kept values, as tensors that are part of the graph when that is recorded.
 class Saved {
  public:
+  /// Engine use: `wanted` has one bit an input.
   Saved(const Node& node, std::uint64_t wanted) : node_(node), wanted_(wanted) {}
 
   /// Value of input i. Throws GradientError when it was not kept, or was changed in place since.
   Tensor input(int i) const;
   /// The node's own value; throws likewise.
   Tensor output() const;
-  const Shape& input_shape(int i) const;
-  DType input_dtype(int i) const;
-  const Shape& output_shape() const;
-  int inputs() const;
+  const Shape& input_shape(int i) const;  ///< known whether or not the value was kept
+  DType input_dtype(int i) const;  ///< likewise
+  const Shape& output_shape() const;  ///< likewise
+  int inputs() const;  ///< number of inputs
   /// True when the gradient of input i is asked for.
   bool wants(int i) const { return (wanted_ >> i & 1) != 0; }
 
@@ -61,22 +62,23 @@ class Saved {
 /// input's id is always below its consumer's.
 class Node {
  public:
-  static constexpr int max_inputs = 64;
+  static constexpr int max_inputs = 64;  ///< of one op
 
-  std::uint64_t id() const { return id_; }
+  std::uint64_t id() const { return id_; }  ///< grows with creation
   /// The op's name; "variable" for a leaf.
   virtual std::string_view op() const = 0;
   /// A variable's name, empty for other nodes.
   virtual std::string_view name() const { return {}; }
-  bool is_variable() const { return count_ == 0; }
-  const Shape& shape() const { return shape_; }
-  DType dtype() const { return dtype_; }
+  bool is_variable() const { return count_ == 0; }  ///< true for a leaf, which has no inputs
+  const Shape& shape() const { return shape_; }  ///< of the node's value
+  DType dtype() const { return dtype_; }  ///< of the node's value
+  /// In the order of the op's arguments.
   std::span<const Input> inputs() const { return {inputs_, static_cast<std::size_t>(count_)}; }
   /// The layer that ran the op; null outside of any.
   const ScopePath* scope() const { return scope_; }
   /// The kept output, if any.
   const Kept& kept_output() const { return kept_output_; }
-  bool freed() const { return freed_; }
+  bool freed() const { return freed_; }  ///< true after free_kept()
   /// Bytes that the node itself takes from the allocator.
   std::size_t footprint() const { return detail::block_bytes(block_bytes_); }
   /// Bytes of tensors that the op holds for backward beside inputs and output, such as a pooling's choice.
@@ -93,7 +95,8 @@ class Node {
   /// Drops what was kept for backward; a later backward through this node is refused.
   void free_kept();
 
-  void retain() const { refs_.fetch_add(1, std::memory_order_relaxed); }
+  void retain() const { refs_.fetch_add(1, std::memory_order_relaxed); }  ///< for Ref
+  /// For Ref: the last one destroys the node, and without recursion what it alone held.
   void release() const {
     if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy(const_cast<Node*>(this));
   }
@@ -102,7 +105,7 @@ class Node {
   /// The inputs lie behind the node in its block, so that a node is one allocation whatever their number.
   Node(const Shape& shape, DType dtype, Input* inputs, int count, std::size_t block_bytes, bool broadcasts = false);
   virtual ~Node();
-  void keep_output(const Kept& kept) { kept_output_ = kept; }
+  void keep_output(const Kept& kept) { kept_output_ = kept; }  ///< for ops whose backward reads their result
 
  private:
   static void destroy(Node* node) noexcept;

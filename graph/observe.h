@@ -20,11 +20,11 @@ struct Attribute;
 
 /// One op that has run, forward or as part of a backward rule.
 struct OpEvent {
-  std::string_view op;
-  std::span<const Tensor* const> inputs;
+  std::string_view op;  ///< its name
+  std::span<const Tensor* const> inputs;  ///< in the op's order
   const Tensor& output;  ///< with its node, if it was recorded
-  double seconds;
-  double flops;
+  double seconds;  ///< the clock's, with what ran inside
+  double flops;  ///< as the op counts them
   std::span<const Attribute> attributes;  ///< the op's options (ebb/graph/attribute.h)
 };
 
@@ -32,7 +32,7 @@ struct OpEvent {
 /// tool of your own; DetectAnomaly and Profiler are two.
 class Observer {
  public:
-  Observer();
+  Observer();  ///< from now on
   virtual ~Observer();
   Observer(const Observer&) = delete;
   Observer& operator=(const Observer&) = delete;
@@ -41,7 +41,7 @@ class Observer {
   virtual void ran(const OpEvent&) {}
   /// After a backward rule gave the gradient of an input of a node.
   virtual void made_gradient(const Node&, int /*input*/, const Tensor&) {}
-  Observer* outer() const { return outer_; }
+  Observer* outer() const { return outer_; }  ///< the next one that watches; null for the outermost
 
  private:
   Observer* outer_;
@@ -58,17 +58,18 @@ class DetectAnomaly : public Observer {
 /// Adds up time, operations and bytes.
 class Profiler : public Observer {
  public:
+  /// Sums over some ops.
   struct Entry {
-    std::int64_t calls = 0;
-    double seconds = 0, flops = 0, bytes = 0;
+    std::int64_t calls = 0;  ///< ops that ran
+    double seconds = 0, flops = 0, bytes = 0;  ///< sums
   };
   void ran(const OpEvent& event) override;
-  const std::map<std::string, Entry, std::less<>>& by_op() const { return ops_; }
+  const std::map<std::string, Entry, std::less<>>& by_op() const { return ops_; }  ///< by the op's name
   /// By layer path; "" outside of any.
   const std::map<std::string, Entry, std::less<>>& by_layer() const { return layers_; }
   /// Of one recorded node.
   Entry of(const Node& node) const;
-  double seconds() const { return seconds_; }
+  double seconds() const { return seconds_; }  ///< of all ops together
   /// A table of the ops, slowest first: calls, milliseconds, share, GFLOP/s, GB/s.
   std::string table() const;
 

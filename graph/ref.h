@@ -9,12 +9,14 @@ namespace ebb {
 template <class T>
 class Ref {
  public:
-  Ref() = default;
-  Ref(std::nullptr_t) {}
+  Ref() = default;  ///< null
+  Ref(std::nullptr_t) {}  ///< null
+  /// Shares what the other holds.
   Ref(const Ref& other) : p_(other.p_) {
     if (p_) p_->retain();
   }
-  Ref(Ref&& other) noexcept : p_(std::exchange(other.p_, nullptr)) {}
+  Ref(Ref&& other) noexcept : p_(std::exchange(other.p_, nullptr)) {}  ///< takes it; the other is null afterwards
+  /// Lets go of the old object.
   Ref& operator=(Ref other) noexcept {
     std::swap(p_, other.p_);
     return *this;
@@ -37,11 +39,11 @@ class Ref {
   /// Gives the reference away: the caller must release it.
   [[nodiscard]] T* detach() { return std::exchange(p_, nullptr); }
 
-  T* get() const { return p_; }
-  T* operator->() const { return p_; }
-  T& operator*() const { return *p_; }
-  explicit operator bool() const { return p_ != nullptr; }
-  friend bool operator==(const Ref&, const Ref&) = default;
+  T* get() const { return p_; }  ///< the object, or null
+  T* operator->() const { return p_; }  ///< not to be used on null
+  T& operator*() const { return *p_; }  ///< not to be used on null
+  explicit operator bool() const { return p_ != nullptr; }  ///< true unless null
+  friend bool operator==(const Ref&, const Ref&) = default;  ///< the same object
 
  private:
   T* p_ = nullptr;

@@ -14,16 +14,17 @@ class alignas(64) Storage {
   /// Uninitialised bytes. Throws MemoryError, naming the size, when the system has none.
   static Ref<Storage> allocate(std::size_t bytes);
 
-  std::byte* data() { return reinterpret_cast<std::byte*>(this) + sizeof(Storage); }
-  std::size_t bytes() const { return bytes_; }
+  std::byte* data() { return reinterpret_cast<std::byte*>(this) + sizeof(Storage); }  ///< the first byte
+  std::size_t bytes() const { return bytes_; }  ///< as asked for
   /// What `bytes` of data take from the allocator: with the header, rounded up to a size class.
   static std::size_t footprint(std::size_t bytes);
   /// Counts in-place changes: backward refuses a saved value whose storage has moved on.
   std::uint32_t version() const { return version_; }
-  void changed() { ++version_; }
-  bool unique() const { return refs_.load(std::memory_order_acquire) == 1; }
+  void changed() { ++version_; }  ///< to be called on each change in place
+  bool unique() const { return refs_.load(std::memory_order_acquire) == 1; }  ///< true when nobody else holds it
 
-  void retain() { refs_.fetch_add(1, std::memory_order_relaxed); }
+  void retain() { refs_.fetch_add(1, std::memory_order_relaxed); }  ///< for Ref
+  /// For Ref: the last one gives the block back.
   void release() {
     if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy();
   }
@@ -45,8 +46,8 @@ struct MemoryStats {
   std::uint64_t system_requests = 0;  ///< blocks ever asked of the system: constant in a steady training step
   std::uint64_t requests = 0;         ///< blocks ever handed out
 };
-MemoryStats memory_stats();
-void reset_peak_memory();
+MemoryStats memory_stats();  ///< of the whole process
+void reset_peak_memory();  ///< the peak is what is in use now
 /// Returns the cached blocks to the system.
 void release_cached_memory();
 

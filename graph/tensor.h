@@ -22,6 +22,7 @@ class Tensor {
  public:
   /// An undefined tensor: defined() is false, and nothing else may be asked of it.
   Tensor() = default;
+  /// Engine use: a view of some bytes of a storage.
   Tensor(Ref<Storage> storage, std::byte* data, const Shape& shape, DType dtype, Ref<Node> node = {})
       : storage_(std::move(storage)), data_(data), node_(std::move(node)), shape_(shape), dtype_(dtype) {}
 
@@ -33,22 +34,23 @@ class Tensor {
     return from_bytes(values.data(), values.size(), shape, dtype_of<T>());
   }
   template <class T>
+  /// The same from a vector.
   static Tensor from(const std::vector<T>& values, const Shape& shape) {
     return from(std::span<const T>(values), shape);
   }
 
-  bool defined() const { return static_cast<bool>(storage_); }
-  const Shape& shape() const { return shape_; }
-  int rank() const { return shape_.rank(); }
+  bool defined() const { return static_cast<bool>(storage_); }  ///< false only for a default-constructed tensor
+  const Shape& shape() const { return shape_; }  ///< sizes of the axes
+  int rank() const { return shape_.rank(); }  ///< number of axes
   /// Size of an axis; a negative axis counts from the last.
   std::int64_t size(int axis) const { return shape_.at(axis); }
-  std::int64_t numel() const { return shape_.numel(); }
-  std::size_t bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype_); }
-  DType dtype() const { return dtype_; }
+  std::int64_t numel() const { return shape_.numel(); }  ///< number of elements
+  std::size_t bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype_); }  ///< of the elements
+  DType dtype() const { return dtype_; }  ///< type of the elements
   /// True when gradients flow through this tensor.
   bool tracked() const { return static_cast<bool>(node_); }
-  const Ref<Node>& node() const { return node_; }
-  const Ref<Storage>& storage() const { return storage_; }
+  const Ref<Node>& node() const { return node_; }  ///< its place in the graph; null for a constant
+  const Ref<Storage>& storage() const { return storage_; }  ///< shared with other tensors, perhaps
 
   /// The elements, row-major. Throws DTypeError when T is not the element type.
   template <class T>
@@ -64,7 +66,7 @@ class Tensor {
     storage_->changed();
     return {reinterpret_cast<T*>(data_), static_cast<std::size_t>(numel())};
   }
-  const std::byte* raw() const { return data_; }
+  const std::byte* raw() const { return data_; }  ///< the elements, without a type
   /// As mutable_values, without a type.
   std::byte* mutable_raw() {
     storage_->changed();
@@ -109,15 +111,16 @@ Tensor variable(const Tensor& value, std::string name = {});
 
 /// Constants. `tensor({1, 2, 3})` has shape (3,); with a shape, the values are row-major.
 Tensor tensor(std::initializer_list<double> values, DType dtype = DType::f32);
+/// Row-major values; ShapeError unless they are as many as the shape has elements.
 Tensor tensor(std::initializer_list<double> values, const Shape& shape, DType dtype = DType::f32);
-Tensor scalar(double value, DType dtype = DType::f32);
-Tensor full(const Shape& shape, double value, DType dtype = DType::f32);
-Tensor zeros(const Shape& shape, DType dtype = DType::f32);
-Tensor ones(const Shape& shape, DType dtype = DType::f32);
+Tensor scalar(double value, DType dtype = DType::f32);  ///< rank 0
+Tensor full(const Shape& shape, double value, DType dtype = DType::f32);  ///< all alike
+Tensor zeros(const Shape& shape, DType dtype = DType::f32);  ///< all 0
+Tensor ones(const Shape& shape, DType dtype = DType::f32);  ///< all 1
 /// 0, 1, ..., n-1.
 Tensor arange(std::int64_t n, DType dtype = DType::f32);
-Tensor zeros_like(const Tensor& t);
-Tensor ones_like(const Tensor& t);
+Tensor zeros_like(const Tensor& t);  ///< of t's shape and dtype
+Tensor ones_like(const Tensor& t);  ///< likewise
 
 /// True when shape, dtype and every bit of the elements agree.
 bool same_bits(const Tensor& a, const Tensor& b);

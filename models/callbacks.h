@@ -19,8 +19,8 @@ namespace ebb {
 
 /// What a callback sees and may change.
 struct TrainingState {
-  Module& module;
-  Optimizer& optimizer;
+  Module& module;  ///< that is trained
+  Optimizer& optimizer;  ///< that trains it
   const History& history;  ///< the epochs before this one
   int epoch = 0;           ///< from 0
   int epochs = 0;          ///< asked for
@@ -39,25 +39,26 @@ struct TrainingState {
 class CallbackBase {
  public:
   virtual ~CallbackBase() = default;
-  virtual void train_begin(TrainingState&) {}
-  virtual void epoch_begin(TrainingState&) {}
-  virtual void batch_begin(TrainingState&) {}
-  virtual void batch_end(TrainingState&) {}
-  virtual void epoch_end(TrainingState&) {}
-  virtual void train_end(TrainingState&) {}
+  virtual void train_begin(TrainingState&) {}  ///< before the first epoch
+  virtual void epoch_begin(TrainingState&) {}  ///< before an epoch's first batch
+  virtual void batch_begin(TrainingState&) {}  ///< before a step
+  virtual void batch_end(TrainingState&) {}  ///< after a step
+  virtual void epoch_end(TrainingState&) {}  ///< with the epoch's numbers in logs
+  virtual void train_end(TrainingState&) {}  ///< after the last epoch
 };
 
 /// A callback by value, shared, or a lambda.
 class Callback {
  public:
   template <std::derived_from<CallbackBase> C>
-  Callback(C callback) : callback_(std::make_shared<C>(std::move(callback))) {}
+  Callback(C callback) : callback_(std::make_shared<C>(std::move(callback))) {}  ///< a callback by value
   template <std::derived_from<CallbackBase> C>
-  Callback(std::shared_ptr<C> callback) : callback_(std::move(callback)) {}
+  Callback(std::shared_ptr<C> callback) : callback_(std::move(callback)) {}  ///< a callback that others hold too
   template <std::invocable<TrainingState&> F>
+  /// A lambda, called at the end of every epoch.
   Callback(F f) : Callback(std::function<void(TrainingState&)>(std::move(f))) {}
-  Callback(std::function<void(TrainingState&)> at_epoch_end);
-  CallbackBase* operator->() const { return callback_.get(); }
+  Callback(std::function<void(TrainingState&)> at_epoch_end);  ///< any function
+  CallbackBase* operator->() const { return callback_.get(); }  ///< the callback
 
  private:
   std::shared_ptr<CallbackBase> callback_;
@@ -69,12 +70,12 @@ enum class Mode { automatic, min, max };
 /// The best of a monitored number. Used by the callbacks below.
 class Monitor {
  public:
-  Monitor(std::string key, Mode mode, double min_delta);
+  Monitor(std::string key, Mode mode, double min_delta);  ///< an improvement is larger than min_delta
   /// Forgets everything, then takes in the epochs of `history`, handing each number to `seen` (epoch, whether it was better).
   void begin(const History& history, const std::function<void(int epoch, bool better)>& seen);
   /// Takes in this epoch's number; nothing when it is not there, which is said once: the keys that are there with it.
   std::optional<bool> better(TrainingState& state, const char* who);
-  double best() const { return best_; }
+  double best() const { return best_; }  ///< the best number so far
 
  private:
   bool take(double now);
@@ -84,12 +85,13 @@ class Monitor {
   bool warned_ = false;
 };
 
+/// As Keras' EarlyStopping.
 struct EarlyStoppingOptions {
-  std::string monitor = "val_loss";
+  std::string monitor = "val_loss";  ///< a key of TrainingState::logs
   double min_delta = 0;       ///< an improvement must be larger than this
   int patience = 0;           ///< epochs without improvement before training stops
   bool restore_best = false;  ///< give the parameters the values of the best epoch
-  Mode mode = Mode::automatic;
+  Mode mode = Mode::automatic;  ///< which way it improves
 };
 /// Stops when the monitored number no longer improves. At the end of an epoch: wait grows by one; an improvement sets it to
 /// zero; else, when it has reached patience in any epoch but the first, training stops (Keras). Starts afresh with every fit;
@@ -111,11 +113,12 @@ class EarlyStopping : public CallbackBase {
   std::vector<Tensor> kept_;
 };
 
+/// As Keras' ModelCheckpoint.
 struct ModelCheckpointOptions {
-  std::filesystem::path path;
+  std::filesystem::path path;  ///< of the file
   bool best_only = false;  ///< only when the monitored number improves; else the last state is kept
-  std::string monitor = "val_loss";
-  Mode mode = Mode::automatic;
+  std::string monitor = "val_loss";  ///< a key of TrainingState::logs
+  Mode mode = Mode::automatic;  ///< which way it improves
   int every = 1;  ///< epochs
   /// What to write; default: save(state.module, path). The epoch that has just ended is in state.epoch and state.logs.
   std::function<void(TrainingState& state, const std::filesystem::path& path)> write = {};
@@ -137,6 +140,7 @@ class ModelCheckpoint : public CallbackBase {
 /// changes with every step see FitOptions::schedule.
 class LearningRateScheduler : public CallbackBase {
  public:
+  /// From epoch and rate to the new rate.
   explicit LearningRateScheduler(std::function<double(int epoch, double lr)> f) : f_(std::move(f)) {}
   void epoch_begin(TrainingState& state) override;
   void epoch_end(TrainingState& state) override;
@@ -145,14 +149,15 @@ class LearningRateScheduler : public CallbackBase {
   std::function<double(int, double)> f_;
 };
 
+/// As Keras' ReduceLROnPlateau.
 struct ReduceLROnPlateauOptions {
-  std::string monitor = "val_loss";
+  std::string monitor = "val_loss";  ///< a key of TrainingState::logs
   double factor = 0.1;  ///< the new rate is the old one times this
   int patience = 10;    ///< epochs without improvement before that
-  double min_delta = 1e-4;
+  double min_delta = 1e-4;  ///< an improvement must be larger than this
   int cooldown = 0;  ///< epochs after a reduction that are not counted
-  double min_lr = 0;
-  Mode mode = Mode::automatic;
+  double min_lr = 0;  ///< never lower than this
+  Mode mode = Mode::automatic;  ///< which way it improves
 };
 /// Lowers the learning rate when the monitored number no longer improves (Keras); records the rate as "lr".
 class ReduceLROnPlateau : public CallbackBase {
@@ -173,6 +178,7 @@ class ReduceLROnPlateau : public CallbackBase {
 /// not have is NA. Throws IoError.
 class CSVLogger : public CallbackBase {
  public:
+  /// a new file unless `append`
   explicit CSVLogger(std::filesystem::path path, bool append = false, char separator = ',');
   void train_begin(TrainingState& state) override;
   void epoch_end(TrainingState& state) override;

@@ -16,35 +16,37 @@ namespace ebb {
 /// A loss of (output, labels) with one element: a function or a lambda.
 class Loss {
  public:
-  Loss(Tensor (*f)(const Tensor&, const Tensor&)) : f_(f) {}
+  Loss(Tensor (*f)(const Tensor&, const Tensor&)) : f_(f) {}  ///< a function, such as cross_entropy
   template <std::invocable<const Tensor&, const Tensor&> F>
-  Loss(F f) : f_(std::move(f)) {}
-  Tensor operator()(const Tensor& output, const Tensor& labels) const { return f_(output, labels); }
+  Loss(F f) : f_(std::move(f)) {}  ///< a lambda
+  Tensor operator()(const Tensor& output, const Tensor& labels) const { return f_(output, labels); }  ///< the loss
 
  private:
   std::function<Tensor(const Tensor&, const Tensor&)> f_;
 };
 
+/// How good a module is on some data.
 struct Metrics {
-  double loss = 0;
+  double loss = 0;  ///< its mean over the samples
   double accuracy = 0;  ///< share of rows whose largest output is the label's class; NaN where labels are no classes
 };
 
 /// How fit shows progress, on stderr: a bar on a terminal and a line an epoch elsewhere; nothing; a bar; a line an epoch.
 enum class Verbose { automatic, silent, bar, lines };
 
+/// How fit() trains.
 struct FitOptions {
-  int epochs = 1;
-  std::int64_t batch = 32;
+  int epochs = 1;  ///< passes through the data
+  std::int64_t batch = 32;  ///< samples a step
   Loss loss = cross_entropy;  ///< of logits: a network needs no softmax at its end
-  std::optional<Dataset> validation = {};
+  std::optional<Dataset> validation = {};  ///< evaluated at the end of every epoch
   double validation_split = 0;  ///< this last share of the data is held out, before shuffling
   /// Of dropout and of the order of samples. Both depend on the optimiser's steps too, so fitting again goes on with other
   /// numbers: dropout in stream 2^32 + steps, the order in stream 2^33 + steps at the start of the epoch.
   std::uint64_t seed = 0;
-  bool shuffle = true;
+  bool shuffle = true;  ///< a new order every epoch
   std::function<Tensor(const Tensor&)> augment = {};  ///< changes the inputs of each training batch, such as Augment
-  std::vector<Callback> callbacks = {};
+  std::vector<Callback> callbacks = {};  ///< called in this order
   Schedule schedule = {};  ///< of the learning rate, asked before every step with the time in epochs; recorded as "lr"
   double clip_norm = 0;    ///< above 0: the largest 2-norm of all gradients together (Keras' global_clipnorm)
   double clip_value = 0;   ///< above 0: the largest magnitude of a gradient's element
@@ -52,18 +54,20 @@ struct FitOptions {
   /// Goes on from this record: epochs are numbered on, one that was cut short is finished, and the new record begins with the
   /// old one. With the module's and the optimiser's state it gives the bits of a training that was never interrupted.
   std::optional<History> resume = {};
-  Verbose verbose = Verbose::automatic;
+  Verbose verbose = Verbose::automatic;  ///< progress on stderr
   std::function<bool()> interrupted = {};  ///< asked after every batch; true ends training
 };
 
 /// Trains a module until `epochs` are recorded. Same seed, same bits, for any number of threads. Throws ValueError on
 /// options out of range, and whatever the module throws.
 History fit(Module& module, Optimizer& optimizer, const Dataset& data, const FitOptions& options = {});
+/// The same with an optimiser that is not needed afterwards.
 History fit(Module& module, Optimizer&& optimizer, const Dataset& data, const FitOptions& options = {});
 
+/// How evaluate() goes through the data.
 struct EvaluateOptions {
-  std::int64_t batch = 256;
-  Loss loss = cross_entropy;
+  std::int64_t batch = 256;  ///< samples at a time
+  Loss loss = cross_entropy;  ///< what is averaged
 };
 /// Mean loss and accuracy over a data set, at inference.
 Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& options = {});

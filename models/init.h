@@ -8,8 +8,8 @@ namespace ebb {
 /// convolution kernel (kh, kw, in, out): fan_in = kh kw in, fan_out = kh kw out, as in Keras.
 using Initializer = Tensor (*)(const Shape& shape, DType dtype);
 
-Tensor zeros_init(const Shape& shape, DType dtype = DType::f32);
-Tensor ones_init(const Shape& shape, DType dtype = DType::f32);
+Tensor zeros_init(const Shape& shape, DType dtype = DType::f32);  ///< all 0
+Tensor ones_init(const Shape& shape, DType dtype = DType::f32);  ///< all 1
 /// U(-l, l), l = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
 Tensor glorot_uniform(const Shape& shape, DType dtype = DType::f32);
 /// Normal cut off at two deviations, variance 2 / (fan_in + fan_out).

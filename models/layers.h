@@ -12,46 +12,49 @@ namespace ebb {
 /// A function that a layer applies to its result, such as relu; null for none.
 using Activation = Tensor (*)(const Tensor&);
 
+/// Of Dense.
 struct DenseOptions {
-  std::int64_t units = 0;
-  Activation activation = nullptr;
-  bool use_bias = true;
-  Initializer weight_init = glorot_uniform;
-  Initializer bias_init = zeros_init;
+  std::int64_t units = 0;  ///< size of the result's last axis
+  Activation activation = nullptr;  ///< of the result
+  bool use_bias = true;  ///< add one
+  Initializer weight_init = glorot_uniform;  ///< of the weight
+  Initializer bias_init = zeros_init;  ///< of the bias
 };
 /// (..., in) to (..., units): x W + b. Parameters: weight (in, units), bias (units).
 class Dense : public Module {
  public:
-  explicit Dense(DenseOptions options);
+  explicit Dense(DenseOptions options);  ///< ValueError on units below 1
+  /// The same by position.
   explicit Dense(std::int64_t units, Activation activation = nullptr) : Dense(DenseOptions{units, activation}) {}
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override;
   std::string_view type() const override { return "Dense"; }
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< undefined until built; bias also without use_bias
 
  private:
   DenseOptions options_;
 };
 
+/// Of Conv2D.
 struct Conv2DOptions {
-  std::int64_t filters = 0;
-  Pair kernel = 3;
-  Pair stride = 1;
-  Padding pad = Padding::valid();
-  Pair dilation = 1;
-  Activation activation = nullptr;
-  bool use_bias = true;
-  Initializer weight_init = glorot_uniform;
-  Initializer bias_init = zeros_init;
+  std::int64_t filters = 0;  ///< channels of the result
+  Pair kernel = 3;  ///< its size
+  Pair stride = 1;  ///< step of the kernel
+  Padding pad = Padding::valid();  ///< zeros around the image
+  Pair dilation = 1;  ///< distance of the kernel's elements
+  Activation activation = nullptr;  ///< of the result
+  bool use_bias = true;  ///< add one
+  Initializer weight_init = glorot_uniform;  ///< of the weight
+  Initializer bias_init = zeros_init;  ///< of the bias
 };
 /// (n, h, w, in) to (n, oh, ow, filters). Parameters: weight (kh, kw, in, filters), bias (filters).
 class Conv2D : public Module {
  public:
-  explicit Conv2D(Conv2DOptions options);
+  explicit Conv2D(Conv2DOptions options);  ///< ValueError on filters below 1
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override;
   std::string_view type() const override { return "Conv2D"; }
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< undefined until built; bias also without use_bias
 
  private:
   Conv2DOptions options_;
@@ -60,8 +63,8 @@ class Conv2D : public Module {
 /// Largest element of each window; the stride is the window's size unless given.
 class MaxPool2D : public Module {
  public:
-  explicit MaxPool2D(PoolOptions options = {}) : options_(options) {}
-  explicit MaxPool2D(std::int64_t size) : options_{.size = size} {}
+  explicit MaxPool2D(PoolOptions options = {}) : options_(options) {}  ///< window, stride and padding
+  explicit MaxPool2D(std::int64_t size) : options_{.size = size} {}  ///< a square window
   Tensor forward(const Tensor& x) override { return max_pool2d(x, options_); }
   std::string_view type() const override { return "MaxPool2D"; }
 
@@ -72,8 +75,8 @@ class MaxPool2D : public Module {
 /// Mean of each window; the stride is the window's size unless given.
 class AvgPool2D : public Module {
  public:
-  explicit AvgPool2D(PoolOptions options = {}) : options_(options) {}
-  explicit AvgPool2D(std::int64_t size) : options_{.size = size} {}
+  explicit AvgPool2D(PoolOptions options = {}) : options_(options) {}  ///< window, stride and padding
+  explicit AvgPool2D(std::int64_t size) : options_{.size = size} {}  ///< a square window
   Tensor forward(const Tensor& x) override { return avg_pool2d(x, options_); }
   std::string_view type() const override { return "AvgPool2D"; }
 

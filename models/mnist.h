@@ -15,18 +15,18 @@ namespace ebb {
 
 /// Images (n, 28, 28) u8 and labels (n) u8 of one part.
 struct Digits {
-  Tensor images, labels;
+  Tensor images, labels;  ///< of the same number
   /// As a network takes them: (n, 28, 28, 1), pixels times `scale`.
   Dataset scaled(double scale = 1.0 / 255) const;
-  operator Dataset() const { return scaled(); }
-  std::int64_t size() const { return images.defined() ? images.size(0) : 0; }
+  operator Dataset() const { return scaled(); }  ///< pixels from 0 to 1
+  std::int64_t size() const { return images.defined() ? images.size(0) : 0; }  ///< number of digits
   /// Copies of the images with these numbers, in this order. Throws ValueError on a number out of range.
   Digits take(std::span<const std::int64_t> rows) const;
 };
 
 /// A data set with its two parts.
 struct Mnist {
-  Digits train, test;
+  Digits train, test;  ///< 60,000 and 10,000 of MNIST
   std::string name;    ///< "mnist", "fashion-mnist" or "synthetic"
   std::string source;  ///< where it was read from, for messages
 
@@ -36,6 +36,7 @@ struct Mnist {
   Mnist split_anew(const SplitOptions& options) const;
 };
 
+/// The data sets that find_dataset() knows.
 enum class DatasetName { mnist, fashion, synthetic };
 /// "mnist", "fashion-mnist" or "synthetic".
 std::string_view name_of(DatasetName name);

@@ -18,17 +18,17 @@ class Module;
 class Visitor {
  public:
   virtual ~Visitor() = default;
-  void operator()(std::string_view name, Tensor& parameter);
-  void operator()(std::string_view name, Module& module);
+  void operator()(std::string_view name, Tensor& parameter);  ///< a parameter
+  void operator()(std::string_view name, Module& module);  ///< a module, with its own members
   /// A value that is saved but not trained, such as a running mean.
   void buffer(std::string_view name, Tensor& value);
 
  protected:
   /// Path of a member of the module that is being visited.
   std::string path(std::string_view name) const;
-  std::size_t depth() const { return names_.size(); }
-  virtual void on_parameter(std::string_view, Tensor&) {}
-  virtual void on_buffer(std::string_view, Tensor&) {}
+  std::size_t depth() const { return names_.size(); }  ///< of the module being visited; 0 for the first
+  virtual void on_parameter(std::string_view, Tensor&) {}  ///< called with its path
+  virtual void on_buffer(std::string_view, Tensor&) {}  ///< called with its path
   /// Called before the module's own members.
   virtual void on_module(std::string_view, Module&) {}
 
@@ -49,8 +49,8 @@ class Visitor {
 class Module {
  public:
   virtual ~Module() = default;
-  virtual Tensor forward(const Tensor& x) = 0;
-  virtual void visit(Visitor&) {}
+  virtual Tensor forward(const Tensor& x) = 0;  ///< what the module computes; call the module itself, not this
+  virtual void visit(Visitor&) {}  ///< names the members that have parameters: v("a", a)
   /// Kind of layer, as the summary shows it.
   virtual std::string_view type() const { return "Module"; }
 
@@ -60,12 +60,12 @@ class Module {
   using ForwardHook = std::function<void(const Tensor& input, Tensor& output)>;
   /// Called with the gradient of the result during backward; returns the one to go on with, or an undefined tensor.
   using BackwardHook = std::function<Tensor(const Tensor& gradient)>;
-  void on_forward(ForwardHook hook) { forward_hooks_.push_back(std::move(hook)); }
-  void on_backward(BackwardHook hook) { backward_hooks_.push_back(std::move(hook)); }
-  void clear_hooks();
+  void on_forward(ForwardHook hook) { forward_hooks_.push_back(std::move(hook)); }  ///< adds a hook
+  void on_backward(BackwardHook hook) { backward_hooks_.push_back(std::move(hook)); }  ///< adds a hook
+  void clear_hooks();  ///< removes all of both kinds
 
-  const std::string& name() const { return name_; }
-  void set_name(std::string name) { name_ = std::move(name); }
+  const std::string& name() const { return name_; }  ///< as its owner's visit names it
+  void set_name(std::string name) { name_ = std::move(name); }  ///< for a module that nobody owns
 
  private:
   std::string name_;
@@ -74,9 +74,10 @@ class Module {
   bool members_named_ = false;
 };
 
+/// A parameter or buffer and where it is.
 struct NamedTensor {
-  std::string path;
-  Tensor* tensor;
+  std::string path;  ///< such as "layers.0.weight"
+  Tensor* tensor;  ///< the module's own
   bool trained;  ///< a parameter; false for a buffer
 };
 
@@ -93,7 +94,7 @@ Shape build(Module& module, const Shape& sample, DType dtype = DType::f32);
 
 /// Makes the parameters constants: no gradient is computed for them and no optimiser changes them. unfreeze undoes it.
 void freeze(Module& module);
-void unfreeze(Module& module);
+void unfreeze(Module& module);  ///< the parameters are variables again
 
 /// Gives every parameter and buffer of `to` the value of the one at the same path in `from`; throws ShapeError naming
 /// the paths when they differ.

@@ -17,11 +17,11 @@ std::string format_step_time(double seconds);
 /// One epoch's progress on a stream: a bar that is redrawn, or one line at the end.
 class Progress {
  public:
-  using Values = std::span<const std::pair<std::string, double>>;
+  using Values = std::span<const std::pair<std::string, double>>;  ///< names and numbers, in the order they are shown
   /// `bar` draws and redraws; otherwise only finish() prints.
   Progress(std::FILE* out, bool bar, std::int64_t steps);
-  void update(std::int64_t step, Values values);
-  void finish(int epoch, int epochs, Values values);
+  void update(std::int64_t step, Values values);  ///< `step` steps are done
+  void finish(int epoch, int epochs, Values values);  ///< prints the epoch's last line
 
   /// True when the stream is a terminal that can redraw a line.
   static bool can_redraw(std::FILE* out);

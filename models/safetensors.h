@@ -10,8 +10,8 @@ namespace ebb {
 
 /// What a safetensors file holds. Maps, since the order in a file means nothing and no name may occur twice.
 struct SafeTensors {
-  std::map<std::string, std::string> metadata;
-  std::map<std::string, Tensor> tensors;
+  std::map<std::string, std::string> metadata;  ///< the file's __metadata__
+  std::map<std::string, Tensor> tensors;  ///< by name
 };
 
 /// Reads a file; each tensor gets its own storage. F32, F64, I64 and U8 can be read. Strict: everything is

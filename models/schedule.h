@@ -14,22 +14,25 @@ using Schedule = std::function<double(double t, double total)>;
 /// The same rate all the time.
 Schedule constant_lr(double lr);
 
+/// Of step_lr().
 struct StepLrOptions {
-  double lr = 1e-3;
-  double factor = 0.1;
-  double every = 10;
+  double lr = 1e-3;  ///< at first
+  double factor = 0.1;  ///< of each step down
+  double every = 10;  ///< time between two steps
 };
 /// lr factor^floor(t / every).
 Schedule step_lr(StepLrOptions options = {});
 
+/// Of exponential_lr().
 struct ExponentialLrOptions {
-  double lr = 1e-3;
-  double factor = 0.96;
-  double every = 1;
+  double lr = 1e-3;  ///< at first
+  double factor = 0.96;  ///< in that time
+  double every = 1;  ///< a time
 };
 /// lr factor^(t / every) (Keras' ExponentialDecay).
 Schedule exponential_lr(ExponentialLrOptions options = {});
 
+/// Of cosine_lr().
 struct CosineLrOptions {
   double lr = 1e-3;    ///< at its highest
   double warmup = 0;   ///< until then it rises in a straight line
@@ -39,6 +42,7 @@ struct CosineLrOptions {
 /// After the warm-up w: end + (lr - end) (1 + cos(pi (t - w) / (total - w))) / 2 (Loshchilov and Hutter 2017, one period).
 Schedule cosine_lr(CosineLrOptions options = {});
 
+/// Of one_cycle_lr().
 struct OneCycleLrOptions {
   double lr = 1e-3;         ///< at its highest
   double peak = 0.3;        ///< share of the time when it is

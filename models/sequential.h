@@ -16,18 +16,19 @@ namespace ebb {
 class Layer {
  public:
   template <std::derived_from<Module> M>
-  Layer(M module) : module_(std::make_shared<M>(std::move(module))) {}
+  Layer(M module) : module_(std::make_shared<M>(std::move(module))) {}  ///< a layer by value
   template <std::derived_from<Module> M>
-  Layer(std::shared_ptr<M> module) : module_(std::move(module)) {}
+  Layer(std::shared_ptr<M> module) : module_(std::move(module)) {}  ///< a layer that others hold too
+  /// A function, such as relu.
   Layer(Tensor (*function)(const Tensor&)) : Layer(std::function<Tensor(const Tensor&)>(function)) {}
   template <class F>
     requires(std::invocable<F, const Tensor&> && !std::derived_from<F, Module>)
-  Layer(F function) : Layer(std::function<Tensor(const Tensor&)>(std::move(function))) {}
-  Layer(std::function<Tensor(const Tensor&)> function);
+  Layer(F function) : Layer(std::function<Tensor(const Tensor&)>(std::move(function))) {}  ///< a lambda
+  Layer(std::function<Tensor(const Tensor&)> function);  ///< any function
 
-  Module& operator*() const { return *module_; }
-  Module* operator->() const { return module_.get(); }
-  const std::shared_ptr<Module>& share() const { return module_; }
+  Module& operator*() const { return *module_; }  ///< the module
+  Module* operator->() const { return module_.get(); }  ///< the module
+  const std::shared_ptr<Module>& share() const { return module_; }  ///< the module, to be held as well
 
  private:
   std::shared_ptr<Module> module_;
@@ -39,14 +40,14 @@ class Sequential : public Module {
   Sequential() = default;
   /// Parameters are made when the first data come, or by build().
   Sequential(std::initializer_list<Layer> layers);
-  explicit Sequential(const std::vector<Layer>& layers);
+  explicit Sequential(const std::vector<Layer>& layers);  ///< likewise
   /// The shape of one sample (without the batch axis): parameters are made at once and shapes checked.
   Sequential(const Shape& sample, std::initializer_list<Layer> layers);
-  Sequential(const Shape& sample, const std::vector<Layer>& layers);
+  Sequential(const Shape& sample, const std::vector<Layer>& layers);  ///< likewise
 
   /// Appends a layer; builds it when the input shape is known.
   void add(Layer layer);
-  const std::vector<Layer>& layers() const { return layers_; }
+  const std::vector<Layer>& layers() const { return layers_; }  ///< in order
   /// The sample shape given at construction, if any.
   const std::optional<Shape>& input_shape() const { return input_; }
 

@@ -8,7 +8,7 @@
 
 namespace ebb {
 
-using Metadata = std::map<std::string, std::string>;
+using Metadata = std::map<std::string, std::string>;  ///< texts that go into a file beside the tensors
 
 /// Writes all parameters and buffers as safetensors, under the paths that visit gives them. The file is replaced as a
 /// whole or not at all. Throws IoError.
@@ -21,10 +21,11 @@ void load(Module& module, const std::filesystem::path& path);
 /// save() together with the architecture (ebb/models/architecture.h), so that load_model needs nothing else.
 void save_model(Sequential& net, const std::string& architecture, const std::filesystem::path& path, Metadata metadata = {});
 
+/// What load_model() gives.
 struct SavedModel {
-  Sequential net;
-  std::string architecture;
-  Metadata metadata;
+  Sequential net;  ///< with the saved parameters
+  std::string architecture;  ///< as save_model() was given it
+  Metadata metadata;  ///< likewise
 };
 /// Reads what save_model() wrote. Throws DataError when the file holds no architecture, or tensors that do not fit it.
 SavedModel load_model(const std::filesystem::path& path);

@@ -8,14 +8,16 @@
 
 namespace ebb {
 
+/// As of scikit-learn's train_test_split.
 struct SplitOptions {
   double test_size = 0.25;  ///< below 1: this share of the samples, rounded up; from 1 on: so many samples
   std::uint32_t seed = 0;   ///< scikit-learn's random_state
   bool stratify = false;    ///< both parts keep the shares of the classes, as stratify=labels does
 };
 
+/// Numbers of samples, in the order they were drawn.
 struct SplitIndices {
-  std::vector<std::int64_t> train, test;
+  std::vector<std::int64_t> train, test;  ///< together all samples, or fewer
 };
 
 /// 0 to n - 1 shuffled as NumPy's RandomState(seed).permutation(n) does: MT19937, Fisher-Yates from the top, each draw by

@@ -24,33 +24,33 @@ Tensor minimum(const Tensor& a, const Tensor& b);  ///< the smaller; at a tie ea
 Tensor affine(const Tensor& x, double scale, double shift);  ///< x * scale + shift
 Tensor pow(const Tensor& x, double exponent);                ///< x^exponent
 
-inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
-inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
-inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
-inline Tensor operator/(const Tensor& a, const Tensor& b) { return div(a, b); }
-inline Tensor operator+(const Tensor& a, double b) { return affine(a, 1, b); }
-inline Tensor operator+(double a, const Tensor& b) { return affine(b, 1, a); }
-inline Tensor operator-(const Tensor& a, double b) { return affine(a, 1, -b); }
-inline Tensor operator-(double a, const Tensor& b) { return affine(b, -1, a); }
-inline Tensor operator*(const Tensor& a, double b) { return affine(a, b, 0); }
-inline Tensor operator*(double a, const Tensor& b) { return affine(b, a, 0); }
-inline Tensor operator/(const Tensor& a, double b) { return affine(a, 1 / b, 0); }
-inline Tensor operator-(const Tensor& x) { return affine(x, -1, 0); }
-Tensor operator/(double a, const Tensor& b);
+inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }  ///< add
+inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }  ///< sub
+inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }  ///< mul
+inline Tensor operator/(const Tensor& a, const Tensor& b) { return div(a, b); }  ///< div
+inline Tensor operator+(const Tensor& a, double b) { return affine(a, 1, b); }  ///< affine
+inline Tensor operator+(double a, const Tensor& b) { return affine(b, 1, a); }  ///< affine
+inline Tensor operator-(const Tensor& a, double b) { return affine(a, 1, -b); }  ///< affine
+inline Tensor operator-(double a, const Tensor& b) { return affine(b, -1, a); }  ///< affine
+inline Tensor operator*(const Tensor& a, double b) { return affine(a, b, 0); }  ///< affine
+inline Tensor operator*(double a, const Tensor& b) { return affine(b, a, 0); }  ///< affine
+inline Tensor operator/(const Tensor& a, double b) { return affine(a, 1 / b, 0); }  ///< affine
+inline Tensor operator-(const Tensor& x) { return affine(x, -1, 0); }  ///< affine
+Tensor operator/(double a, const Tensor& b);  ///< a times the reciprocal
 
 // ---- functions of one number ---------------------------------------------------------------------------------------
-Tensor exp(const Tensor& x);
+Tensor exp(const Tensor& x);  ///< e^x
 Tensor log(const Tensor& x);    ///< natural logarithm
 Tensor log1p(const Tensor& x);  ///< log(1 + x), exact for small x
-Tensor sqrt(const Tensor& x);
-Tensor square(const Tensor& x);
-Tensor reciprocal(const Tensor& x);
+Tensor sqrt(const Tensor& x);  ///< the gradient is infinite at 0
+Tensor square(const Tensor& x);  ///< x^2
+Tensor reciprocal(const Tensor& x);  ///< 1 / x
 Tensor abs(const Tensor& x);  ///< gradient 0 at 0
-Tensor sin(const Tensor& x);
-Tensor cos(const Tensor& x);
-Tensor erf(const Tensor& x);
-Tensor tanh(const Tensor& x);
-Tensor sigmoid(const Tensor& x);
+Tensor sin(const Tensor& x);  ///< of radians
+Tensor cos(const Tensor& x);  ///< of radians
+Tensor erf(const Tensor& x);  ///< 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x
+Tensor tanh(const Tensor& x);  ///< hyperbolic tangent
+Tensor sigmoid(const Tensor& x);  ///< 1 / (1 + exp(-x)), without overflow
 Tensor softplus(const Tensor& x);  ///< log(1 + exp(x)), without overflow
 Tensor relu(const Tensor& x);      ///< max(x, 0); gradient 0 at 0
 Tensor leaky_relu(const Tensor& x, double slope = 0.3);  ///< x where x > 0, slope * x elsewhere
@@ -63,10 +63,10 @@ Tensor stop_gradient(const Tensor& x);                  ///< the same value as a
 
 // ---- choice and conversion -----------------------------------------------------------------------------------------
 Tensor greater(const Tensor& a, const Tensor& b);  ///< a > b as uint8, any type; likewise less and equal
-Tensor less(const Tensor& a, const Tensor& b);
-Tensor equal(const Tensor& a, const Tensor& b);
-Tensor greater(const Tensor& a, double b);
-Tensor less(const Tensor& a, double b);
+Tensor less(const Tensor& a, const Tensor& b);  ///< a < b as uint8
+Tensor equal(const Tensor& a, const Tensor& b);  ///< a = b as uint8
+Tensor greater(const Tensor& a, double b);  ///< a > b as uint8
+Tensor less(const Tensor& a, double b);  ///< a < b as uint8
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);  ///< a where the uint8 is not 0, else b
 Tensor cast(const Tensor& x, DType dtype);  ///< converted elements; a gradient flows from float to float
 
@@ -75,8 +75,8 @@ Tensor cast(const Tensor& x, DType dtype);  ///< converted elements; a gradient 
 class Axes {
  public:
   Axes() = default;
-  Axes(int axis) : Axes({axis}) {}
-  Axes(std::initializer_list<int> axes);
+  Axes(int axis) : Axes({axis}) {}  ///< one axis
+  Axes(std::initializer_list<int> axes);  ///< several; ShapeError on more than 8
   /// One bit per axis of a tensor of this rank; throws ShapeError on an axis that does not exist or comes twice.
   unsigned mask(const Shape& shape, std::string_view op) const;
 
@@ -84,13 +84,14 @@ class Axes {
   std::array<std::int8_t, Shape::max_rank> axes_{};
   int count_ = -1;
 };
+/// Of the reductions.
 struct ReduceOptions {
   bool keepdims = false;  ///< leave the reduced axes in place with size 1
 };
-Tensor sum(const Tensor& x, Axes axes = {}, ReduceOptions options = {});
-Tensor mean(const Tensor& x, Axes axes = {}, ReduceOptions options = {});
+Tensor sum(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< of the elements along the axes
+Tensor mean(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< of the elements along the axes
 Tensor max(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< ties share the gradient
-Tensor min(const Tensor& x, Axes axes = {}, ReduceOptions options = {});
+Tensor min(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< ties share the gradient
 Tensor variance(const Tensor& x, Axes axes = {}, ReduceOptions options = {});   ///< mean of squared deviations
 Tensor logsumexp(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< log(sum(exp(x))), shifted by the max
 Tensor sum_to(const Tensor& x, const Shape& shape);  ///< sums what broadcasting from `shape` had repeated
@@ -98,27 +99,30 @@ Tensor argmax(const Tensor& x, int axis = -1);       ///< int64 position of the 
 
 // ---- layout --------------------------------------------------------------------------------------------------------
 Tensor reshape(const Tensor& x, std::initializer_list<std::int64_t> sizes);  ///< one size may be -1: inferred
-Tensor reshape(const Tensor& x, const Shape& shape);
+Tensor reshape(const Tensor& x, const Shape& shape);  ///< ShapeError unless the number of elements is the same
 Tensor flatten(const Tensor& x);  ///< (n, ...) to (n, rest)
 Tensor transpose(const Tensor& x, std::initializer_list<int> axes);  ///< axis i of the result is axes[i] of x
 Tensor transpose(const Tensor& x);                                   ///< all axes reversed
-Tensor broadcast_to(const Tensor& x, const Shape& shape);
+Tensor broadcast_to(const Tensor& x, const Shape& shape);  ///< repeated as NumPy's broadcasting repeats
+/// Of slice().
 struct SliceOptions {
-  int axis = 0;
+  int axis = 0;  ///< along which
   std::int64_t begin = 0, end = INT64_MAX;  ///< [begin, end), clipped to the axis; negative ones count from its end
   std::int64_t step = 1;                    ///< at least 1
 };
-Tensor slice(const Tensor& x, SliceOptions options);
+Tensor slice(const Tensor& x, SliceOptions options);  ///< a part of one axis
+/// Of pad().
 struct PadOptions {
-  int axis = 0;
+  int axis = 0;  ///< along which
   std::int64_t before = 0, after = 0;  ///< zeros added at the ends
 };
-Tensor pad(const Tensor& x, PadOptions options);
-Tensor concat(std::span<const Tensor> parts, int axis = 0);
-Tensor concat(std::initializer_list<Tensor> parts, int axis = 0);
+Tensor pad(const Tensor& x, PadOptions options);  ///< zeros at the ends of one axis
+Tensor concat(std::span<const Tensor> parts, int axis = 0);  ///< joined along an axis; the other sizes must be equal
+Tensor concat(std::initializer_list<Tensor> parts, int axis = 0);  ///< likewise
 Tensor stack(std::span<const Tensor> parts, int axis = 0);  ///< joins along a new axis
 
 // ---- products ------------------------------------------------------------------------------------------------------
+/// Of matmul().
 struct MatmulOptions {
   bool transpose_a = false, transpose_b = false;  ///< swap the last two axes on the fly
 };
@@ -130,29 +134,32 @@ Tensor linear(const Tensor& x, const Tensor& kernel, const Tensor& bias);
 // ---- images (NHWC) -------------------------------------------------------------------------------------------------
 /// A pair of sizes; one number means both alike.
 struct Pair {
-  std::int64_t h, w;
-  constexpr Pair(std::int64_t both) : h(both), w(both) {}
-  constexpr Pair(std::int64_t height, std::int64_t width) : h(height), w(width) {}
-  friend bool operator==(const Pair&, const Pair&) = default;
+  std::int64_t h, w;  ///< along the height and the width
+  constexpr Pair(std::int64_t both) : h(both), w(both) {}  ///< both alike
+  constexpr Pair(std::int64_t height, std::int64_t width) : h(height), w(width) {}  ///< one each
+  friend bool operator==(const Pair&, const Pair&) = default;  ///< both equal
 };
 /// Zeros around an image: as many as given on all sides, or what makes the output ceil(size / stride) (Keras' "same":
 /// an odd one goes to the bottom and right).
 struct Padding {
-  std::int64_t top = 0, left = 0, bottom = 0, right = 0;
-  bool is_same = false;
-  constexpr Padding(std::int64_t all = 0) : top(all), left(all), bottom(all), right(all) {}
+  std::int64_t top = 0, left = 0, bottom = 0, right = 0;  ///< rows and columns of zeros
+  bool is_same = false;  ///< as many as same() needs; the four numbers are not read then
+  constexpr Padding(std::int64_t all = 0) : top(all), left(all), bottom(all), right(all) {}  ///< as many on all sides
+  /// So many above and below, and so many left and right.
   constexpr Padding(Pair p) : top(p.h), left(p.w), bottom(p.h), right(p.w) {}
-  static constexpr Padding valid() { return {}; }
+  static constexpr Padding valid() { return {}; }  ///< none
+  /// What makes the output ceil(size / stride).
   static constexpr Padding same() {
     Padding p;
     p.is_same = true;
     return p;
   }
 };
+/// Of conv2d() and its relatives.
 struct Conv2dOptions {
-  Pair stride = 1;
-  Padding pad = 0;
-  Pair dilation = 1;
+  Pair stride = 1;  ///< step of the kernel
+  Padding pad = 0;  ///< zeros around the image
+  Pair dilation = 1;  ///< distance of the kernel's elements
 };
 /// x (n, h, w, in) with kernel (kh, kw, in, out): (n, oh, ow, out), oh = (h + pads - dilation (kh - 1) - 1) / stride + 1.
 Tensor conv2d(const Tensor& x, const Tensor& kernel, Conv2dOptions options = {});
@@ -164,10 +171,11 @@ Tensor conv2d_transpose(const Tensor& g, const Tensor& kernel, Pair image, Conv2
 Tensor im2col(const Tensor& x, Pair kernel, Conv2dOptions options = {});
 /// The adjoint of im2col: patches added back into images of (h, w).
 Tensor col2im(const Tensor& patches, Pair image, Pair kernel, Conv2dOptions options = {});
+/// Of the poolings.
 struct PoolOptions {
-  Pair size = 2;
+  Pair size = 2;  ///< of the window
   Pair stride = 0;  ///< 0: as the size
-  Padding pad = 0;
+  Padding pad = 0;  ///< around the image; it takes no part in a result
 };
 Tensor max_pool2d(const Tensor& x, PoolOptions options = {});  ///< the first largest of a window takes the gradient
 Tensor avg_pool2d(const Tensor& x, PoolOptions options = {});  ///< padding does not count in the mean
@@ -177,17 +185,19 @@ Tensor gather(const Tensor& x, const Tensor& indices);  ///< rows of x by int64 
 Tensor scatter_rows(const Tensor& g, const Tensor& indices, std::int64_t rows);  ///< the adjoint: rows added up
 Tensor pick(const Tensor& x, const Tensor& indices);    ///< x (..., c), indices (...): the element chosen in each row
 Tensor place(const Tensor& g, const Tensor& indices, std::int64_t classes);  ///< the adjoint: zeros but for g
+/// indices of any shape to (..., classes): 1 at the index, else 0
 Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype = DType::f32);
 
 // ---- classification ------------------------------------------------------------------------------------------------
 Tensor softmax(const Tensor& x);      ///< along the last axis
 Tensor log_softmax(const Tensor& x);  ///< along the last axis
+/// Of cross_entropy().
 struct CrossEntropyOptions {
   double label_smoothing = 0;  ///< this share of each target is spread over all classes
 };
 /// Mean cross-entropy of logits (n, c) against labels: classes (n) as int64 or uint8, or probabilities (n, c).
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels);
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, CrossEntropyOptions options);
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, CrossEntropyOptions options);  ///< with options
 /// The definition of cross_entropy and its test oracle, from log_softmax.
 Tensor cross_entropy_plain(const Tensor& logits, const Tensor& labels, CrossEntropyOptions options = {});
 /// Mean binary cross-entropy of logits against targets in [0, 1] of the same shape.
