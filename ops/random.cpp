@@ -20,6 +20,7 @@ constexpr int width = 16;  // counters per round of the vectorised loop
 inline void EBB_INLINE philox(std::uint64_t seed, std::uint64_t stream, std::uint64_t position,
                               std::uint32_t (&out)[4][width]) {
   std::uint32_t c0[width], c1[width], c2[width], c3[width];
+#pragma GCC unroll 1
   for (int i = 0; i < width; ++i) {
     const std::uint64_t p = position + static_cast<std::uint64_t>(i);
     c0[i] = static_cast<std::uint32_t>(p);
@@ -29,6 +30,7 @@ inline void EBB_INLINE philox(std::uint64_t seed, std::uint64_t stream, std::uin
   }
   auto k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round) {
+#pragma GCC unroll 1
     for (int i = 0; i < width; ++i) {
       const std::uint64_t a = std::uint64_t{0xD2511F53} * c0[i], b = std::uint64_t{0xCD9E8D57} * c2[i];
       c0[i] = static_cast<std::uint32_t>(b >> 32) ^ c1[i] ^ k0;
@@ -39,6 +41,7 @@ inline void EBB_INLINE philox(std::uint64_t seed, std::uint64_t stream, std::uin
     k0 += 0x9E3779B9;
     k1 += 0xBB67AE85;
   }
+#pragma GCC unroll 1
   for (int i = 0; i < width; ++i) {
     out[0][i] = c0[i];
     out[1][i] = c1[i];
@@ -47,15 +50,21 @@ inline void EBB_INLINE philox(std::uint64_t seed, std::uint64_t stream, std::uin
   }
 }
 
-/// Calls use(first element, words) for rounds of 64 words over n elements of `per` words each.
-template <class F>
-void each_round(const Generator& g, std::uint64_t position, std::int64_t n, const F& use) {
+/// to[i] = value(word i) for the n words from a position on.
+template <class T, class F>
+void fill_with(const Generator& g, std::uint64_t position, std::int64_t n, T* to, const F& value) {
+  constexpr std::int64_t round = 4 * width;
   detail::parallel_for(n, detail::elementwise_block, [&](std::int64_t begin, std::int64_t end) {
     detail::simd([&]() EBB_INLINE {
+      const F each = value;  // a copy, which the stores cannot change
       std::uint32_t words[4][width];
-      for (std::int64_t i = begin; i < end; i += 4 * width) {
+      for (std::int64_t i = begin; i < end; i += round) {
         philox(g.seed(), g.stream(), position + static_cast<std::uint64_t>(i / 4), words);
-        use(i, std::min<std::int64_t>(4 * width, end - i), &words[0][0]);
+        const std::uint32_t* const w = &words[0][0];
+        if (end - i >= round) {
+#pragma GCC unroll 1
+          for (std::int64_t j = 0; j < round; ++j) to[i + j] = each(w[j]);
+        } else for (std::int64_t j = 0; j < end - i; ++j) to[i + j] = each(w[j]);
       }
     });
   });
@@ -76,11 +85,7 @@ double unit(std::uint32_t high, std::uint32_t low) {
 
 void Generator::fill(std::span<std::uint32_t> out) {
   const auto n = static_cast<std::int64_t>(out.size());
-  std::uint32_t* to = out.data();
-  each_round(*this, position_, n, [to](std::int64_t i, std::int64_t count, const std::uint32_t* words) EBB_INLINE {
-    for (std::int64_t j = 0; j < count; ++j) to[i + j] = words[j];
-  });
-  reserve(*this, n);
+  fill_with(*this, reserve(*this, n), n, out.data(), [](std::uint32_t word) EBB_INLINE { return word; });
 }
 
 std::uint64_t Generator::next_u64() {
@@ -128,9 +133,8 @@ Tensor uniform(const Shape& shape, double low, double high, DType dtype, Generat
   if (dtype == f32) {
     float* to = out.mutable_values<float>().data();
     const auto a = static_cast<float>(low), w = static_cast<float>(high - low);
-    each_round(generator, reserve(generator, n), n, [=](std::int64_t i, std::int64_t count, const std::uint32_t* words) EBB_INLINE {
-      for (std::int64_t j = 0; j < count; ++j) to[i + j] = a + w * (static_cast<float>(words[j] >> 8) * 0x1p-24f);
-    });
+    fill_with(generator, reserve(generator, n), n, to,
+              [=](std::uint32_t word) EBB_INLINE { return a + w * (static_cast<float>(word >> 8) * 0x1p-24f); });
   } else {
     std::vector<std::uint32_t> words(2 * static_cast<std::size_t>(n));
     generator.fill(words);
@@ -167,14 +171,13 @@ Tensor bernoulli(const Shape& shape, double keep, double value, DType dtype, Gen
   if (!is_float(dtype)) fail<DTypeError>("bernoulli", fmt::format("needs float32 or float64, got {}", name_of(dtype)));
   Tensor out = Tensor::empty(shape, dtype);
   const std::int64_t n = out.numel();
-  const auto limit = static_cast<std::uint64_t>(keep * 0x1p32);  // 2^32 keeps all
+  const auto limit = static_cast<std::uint64_t>(keep * 0x1p32);  // a word is kept when it is below: 2^32 keeps all
+  const auto last = static_cast<std::uint32_t>(limit - (limit != 0));
   visit_float(dtype, [&](auto zero) {
     using T = decltype(zero);
-    T* to = out.mutable_values<T>().data();
-    const T on = static_cast<T>(value);
-    each_round(generator, reserve(generator, n), n, [=](std::int64_t i, std::int64_t count, const std::uint32_t* words) EBB_INLINE {
-      for (std::int64_t j = 0; j < count; ++j) to[i + j] = words[j] < limit ? on : T(0);
-    });
+    const T on = limit != 0 ? static_cast<T>(value) : T(0);
+    fill_with(generator, reserve(generator, n), n, out.mutable_values<T>().data(),
+              [=](std::uint32_t word) EBB_INLINE { return word <= last ? on : T(0); });
   });
   return out;
 }
