@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include <ebb/graph/apply.h>
+#include <ebb/ops/functions.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
@@ -174,7 +175,7 @@ struct Exp {
   static constexpr std::string_view name = "exp";
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) { return std::exp(v); });
+    return float_map(name, x, [](auto v) EBB_INLINE { return detail::exp_of(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return g * s.output(); }
 };
@@ -273,13 +274,26 @@ struct Erf {
   }
 };
 
+/// g (1 - y^2), the gradient of tanh in one pass.
+struct TanhGrad {
+  static constexpr std::string_view name = "tanh_grad";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Tensor forward(const Tensor& g, const Tensor& y) const {
+    return float_zip(name, g, y, [](auto d, auto v) { return d * (1 - v * v); });
+  }
+  Tensor backward(const Saved& s, const Tensor& g, int i) const {
+    const Tensor y = s.input(1);
+    return i == 0 ? apply(TanhGrad{}, g, y) : g * s.input(0) * (-2 * y);
+  }
+};
+
 struct Tanh {
   static constexpr std::string_view name = "tanh";
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) { return std::tanh(v); });
+    return float_map(name, x, [](auto v) EBB_INLINE { return detail::tanh_of(v); });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return g * (1 - square(s.output())); }
+  Tensor backward(const Saved& s, const Tensor& g) const { return detail::tanh_grad(g, s.output()); }
 };
 
 /// g y (1 - y), the gradient of sigmoid in one pass.
@@ -299,9 +313,9 @@ struct Sigmoid {
   static constexpr std::string_view name = "sigmoid";
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) { return 1 / (1 + std::exp(-v)); });
+    return float_map(name, x, [](auto v) EBB_INLINE { return detail::sigmoid_of(v); });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return apply(SigmoidGrad{}, g, s.output()); }
+  Tensor backward(const Saved& s, const Tensor& g) const { return detail::sigmoid_grad(g, s.output()); }
 };
 
 struct Softplus {
@@ -328,12 +342,18 @@ struct Relu {
   static constexpr std::string_view name = "relu";
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) { return v <= 0 ? 0 : v; });
+    return float_map(name, x, [](auto v) EBB_INLINE { return detail::relu_of(v); });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return apply(ReluGrad{s.output().detach()}, g); }
+  Tensor backward(const Saved& s, const Tensor& g) const { return detail::relu_grad(g, s.output()); }
 };
 
 }  // namespace
+
+namespace detail {
+Tensor relu_grad(const Tensor& g, const Tensor& y) { return apply(ReluGrad{y.detach()}, g); }
+Tensor sigmoid_grad(const Tensor& g, const Tensor& y) { return apply(SigmoidGrad{}, g, y); }
+Tensor tanh_grad(const Tensor& g, const Tensor& y) { return apply(TanhGrad{}, g, y); }
+}  // namespace detail
 
 Tensor add(const Tensor& a, const Tensor& b) { return apply(Add{}, a, b); }
 Tensor sub(const Tensor& a, const Tensor& b) { return apply(Sub{}, a, b); }

@@ -140,6 +140,11 @@ Tensor float_map(std::string_view op, const Tensor& x, const F& f) {
   return out;
 }
 
+/// The gradient of relu, sigmoid and tanh given that of their value y and y itself, in one pass: ops like any other.
+Tensor relu_grad(const Tensor& g, const Tensor& y);
+Tensor sigmoid_grad(const Tensor& g, const Tensor& y);
+Tensor tanh_grad(const Tensor& g, const Tensor& y);
+
 /// to += from, elementwise, for tensors of one shape and float type. The caller knows that nobody else reads `to`.
 void add_in_place(Tensor& to, const Tensor& from);
 

@@ -2,15 +2,47 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <utility>
 
 #include <ebb/graph/apply.h>
 #include <ebb/ops/elementwise.h>
+#include <ebb/ops/functions.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
 namespace {
 
-/// Calls row(x, y, n) for each row along the last axis.
+/// y = exp(x - max of its row) for rows of n.
+template <class T>
+void exp_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
+  detail::simd([&]() EBB_INLINE {
+    const T* __restrict in = x;
+    T* __restrict out = y;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const T* row = in + i * n;
+      T top = row[0];
+      for (std::int64_t j = 1; j < n; ++j) top = row[j] > top ? row[j] : top;
+      for (std::int64_t j = 0; j < n; ++j) out[i * n + j] = row[j] - top;
+    }
+    for (std::int64_t i = 0; i < rows * n; ++i) out[i] = detail::exp_of(out[i]);  // few classes still fill a vector
+  });
+}
+
+template <class T>
+T row_max(const T* x, std::int64_t n) {
+  T top = x[0];
+  for (std::int64_t i = 1; i < n; ++i) top = x[i] > top ? x[i] : top;
+  return top;
+}
+
+template <class T>
+T row_total(const T* x, std::int64_t n) {
+  T total = 0;
+  for (std::int64_t i = 0; i < n; ++i) total += x[i];
+  return total;
+}
+
+/// y = exp(x - max) along the last axis, then row(x, y, n) for each row.
 template <class F>
 Tensor each_row(std::string_view op, const Tensor& x, const F& row) {
   detail::expect_float(op, x);
@@ -23,29 +55,19 @@ Tensor each_row(std::string_view op, const Tensor& x, const F& row) {
     const T* px = x.values<T>().data();
     T* py = out.mutable_values<T>().data();
     detail::parallel_for(x.numel() / n, std::max<std::int64_t>(1, 8192 / n), [&](std::int64_t begin, std::int64_t end) {
+      exp_rows(px + begin * n, py + begin * n, end - begin, n);
       for (std::int64_t i = begin; i < end; ++i) row(px + i * n, py + i * n, n);
     });
   });
   return out;
 }
 
-/// y = exp(x - max x); returns the sum. `top` receives the maximum.
-template <class T>
-T exp_row(const T* x, T* y, std::int64_t n, T& top) {
-  top = x[0];
-  for (std::int64_t i = 1; i < n; ++i) top = x[i] > top ? x[i] : top;
-  T total = 0;
-  for (std::int64_t i = 0; i < n; ++i) total += y[i] = std::exp(x[i] - top);
-  return total;
-}
-
 struct Softmax {
   static constexpr std::string_view name = "softmax";
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
-    return each_row(name, x, [](const auto* in, auto* out, std::int64_t n) {
-      auto top = *in;
-      const auto scale = 1 / exp_row(in, out, n, top);
+    return each_row(name, x, [](const auto*, auto* out, std::int64_t n) {
+      const auto scale = 1 / row_total(out, n);
       for (std::int64_t i = 0; i < n; ++i) out[i] *= scale;
     });
   }
@@ -60,8 +82,7 @@ struct LogSoftmax {
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return each_row(name, x, [](const auto* in, auto* out, std::int64_t n) {
-      auto top = *in;
-      const auto shift = std::log(exp_row(in, out, n, top));
+      const auto top = row_max(in, n), shift = std::log(row_total(out, n));
       for (std::int64_t i = 0; i < n; ++i) out[i] = in[i] - top - shift;
     });
   }
@@ -116,9 +137,9 @@ struct CrossEntropyGrad {
       T* py = out.mutable_values<T>().data();
       const T share = static_cast<T>(g.item()) / static_cast<T>(rows);
       const T keep = static_cast<T>(1 - target.smoothing), spread = static_cast<T>(target.smoothing / static_cast<double>(n));
-      for (std::int64_t i = 0; i < rows; ++i, px += n, py += n) {
-        T top;
-        const T scale = share / exp_row(px, py, n, top);
+      exp_rows(px, py, rows, n);
+      for (std::int64_t i = 0; i < rows; ++i, py += n) {
+        const T scale = share / row_total(py, n);
         if (target.sparse()) {
           for (std::int64_t j = 0; j < n; ++j) py[j] = py[j] * scale - share * spread;
           py[target.labels().values<std::int64_t>()[static_cast<std::size_t>(i)]] -= share * keep;
@@ -151,28 +172,31 @@ struct CrossEntropy {
   const Tensor& state() const { return target.labels(); }
   Tensor forward(const Tensor& x) const {
     const std::int64_t rows = x.shape()[0], n = x.shape()[1];
+    Tensor exps = Tensor::empty(x.shape(), x.dtype());
     double total = 0;
     visit_float(x.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const T* px = x.values<T>().data();
+      T* pe = exps.mutable_values<T>().data();
+      exp_rows(px, pe, rows, n);
       const double keep = 1 - target.smoothing, spread = target.smoothing / static_cast<double>(n);
-      for (std::int64_t i = 0; i < rows; ++i, px += n) {
-        T top = px[0], z = 0, all = 0;
-        for (std::int64_t j = 1; j < n; ++j) top = px[j] > top ? px[j] : top;
-        for (std::int64_t j = 0; j < n; ++j) {
-          z += std::exp(px[j] - top);
-          all += px[j];
-        }
-        const double log_z = static_cast<double>(top) + std::log(static_cast<double>(z));
+      double product = 1;  // of the rows' sums, which are at least 1: one logarithm for many
+      for (std::int64_t i = 0; i < rows; ++i, px += n, pe += n) {
+        const auto top = static_cast<double>(row_max(px, n)), z = static_cast<double>(row_total(pe, n));
         if (target.sparse()) {
           const T hit = px[target.labels().values<std::int64_t>()[static_cast<std::size_t>(i)]];
-          total += log_z - keep * static_cast<double>(hit) - spread * static_cast<double>(all);
+          product *= z;
+          if (!(product < 1e200)) total += std::log(std::exchange(product, 1));
+          total += top - keep * static_cast<double>(hit);
+          if (spread != 0) total -= spread * static_cast<double>(row_total(px, n));
         } else {
           const T* p = target.labels().values<T>().data() + i * n;
+          const double log_z = top + std::log(z);
           for (std::int64_t j = 0; j < n; ++j)
             total += (keep * static_cast<double>(p[j]) + spread) * (log_z - static_cast<double>(px[j]));
         }
       }
+      total += std::log(product);
     });
     return scalar(total / static_cast<double>(rows), x.dtype());
   }
