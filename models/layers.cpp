@@ -27,7 +27,7 @@ Tensor Dense::forward(const Tensor& x) {
     weight = make(options_.weight_init, {x.size(-1), options_.units}, x, "weight");
     if (options_.use_bias) bias = make(options_.bias_init, {options_.units}, x, "bias");
   }
-  return activated(options_.use_bias ? linear(x, weight, bias) : matmul(x, weight), options_.activation);
+  return options_.use_bias ? linear(x, weight, bias, options_.activation) : activated(matmul(x, weight), options_.activation);
 }
 
 void Dense::visit(Visitor& v) {

@@ -1,17 +1,21 @@
-// Matrix products over BLAS, with transpose flags instead of transposed copies.
+// Matrix products over BLAS, with transpose flags instead of transposed copies, and the dense layer built on them.
 #include <fmt/format.h>
+
+#include <array>
 
 #include <ebb/graph/apply.h>
 #include <ebb/ops/blas.h>
 #include <ebb/ops/elementwise.h>
+#include <ebb/ops/functions.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
 namespace {
 
 /// One product, cut along the longer side of C into a fixed number of pieces when it is worth two threads' while.
-template <class T>
-void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c) {
+/// after(begin of the piece in C, rows, columns, first column) is called while a piece is hot.
+template <class T, class After>
+void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c, const After& after) {
   const std::int64_t lda = ta ? m : k, ldb = tb ? k : n;
   constexpr std::int64_t worth = 1 << 20;  // flops: below this, the hand-over costs more than it gains
   const std::int64_t pieces = 2 * m * n * k < worth ? 1 : 2;
@@ -19,11 +23,13 @@ void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, c
     const std::int64_t step = (m + pieces - 1) / pieces;
     detail::parallel_for(m, std::max<std::int64_t>(1, step), [&](std::int64_t begin, std::int64_t end) {
       detail::gemm(ta, tb, end - begin, n, k, a + (ta ? begin : begin * lda), lda, b, ldb, T(0), c + begin * n, n);
+      after(c + begin * n, end - begin, n, std::int64_t{0});
     });
   } else {
     const std::int64_t step = (n + pieces - 1) / pieces;
     detail::parallel_for(n, std::max<std::int64_t>(1, step), [&](std::int64_t begin, std::int64_t end) {
       detail::gemm(ta, tb, m, end - begin, k, a, lda, b + (tb ? begin * ldb : begin), ldb, T(0), c + begin, n);
+      after(c + begin, m, end - begin, begin);
     });
   }
 }
@@ -58,7 +64,7 @@ struct Matmul {
       using T = decltype(zero);
       const T *pa = a.values<T>().data(), *pb = b.values<T>().data();
       T* pc = out.mutable_values<T>().data();
-      if (batch.rank() == 0) return product(ta, tb, m, n, k, pa, pb, pc);
+      if (batch.rank() == 0) return product(ta, tb, m, n, k, pa, pb, pc, [](T*, auto, auto, auto) {});
       const detail::Walk<2> walk(batch, {&batch_a, &batch_b});
       detail::parallel_for(walk.outer * walk.inner, 1, [&](std::int64_t i, std::int64_t) {
         const auto row = walk.offsets(i / walk.inner);
@@ -79,6 +85,61 @@ struct Matmul {
   }
 };
 
+enum class Activated { no, relu, sigmoid, tanh };
+
+/// activation(x W + b): bias and activation in one pass over each piece of the product, one rule for all gradients.
+template <Activated how>
+struct Linear {
+  static constexpr std::string_view names[] = {"linear", "linear_relu", "linear_sigmoid", "linear_tanh"};
+  static constexpr std::string_view name = names[static_cast<int>(how)];
+  static constexpr Keeps keeps = how == Activated::no ? Keeps::other_inputs : Keeps::inputs_and_output;
+
+  double flops(std::span<const Shape* const> in, const Shape& out) const {
+    return 2.0 * static_cast<double>(out.numel()) * static_cast<double>(in[0]->at(-1));
+  }
+  // x (m, k), kernel (k, n), bias (n): linear() has checked it
+  Tensor forward(const Tensor& x, const Tensor& kernel, const Tensor& bias) const {
+    const std::int64_t m = x.size(0), k = x.size(1), n = kernel.size(1);
+    Tensor out = Tensor::empty({m, n}, x.dtype());
+    if (out.numel() == 0) return out;
+    visit_float(x.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* pb = bias.values<T>().data();
+      product(false, false, m, n, k, x.values<T>().data(), kernel.values<T>().data(), out.mutable_values<T>().data(),
+              [pb, n](T* c, std::int64_t rows, std::int64_t columns, std::int64_t first) {
+                detail::simd([=]() EBB_INLINE {
+                  const T* __restrict add = pb + first;
+                  for (std::int64_t i = 0; i < rows; ++i) {
+                    T* __restrict row = c + i * n;
+                    for (std::int64_t j = 0; j < columns; ++j) row[j] = activated(row[j] + add[j]);
+                  }
+                });
+              });
+    });
+    return out;
+  }
+  std::array<Tensor, 3> backward(const Saved& s, const Tensor& g) const {
+    Tensor d = g;  // the gradient of x W + b
+    if constexpr (how == Activated::relu) d = detail::relu_grad(g, s.output());
+    if constexpr (how == Activated::sigmoid) d = detail::sigmoid_grad(g, s.output());
+    if constexpr (how == Activated::tanh) d = detail::tanh_grad(g, s.output());
+    std::array<Tensor, 3> out;
+    if (s.wants(0)) out[0] = matmul(d, s.input(1), {.transpose_b = true});
+    if (s.wants(1)) out[1] = matmul(s.input(0), d, {.transpose_a = true});
+    if (s.wants(2)) out[2] = sum(d, 0);
+    return out;
+  }
+
+ private:
+  template <class T>
+  EBB_INLINE static T activated(T v) {
+    if constexpr (how == Activated::relu) return detail::relu_of(v);
+    else if constexpr (how == Activated::sigmoid) return detail::sigmoid_of(v);
+    else if constexpr (how == Activated::tanh) return detail::tanh_of(v);
+    else return v;
+  }
+};
+
 }  // namespace
 
 Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions o) {
@@ -91,6 +152,26 @@ Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions o) {
   return apply(Matmul{o.transpose_a, o.transpose_b}, a, b);
 }
 
-Tensor linear(const Tensor& x, const Tensor& kernel, const Tensor& bias) { return matmul(x, kernel) + bias; }
+Tensor linear(const Tensor& x, const Tensor& kernel, const Tensor& bias, Tensor (*activation)(const Tensor&)) {
+  const bool fits = x.rank() >= 2 && kernel.rank() == 2 && bias.rank() == 1 && x.size(-1) == kernel.size(0) &&
+                    kernel.size(1) == bias.size(0) && is_float(x.dtype()) && x.dtype() == kernel.dtype() &&
+                    x.dtype() == bias.dtype();
+  if (!fits) return linear_plain(x, kernel, bias, activation);  // which says what is wrong, or broadcasts the bias
+  const auto run = [&](auto op) {
+    if (x.rank() == 2) return apply(op, x, kernel, bias);
+    const Shape rows{x.shape().without(x.rank() - 1).numel(), x.size(-1)};
+    return reshape(apply(op, reshape(x, rows), kernel, bias), x.shape().with(x.rank() - 1, kernel.size(1)));
+  };
+  if (activation == relu) return run(Linear<Activated::relu>{});
+  if (activation == sigmoid) return run(Linear<Activated::sigmoid>{});
+  if (activation == tanh) return run(Linear<Activated::tanh>{});
+  const Tensor y = run(Linear<Activated::no>{});
+  return activation ? activation(y) : y;
+}
+
+Tensor linear_plain(const Tensor& x, const Tensor& kernel, const Tensor& bias, Tensor (*activation)(const Tensor&)) {
+  const Tensor y = matmul(x, kernel) + bias;
+  return activation ? activation(y) : y;
+}
 
 }  // namespace ebb

@@ -128,8 +128,11 @@ struct MatmulOptions {
 };
 /// (..., m, k) x (..., k, n) = (..., m, n); the leading axes broadcast.
 Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options = {});
-/// x (..., in) times kernel (in, out) plus bias (out).
-Tensor linear(const Tensor& x, const Tensor& kernel, const Tensor& bias);
+/// x (..., in) times kernel (in, out) plus bias (out), then the activation if any: relu, sigmoid and tanh run in the
+/// same pass.
+Tensor linear(const Tensor& x, const Tensor& kernel, const Tensor& bias, Tensor (*activation)(const Tensor&) = nullptr);
+/// The definition of linear and its test oracle: matmul, add, activation.
+Tensor linear_plain(const Tensor& x, const Tensor& kernel, const Tensor& bias, Tensor (*activation)(const Tensor&) = nullptr);
 
 // ---- images (NHWC) -------------------------------------------------------------------------------------------------
 /// A pair of sizes; one number means both alike.

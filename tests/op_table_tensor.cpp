@@ -52,6 +52,11 @@ Function times(MatmulOptions o) {
   return [o](In x) { return matmul(x[0], x[1], o); };
 }
 
+Function activated(Tensor (*f)(const Tensor&)) {
+  return [f](In x) { return linear(x[0], x[1], x[2], f); };
+}
+Case dense(Tensor (*f)(const Tensor&)) { return {{{2, 3}, {3, 4}, {4}}, activated(f)}; }
+
 }  // namespace
 
 std::vector<Row> tensor_rows() {
@@ -138,9 +143,12 @@ std::vector<Row> tensor_rows() {
         refuses<DTypeError>([] { return matmul(zeros({2, 3}, i64), zeros({3, 2}, i64)); }, "matmul: needs float32 or float64, got int64 (2, 3); cast(x, f32) converts")},
        {{{{201, 99}, {99, 77}}}, {{{33, 99}, {99, 301}}}, {{{6, 40, 50}, {6, 50, 40}}}, {{{3, 101, 40}, {40, 77}}}}},
       {"linear", [](In x) { return linear(x[0], x[1], x[2]); },
-       {{{{2, 3}, {3, 4}, {4}}}, {{{2, 2, 3}, {3, 1}, {1}}}, {{{0, 3}, {3, 2}, {2}}}, {{{1, 5}, {5, 2}, {}}}}, anywhere,
-       {refuses<ShapeError>([] { return linear(zeros({64, 100}), zeros({784, 128}), zeros({128})); }, "matmul: inner sizes differ: (64, 100) x (784, 128)")},
-       {{{{201, 99}, {99, 77}, {77}}}}, "matmul"},
+       {{{{2, 3}, {3, 4}, {4}}}, {{{2, 2, 3}, {3, 1}, {1}}}, {{{0, 3}, {3, 2}, {2}}}, {{{1, 5}, {5, 2}, {}}}, dense(sigmoid), dense(tanh), dense(softplus)}, anywhere,
+       {refuses<ShapeError>([] { return linear(zeros({64, 100}), zeros({784, 128}), zeros({128})); }, "matmul: inner sizes differ: (64, 100) x (784, 128)"),
+        refuses<ShapeError>([] { return linear(zeros({2, 3}), zeros({3, 4}), zeros({3})); }, "add: shapes do not broadcast: (2, 4) and (3,)")},
+       {{{{201, 99}, {99, 77}, {77}}}, {{{201, 99}, {99, 307}, {307}}, activated(sigmoid)}, {{{201, 99}, {99, 77}, {77}}, activated(tanh)}}},
+      {"linear", activated(relu), {{{{3, 4}, {4, 5}, {5}}}, {{{2, 0}, {0, 3}, {3}}}}, spread, {}, {{{{201, 99}, {99, 77}, {77}}}}, "linear_relu"},
+      {"linear_plain", [](In x) { return linear_plain(x[0], x[1], x[2]); }, {{{{2, 3}, {3, 4}, {4}}}}, anywhere, {}, {}, "matmul"},
   };
 }
 

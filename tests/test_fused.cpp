@@ -64,6 +64,27 @@ TEST_CASE("fused: conv2d is its plain definition") {
   }
 }
 
+TEST_CASE("fused: linear is its plain definition") {
+  Tensor (*const functions[])(const Tensor&) = {nullptr, relu, sigmoid, tanh, softplus};
+  for (const auto f : functions)
+    for (const Shape& x : {Shape{5, 3}, Shape{1, 3}, Shape{2, 4, 3}}) {
+      CAPTURE(x.str());
+      check_equal([&](In in) { return linear(in[0], in[1], in[2], f); }, [&](In in) { return linear_plain(in[0], in[1], in[2], f); },
+                  std::vector{randn(x, f64), randn({3, 7}, f64), randn({7}, f64)});
+    }
+  // a frozen input, weight or bias gets no gradient, and the others theirs
+  for (int frozen = 0; frozen < 3; ++frozen) {
+    std::vector<Tensor> in{randn({5, 3}, f64), randn({3, 7}, f64), randn({7}, f64)}, tracked;
+    for (int i = 0; i < 3; ++i)
+      if (i != frozen) tracked.push_back(in[static_cast<std::size_t>(i)] = variable(in[static_cast<std::size_t>(i)]));
+    const auto fused = grad(sum(square(linear(in[0], in[1], in[2], tanh))), tracked);
+    const auto plain = grad(sum(square(linear_plain(in[0], in[1], in[2], tanh))), tracked);
+    for (std::size_t i = 0; i < fused.size(); ++i) CHECK(distance(fused[i], plain[i]) <= 1e-12);
+  }
+  const Tensor x = variable(randn({2, 3})), w = variable(randn({3, 4})), b = variable(randn({4}));
+  CHECK(Graph(linear(x, w, b, relu)).size() == 4);
+}
+
 TEST_CASE("fused: cross_entropy is its plain definition") {
   const Tensor x = randn({5, 4}, f64) * 3;
   const Tensor sparse = tensor({3, 0, 2, 2, 1}, i64);
