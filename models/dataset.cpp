@@ -13,6 +13,13 @@
 namespace ebb {
 namespace {
 
+/// Asks for a row that is needed soon: shuffled rows lie anywhere in memory, and each would be waited for.
+template <class T>
+EBB_INLINE inline void fetch(const T* row, std::int64_t n) {
+  const auto* p = reinterpret_cast<const char*>(row);
+  for (std::int64_t b = 0; b < n * static_cast<std::int64_t>(sizeof(T)); b += 64) __builtin_prefetch(p + b);
+}
+
 /// Rows of `from` in the given order, converted and scaled on the way.
 template <class From, class To>
 void gather_rows(const Tensor& from, const std::int64_t* order, std::int64_t first, std::int64_t count, double scale, Tensor& to) {
@@ -20,11 +27,13 @@ void gather_rows(const Tensor& from, const std::int64_t* order, std::int64_t fir
   const From* in = from.values<From>().data();
   To* out = to.mutable_values<To>().data();
   const auto factor = static_cast<To>(scale);
+  constexpr std::int64_t ahead = 4;  // rows
   detail::parallel_for(count, std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, n)),
                        [&](std::int64_t begin, std::int64_t end) {
     detail::simd([&]() EBB_INLINE {
       for (std::int64_t i = begin; i < end; ++i) {
         const From* __restrict row = in + (order ? order[first + i] : first + i) * n;
+        if (order && i + ahead < count) fetch(in + order[first + i + ahead] * n, n);
         To* __restrict o = out + i * n;
         for (std::int64_t j = 0; j < n; ++j) o[j] = static_cast<To>(row[j]) * factor;
       }

@@ -80,12 +80,24 @@ Tensor weighted(const Tensor& labels, const std::vector<double>& weights, DType 
 }  // namespace
 
 std::int64_t count_correct(const Tensor& outputs, const Tensor& labels) {
-  const Tensor chosen = argmax(outputs.detach(), -1);
-  const Tensor truth = labels.rank() == 2 ? argmax(labels, -1) : cast(labels, i64);
-  const auto a = chosen.values<std::int64_t>(), b = truth.values<std::int64_t>();
-  std::int64_t n = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) n += a[i] == b[i];
-  return n;
+  const Tensor truth = labels.rank() == 2 ? argmax(labels, -1) : labels;
+  const std::int64_t classes = outputs.rank() ? outputs.size(-1) : 0;
+  if (classes == 0) fail<ShapeError>("count_correct", fmt::format("no classes in outputs {}", outputs.shape().str()));
+  if (truth.numel() != outputs.numel() / classes)
+    fail<ShapeError>("count_correct", fmt::format("outputs {} and labels {} differ in number", outputs.shape().str(), labels.shape().str()));
+  return visit_dtype(outputs.dtype(), [&](auto value) {
+    return visit_dtype(truth.dtype(), [&](auto label) {
+      const auto* row = outputs.values<decltype(value)>().data();
+      std::int64_t n = 0;
+      for (const auto right : truth.values<decltype(label)>()) {
+        std::int64_t best = 0;
+        for (std::int64_t j = 1; j < classes; ++j) best = row[j] > row[best] ? j : best;
+        n += best == static_cast<std::int64_t>(right);
+        row += classes;
+      }
+      return n;
+    });
+  });
 }
 
 History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitOptions& o) {
