@@ -15,6 +15,7 @@
 #include <ebb/models/architecture.h>
 #include <ebb/models/augment.h>
 #include <ebb/models/callbacks.h>
+#include <ebb/models/csv.h>
 #include <ebb/models/dataset.h>
 #include <ebb/models/fit.h>
 #include <ebb/models/history.h>

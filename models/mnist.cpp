@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include <ebb/graph/error.h>
+#include <ebb/models/csv.h>
 #include <ebb/models/idx.h>
 #include <ebb/models/synthetic.h>
 #include <ebb/ops/ops.h>
@@ -139,8 +140,19 @@ std::string_view name_of(DatasetName name) {
   return names[static_cast<std::size_t>(name)];
 }
 
-Mnist load_mnist(const fs::path& folder) {
-  Mnist data{load_part(folder, "train"), load_part(folder, "t10k"), {}, folder.string()};
+Mnist load_mnist(const fs::path& from) {
+  std::error_code ignored;
+  Mnist data{{}, {}, {}, from.string()};
+  if (fs::is_regular_file(from, ignored)) {
+    const Digits table = load_digits_csv(from);
+    const std::int64_t n = table.size(), at = n - (n + 6) / 7;
+    if (at == 0) throw DataError(fmt::format("{}: expected at least two digits, found one", from.string()));
+    data.train = {table.images.rows(0, at), table.labels.rows(0, at)};
+    data.test = {table.images.rows(at, n), table.labels.rows(at, n)};
+  } else {
+    data.train = load_part(from, "train");
+    data.test = load_part(from, "t10k");
+  }
   data.name = name_of(recognized(data).value_or(DatasetName::mnist));
   return data;
 }
@@ -172,6 +184,8 @@ Mnist find_dataset(DatasetName name, const fs::path& data_dir) {
   std::string places;
   for (const fs::path& folder : dataset_folders(name, data_dir)) {
     std::string reason;
+    std::error_code ignored;
+    if (fs::is_regular_file(folder, ignored)) return load_mnist(folder);
     if (spelled(folder, train_images, reason)) {
       Mnist data = load_mnist(folder);
       const DatasetName found = recognized(data).value_or(name);

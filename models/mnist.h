@@ -44,7 +44,9 @@ std::string_view name_of(DatasetName name);
 /// Reads the four IDX files of a folder, spelled train-images-idx3-ubyte or train-images.idx3-ubyte, each
 /// plain or with .gz. Throws DataError on a missing file, other sizes than 28 x 28, unequal counts, or a
 /// label above 9. The name is "fashion-mnist" when the labels are those of Fashion-MNIST, else "mnist".
-Mnist load_mnist(const std::filesystem::path& folder);
+/// A file instead of a folder is one table (csv.h), whose last seventh, rounded up, becomes the test part: 60,000 and
+/// 10,000 of MNIST's 70,000 rows.
+Mnist load_mnist(const std::filesystem::path& folder_or_table);
 
 /// Where a data set may be, in the order of the search. With data_dir: that folder and its mnist/
 /// (fashion-mnist/), nothing else. Without: $EBB_DATA in the same way; ebb/mnist in XDG_DATA_HOME and each of
@@ -55,7 +57,8 @@ std::vector<std::filesystem::path> dataset_folders(DatasetName name,
                                                    const std::filesystem::path& data_dir = {});
 
 /// The first of dataset_folders() that holds a train-images file, read with load_mnist(); a folder that turns
-/// out to hold the other one of MNIST and Fashion-MNIST is passed over. The synthetic set is generated.
+/// out to hold the other one of MNIST and Fashion-MNIST is passed over. A place that is a file is read as a table,
+/// whatever set was asked for. The synthetic set is generated.
 /// Throws DataError with every place looked at, one per line after the first, and what to do.
 Mnist find_dataset(DatasetName name, const std::filesystem::path& data_dir = {});
 

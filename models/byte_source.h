@@ -1,0 +1,90 @@
+// Files that may be compressed: bytes from gzip or zip, and to gzip.
+#pragma once
+#include <zlib.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace ebb::detail {
+
+/// Reads a file from its beginning to its end: plain, one gzip member, or the one file in a zip (stored or deflated;
+/// no encryption, no zip64). The content decides, not the name. Checksums and sizes are checked, and nothing may be left
+/// over. What breaks a format is a DataError with the position; what the system refuses is an IoError.
+class Source {
+ public:
+  explicit Source(const std::filesystem::path& path);
+  Source(const Source&) = delete;
+  Source& operator=(const Source&) = delete;
+  ~Source();
+
+  /// Fills `out` as far as there is data; returns how many bytes that was.
+  std::size_t read(std::span<std::uint8_t> out);
+  /// Throws unless everything has been read, the checksum is right and nothing follows the data.
+  void expect_end();
+
+  /// The most bytes that the data can have, judged by the size of the file.
+  std::int64_t limit() const;
+  std::int64_t file_bytes() const { return file_bytes_; }
+  /// "plain", "gzip" or "zip".
+  std::string_view kind() const;
+  bool packed() const { return kind_ != Kind::plain; }
+  /// Bytes handed out so far.
+  std::int64_t position() const { return position_; }
+
+  /// "PATH: byte POSITION: message"; positions count bytes of the data, after inflating.
+  [[noreturn]] void fail_at(std::int64_t position, std::string_view message) const;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  enum class Kind { plain, gzip, zip };
+  class File {  ///< a descriptor that closes itself
+   public:
+    explicit File(int fd) : fd_(fd) {}
+    File(const File&) = delete;
+    File& operator=(const File&) = delete;
+    ~File();
+    int fd() const { return fd_; }
+
+   private:
+    int fd_;
+  };
+  struct Member {  ///< of a zip: where its bytes are, and what they must give
+    std::int64_t begin = 0, packed = 0, size = 0;
+    std::uint32_t crc = 0;
+    bool stored = false;
+  };
+
+  std::vector<std::uint8_t> bytes_at(std::int64_t begin, std::int64_t count);
+  Member find_member();
+  void start_inflating(int window);
+  void refill();
+  std::size_t copy_some(std::span<std::uint8_t> out);
+  std::size_t inflate_some(std::span<std::uint8_t> out);
+  void check_member();
+  [[noreturn]] void fail_packed(std::string_view message) const;
+  [[noreturn]] void fail_packed_at(std::int64_t position, std::string_view message) const;
+  [[noreturn]] void no_memory() const;
+
+  std::filesystem::path path_;
+  File file_;
+  std::int64_t file_bytes_ = 0;
+  Kind kind_ = Kind::plain;
+  Member member_;
+  z_stream stream_{};
+  bool inflating_ = false;  // stream_ is set up
+  bool ended_ = false;      // the compressed data are complete
+  std::vector<std::uint8_t> buffer_ = std::vector<std::uint8_t>(std::size_t{1} << 16);
+  std::size_t used_ = 0, filled_ = 0;  // what of buffer_ is taken, and valid
+  std::int64_t at_ = 0, end_ = 0;      // what of the file is still to be read into buffer_: [at_, end_)
+  std::int64_t position_ = 0;
+  std::uint32_t crc_ = 0;  // of the bytes handed out, for zip
+};
+
+/// write_atomically(), as one gzip member when the name ends in ".gz".
+void write_by_name(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces);
+
+}  // namespace ebb::detail

@@ -1,0 +1,19 @@
+// Digits as text: a line for each, the label and 784 pixels separated by commas.
+#pragma once
+#include <filesystem>
+
+#include <ebb/models/mnist.h>
+
+namespace ebb {
+
+/// Reads a table with a header, the label (0 to 9) in the first column and the 784 pixels (0 to 255, row by row) in the
+/// others: plain, .gz, or a .zip with one file (the content decides, not the name). Strict: a missing header, another
+/// number of columns, anything but digits between the commas, a last line without its end are a DataError "FILE: line 3,
+/// column 17: what was expected and found". A label column elsewhere is recognised by its name and refused.
+Digits load_digits_csv(const std::filesystem::path& path);
+
+/// Writes such a table with the header label,pixel0,...,pixel783; as gzip when the name ends in ".gz". The file appears
+/// complete or not at all. Throws ShapeError or DTypeError on anything but 28 x 28 uint8 images with their labels.
+void save_digits_csv(const std::filesystem::path& path, const Digits& digits);
+
+}  // namespace ebb
