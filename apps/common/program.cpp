@@ -1,0 +1,211 @@
+#include "program.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <sstream>
+#include <system_error>
+
+#include <ebb/models/version.h>
+#include <ebb/ops/threads.h>
+
+namespace app {
+namespace {
+
+/// Letters to add, drop, change or swap with the next.
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
+  for (std::size_t i = 0; i <= a.size(); ++i)
+    for (std::size_t j = 0; j <= b.size(); ++j) {
+      if (i == 0 || j == 0) {
+        d[i][j] = i + j;
+        continue;
+      }
+      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+      const bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+      if (swapped) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+    }
+  return d[a.size()][b.size()];
+}
+
+std::vector<std::string> names_of(const po::options_description& options) {
+  std::vector<std::string> out;
+  for (const auto& option : options.options()) out.push_back(option->long_name());
+  return out;
+}
+
+}  // namespace
+
+std::string nearest(const std::string& name, const std::vector<std::string>& names) {
+  std::string best;
+  std::size_t distance = std::min<std::size_t>(3, name.size() / 2 + 1);  // a short name has too many neighbours
+  for (const std::string& candidate : names)
+    if (const std::size_t d = edit_distance(name, candidate); d < distance) {
+      distance = d;
+      best = candidate;
+    }
+  return best;
+}
+
+bool parse(const std::vector<std::string>& args, const po::options_description& options, const std::string& usage,
+           const std::string& examples, po::variables_map& values, bool takes_file) {
+  po::options_description all(80, 40);
+  all.add(options).add_options()("help,h", "this text");
+  po::options_description everything;
+  everything.add(all).add_options()("file", po::value<std::vector<std::string>>());
+  po::positional_options_description positional;
+  positional.add("file", -1);
+  if (std::ranges::any_of(args, [](const std::string& a) { return a == "--help" || a == "-h"; })) {
+    std::ostringstream text;
+    text << all;
+    fmt::print("Usage: {}\n{}\n{}", usage, text.str(), examples);
+    return false;
+  }
+  try {
+    po::store(po::command_line_parser(args)
+                  .options(everything)
+                  .positional(positional)
+                  .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
+                  .run(),
+              values);
+    po::notify(values);
+  } catch (const po::unknown_option& e) {
+    const std::string given = e.get_option_name().substr(0, e.get_option_name().find('='));
+    if (!given.starts_with("--")) throw UsageError(fmt::format("unknown option {}", given));
+    const std::string guess = nearest(given.substr(2), names_of(options));
+    throw UsageError(fmt::format("unknown option {}{}", given, guess.empty() ? "" : fmt::format("; did you mean --{}?", guess)));
+  } catch (const po::error& e) {
+    throw UsageError(e.what());
+  }
+  if (values.count("file")) {
+    const auto& files = values["file"].as<std::vector<std::string>>();
+    if (!takes_file) throw UsageError(fmt::format("unexpected argument \"{}\"", files[0]));
+    if (files.size() > 1) throw UsageError(fmt::format("only one model file is expected, got \"{}\" and \"{}\"", files[0], files[1]));
+  }
+  return true;
+}
+
+std::string file_of(const po::variables_map& values) {
+  return values.count("file") ? values["file"].as<std::vector<std::string>>()[0] : "";
+}
+
+std::vector<std::string> words(const std::string& text, char separator) {
+  std::vector<std::string> out;
+  std::istringstream in(text);
+  for (std::string word; std::getline(in, word, separator);) {
+    const auto first = word.find_first_not_of(' '), last = word.find_last_not_of(' ');
+    if (first != std::string::npos) out.push_back(word.substr(first, last - first + 1));
+  }
+  return out;
+}
+
+std::vector<std::int64_t> numbers(const std::string& option, const std::string& text) {
+  std::vector<std::int64_t> out;
+  for (std::size_t begin = 0; begin <= text.size() && !text.empty();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    std::int64_t n = 0;
+    const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, n);
+    if (error != std::errc() || stop != text.data() + end)
+      throw UsageError(fmt::format("--{} takes numbers separated by commas, such as 512,64; got \"{}\"", option, text));
+    out.push_back(n);
+    begin = end + 1;
+  }
+  return out;
+}
+
+po::options_description data_options() {
+  po::options_description o("Data", 80, 40);
+  o.add_options()
+      ("dataset", po::value<std::string>()->default_value("mnist"), "mnist, fashion, or synthetic (needs no files)")
+      ("data", po::value<std::string>(), "folder of the four IDX files; default: $EBB_DATA, then the XDG data and cache folders")
+      ("threads", po::value<int>(), "default: one per processor; results are the same for any number");
+  return o;
+}
+
+ebb::Mnist load_data(const po::variables_map& v) {
+  const auto name = v["dataset"].as<std::string>();
+  const std::string folder = v.count("data") ? v["data"].as<std::string>() : "";
+  for (const auto& [text, set] : {std::pair{"mnist", ebb::DatasetName::mnist}, std::pair{"fashion", ebb::DatasetName::fashion},
+                                  std::pair{"synthetic", ebb::DatasetName::synthetic}})
+    if (name == text) return ebb::find_dataset(set, folder);
+  throw UsageError(fmt::format("--dataset must be mnist, fashion or synthetic, got \"{}\"", name));
+}
+
+void use_threads(const po::variables_map& v) {
+  if (!v.count("threads")) return;
+  const int n = v["threads"].as<int>();
+  if (n < 1 || n > 256) throw UsageError(fmt::format("--threads must be 1 to 256, got {}", n));
+  ebb::set_threads(n);
+}
+
+namespace {
+
+std::string help(const std::string& name, std::span<const Command> commands, const std::string& examples) {
+  std::string text = fmt::format("Usage: {} COMMAND [OPTIONS]\n\nCommands:\n", name);
+  for (const Command& c : commands) text += fmt::format("  {:<10} {}\n", c.name, c.about);
+  return text + fmt::format("\n{0} COMMAND --help lists a command's options;\n{0} --version tells what this build is.\n\n", name) + examples;
+}
+
+int dispatch(const std::string& name, std::span<const Command> commands, const std::string& examples, const std::vector<std::string>& args) {
+  if (args.empty()) {
+    fmt::print(stderr, "{}", help(name, commands, examples));
+    return usage;
+  }
+  if (args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
+    fmt::print("{}", help(name, commands, examples));
+    return ok;
+  }
+  if (args[0] == "--version") {
+    fmt::print("{}", ebb::build_info());
+    return ok;
+  }
+  for (const Command& c : commands) {
+    if (args[0] != c.name) continue;
+    const std::vector<std::string> rest(args.begin() + 1, args.end());
+    for (const std::string& a : rest)
+      if (a == "--version") {
+        fmt::print("{}", ebb::build_info());
+        return ok;
+      }
+    return c.run(rest);
+  }
+  std::vector<std::string> names;
+  for (const Command& c : commands) names.emplace_back(c.name);
+  const std::string guess = nearest(args[0], names);
+  throw UsageError(guess.empty() ? fmt::format("no command \"{}\"; there are {}", args[0], fmt::join(names, ", "))
+                                 : fmt::format("no command \"{}\"; did you mean {}?", args[0], guess));
+}
+
+/// What went wrong with standard output, if anything: a full disk or a closed pipe must not look like success.
+void flush_output() {
+  errno = 0;
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) throw std::system_error(errno ? errno : EIO, std::generic_category());
+}
+
+}  // namespace
+
+int run_program(const std::string& name, std::span<const Command> commands, const std::string& examples, int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is an error like any other
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  try {
+    const int code = dispatch(name, commands, examples, args);
+    flush_output();
+    return code;
+  } catch (const UsageError& e) {
+    const bool known = !args.empty() && std::ranges::any_of(commands, [&](const Command& c) { return args[0] == c.name; });
+    fmt::print(stderr, "{0}: {1}\nTry: {0} {2}--help\n", name, e.what(), known ? args[0] + " " : "");
+    return usage;
+  } catch (const std::system_error& e) {
+    fmt::print(stderr, "{}: standard output: {}\n", name, e.code().message());
+    return failed;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "{}: {}\n", name, e.what());
+    return failed;
+  }
+}
+}  // namespace app

@@ -1,0 +1,56 @@
+// What the programs with sub-commands share: options, messages, exit codes, and where data come from.
+#pragma once
+#include <boost/program_options.hpp>
+
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <ebb/models/mnist.h>
+
+namespace app {
+
+namespace po = boost::program_options;
+
+/// A mistake in the command line: exit code 2.
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+enum Exit { ok = 0, failed = 1, usage = 2, interrupted = 130 };
+
+struct Command {
+  const char* name;
+  const char* about;
+  int (*run)(const std::vector<std::string>& args);
+};
+
+/// A program of sub-commands: `mnist train --epochs 3`. Prints the help (with `examples` at its end) or the version, runs
+/// the command, and turns what it throws into one line and an exit code.
+int run_program(const std::string& name, std::span<const Command> commands, const std::string& examples, int argc, char** argv);
+
+/// Parses a command's arguments. Prints help (usage, options, examples) and returns false when --help is among them.
+/// Throws UsageError with the nearest option name on an unknown one. With `takes_file`, one argument that is no option
+/// is allowed: file_of(values).
+bool parse(const std::vector<std::string>& args, const po::options_description& options, const std::string& usage,
+           const std::string& examples, po::variables_map& values, bool takes_file = false);
+/// The model file that was given; empty when none was.
+std::string file_of(const po::variables_map& values);
+
+/// The nearest of some names, or nothing when none is near.
+std::string nearest(const std::string& name, const std::vector<std::string>& names);
+
+/// "N2, N4" as words.
+std::vector<std::string> words(const std::string& text, char separator = ',');
+/// "512,64" as numbers; throws UsageError naming the option.
+std::vector<std::int64_t> numbers(const std::string& option, const std::string& text);
+
+/// --data, --dataset, --threads.
+po::options_description data_options();
+ebb::Mnist load_data(const po::variables_map& values);
+/// Applies --threads.
+void use_threads(const po::variables_map& values);
+
+}  // namespace app
