@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include <ebb/graph/error.h>
+#include <ebb/models/norm.h>
 
 namespace ebb {
 namespace {
@@ -95,11 +96,13 @@ class Parser {
     }
     if (kind.text == "pool") return MaxPool2D(integer("the window's size"));
     if (kind.text == "avgpool") return AvgPool2D(integer("the window's size"));
+    if (kind.text == "globalavgpool") return GlobalAvgPool2D();
+    if (kind.text == "batchnorm") return BatchNormalization();
     if (kind.text == "flatten") return Flatten();
     if (kind.text == "dropout") return Dropout(rate());
     for (const NamedActivation& a : activations)
       if (a.name == kind.text) return a.f ? Layer(a.f) : Layer([](const Tensor& x) { return x; });
-    fail_at(kind.column, fmt::format("no layer \"{}\"; there are conv, dense, pool, avgpool, flatten, dropout, {}", kind.text, names()));
+    fail_at(kind.column, fmt::format("no layer \"{}\"; there are conv, dense, pool, avgpool, globalavgpool, batchnorm, flatten, dropout, {}", kind.text, names()));
   }
 
   bool take(std::string_view word) {

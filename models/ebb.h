@@ -23,6 +23,7 @@
 #include <ebb/models/layers.h>
 #include <ebb/models/mnist.h>
 #include <ebb/models/module.h>
+#include <ebb/models/norm.h>
 #include <ebb/models/optimizer.h>
 #include <ebb/models/schedule.h>
 #include <ebb/models/sequential.h>

@@ -1,8 +1,14 @@
 #include <ebb/models/init.h>
 
-#include <cmath>
+#include <fmt/format.h>
 
-#include <ebb/ops/random.h>
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <ebb/graph/error.h>
+#include <ebb/graph/mode.h>
+#include <ebb/ops/ops.h>
 
 namespace ebb {
 namespace {
@@ -52,5 +58,32 @@ Tensor glorot_normal(const Shape& shape, DType dtype) {
 }
 Tensor he_uniform(const Shape& shape, DType dtype) { return uniform_of_variance(shape, 2 / fans_of(shape).in, dtype); }
 Tensor he_normal(const Shape& shape, DType dtype) { return truncated_normal(shape, 2 / fans_of(shape).in, dtype); }
+Tensor lecun_uniform(const Shape& shape, DType dtype) { return uniform_of_variance(shape, 1 / fans_of(shape).in, dtype); }
+Tensor lecun_normal(const Shape& shape, DType dtype) { return truncated_normal(shape, 1 / fans_of(shape).in, dtype); }
+
+Tensor orthogonal(const Shape& shape, DType dtype) {
+  if (shape.rank() < 2) throw ShapeError(fmt::format("orthogonal: needs at least 2 axes, got {}", shape.str()));
+  const std::int64_t rows = shape.numel() / std::max<std::int64_t>(1, shape.at(-1)), columns = shape.at(-1);
+  const std::int64_t count = std::min(rows, columns), length = std::max(rows, columns);
+  Tensor drawn = normal({count, length}, 0, 1, f64);
+  double* q = drawn.mutable_values<double>().data();
+  const auto dot = [&](const double* a, const double* b) { return std::inner_product(a, a + length, b, 0.0); };
+  for (std::int64_t i = 0; i < count; ++i) {
+    double* v = q + i * length;
+    for (int again = 0; again < 2; ++again)  // Gram-Schmidt, twice: once leaves errors that grow with the condition number
+      for (const double* u = q; u < v; u += length) {
+        const double share = dot(u, v);
+        for (std::int64_t k = 0; k < length; ++k) v[k] -= share * u[k];
+      }
+    const double size = std::sqrt(dot(v, v));
+    for (std::int64_t k = 0; k < length; ++k) v[k] /= size;
+  }
+  return reshape(cast(rows < columns ? drawn : transpose(drawn), dtype), shape);
+}
+
+Tensor make_parameter(Initializer init, const Shape& shape, const Tensor& like, std::string_view name) {
+  const std::string_view scope = current_scope();
+  return variable(init(shape, like.dtype()), scope.empty() ? std::string(name) : fmt::format("{}.{}", scope, name));
+}
 
 }  // namespace ebb

@@ -1,5 +1,7 @@
 // Initial values of parameters.
 #pragma once
+#include <string_view>
+
 #include <ebb/graph/tensor.h>
 
 namespace ebb {
@@ -18,5 +20,15 @@ Tensor glorot_normal(const Shape& shape, DType dtype = DType::f32);
 Tensor he_uniform(const Shape& shape, DType dtype = DType::f32);
 /// Normal cut off at two deviations, variance 2 / fan_in.
 Tensor he_normal(const Shape& shape, DType dtype = DType::f32);
+/// U(-l, l), l = sqrt(3 / fan_in) (LeCun et al. 1998, section 4.6; for selu).
+Tensor lecun_uniform(const Shape& shape, DType dtype = DType::f32);
+/// Normal cut off at two deviations, variance 1 / fan_in.
+Tensor lecun_normal(const Shape& shape, DType dtype = DType::f32);
+/// Orthonormal columns, or rows where those are fewer, of the kernel as a matrix (all other axes, last axis): the Q of a
+/// standard normal matrix, with R's diagonal positive (Saxe et al. 2014; for recurrent kernels).
+Tensor orthogonal(const Shape& shape, DType dtype = DType::f32);
+
+/// A parameter of the layer that is running: in the dtype of its input `like`, named after the layer's path.
+Tensor make_parameter(Initializer init, const Shape& shape, const Tensor& like, std::string_view name);
 
 }  // namespace ebb

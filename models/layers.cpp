@@ -7,12 +7,6 @@
 namespace ebb {
 namespace {
 
-/// A parameter of the layer that is running, in the dtype of its input.
-Tensor make(Initializer init, const Shape& shape, const Tensor& like, std::string_view name) {
-  const std::string_view scope = current_scope();
-  return variable(init(shape, like.dtype()), scope.empty() ? std::string(name) : fmt::format("{}.{}", scope, name));
-}
-
 Tensor activated(const Tensor& x, Activation f) { return f ? f(x) : x; }
 
 }  // namespace
@@ -24,8 +18,8 @@ Dense::Dense(DenseOptions options) : options_(options) {
 Tensor Dense::forward(const Tensor& x) {
   if (!weight.defined()) {
     if (x.rank() < 2) fail<ShapeError>("Dense", fmt::format("needs an input (n, features), got {}", x.shape().str()));
-    weight = make(options_.weight_init, {x.size(-1), options_.units}, x, "weight");
-    if (options_.use_bias) bias = make(options_.bias_init, {options_.units}, x, "bias");
+    weight = make_parameter(options_.weight_init, {x.size(-1), options_.units}, x, "weight");
+    if (options_.use_bias) bias = make_parameter(options_.bias_init, {options_.units}, x, "bias");
   }
   return options_.use_bias ? linear(x, weight, bias, options_.activation) : activated(matmul(x, weight), options_.activation);
 }
@@ -42,8 +36,8 @@ Conv2D::Conv2D(Conv2DOptions options) : options_(options) {
 Tensor Conv2D::forward(const Tensor& x) {
   if (!weight.defined()) {
     if (x.rank() != 4) fail<ShapeError>("Conv2D", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
-    weight = make(options_.weight_init, {options_.kernel.h, options_.kernel.w, x.size(3), options_.filters}, x, "weight");
-    if (options_.use_bias) bias = make(options_.bias_init, {options_.filters}, x, "bias");
+    weight = make_parameter(options_.weight_init, {options_.kernel.h, options_.kernel.w, x.size(3), options_.filters}, x, "weight");
+    if (options_.use_bias) bias = make_parameter(options_.bias_init, {options_.filters}, x, "bias");
   }
   const Tensor y = conv2d(x, weight, {options_.stride, options_.pad, options_.dilation});
   return activated(options_.use_bias ? y + bias : y, options_.activation);
@@ -52,6 +46,11 @@ Tensor Conv2D::forward(const Tensor& x) {
 void Conv2D::visit(Visitor& v) {
   v("weight", weight);
   if (options_.use_bias) v("bias", bias);
+}
+
+Tensor GlobalAvgPool2D::forward(const Tensor& x) {
+  if (x.rank() != 4) fail<ShapeError>("GlobalAvgPool2D", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
+  return mean(x, {1, 2});
 }
 
 Dropout::Dropout(double rate) : rate_(rate) {

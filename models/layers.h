@@ -84,6 +84,13 @@ class AvgPool2D : public Module {
   PoolOptions options_;
 };
 
+/// (n, h, w, c) to (n, c): the mean of each channel.
+class GlobalAvgPool2D : public Module {
+ public:
+  Tensor forward(const Tensor& x) override;
+  std::string_view type() const override { return "GlobalAvgPool2D"; }
+};
+
 /// (n, ...) to (n, rest).
 class Flatten : public Module {
  public:

@@ -208,6 +208,20 @@ Tensor bce_with_logits(const Tensor& logits, const Tensor& targets);
 Tensor mse(const Tensor& prediction, const Tensor& target);  ///< mean squared error
 Tensor mae(const Tensor& prediction, const Tensor& target);  ///< mean absolute error
 
+// ---- normalisation -------------------------------------------------------------------------------------------------
+struct Moments {
+  Tensor mean, variance;  ///< (channels)
+};
+struct BatchNormOptions {
+  double epsilon = 1e-3;       ///< added to the variance
+  Moments* moments = nullptr;  ///< receives the batch's own, as constants
+};
+/// gamma (x - mean) / sqrt(variance + epsilon) + beta with the mean and the (population) variance of each channel, the last
+/// axis of x (n, ..., c), over all other axes (Ioffe and Szegedy 2015, algorithm 1); gamma and beta are (c).
+Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, BatchNormOptions options = {});
+/// The definition of batch_norm and its test oracle.
+Tensor batch_norm_plain(const Tensor& x, const Tensor& gamma, const Tensor& beta, BatchNormOptions options = {});
+
 // ---- noise ---------------------------------------------------------------------------------------------------------
 /// Zeroes each element with probability `rate` and scales the rest by 1 / (1 - rate), while training() is true.
 Tensor dropout(const Tensor& x, double rate, Generator& generator = default_generator());

@@ -41,6 +41,20 @@ Row entropy(std::string name, Loss f, std::string node) {
           {{{{700, 101}}}}, node};
 }
 
+Row normalised(std::string name, Tensor (*f)(const Tensor&, const Tensor&, const Tensor&, BatchNormOptions), std::string node) {
+  const Tensor x = zeros({2, 3}), c = zeros({3});
+  return {name, [f](In in) { return f(in[0], in[1], in[2], {}); },
+          {{{{5, 3}, {3}, {3}}}, {{{2, 3, 2, 2}, {2}, {2}}}, {{{70, 1}, {1}, {1}}}, {{{3, 66}, {66}, {66}}},
+           {{{4, 3}, {3}, {3}}, [f](In in) { return f(in[0] + 20, in[1], in[2], {.epsilon = 0.1}); }}},
+          anywhere,
+          {refuses<ShapeError>([=] { return f(c, c, c, {}); }, name + ": needs an input (n, ..., channels), got (3,)"),
+           refuses<ShapeError>([=] { return f(zeros({0, 3}), c, c, {}); }, name + ": needs an input (n, ..., channels), got (0, 3)"),
+           refuses<ShapeError>([=] { return f(x, zeros({2}), c, {}); }, name + ": (2, 3) needs gamma and beta (3,), got (2,) and (3,)"),
+           refuses<ValueError>([=] { return f(x, c, c, {.epsilon = 0}); }, name + ": epsilon must be above 0, got 0"),
+           refuses<DTypeError>([=] { return f(x, c, zeros({3}, f64), {}); }, name + ": types differ: float32 (2, 3) and float64 (3,); cast(x, f32) converts")},
+          {{{{3000, 37}, {37}, {37}}}, {{{3, 41, 41, 5}, {5}, {5}}}, {{{700, 129}, {129}, {129}}}}, node};
+}
+
 std::vector<Refusal> row_errors(std::string op, Tensor (*f)(const Tensor&)) {
   return {refuses<ShapeError>([f] { return f(scalar(1)); }, op + ": a scalar has no rows"),
           refuses<DTypeError>([f] { return f(zeros({2}, i64)); }, op + ": needs float32 or float64, got int64 (2,); cast(x, f32) converts")};
@@ -80,6 +94,8 @@ std::vector<Row> class_rows() {
        row_errors("log_softmax", log_softmax), {{{{2000, 37}}}}},
       entropy("cross_entropy", cross_entropy, ""),
       entropy("cross_entropy_plain", cross_entropy_plain, "log_softmax"),
+      normalised("batch_norm", batch_norm, ""),
+      normalised("batch_norm_plain", batch_norm_plain, "sqrt"),
       {"bce_with_logits", [](In x) { return bce_with_logits(x[0], x[1]); }, {{{{2, 3}, {2, 3}}}, {{{}, {}}}, {{{1}, {1}}}}, anywhere,
        pair_errors("bce_with_logits", "logits", "targets", bce_with_logits), {{{{300, 257}, {300, 257}}}}, "softplus"},
       {"mse", [](In x) { return mse(x[0], x[1]); }, {{{{2, 3}, {2, 3}}}, {{{}, {}}}, {{{1}, {1}}}}, anywhere,

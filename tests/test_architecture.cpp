@@ -57,6 +57,9 @@ TEST_CASE("architecture: every kind of layer") {
   CHECK(layers_of("avgpool 2, flatten, dropout 0.25, relu, dense 3 linear", {4, 4, 1}) ==
         std::vector<std::string>{"AvgPool2D (2, 2, 1)", "Flatten (4,)", "Dropout (4,)", "Function (4,)",
                                  "Dense (3,)"});
+  CHECK(layers_of("conv 2 3, batchnorm, relu, globalavgpool", {4, 4, 1}) ==
+        std::vector<std::string>{"Conv2D (2, 2, 2)", "BatchNormalization (2, 2, 2)", "Function (2, 2, 2)",
+                                 "GlobalAvgPool2D (2,)"});
   CHECK(layers_of("conv 2 3 stride 2, conv 2 3 same", {9, 9, 1}) ==
         std::vector<std::string>{"Conv2D (4, 4, 2)", "Conv2D (4, 4, 2)"});
   CHECK(layers_of("conv 2 3 dilation 2 valid, conv 2 2 same stride 2 tanh", {9, 9, 1}) ==
@@ -115,7 +118,7 @@ TEST_CASE("architecture: names of activations") {
 TEST_CASE("architecture: the whole message") {
   CHECK_THROWS_WITH_AS(
       parse_architecture("conv 32 3 relu, poool 2, dense 10"),
-      ("architecture: column 17: no layer \"poool\"; there are conv, dense, pool, avgpool, flatten, "
+      ("architecture: column 17: no layer \"poool\"; there are conv, dense, pool, avgpool, globalavgpool, batchnorm, flatten, "
        "dropout, " +
        all_names +
        "\n"
@@ -136,12 +139,12 @@ TEST_CASE("architecture: every error and its column") {
   CHECK(refused(", relu") == "architecture: column 1: a layer is expected here");
   CHECK(refused("relu, , relu") == "architecture: column 6: a layer is expected here");
   CHECK(refused("relu, softmax") ==
-        "architecture: column 7: no layer \"softmax\"; there are conv, dense, pool, avgpool, flatten, "
+        "architecture: column 7: no layer \"softmax\"; there are conv, dense, pool, avgpool, globalavgpool, batchnorm, flatten, "
         "dropout, " +
             all_names);
   CHECK(
       refused("Conv 3 3") ==
-      "architecture: column 1: no layer \"Conv\"; there are conv, dense, pool, avgpool, flatten, dropout, " +
+      "architecture: column 1: no layer \"Conv\"; there are conv, dense, pool, avgpool, globalavgpool, batchnorm, flatten, dropout, " +
           all_names);
 
   CHECK(refused("conv") == "architecture: column 5: the number of filters is missing");

@@ -104,6 +104,26 @@ TEST_CASE("fused: cross_entropy is its plain definition") {
                  cross_entropy(x, one_hot(sparse, 4, f64) * 0.8 + 0.05)) < 1e-15);
 }
 
+TEST_CASE("fused: batch_norm is its plain definition") {
+  for (const Shape& shape : {Shape{5, 3}, Shape{2, 3, 4, 2}, Shape{1, 7}, Shape{2000, 37}, Shape{9, 70}, Shape{40000, 1}}) {
+    CAPTURE(shape.str());
+    const std::int64_t c = shape.at(-1);
+    Moments ours, theirs;
+    // Means far from zero: what a one-pass variance loses.
+    const std::vector<Tensor> in{randn(shape, f64) * 0.5 + 30.0, randn({c}, f64), randn({c}, f64)};
+    const Function fused = [&](In x) { return batch_norm(x[0], x[1], x[2], {.epsilon = 1e-2, .moments = &ours}); };
+    const Function plain = [&](In x) { return batch_norm_plain(x[0], x[1], x[2], {.epsilon = 1e-2, .moments = &theirs}); };
+    check_equal(fused, plain, in);
+    CHECK(distance(ours.mean, theirs.mean) < 1e-12);
+    CHECK(distance(ours.variance, theirs.variance) < 1e-12);
+    // The two passes that a training step takes: gradients that are not differentiated again.
+    const std::vector<Tensor> x = variables(in);
+    const Tensor y = fused(x), z = plain(x), g = randn(shape, f64);
+    const auto a = grad(y, x, {.cotangent = g}), b = grad(z, x, {.cotangent = g});
+    for (std::size_t i = 0; i < a.size(); ++i) CHECK(distance(a[i], b[i]) < 1e-12);
+  }
+}
+
 TEST_CASE("fused: extreme logits") {
   for (const DType t : {f32, f64}) {
     const Tensor x = variable(tensor({1e4, -1e4, 0, -1e4, 1e4, 0}, {2, 3}, t)), labels = tensor({0, 0}, i64);

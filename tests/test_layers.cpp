@@ -13,36 +13,12 @@
 #include <string>
 #include <vector>
 
+#include "layer_check.h"
+
 namespace {
 
 using namespace ebb;
-
-/// Different values, none within 0.01 of another or of 0, so that no kink or tie is near.
-Tensor distinct(const Shape& shape, unsigned seed) {
-  std::vector<double> v(static_cast<std::size_t>(shape.numel()));
-  for (std::size_t i = 0; i < v.size(); ++i)
-    v[i] = 0.02 * (static_cast<double>(i) - static_cast<double>(v.size()) / 2) + 0.01;
-  std::mt19937 random(seed);
-  std::shuffle(v.begin(), v.end(), random);
-  return Tensor::from(v, shape);
-}
-
-/// gradcheck of a layer in its input and its parameters.
-template <class L>
-GradcheckReport check(L layer, const Tensor& x, GradcheckOptions options = {}) {
-  manual_seed(3);
-  layer(x);  // makes the parameters, in float64
-  std::vector<Tensor> inputs{x};
-  for (const NamedTensor& t : named_tensors(layer)) inputs.push_back(t.tensor->detach());
-  return gradcheck(
-      [layer](std::span<const Tensor> in) mutable {
-        const auto members = named_tensors(layer);
-        for (std::size_t i = 0; i < members.size(); ++i) *members[i].tensor = in[i + 1];
-        manual_seed(4);  // what is random must be the same every time
-        return layer(in[0]);
-      },
-      inputs, options);
-}
+using namespace ebb::testing;
 
 /// What a convolution is, written out: seven loops and a bias.
 Tensor convolved(const Tensor& x, const Tensor& k, const Tensor& bias, std::int64_t stride,
@@ -70,39 +46,32 @@ Tensor convolved(const Tensor& x, const Tensor& k, const Tensor& bias, std::int6
   return y;
 }
 
-double difference(const Tensor& a, const Tensor& b) {
-  REQUIRE(a.shape() == b.shape());
-  const auto p = a.to_vector(), q = b.to_vector();
-  double most = 0;
-  for (std::size_t i = 0; i < p.size(); ++i) most = std::max(most, std::abs(p[i] - q[i]));
-  return most;
-}
-
 }  // namespace
 
 TEST_CASE("layers: gradients of every layer in input and parameters") {
   const Tensor flat = distinct({5, 7}, 1), image = distinct({2, 7, 6, 3}, 2);
   const GradcheckOptions smooth{.order = 2};
-  CHECK(check(Dense(4), flat, smooth));
-  CHECK(check(Dense(4), distinct({2, 3, 5}, 3), smooth));
-  CHECK(check(Dense(4, tanh), flat, smooth));
-  CHECK(check(Dense(4, relu), flat));
-  CHECK(check(Dense({.units = 3, .activation = sigmoid, .use_bias = false}), flat, smooth));
-  CHECK(check(Dense(2), distinct({3, 4}, 5), {.order = 2, .probe = Probe::jacobian}));
-  CHECK(check(Conv2D({.filters = 4}), image, smooth));
-  CHECK(check(Conv2D({.filters = 4, .kernel = {2, 3}, .stride = {2, 1}}), image, smooth));
-  CHECK(check(Conv2D({.filters = 4, .pad = Padding::same(), .activation = tanh}), image, smooth));
-  CHECK(check(Conv2D({.filters = 4, .stride = 2, .pad = Padding::same(), .activation = relu}), image));
-  CHECK(check(Conv2D({.filters = 4, .dilation = 2}), image, smooth));
-  CHECK(check(Conv2D({.filters = 4, .pad = 1, .use_bias = false}), image, smooth));
-  CHECK(check(MaxPool2D(), image));
-  CHECK(check(MaxPool2D({.size = 3, .stride = 2, .pad = 1}), image));
-  CHECK(check(AvgPool2D(), image, smooth));
-  CHECK(check(AvgPool2D({.size = 3, .stride = 1, .pad = 1}), image, smooth));
-  CHECK(check(Flatten(), image, smooth));
+  CHECK(check_layer(Dense(4), flat, smooth));
+  CHECK(check_layer(Dense(4), distinct({2, 3, 5}, 3), smooth));
+  CHECK(check_layer(Dense(4, tanh), flat, smooth));
+  CHECK(check_layer(Dense(4, relu), flat));
+  CHECK(check_layer(Dense({.units = 3, .activation = sigmoid, .use_bias = false}), flat, smooth));
+  CHECK(check_layer(Dense(2), distinct({3, 4}, 5), {.order = 2, .probe = Probe::jacobian}));
+  CHECK(check_layer(Conv2D({.filters = 4}), image, smooth));
+  CHECK(check_layer(Conv2D({.filters = 4, .kernel = {2, 3}, .stride = {2, 1}}), image, smooth));
+  CHECK(check_layer(Conv2D({.filters = 4, .pad = Padding::same(), .activation = tanh}), image, smooth));
+  CHECK(check_layer(Conv2D({.filters = 4, .stride = 2, .pad = Padding::same(), .activation = relu}), image));
+  CHECK(check_layer(Conv2D({.filters = 4, .dilation = 2}), image, smooth));
+  CHECK(check_layer(Conv2D({.filters = 4, .pad = 1, .use_bias = false}), image, smooth));
+  CHECK(check_layer(MaxPool2D(), image));
+  CHECK(check_layer(MaxPool2D({.size = 3, .stride = 2, .pad = 1}), image));
+  CHECK(check_layer(AvgPool2D(), image, smooth));
+  CHECK(check_layer(AvgPool2D({.size = 3, .stride = 1, .pad = 1}), image, smooth));
+  CHECK(check_layer(GlobalAvgPool2D(), image, smooth));
+  CHECK(check_layer(Flatten(), image, smooth));
   const Training on(true);
-  CHECK(check(Dropout(0.4), flat, smooth));
-  CHECK(check(Sequential({Conv2D({.filters = 3, .activation = tanh}), MaxPool2D(), Flatten(), Dropout(0.3),
+  CHECK(check_layer(Dropout(0.4), flat, smooth));
+  CHECK(check_layer(Sequential({Conv2D({.filters = 3, .activation = tanh}), MaxPool2D(), Flatten(), Dropout(0.3),
                           Dense(4)}),
               image));
 }
@@ -116,7 +85,7 @@ TEST_CASE("layers: a wrong gradient of a parameter is found") {
       return y + stop_gradient(sum(weight));
     }
   };
-  CHECK_FALSE(check(Bad(3), distinct({2, 4}, 1)));
+  CHECK_FALSE(check_layer(Bad(3), distinct({2, 4}, 1)));
 }
 
 TEST_CASE("layers: Dense is x W + b, then the activation") {
@@ -206,6 +175,12 @@ TEST_CASE("layers: pooling takes whole windows") {
   CHECK(overlapping(x).to_vector() == std::vector<double>{12, 13, 14, 17, 18, 19, 22, 23, 24});
   CHECK(most(zeros({1, 11, 11, 2})).shape() == Shape{1, 5, 5, 2});
   CHECK(named_tensors(most).empty());
+}
+
+TEST_CASE("layers: GlobalAvgPool2D is the mean of each channel") {
+  GlobalAvgPool2D mean;
+  CHECK(mean(arange(12).viewed_as({1, 2, 3, 2})).to_vector() == std::vector<double>{5, 6});
+  CHECK_THROWS_WITH_AS(mean(zeros({2, 3})), "GlobalAvgPool2D: needs an image batch (n, h, w, c), got (2, 3)", ShapeError);
 }
 
 TEST_CASE("layers: Flatten keeps the order of the elements") {

@@ -1,0 +1,106 @@
+#include <doctest/doctest.h>
+#include <ebb/ebb.h>
+
+#include <cmath>
+#include <vector>
+
+#include "layer_check.h"
+#include "temp_dir.h"
+
+using namespace ebb;
+using namespace ebb::testing;
+
+TEST_CASE("norm: gradients of BatchNormalization in input and parameters") {
+  const Tensor flat = distinct({5, 7}, 1), image = distinct({2, 4, 3, 3}, 2);
+  for (const bool on : {true, false}) {
+    CAPTURE(on);
+    const Training mode(on);
+    CHECK(check_layer(BatchNormalization(), flat, {.order = 2}));
+    CHECK(check_layer(BatchNormalization(), image, {.order = 2}));
+    CHECK(check_layer(BatchNormalization({.epsilon = 0.1}), image, {.order = 2}));
+    CHECK(check_layer(BatchNormalization({.center = false}), image, {.order = 2}));
+    CHECK(check_layer(BatchNormalization({.scale = false}), image, {.order = 2}));
+    CHECK(check_layer(BatchNormalization({.scale = false, .center = false}), image, {.order = 2}));
+  }
+}
+
+TEST_CASE("norm: BatchNormalization uses the batch in training and the running means at inference") {
+  BatchNormalization norm({.momentum = 0.9, .epsilon = 1e-12});
+  const Tensor x = tensor({1, 10, 3, 30}, {2, 2}, f64);  // means 2, 20; variances 1, 100
+  CHECK(difference(norm(x), tensor({-1, -1, 1, 1}, {2, 2}, f64)) < 1e-11);  // epsilon is not zero
+  CHECK(norm.running_mean.to_vector()[0] == doctest::Approx(0.2).epsilon(1e-12));
+  CHECK(norm.running_mean.to_vector()[1] == doctest::Approx(2).epsilon(1e-12));
+  CHECK(norm.running_var.to_vector()[0] == doctest::Approx(0.9 + 0.1).epsilon(1e-12));
+  CHECK(norm.running_var.to_vector()[1] == doctest::Approx(0.9 + 10).epsilon(1e-12));
+  norm.weight = variable(tensor({2, 3}, f64));
+  norm.bias = variable(tensor({0.5, -1}, f64));
+  const auto mean = norm.running_mean.to_vector(), var = norm.running_var.to_vector();
+  const Tensor one = tensor({7, -5}, {1, 2}, f64);
+  const auto expect_running = [&](const Tensor& y) {
+    CHECK(y.to_vector()[0] == doctest::Approx(2 * (7 - mean[0]) / std::sqrt(var[0]) + 0.5).epsilon(1e-12));
+    CHECK(y.to_vector()[1] == doctest::Approx(3 * (-5 - mean[1]) / std::sqrt(var[1]) - 1).epsilon(1e-12));
+  };
+  {
+    const NoGrad quiet;
+    expect_running(norm(one));
+  }
+  {
+    const Training off(false);
+    expect_running(norm(one));
+  }
+  CHECK(norm.running_mean.to_vector() == mean);
+  freeze(norm);  // as Keras: a layer that is not trained does not look at the batch
+  expect_running(norm(one));
+  unfreeze(norm);
+  CHECK(difference(norm(one), tensor({0.5, -1}, {1, 2}, f64)) < 1e-11);  // a batch of one has no deviation
+  CHECK(norm.running_mean.to_vector() != mean);
+}
+
+TEST_CASE("norm: BatchNormalization's values are Keras' defaults and names") {
+  BatchNormalization norm;
+  norm(ones({2, 3}));
+  std::vector<std::string> names;
+  for (const NamedTensor& t : named_tensors(norm)) names.push_back(t.path + (t.trained ? "" : "*"));
+  CHECK(names == std::vector<std::string>{"weight", "bias", "running_mean*", "running_var*"});
+  CHECK(norm.weight.to_vector() == std::vector<double>(3, 1.0));
+  CHECK(norm.bias.to_vector() == std::vector<double>(3, 0.0));
+  for (const double v : norm.running_mean.to_vector()) CHECK(v == doctest::Approx(0.01));
+  for (const double v : norm.running_var.to_vector()) CHECK(v == doctest::Approx(0.99));
+  CHECK(parameter_count(norm) == 6);
+}
+
+TEST_CASE("norm: building changes no running mean, and training a step moves them") {
+  Sequential net({4, 4, 2}, {BatchNormalization(), GlobalAvgPool2D(), Dense(3)});
+  const auto& norm = dynamic_cast<BatchNormalization&>(*net.layers()[0]);
+  CHECK(norm.running_mean.to_vector() == std::vector<double>{0, 0});
+  CHECK(norm.running_var.to_vector() == std::vector<double>{1, 1});
+  SGD opt({.lr = 0.1});
+  const Tensor x = randn({6, 4, 4, 2}) + 3.0;
+  opt.step(net, backward(cross_entropy(net(x), tensor({0, 1, 2, 0, 1, 2}, i64))));
+  CHECK(norm.running_mean.to_vector()[0] > 0.02);
+}
+
+TEST_CASE("norm: running values are saved, loaded, copied and shown as not trained") {
+  const auto make = [] { return Sequential({3}, {BatchNormalization(), Dense(2)}); };
+  Sequential a = make(), b = make(), c = make();
+  a(randn({8, 3}) * 2.0 + 1.0);
+  const TempDir dir;
+  save(a, dir.path() / "net.safetensors");
+  load(b, dir.path() / "net.safetensors");
+  copy_state(a, c);
+  for (Sequential* other : {&b, &c}) {
+    const auto x = named_tensors(a), y = named_tensors(*other);
+    REQUIRE(x.size() == 6);
+    for (std::size_t i = 0; i < x.size(); ++i) CHECK(same_bits(*x[i].tensor, *y[i].tensor));
+  }
+  CHECK(summary(a).find("Trainable params: 14\nNon-trainable params: 6\n") != std::string::npos);
+}
+
+TEST_CASE("norm: messages") {
+  CHECK_THROWS_WITH_AS(BatchNormalization({.momentum = 1.5}), "BatchNormalization: momentum must be in [0, 1], got 1.5", ValueError);
+  CHECK_THROWS_WITH_AS(BatchNormalization({.epsilon = 0}), "BatchNormalization: epsilon must be above 0, got 0", ValueError);
+  BatchNormalization norm;
+  CHECK_THROWS_WITH_AS(norm(zeros({4})), "BatchNormalization: needs an input (n, ..., channels), got (4,)", ShapeError);
+  norm(zeros({2, 4}));
+  CHECK_THROWS_WITH_AS(norm(zeros({2, 3})), "batch_norm: (2, 3) needs gamma and beta (3,), got (4,) and (4,)", ShapeError);
+}
