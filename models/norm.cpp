@@ -23,10 +23,8 @@ Tensor BatchNormalization::forward(const Tensor& x) {
     running_mean = zeros(c, x.dtype());
     running_var = ones(c, x.dtype());
   }
-  // As Keras has it, a frozen layer does not look at the batch; where nothing is recorded, nobody can tell it from one that
-  // is trained, and training() alone decides.
   const Tensor& trained = options_.scale ? weight : bias;
-  const bool frozen = recording() && (options_.scale || options_.center) && !trained.tracked();
+  const bool frozen = (options_.scale || options_.center) && !trained.tracked();
   if (!training() || frozen) {
     const Tensor scale = weight / sqrt(running_var + options_.epsilon);
     return x * scale + (bias - running_mean * scale);

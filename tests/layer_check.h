@@ -2,6 +2,7 @@
 #pragma once
 #include <doctest/doctest.h>
 #include <ebb/autograd/gradcheck.h>
+#include <ebb/graph/mode.h>
 #include <ebb/models/module.h>
 #include <ebb/ops/random.h>
 
@@ -26,16 +27,18 @@ inline Tensor distinct(const Shape& shape, unsigned seed) {
 /// gradcheck of a layer in its input and its parameters, all in float64.
 template <class L>
 GradcheckReport check_layer(L layer, const Tensor& x, GradcheckOptions options = {}) {
+  const bool on = training();
   manual_seed(3);
   layer(x);  // makes the parameters, in float64
   std::vector<Tensor> inputs{x};
   for (const NamedTensor& t : named_tensors(layer))
     if (t.trained) inputs.push_back(t.tensor->detach());
   return gradcheck(
-      [layer](std::span<const Tensor> in) mutable {
+      [layer, on](std::span<const Tensor> in) mutable {
         std::size_t i = 0;
         for (const NamedTensor& t : named_tensors(layer))
-          if (t.trained) *t.tensor = in[++i];
+          if (t.trained) *t.tensor = in[++i].tracked() ? in[i] : variable(in[i]);  // a constant would be a frozen parameter
+        const Training same(on);
         manual_seed(4);  // what is random must be the same every time
         return layer(in[0]);
       },
