@@ -1,0 +1,42 @@
+#include "commands.h"
+
+#include <fmt/format.h>
+
+namespace bench {
+
+namespace po = app::po;
+
+po::options_description workload_options(const std::string& default_model) {
+  po::options_description o("Workload", 80, 40);
+  std::string names;
+  for (const Workload& w : workloads()) names += (names.empty() ? "" : names.size() - names.rfind('\n') > 30 ? ",\n" : ", ") + w.name;
+  o.add_options()
+      ("model", po::value<std::string>()->default_value(default_model), names.c_str())
+      ("arch", po::value<std::string>(), "another network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\"")
+      ("optimizer", po::value<std::string>(), "sgd, rmsprop or adam; default: the model's")
+      ("batch", po::value<std::int64_t>(), "samples a step; default: the model's")
+      ("seed", po::value<std::uint64_t>()->default_value(1), "of weights, order and dropout");
+  return o;
+}
+
+Workload workload_from(const po::variables_map& v) {
+  Workload w = workload(v["model"].as<std::string>());
+  if (v.count("arch")) {
+    w.name = "network";
+    w.architecture = v["arch"].as<std::string>();
+  }
+  if (v.count("optimizer")) w.optimizer = v["optimizer"].as<std::string>();
+  if (w.optimizer != "sgd" && w.optimizer != "rmsprop" && w.optimizer != "adam")
+    throw app::UsageError(fmt::format("--optimizer must be sgd, rmsprop or adam, got \"{}\"", w.optimizer));
+  if (v.count("batch")) w.batch = number<std::int64_t>(v, "batch", 1, 65536);
+  try {
+    const ebb::Sequential checked = network(w);
+  } catch (const ebb::ValueError& e) {
+    throw app::UsageError(e.what());
+  } catch (const ebb::ShapeError& e) {
+    throw app::UsageError(e.what());
+  }
+  return w;
+}
+
+}  // namespace bench

@@ -1,0 +1,106 @@
+// bench infer: predict() on the test digits, in bulk or one at a time.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "commands.h"
+#include "measure.h"
+
+namespace bench {
+namespace {
+
+namespace po = app::po;
+
+/// Calls predict() on batches of the images, round and round.
+class Caller {
+ public:
+  Caller(const Workload& w, const ebb::Dataset& data, std::uint64_t seed) : net_(network(w, seed)), data_(data), batch_(std::min(w.batch, data.size())) {}
+
+  /// Seconds of one call.
+  double call() {
+    if (at_ + batch_ > data_.size()) at_ = 0;
+    const double start = now();
+    const ebb::Tensor out = ebb::predict(net_, data_.inputs.rows(at_, at_ + batch_), data_.scale, batch_);
+    const double seconds = now() - start;
+    at_ += batch_;
+    return seconds;
+  }
+  std::int64_t calls_per_pass() const { return data_.size() / batch_; }
+  std::int64_t batch() const { return batch_; }
+
+ private:
+  ebb::Sequential net_;
+  ebb::Dataset data_;
+  std::int64_t batch_, at_ = 0;
+};
+
+}  // namespace
+
+int infer(const std::vector<std::string>& args) {
+  po::options_description options(80, 40), run("Run", 80, 40);
+  run.add_options()
+      ("calls", po::value<std::int64_t>()->default_value(0), "calls of predict() that are timed; 0: one pass over the test digits")
+      ("json", "print one JSON object instead of text")
+      ("paced", "for bench compare: wait for lines with a number of calls, and print a JSON line after each");
+  options.add(workload_options("mlp_512")).add(app::data_options()).add(run);
+  po::variables_map v;
+  if (!app::parse(args, options, "bench infer [OPTIONS]",
+                  "Calls predict() on test digits, --batch of them at a time, and prints samples per\n"
+                  "second, the time of a call, and how often memory was asked of the system after the\n"
+                  "first call. The network is untrained: its speed does not depend on that.\n\n"
+                  "Examples:\n"
+                  "  bench infer --model cnn_64 --batch 1 --threads 1\n"
+                  "  bench infer --model mlp_512 --batch 1000 --json\n",
+                  v))
+    return app::ok;
+  const Workload w = workload_from(v);
+  const auto calls = number<std::int64_t>(v, "calls", 0, 1'000'000'000);
+  const bool paced = v.count("paced") > 0, json = paced || v.count("json") > 0;
+  app::use_threads(v);
+  const ebb::Mnist data = app::load_data(v);
+  Caller caller(w, data.test, v["seed"].as<std::uint64_t>());
+  const double first = caller.call();
+  const std::uint64_t requests = ebb::memory_stats().system_requests;
+  std::vector<double> times;
+  const auto run_calls = [&](std::int64_t n) {
+    const double start = now();
+    for (std::int64_t i = 0; i < n; ++i) times.push_back(caller.call());
+    return now() - start;
+  };
+  double seconds = 0;
+  if (paced) {
+    while (const auto turn = next_turn()) {
+      const std::int64_t n = *turn ? *turn : caller.calls_per_pass();
+      times.reserve(times.size() + static_cast<std::size_t>(n));
+      const double took = run_calls(n);
+      seconds += took;
+      fmt::print("{}\n", nlohmann::json{{"seconds", took}, {"samples", n * caller.batch()}}.dump());
+      std::fflush(stdout);
+    }
+  } else {
+    const std::int64_t n = calls ? calls : caller.calls_per_pass();
+    times.reserve(static_cast<std::size_t>(n));
+    seconds = run_calls(n);
+  }
+  if (times.empty()) return app::ok;  // not one turn was asked for
+  const std::uint64_t later = ebb::memory_stats().system_requests - requests;
+  std::ranges::sort(times);
+  const double rate = static_cast<double>(times.size()) * static_cast<double>(caller.batch()) / seconds;
+  const double p99 = times[times.size() * 99 / 100];
+  if (json) {
+    fmt::print("{}\n", nlohmann::ordered_json{{"model", w.name}, {"architecture", w.architecture}, {"batch", caller.batch()}, {"threads", ebb::threads()},
+                                              {"samples_per_second", rate}, {"seconds_per_call", median(times)}, {"p99_seconds_per_call", p99},
+                                              {"first_call_seconds", first}, {"calls", times.size()}, {"system_requests_after_first_call", later},
+                                              {"peak_memory_mb", peak_memory_mb()}, {"library", "ebb " + ebb::version()}}.dump());
+  } else {
+    fmt::print("{}: {}\nbatch {}, {} thread{}: {} samples a second\n", w.name, w.architecture, caller.batch(), ebb::threads(), ebb::threads() == 1 ? "" : "s", ebb::with_commas(static_cast<std::int64_t>(rate)));
+    fmt::print("a call takes {:.1f} us (median of {}; 99 of 100 within {:.1f} us; the first {:.1f} us)\n", median(times) * 1e6, times.size(), p99 * 1e6, first * 1e6);
+    fmt::print("memory asked of the system after the first call: {} times\n", later);
+  }
+  return app::ok;
+}
+
+}  // namespace bench
