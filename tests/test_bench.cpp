@@ -16,6 +16,7 @@ TEST_CASE("bench: its program") { MESSAGE("skipped: the build has no program ben
 
 #include <nlohmann/json.hpp>
 
+#include <ebb/models/idx.h>
 #include <ebb/ebb.h>
 
 #include "program.h"
