@@ -65,6 +65,18 @@ TEST_CASE("mnist: augmentation, a schedule and smoothed labels change what is le
   CHECK(loss({"--label-smoothing", "0.1"}) != plain);
 }
 
+TEST_CASE("mnist: --model best brings its training with it, and what the user says stands") {
+  Mnist mnist;
+  const Result r = mnist({"train", "--model", "best", "--data", mnist.digits(), "--epochs", "1", "--limit", "64", "--json", "--quiet"});
+  CAPTURE(r);
+  REQUIRE(r.code == 0);
+  const json j = json::parse(r.out);
+  CHECK(contains(j.at("architecture").get<std::string>(), "batchnorm"));
+  CHECK(j.at("batch") == 64);
+  CHECK(j.at("epochs") == 1);
+  CHECK(contains(mnist({"summary", "--model", "best"}).out, "BatchNormalization"));
+}
+
 TEST_CASE("mnist: --json prints one object, the same for any number of threads") {
   const Mnist mnist;
   std::vector<json> runs;

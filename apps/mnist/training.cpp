@@ -99,7 +99,7 @@ po::options_description training_options() {
 
 void use_preset(const po::options_description& options, po::variables_map& v) {
   if (v["model"].as<std::string>() != "best") return;
-  const std::vector<std::string> values{"--epochs", "20", "--batch", "64", "--lr", "0.003", "--schedule", "one-cycle", "--augment="};
+  const std::vector<std::string> values{"--epochs", "14", "--batch", "64", "--lr", "0.004", "--schedule", "one-cycle", "--augment"};
   po::store(po::command_line_parser(values).options(options).run(), v);  // what is stored first stays, but for defaults
 }
 
