@@ -19,6 +19,7 @@ TEST_CASE("bench: its program") { MESSAGE("skipped: the build has no program ben
 #include <ebb/models/idx.h>
 #include <ebb/ebb.h>
 
+#include "limit.h"
 #include "program.h"
 #include "results.h"
 #include "temp_dir.h"
@@ -148,11 +149,31 @@ TEST_CASE("bench: the tables") {
   CHECK(j["accuracy"][0]["equal"] == true);
 }
 
+TEST_CASE("bench: what a step demands") {
+  // GFLOP of an epoch: forward and weights of each layer, inputs of all but the first
+  const auto gflop = [](const std::string& name) {
+    const bench::Workload& w = bench::workload(name);
+    return bench::demand(w).flops * 60000 / static_cast<double>(w.batch) * 1e-9;
+  };
+  CHECK(gflop("mlp_512") == doctest::Approx(60000e-9 * 2 * (2.0 * 784 * 512 + 3.0 * 512 * 10)));
+  CHECK(gflop("cnn_512") == doctest::Approx(60000e-9 * 2 * (2.0 * 676 * 9 * 32 + 3.0 * 121 * 288 * 64 + 3.0 * 9 * 576 * 64 + 3.0 * 576 * 512 + 3.0 * 512 * 10)));
+  const bench::Demand adam = bench::demand(bench::workload("mlp_32"));
+  CHECK(adam.parameters == 25450);
+  CHECK(adam.optimizer_bytes == 28 * 25450);
+  CHECK(adam.optimizer_set == 16 * 25450);
+  CHECK(adam.gather_bytes == 32 * 784);
+  for (const auto& ways : bench::demand(bench::workload("cnn_64")).products)
+    for (const bench::Product& p : ways) CHECK(p.flops() == doctest::Approx(ways.back().flops()));
+  bench::Machine machine(1);
+  CHECK(machine.copy_bandwidth(1000) > 1e8);
+  CHECK(machine.seconds({false, false, 16, 16, 16}) > 0);
+}
+
 TEST_CASE("bench: help and usage errors") {
   const Result help = bench_run("--help");
   CHECK(help.code == 0);
   CHECK(help.err == "");
-  for (const auto command : {"train", "infer", "step", "compare"}) {
+  for (const auto command : {"train", "infer", "step", "roofline", "compare"}) {
     CAPTURE(command);
     CHECK(help.out.find(std::string("\n  ") + command + " ") != std::string::npos);
     const Result r = bench_run(std::string(command) + " --help");

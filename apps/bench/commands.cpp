@@ -39,4 +39,19 @@ Workload workload_from(const po::variables_map& v) {
   return w;
 }
 
+std::vector<int> thread_list(const std::string& text) {
+  std::vector<int> out;
+  for (const std::int64_t n : app::numbers("threads", text)) {
+    if (n < 1 || n > 256) throw app::UsageError(fmt::format("--threads must be 1 to 256, got {}", n));
+    out.push_back(static_cast<int>(n));
+  }
+  if (out.empty()) throw app::UsageError("--threads needs a number");
+  return out;
+}
+
+ebb::Dataset random_digits(std::int64_t n) {
+  ebb::Generator random(1);
+  return {ebb::cast(ebb::uniform({n, 28, 28, 1}, 0, 255, ebb::f32, random), ebb::u8), ebb::cast(ebb::uniform({n}, 0, 10, ebb::f32, random), ebb::u8), 1.0 / 255};
+}
+
 }  // namespace bench

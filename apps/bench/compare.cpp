@@ -12,6 +12,7 @@
 #include <ebb/models/atomic_file.h>
 
 #include "commands.h"
+#include "limit.h"
 #include "measure.h"
 #include "process.h"
 #include "results.h"
@@ -170,16 +171,6 @@ std::string processor() {
   return fmt::format("{}, {} processor{}", name, n, n == 1 ? "" : "s");
 }
 
-std::vector<int> thread_list(const std::string& text) {
-  std::vector<int> out;
-  for (const std::int64_t n : app::numbers("threads", text)) {
-    if (n < 1 || n > 256) throw app::UsageError(fmt::format("--threads must be 1 to 256, got {}", n));
-    out.push_back(static_cast<int>(n));
-  }
-  if (out.empty()) throw app::UsageError("--threads needs a number");
-  return out;
-}
-
 }  // namespace
 
 int compare(const std::vector<std::string>& args) {
@@ -245,9 +236,14 @@ int compare(const std::vector<std::string>& args) {
     }
     return out;
   };
+  std::map<int, Machine> machines;  // by threads
   std::string library;
   const auto measure = [&](const Workload& w, int n, const std::string& command, const Plan& p, std::vector<Cell>& to) {
     Cell cell{.workload = w, .threads = n};
+    if (command == "train") {
+      Machine& machine = machines.try_emplace(n, n).first->second;
+      cell.limit = machine.step(w).total() * static_cast<double>(plan.samples) / static_cast<double>(w.batch);
+    }
     interleave(cell, settings(w, n, command == "train"), command, p, library);
     to.push_back(cell);
     fmt::print(stderr, "{} {}, batch {}, {} thread{}: {:.2f}\n", command, w.name, w.batch, n, n == 1 ? "" : "s", ratio(cell).middle);

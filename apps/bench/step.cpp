@@ -107,10 +107,7 @@ int step(const std::vector<std::string>& args) {
   const Workload w = workload_from(v);
   const auto repeats = number(v, "repeats", 1, 1'000'000);
   app::use_threads(v);
-  Generator random(1);
-  const std::int64_t n = std::max<std::int64_t>(8 * w.batch, 4096);
-  const Dataset data{cast(uniform({n, 28, 28, 1}, 0, 255, f32, random), u8), cast(uniform({n}, 0, 10, f32, random), u8), 1.0 / 255};
-  parts(w, data, v["seed"].as<std::uint64_t>(), repeats);
+  parts(w, random_digits(std::max<std::int64_t>(8 * w.batch, 4096)), v["seed"].as<std::uint64_t>(), repeats);
   overhead();
   return app::ok;
 }

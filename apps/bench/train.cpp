@@ -118,4 +118,13 @@ int train(const std::vector<std::string>& args) {
   return app::ok;
 }
 
+double epoch_seconds(const Workload& w, const ebb::Dataset& data, double seconds) {
+  Trainer trainer(w, data, 1);
+  trainer.epoch(10);
+  const double guess = trainer.seconds_per_epoch(trainer.epoch(10)) / static_cast<double>(data.size()) * static_cast<double>(w.batch);
+  std::vector<double> times;
+  for (int i = 0; i < 3; ++i) times.push_back(trainer.seconds_per_epoch(trainer.epoch(static_cast<std::int64_t>(seconds / 3 / guess) + 1)));
+  return median(times);
+}
+
 }  // namespace bench
