@@ -1,4 +1,4 @@
-# cmake --install, the files by which others find ebb (installed, or in this build tree).
+# cmake --install, the files by which others find ebb (installed, or in this build tree), and the Debian package.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -31,7 +31,7 @@ string(REGEX REPLACE "/$" "" EBB_PC_PREFIX ${EBB_PC_PREFIX})
 configure_file(${CMAKE_CURRENT_LIST_DIR}/ebb.pc.in ${PROJECT_BINARY_DIR}/ebb.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/ebb.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
-# The programs
+# The programs, and of those with sub-commands a man page and a bash completion from their own tables of options
 foreach(program mnist bench gradcheck)
   if(NOT TARGET ${program})
     continue()
@@ -40,6 +40,20 @@ foreach(program mnist bench gradcheck)
   if(BUILD_SHARED_LIBS)
     set_target_properties(${program} PROPERTIES INSTALL_RPATH $ORIGIN/../${CMAKE_INSTALL_LIBDIR})
   endif()
+  get_target_property(libraries ${program} LINK_LIBRARIES)
+  if(CMAKE_CROSSCOMPILING OR NOT "ebb_program" IN_LIST libraries)
+    continue()
+  endif()
+  set(manual ${PROJECT_BINARY_DIR}/manual)
+  add_custom_command(OUTPUT ${manual}/${program}.1 ${manual}/${program}
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${manual}
+    COMMAND ${program} --man > ${manual}/${program}.1
+    COMMAND ${program} --bash-completion > ${manual}/${program}
+    DEPENDS ${program} VERBATIM)
+  add_custom_target(${program}_manual ALL DEPENDS ${manual}/${program}.1)
+  install(FILES ${manual}/${program}.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+  install(FILES ${manual}/${program} DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 endforeach()
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
 
+include(${CMAKE_CURRENT_LIST_DIR}/package.cmake)

@@ -56,6 +56,7 @@ bool parse(const std::vector<std::string>& args, const po::options_description& 
            const std::string& examples, po::variables_map& values, bool takes_file) {
   po::options_description all(80, 40);
   all.add(options).add_options()("help,h", "this text");
+  if (!args.empty() && args[0] == describe) throw Synopsis{all, usage, examples, takes_file};
   po::options_description everything;
   everything.add(all).add_options()("file", po::value<std::vector<std::string>>());
   po::positional_options_description positional;
@@ -151,7 +152,8 @@ std::string help(const std::string& name, std::span<const Command> commands, con
   return text + fmt::format("\n{0} COMMAND --help lists a command's options;\n{0} --version tells what this build is.\n\n", name) + examples;
 }
 
-int dispatch(const std::string& name, std::span<const Command> commands, const std::string& examples, const std::vector<std::string>& args) {
+int dispatch(const std::string& name, std::span<const Command> commands, const std::string& examples, const std::string& about,
+             const std::vector<std::string>& args) {
   if (args.empty()) {
     fmt::print(stderr, "{}", help(name, commands, examples));
     return usage;
@@ -162,6 +164,10 @@ int dispatch(const std::string& name, std::span<const Command> commands, const s
   }
   if (args[0] == "--version") {
     fmt::print("{}", ebb::build_info());
+    return ok;
+  }
+  if (args[0] == "--man" || args[0] == "--bash-completion") {
+    fmt::print("{}", args[0] == "--man" ? man_page(name, about, commands, examples) : bash_completion(name, commands));
     return ok;
   }
   for (const Command& c : commands) {
@@ -189,11 +195,12 @@ void flush_output() {
 
 }  // namespace
 
-int run_program(const std::string& name, std::span<const Command> commands, const std::string& examples, int argc, char** argv) {
+int run_program(const std::string& name, std::span<const Command> commands, const std::string& examples, int argc, char** argv,
+                const std::string& about) {
   std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is an error like any other
   const std::vector<std::string> args(argv + 1, argv + argc);
   try {
-    const int code = dispatch(name, commands, examples, args);
+    const int code = dispatch(name, commands, examples, about, args);
     flush_output();
     return code;
   } catch (const UsageError& e) {

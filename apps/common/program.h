@@ -28,8 +28,22 @@ struct Command {
 };
 
 /// A program of sub-commands: `mnist train --epochs 3`. Prints the help (with `examples` at its end) or the version, runs
-/// the command, and turns what it throws into one line and an exit code.
-int run_program(const std::string& name, std::span<const Command> commands, const std::string& examples, int argc, char** argv);
+/// the command, and turns what it throws into one line and an exit code. For the installation, --man prints the man page
+/// (which says what the program is `about`) and --bash-completion the completion.
+int run_program(const std::string& name, std::span<const Command> commands, const std::string& examples, int argc, char** argv,
+                const std::string& about = "a program of ebb");
+
+/// What a command tells parse() of itself.
+struct Synopsis {
+  po::options_description options;
+  std::string usage, examples;
+  bool takes_file;
+};
+/// The argument on which parse() throws the Synopsis of the command instead; no command line can hold it.
+inline const std::string describe("\0describe", 9);
+std::string man_page(const std::string& name, const std::string& about, std::span<const Command> commands,
+                     const std::string& examples);
+std::string bash_completion(const std::string& name, std::span<const Command> commands);
 
 /// Parses a command's arguments. Prints help (usage, options, examples) and returns false when --help is among them.
 /// Throws UsageError with the nearest option name on an unknown one. With `takes_file`, one argument that is no option

@@ -27,4 +27,6 @@ constexpr auto examples =
 
 }  // namespace
 
-int main(int argc, char** argv) { return app::run_program("mnist", commands, examples, argc, argv); }
+int main(int argc, char** argv) {
+  return app::run_program("mnist", commands, examples, argc, argv, "train digit classifiers and use them");
+}
