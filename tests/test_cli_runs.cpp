@@ -74,7 +74,7 @@ TEST_CASE("mnist: --model best brings its training with it, and what the user sa
   CHECK(contains(j.at("architecture").get<std::string>(), "batchnorm"));
   CHECK(j.at("batch") == 64);
   CHECK(j.at("epochs") == 1);
-  CHECK(contains(mnist({"summary", "--model", "best"}).out, "BatchNormalization"));
+  CHECK(contains(mnist({"summary", "--model", "best"}).out, "batchnormalization_4"));
 }
 
 TEST_CASE("mnist: --json prints one object, the same for any number of threads") {

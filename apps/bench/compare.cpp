@@ -194,10 +194,11 @@ int compare(const std::vector<std::string>& args) {
   options.add(what).add(how).add(output);
   po::variables_map v;
   if (!app::parse(args, options, "bench compare [OPTIONS]",
-                  "Trains each workload with ebb and with LibTorch in each of its good configurations.\n"
-                  "The programs run in turns of a fraction of a second, in an order that rotates, so\n"
-                  "that a busy moment of the machine hits all alike. The peer's configuration with the\n"
-                  "lowest median counts. All times are kept and shown: median, minimum, maximum.\n"
+                  "Trains each workload with ebb and with LibTorch in each of its good\n"
+                  "configurations. The programs run in turns of a fraction of a second, in an\n"
+                  "order that rotates, so that a busy moment of the machine hits all alike. The\n"
+                  "peer's configuration with the lowest median counts. All times are kept and\n"
+                  "shown: median, minimum, maximum.\n"
                   "LibTorch's program is built when it is not there (needs Debian's libtorch-dev).\n\n"
                   "Examples:\n"
                   "  bench compare                                  everything; about half an hour\n"

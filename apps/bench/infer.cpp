@@ -48,9 +48,9 @@ int infer(const std::vector<std::string>& args) {
   options.add(workload_options("mlp_512")).add(app::data_options()).add(run);
   po::variables_map v;
   if (!app::parse(args, options, "bench infer [OPTIONS]",
-                  "Calls predict() on test digits, --batch of them at a time, and prints samples per\n"
-                  "second, the time of a call, and how often memory was asked of the system after the\n"
-                  "first call. The network is untrained: its speed does not depend on that.\n\n"
+                  "Calls predict() on test digits, --batch of them at a time, and prints samples\n"
+                  "per second, the time of a call, and how often memory was asked of the system\n"
+                  "after the first call. The network is untrained: its speed does not depend on it.\n\n"
                   "Examples:\n"
                   "  bench infer --model cnn_64 --batch 1 --threads 1\n"
                   "  bench infer --model mlp_512 --batch 1000 --json\n",

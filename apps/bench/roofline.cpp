@@ -18,10 +18,11 @@ int roofline(const std::vector<std::string>& args) {
       ("shapes", "also every product: its shape, GFLOP/s and share");
   po::variables_map v;
   if (!app::parse(args, options, "bench roofline [OPTIONS]",
-                  "Measures this machine with the BLAS that the library uses: multiply-adds that wait\n"
-                  "for nothing, copies within each cache, and the products of each workload's step in\n"
-                  "their exact shapes. Their sum, with optimiser, activations and batches at the speed\n"
-                  "of copies, is the limit: direct convolution, no random numbers, best times seen.\n"
+                  "Measures this machine with the BLAS that the library uses: multiply-adds that\n"
+                  "wait for nothing, copies within each cache, and the products of each\n"
+                  "workload's step in their exact shapes. Their sum, with optimiser, activations\n"
+                  "and batches at the speed of copies, is the limit: direct convolution, no random\n"
+                  "numbers, best times seen.\n"
                   "Then a short training of each says how far ebb is from it. Needs no files.\n\n"
                   "Examples:\n"
                   "  bench roofline --models mlp_512 --threads 1 --shapes\n"

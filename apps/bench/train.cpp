@@ -68,8 +68,8 @@ int train(const std::vector<std::string>& args) {
   po::variables_map v;
   if (!app::parse(args, options, "bench train [OPTIONS]",
                   "Trains a workload with the loop of the README, without validation, and prints\n"
-                  "seconds per epoch, loss, test accuracy, the peak of resident memory, and the time\n"
-                  "from the start of the process to the end of the first step.\n\n"
+                  "seconds per epoch, loss, test accuracy, the peak of resident memory, and the\n"
+                  "time from the start of the process to the end of the first step.\n\n"
                   "Examples:\n"
                   "  bench train --model cnn_64 --threads 2 --batches 100\n"
                   "  bench train --arch \"flatten, dense 100 tanh, dense 10\" --optimizer adam --json\n",
