@@ -209,9 +209,11 @@ Tensor mse(const Tensor& prediction, const Tensor& target);  ///< mean squared e
 Tensor mae(const Tensor& prediction, const Tensor& target);  ///< mean absolute error
 
 // ---- normalisation -------------------------------------------------------------------------------------------------
+/// Of a batch.
 struct Moments {
   Tensor mean, variance;  ///< (channels)
 };
+/// Of batch_norm().
 struct BatchNormOptions {
   double epsilon = 1e-3;       ///< added to the variance
   Moments* moments = nullptr;  ///< receives the batch's own, as constants

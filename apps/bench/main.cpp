@@ -23,4 +23,6 @@ constexpr auto examples =
 
 }  // namespace
 
-int main(int argc, char** argv) { return app::run_program("bench", commands, examples, argc, argv); }
+int main(int argc, char** argv) {
+  return app::run_program("bench", commands, examples, argc, argv, "time the training and the predictions of ebb");
+}
