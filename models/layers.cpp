@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <ebb/graph/error.h>
+#include <ebb/ops/window.h>
 
 namespace ebb {
 namespace {
@@ -33,14 +34,30 @@ Conv2D::Conv2D(Conv2DOptions options) : options_(options) {
   if (options.filters < 1) throw ValueError(fmt::format("Conv2D: filters must be at least 1, got {}", options.filters));
 }
 
+void Conv2D::build(const Tensor& x) {
+  if (weight.defined()) return;
+  if (x.rank() != 4) fail<ShapeError>("Conv2D", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
+  weight = make_parameter(options_.weight_init, {options_.kernel.h, options_.kernel.w, x.size(3), options_.filters}, x, "weight");
+  if (options_.use_bias) bias = make_parameter(options_.bias_init, {options_.filters}, x, "bias");
+}
+
 Tensor Conv2D::forward(const Tensor& x) {
-  if (!weight.defined()) {
-    if (x.rank() != 4) fail<ShapeError>("Conv2D", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
-    weight = make_parameter(options_.weight_init, {options_.kernel.h, options_.kernel.w, x.size(3), options_.filters}, x, "weight");
-    if (options_.use_bias) bias = make_parameter(options_.bias_init, {options_.filters}, x, "bias");
-  }
-  const Tensor y = conv2d(x, weight, {options_.stride, options_.pad, options_.dilation});
+  build(x);
+  if (has_bias_and_relu()) return conv2d_relu(x, weight, bias, geometry());
+  const Tensor y = conv2d(x, weight, geometry());
   return activated(options_.use_bias ? y + bias : y, options_.activation);
+}
+
+Tensor Conv2D::forward_joined(const Tensor& x, const Module& next) {
+  const auto* pool = dynamic_cast<const MaxPool2D*>(&next);
+  if (!pool || !has_bias_and_relu()) return {};
+  const PoolOptions& p = pool->options();
+  const bool padded = p.pad.is_same || p.pad.top || p.pad.left || p.pad.bottom || p.pad.right;
+  if (padded || (p.stride.h && p.stride.h != p.size.h) || (p.stride.w && p.stride.w != p.size.w)) return {};
+  build(x);
+  const detail::Window v("conv2d", x.shape(), options_.kernel, options_.stride, options_.pad, options_.dilation);
+  if (p.size.h < 1 || p.size.w < 1 || p.size.h > v.oh || p.size.w > v.ow || p.size.h * p.size.w > 255) return {};
+  return conv2d_relu(x, weight, bias, geometry(), p.size);
 }
 
 void Conv2D::visit(Visitor& v) {

@@ -56,7 +56,14 @@ class Conv2D : public Module {
   std::string_view type() const override { return "Conv2D"; }
   Tensor weight, bias;  ///< undefined until built; bias also without use_bias
 
+ protected:
+  /// With relu and a bias, and followed by a max-pool of windows side by side.
+  Tensor forward_joined(const Tensor& x, const Module& next) override;
+
  private:
+  void build(const Tensor& x);
+  Conv2dOptions geometry() const { return {options_.stride, options_.pad, options_.dilation}; }
+  bool has_bias_and_relu() const { return options_.use_bias && options_.activation == static_cast<Activation>(relu); }
   Conv2DOptions options_;
 };
 
@@ -67,6 +74,7 @@ class MaxPool2D : public Module {
   explicit MaxPool2D(std::int64_t size) : options_{.size = size} {}  ///< a square window
   Tensor forward(const Tensor& x) override { return max_pool2d(x, options_); }
   std::string_view type() const override { return "MaxPool2D"; }
+  const PoolOptions& options() const { return options_; }  ///< as given
 
  private:
   PoolOptions options_;

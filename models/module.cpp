@@ -73,6 +73,12 @@ Tensor Module::operator()(const Tensor& x) {
   return y;
 }
 
+Tensor Module::joined(const Tensor& x, const Module& next) {
+  if (hooked() || next.hooked()) return {};
+  const Scope scope(name_);
+  return forward_joined(x, next);
+}
+
 void Module::clear_hooks() {
   forward_hooks_.clear();
   backward_hooks_.clear();

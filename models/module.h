@@ -56,6 +56,9 @@ class Module {
 
   /// forward, with this module's name as one step of the layer path in errors and drawings.
   Tensor operator()(const Tensor& x);
+  /// This module and then `next` in one pass over the data: an undefined tensor when this one knows no such pass, or when
+  /// one of them has hooks, which see what lies between.
+  Tensor joined(const Tensor& x, const Module& next);
   /// Called with the input and the result of every forward pass; may replace the result.
   using ForwardHook = std::function<void(const Tensor& input, Tensor& output)>;
   /// Called with the gradient of the result during backward; returns the one to go on with, or an undefined tensor.
@@ -67,7 +70,13 @@ class Module {
   const std::string& name() const { return name_; }  ///< as its owner's visit names it
   void set_name(std::string name) { name_ = std::move(name); }  ///< for a module that nobody owns
 
+ protected:
+  /// For joined().
+  virtual Tensor forward_joined(const Tensor&, const Module& /*next*/) { return {}; }
+
  private:
+  bool hooked() const { return !forward_hooks_.empty() || !backward_hooks_.empty(); }
+
   std::string name_;
   std::vector<ForwardHook> forward_hooks_;
   std::vector<BackwardHook> backward_hooks_;

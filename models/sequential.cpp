@@ -58,7 +58,16 @@ void Sequential::add(Layer layer) {
 
 Tensor Sequential::forward(const Tensor& x) {
   Tensor y = x;
-  for (const Layer& layer : layers_) y = (*layer)(y);
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    Module& layer = *layers_[i];
+    if (i + 1 < layers_.size())
+      if (Tensor both = layer.joined(y, *layers_[i + 1]); both.defined()) {
+        y = std::move(both);
+        ++i;
+        continue;
+      }
+    y = layer(y);
+  }
   return y;
 }
 

@@ -1,11 +1,11 @@
-// Convolution: patches to rows (im2col), one matmul, and the same block by block so that the rows stay in cache.
+// Convolutions as ops; convolve.cpp does the work. conv2d_plain is the definition: patches to rows (im2col), one matmul.
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
+#include <array>
 
 #include <ebb/graph/apply.h>
-#include <ebb/ops/blas.h>
+#include <ebb/ops/convolve.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
 #include <ebb/ops/window.h>
@@ -46,59 +46,10 @@ namespace {
 
 using detail::Window;
 
-/// Copies the patches of images [begin, end) to rows.
+/// Images to a block of patches.
 template <class T>
-void patches_of(const Window& v, const T* x, std::int64_t begin, std::int64_t end, T* rows) {
-  const std::int64_t run = v.kw * v.c;
-  for (std::int64_t i = begin; i < end; ++i) {
-    const T* image = x + i * v.image_size();
-    for (std::int64_t oy = 0; oy < v.oh; ++oy)
-      for (std::int64_t ox = 0; ox < v.ow; ++ox) {
-        const std::int64_t x0 = ox * v.sw - v.left;
-        const bool whole = v.dw == 1 && x0 >= 0 && x0 + v.kw <= v.w;
-        for (std::int64_t ky = 0; ky < v.kh; ++ky, rows += run) {
-          const std::int64_t y = oy * v.sh - v.top + ky * v.dh;
-          if (y < 0 || y >= v.h) {
-            std::fill(rows, rows + run, T(0));
-          } else if (whole) {
-            std::memcpy(rows, image + (y * v.w + x0) * v.c, static_cast<std::size_t>(run) * sizeof(T));
-          } else {
-            for (std::int64_t kx = 0; kx < v.kw; ++kx) {
-              const std::int64_t at = x0 + kx * v.dw;
-              if (at < 0 || at >= v.w) std::fill(rows + kx * v.c, rows + (kx + 1) * v.c, T(0));
-              else std::copy_n(image + (y * v.w + at) * v.c, v.c, rows + kx * v.c);
-            }
-          }
-        }
-      }
-  }
-}
-
-/// Adds rows back to where they came from: the adjoint of patches_of. The images must hold zeros before.
-template <class T>
-void add_patches(const Window& v, const T* rows, std::int64_t begin, std::int64_t end, T* x) {
-  detail::simd([&]() EBB_INLINE {
-    for (std::int64_t i = begin; i < end; ++i) {
-      T* image = x + i * v.image_size();
-      for (std::int64_t oy = 0; oy < v.oh; ++oy)
-        for (std::int64_t ox = 0; ox < v.ow; ++ox)
-          for (std::int64_t ky = 0; ky < v.kh; ++ky) {
-            const std::int64_t y = oy * v.sh - v.top + ky * v.dh;
-            for (std::int64_t kx = 0; kx < v.kw; ++kx, rows += v.c) {
-              const std::int64_t at = ox * v.sw - v.left + kx * v.dw;
-              if (y < 0 || y >= v.h || at < 0 || at >= v.w) continue;
-              T* __restrict to = image + (y * v.w + at) * v.c;
-              for (std::int64_t c = 0; c < v.c; ++c) to[c] += rows[c];
-            }
-          }
-    }
-  });
-}
-
-/// Images to a block, so that its rows fill about half of an L2 cache.
-std::int64_t block_images(const Window& v, std::size_t element) {
-  const std::int64_t bytes = v.positions() * v.patch() * static_cast<std::int64_t>(element);
-  return std::clamp<std::int64_t>((512 << 10) / std::max<std::int64_t>(1, bytes), 1, std::max<std::int64_t>(1, v.n));
+std::int64_t block_of(const Window& v) {
+  return detail::block_images(v, v.positions() * v.patch() * static_cast<std::int64_t>(sizeof(T)));
 }
 
 struct Im2col {
@@ -114,8 +65,8 @@ struct Im2col {
       using T = decltype(zero);
       const T* from = x.values<T>().data();
       T* to = out.mutable_values<T>().data();
-      detail::parallel_for(v.n, block_images(v, sizeof(T)), [&](std::int64_t begin, std::int64_t end) {
-        patches_of(v, from, begin, end, to + begin * v.positions() * v.patch());
+      detail::parallel_for(v.n, block_of<T>(v), [&](std::int64_t begin, std::int64_t end) {
+        detail::patches_of(v, from, begin, end, to + begin * v.positions() * v.patch());
       });
     });
     return out;
@@ -143,8 +94,8 @@ struct Col2im {
       using T = decltype(zero);
       const T* from = rows.values<T>().data();
       T* into = out.mutable_values<T>().data();
-      detail::parallel_for(v.n, block_images(v, sizeof(T)), [&](std::int64_t begin, std::int64_t end) {
-        add_patches(v, from + begin * v.positions() * v.patch(), begin, end, into);
+      detail::parallel_for(v.n, block_of<T>(v), [&](std::int64_t begin, std::int64_t end) {
+        detail::add_patches(v, from + begin * v.positions() * v.patch(), begin, end, into);
       });
     });
     return out;
@@ -180,17 +131,7 @@ struct Conv2d {
     Tensor out = Tensor::empty({v.n, v.oh, v.ow, out_c}, x.dtype());
     visit_float(x.dtype(), [&](auto zero) {
       using T = decltype(zero);
-      const T *px = x.values<T>().data(), *pk = k.values<T>().data();
-      T* py = out.mutable_values<T>().data();
-      const std::int64_t block = block_images(v, sizeof(T));
-      detail::parallel_for(v.n, block, [&](std::int64_t begin, std::int64_t end) {
-        const std::int64_t rows = (end - begin) * v.positions();
-        Tensor scratch = Tensor::empty({rows, v.patch()}, dtype_of<T>());
-        T* cols = scratch.mutable_values<T>().data();
-        patches_of(v, px, begin, end, cols);
-        detail::gemm(false, false, rows, out_c, v.patch(), cols, v.patch(), pk, out_c, T(0),
-                     py + begin * v.positions() * out_c, out_c);
-      });
+      detail::convolve<T>(v, out_c, x.values<T>().data(), k.values<T>().data(), {}, out.mutable_values<T>().data());
     });
     return out;
   }
@@ -220,17 +161,7 @@ struct Conv2dTranspose {
     Tensor out = Tensor::empty(to, g.dtype());
     visit_float(g.dtype(), [&](auto zero) {
       using T = decltype(zero);
-      const T *pg = g.values<T>().data(), *pk = k.values<T>().data();
-      T* px = out.mutable_values<T>().data();
-      detail::parallel_for(v.n, block_images(v, sizeof(T)), [&](std::int64_t begin, std::int64_t end) {
-        const std::int64_t rows = (end - begin) * v.positions();
-        Tensor scratch = Tensor::empty({rows, v.patch()}, dtype_of<T>());
-        T* cols = scratch.mutable_values<T>().data();
-        detail::gemm(false, true, rows, v.patch(), out_c, pg + begin * v.positions() * out_c, out_c, pk, out_c, T(0), cols,
-                     v.patch());
-        std::fill(px + begin * v.image_size(), px + end * v.image_size(), T(0));
-        add_patches(v, cols, begin, end, px);
-      });
+      detail::convolve_back<T>(v, out_c, nullptr, k.values<T>().data(), {.g = g.values<T>().data()}, out.mutable_values<T>().data(), nullptr, nullptr);
     });
     return out;
   }
@@ -249,31 +180,10 @@ struct Conv2dKernel {
   Tensor forward(const Tensor& x, const Tensor& g) const {
     const Window v(name, x.shape(), kernel, options.stride, options.pad, options.dilation);
     const std::int64_t out_c = g.shape()[3];
-    Tensor out = zeros({kernel.h, kernel.w, v.c, out_c}, x.dtype());
+    Tensor out = Tensor::empty({kernel.h, kernel.w, v.c, out_c}, x.dtype());
     visit_float(x.dtype(), [&](auto zero) {
       using T = decltype(zero);
-      const T *px = x.values<T>().data(), *pg = g.values<T>().data();
-      T* pk = out.mutable_values<T>().data();
-      // A few groups of images, whatever the number of threads: each adds its blocks up, then the groups are added in order.
-      constexpr std::int64_t groups = 4;
-      const std::int64_t block = block_images(v, sizeof(T)), blocks = (v.n + block - 1) / block;
-      const std::int64_t share = (blocks + groups - 1) / groups * block, size = out.numel();
-      const std::int64_t used = share ? (v.n + share - 1) / share : 0;
-      Tensor partial = Tensor::empty({used, size}, x.dtype());
-      T* parts = partial.mutable_values<T>().data();
-      detail::parallel_for(used, 1, [&](std::int64_t group, std::int64_t) {
-        const std::int64_t last = std::min(v.n, (group + 1) * share);
-        Tensor scratch = Tensor::empty({std::min(block, last) * v.positions(), v.patch()}, dtype_of<T>());
-        T* cols = scratch.mutable_values<T>().data();
-        for (std::int64_t begin = group * share; begin < last; begin += block) {
-          const std::int64_t end = std::min(last, begin + block), rows = (end - begin) * v.positions();
-          patches_of(v, px, begin, end, cols);
-          detail::gemm(true, false, v.patch(), out_c, rows, cols, v.patch(), pg + begin * v.positions() * out_c, out_c,
-                       begin == group * share ? T(0) : T(1), parts + group * size, out_c);
-        }
-      });
-      for (std::int64_t group = 0; group < used; ++group)
-        for (std::int64_t j = 0; j < size; ++j) pk[j] += parts[group * size + j];
+      detail::convolve_back<T>(v, out_c, x.values<T>().data(), nullptr, {.g = g.values<T>().data()}, nullptr, out.mutable_values<T>().data(), nullptr);
     });
     return out;
   }
@@ -296,6 +206,71 @@ Tensor Conv2dTranspose::backward(const Saved& s, const Tensor& g, int i) const {
   return apply(Conv2dKernel{{k[0], k[1]}, options}, g, s.input(0));
 }
 
+/// conv2d, bias, relu and a max-pool of windows side by side. The largest element commutes with relu, so relu comes last.
+struct Conv2dRelu {
+  static constexpr std::string_view name = "conv2d_relu";
+  static constexpr Keeps keeps = Keeps::inputs_and_output;
+  Conv2dOptions options;
+  Pair pool;
+  bool recorded;  // the choice is only for backward
+  Tensor choice = {};
+  const Tensor& state() const { return choice; }
+  Attributes attributes() const {
+    Attributes a = detail::window_attributes(0, options);  // the kernel is an input
+    a.push_back({"pool", std::vector<std::int64_t>{pool.h, pool.w}});
+    return a;
+  }
+
+  bool pools() const { return pool.h != 1 || pool.w != 1; }
+  double flops(std::span<const Shape* const> in, const Shape& out) const {
+    return 2.0 * static_cast<double>(out.numel() * pool.h * pool.w) * static_cast<double>(in[1]->numel() / std::max<std::int64_t>(1, out[3]));
+  }
+  Tensor forward(const Tensor& x, const Tensor& k, const Tensor& bias) {
+    detail::expect_float(name, x);
+    detail::expect_alike(name, x, k);
+    detail::expect_alike(name, x, bias);
+    const Window v = window_of(Conv2d::name, x.shape(), k.shape(), options);
+    const std::int64_t out_c = k.shape()[3];
+    if (bias.shape() != Shape{out_c})
+      fail<ShapeError>(name, fmt::format("the bias {} is not one number for each of the {} channels out", bias.shape().str(), out_c));
+    if (pool.h < 1 || pool.w < 1 || pool.h * pool.w > 255)
+      fail<ValueError>(name, fmt::format("a pool of 1 to 255 elements, got {}x{}", pool.h, pool.w));
+    if (v.oh < pool.h || v.ow < pool.w)
+      fail<ShapeError>(name, fmt::format("a pool of {}x{} does not fit into {}x{}", pool.h, pool.w, v.oh, v.ow));
+    Tensor out = Tensor::empty({v.n, v.oh / pool.h, v.ow / pool.w, out_c}, x.dtype());
+    if (recorded && pools()) choice = Tensor::empty(out.shape(), u8);
+    visit_float(x.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      detail::convolve<T>(v, out_c, x.values<T>().data(), k.values<T>().data(),
+                          {bias.values<T>().data(), true, pool, choice.defined() ? choice.mutable_values<std::uint8_t>().data() : nullptr},
+                          out.mutable_values<T>().data());
+    });
+    return out;
+  }
+  std::array<Tensor, 3> backward(const Saved& s, const Tensor& g) const {
+    const Tensor x = s.input(0), k = s.input(1), y = s.output().detach();
+    const Window v = window_of(Conv2d::name, x.shape(), k.shape(), options);
+    const std::int64_t out_c = k.shape()[3];
+    if (recording()) {  // to be differentiated again: the same in ops
+      Tensor dy = where(greater(y, 0.0), g, zeros(g.shape(), g.dtype()));
+      if (pools()) dy = detail::max_unpool2d(dy, choice, {.size = pool}, {v.n, v.oh, v.ow, out_c});
+      return {s.wants(0) ? conv2d_transpose(dy, k, {v.h, v.w}, options) : Tensor(),
+              s.wants(1) ? apply(Conv2dKernel{{v.kh, v.kw}, options}, x, dy) : Tensor(), s.wants(2) ? sum(dy, {0, 1, 2}) : Tensor()};
+    }
+    std::array<Tensor, 3> out;
+    for (int i = 0; i < 3; ++i)
+      if (s.wants(i)) out[static_cast<std::size_t>(i)] = Tensor::empty(s.input_shape(i), x.dtype());
+    visit_float(x.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const auto to = [&](std::size_t i) { return out[i].defined() ? out[i].mutable_values<T>().data() : nullptr; };
+      detail::convolve_back<T>(v, out_c, x.values<T>().data(), k.values<T>().data(),
+                               {g.values<T>().data(), y.values<T>().data(), pool, choice.defined() ? choice.values<std::uint8_t>().data() : nullptr},
+                               to(0), to(1), to(2));
+    });
+    return out;
+  }
+};
+
 }  // namespace
 
 Tensor im2col(const Tensor& x, Pair kernel, Conv2dOptions o) { return apply(Im2col{kernel, o}, x); }
@@ -303,6 +278,9 @@ Tensor col2im(const Tensor& patches, Pair image, Pair kernel, Conv2dOptions o) {
   return apply(Col2im{image, kernel, o}, patches);
 }
 Tensor conv2d(const Tensor& x, const Tensor& kernel, Conv2dOptions o) { return apply(Conv2d{o}, x, kernel); }
+Tensor conv2d_relu(const Tensor& x, const Tensor& kernel, const Tensor& bias, Conv2dOptions o, Pair pool) {
+  return apply(Conv2dRelu{o, pool, recording() && (x.tracked() || kernel.tracked() || bias.tracked())}, x, kernel, bias);
+}
 Tensor conv2d_transpose(const Tensor& g, const Tensor& kernel, Pair image, Conv2dOptions o) {
   return apply(Conv2dTranspose{image, o}, g, kernel);
 }

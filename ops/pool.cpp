@@ -266,6 +266,10 @@ Tensor AvgUnpool2d::forward(const Tensor& g) const {
 
 }  // namespace
 
+Tensor detail::max_unpool2d(const Tensor& g, const Tensor& choice, PoolOptions o, const Shape& image) {
+  return apply(Unpool{o, image, choice}, g);
+}
+
 Tensor max_pool2d(const Tensor& x, PoolOptions o) { return apply(MaxPool2d{o, recording() && x.tracked()}, x); }
 Tensor avg_pool2d(const Tensor& x, PoolOptions o) { return apply(AvgPool2d{o}, x); }
 

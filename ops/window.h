@@ -29,4 +29,7 @@ inline Attributes window_attributes(Pair kernel, const Conv2dOptions& o) {
           {"pads", std::vector<std::int64_t>{o.pad.top, o.pad.left, o.pad.bottom, o.pad.right}}};
 }
 
+/// g of a pooled shape sent back to the elements of `image` that a max-pool chose (pool.cpp).
+Tensor max_unpool2d(const Tensor& g, const Tensor& choice, PoolOptions options, const Shape& image);
+
 }  // namespace ebb::detail

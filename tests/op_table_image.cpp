@@ -12,6 +12,9 @@ Function conv(Conv2dOptions o) {
 Function conv_plain(Conv2dOptions o) {
   return [o](In x) { return conv2d_plain(x[0], x[1], o); };
 }
+Function conv_relu(Conv2dOptions o = {}, Pair pool = 1) {
+  return [o, pool](In x) { return conv2d_relu(x[0], x[1], x[2], o, pool); };
+}
 Function conv_back(Pair image, Conv2dOptions o = {}) {
   return [image, o](In x) { return conv2d_transpose(x[0], x[1], image, o); };
 }
@@ -41,7 +44,21 @@ std::vector<Case> convolutions(Function (*with)(Conv2dOptions)) {
           {{{0, 3, 3, 2}, {2, 2, 2, 1}}}};
 }
 std::vector<Case> large_convolutions(Function (*with)(Conv2dOptions)) {
-  return {{{{37, 28, 28, 1}, {3, 3, 1, 8}}, with({.pad = 1})}, {{{9, 13, 13, 32}, {3, 3, 32, 16}}, with({})}};
+  return {{{{37, 28, 28, 1}, {3, 3, 1, 8}}, with({.pad = 1})}, {{{9, 13, 13, 32}, {3, 3, 32, 16}}, with({})},
+          {{{9, 5, 5, 16}, {3, 3, 16, 48}}, with({})},           {{{5, 6, 7, 16}, {3, 3, 16, 16}}, with({.pad = Padding::same()})},
+          {{{9, 9, 9, 3}, {5, 4, 3, 32}}, with({.stride = 2, .pad = 2})}};
+}
+
+std::vector<Case> fused_convolutions() {
+  return {{{{1, 4, 5, 2}, {3, 2, 2, 3}, {3}}},
+          {{{2, 7, 7, 3}, {3, 3, 3, 2}, {2}}, conv_relu({.pad = 1}, 2)},  // 7 -> 3: a row and a column are left over
+          {{{1, 5, 6, 1}, {2, 3, 1, 2}, {2}}, conv_relu({.stride = {2, 1}, .pad = Padding::same()}, {1, 3})},
+          {{{2, 6, 5, 1}, {2, 2, 1, 18}, {18}}, conv_relu({.dilation = {2, 3}}, {2, 1})},
+          {{{0, 3, 3, 2}, {2, 2, 2, 1}, {1}}, conv_relu({}, 2)}};
+}
+std::vector<Case> large_fused_convolutions() {
+  return {{{{37, 28, 28, 1}, {3, 3, 1, 32}, {32}}, conv_relu({}, 2)}, {{{9, 13, 13, 32}, {3, 3, 32, 16}, {16}}, conv_relu({.pad = 1}, 2)},
+          {{{9, 5, 5, 64}, {3, 3, 64, 64}, {64}}, conv_relu()},          {{{9, 9, 9, 3}, {5, 4, 3, 32}, {32}}, conv_relu({.stride = 2, .pad = 2})}};
 }
 
 std::vector<Refusal> convolution_errors(std::string op, Tensor (*f)(const Tensor&, const Tensor&, Conv2dOptions)) {
@@ -98,6 +115,18 @@ std::vector<Row> image_rows() {
       {"conv2d", conv({}), convolutions(conv), anywhere, fused_errors, large_convolutions(conv)},
       {"conv2d_plain", conv_plain({}), convolutions(conv_plain), anywhere, convolution_errors("conv2d_plain", conv2d_plain),
        large_convolutions(conv_plain), "im2col"},
+      {"conv2d_relu", conv_relu(), fused_convolutions(), anywhere,
+       {refuses<ShapeError>([] { return conv2d_relu(zeros({1, 3, 3, 1}), zeros({2, 2, 1, 2}), zeros({3})); },
+                            "conv2d_relu: the bias (3,) is not one number for each of the 2 channels out"),
+        refuses<ShapeError>([] { return conv2d_relu(zeros({1, 3, 3, 1}), zeros({2, 2, 1, 2}), zeros({2}), {}, {1, 3}); },
+                            "conv2d_relu: a pool of 1x3 does not fit into 2x2"),
+        refuses<ValueError>([] { return conv2d_relu(zeros({1, 3, 3, 1}), zeros({2, 2, 1, 2}), zeros({2}), {}, 0); },
+                            "conv2d_relu: a pool of 1 to 255 elements, got 0x0"),
+        refuses<ShapeError>([] { return conv2d_relu(zeros({1, 3, 3, 2}), zeros({2, 2, 1, 2}), zeros({2})); },
+                            "conv2d: the image has 2 channels, the kernel expects 1: (1, 3, 3, 2) and (2, 2, 1, 2)"),
+        refuses<DTypeError>([] { return conv2d_relu(zeros({1, 3, 3, 1}), zeros({2, 2, 1, 2}), zeros({2}, f64)); },
+                            "conv2d_relu: types differ: float32 (1, 3, 3, 1) and float64 (2,); cast(x, f32) converts")},
+       large_fused_convolutions()},
       {"conv2d_transpose", conv_back({4, 5}),
        {{{{1, 2, 4, 3}, {3, 2, 2, 3}}}, {{{2, 4, 4, 2}, {3, 3, 3, 2}}, conv_back(7, {.stride = 2, .pad = 1})},
         {{{1, 3, 6, 2}, {2, 3, 1, 2}}, conv_back({5, 6}, {.stride = {2, 1}, .pad = Padding::same()})},

@@ -1,6 +1,8 @@
 // Fused ops against their plain definitions: value, gradient and second gradient.
 #include <doctest/doctest.h>
 
+#include <cmath>
+
 #include "op_table.h"
 
 using namespace ebb;
@@ -83,6 +85,100 @@ TEST_CASE("fused: linear is its plain definition") {
   }
   const Tensor x = variable(randn({2, 3})), w = variable(randn({3, 4})), b = variable(randn({4}));
   CHECK(Graph(linear(x, w, b, relu)).size() == 4);
+}
+
+TEST_CASE("fused: conv2d_relu is its plain definition") {
+  struct Setting {
+    Shape image, kernel;
+    Conv2dOptions options;
+    Pair pool;
+  };
+  const Setting settings[] = {
+      {{2, 7, 7, 3}, {3, 3, 3, 4}, {}, 1},
+      {{2, 7, 7, 3}, {3, 3, 3, 17}, {.pad = 1}, 2},
+      {{1, 8, 5, 2}, {2, 3, 2, 3}, {.stride = {3, 2}, .pad = Padding::same()}, {3, 2}},
+      {{1, 9, 9, 1}, {3, 3, 1, 2}, {.pad = Padding::same(), .dilation = 2}, {2, 4}},
+      {{41, 28, 28, 1}, {3, 3, 1, 2}, {}, 2},    // several blocks of images
+      {{13, 13, 13, 16}, {3, 3, 16, 16}, {}, 2},
+      {{5, 5, 5, 16}, {3, 3, 16, 32}, {}, 1},
+      {{3, 9, 8, 3}, {5, 4, 3, 16}, {.stride = 2, .pad = 2}, 2},
+  };
+  for (const Setting& s : settings) {
+    CAPTURE(s.image.str());
+    CAPTURE(s.kernel.str());
+    const Function fused = [&](In x) { return conv2d_relu(x[0], x[1], x[2], s.options, s.pool); };
+    const Function plain = [&](In x) { return max_pool2d(relu(conv2d_plain(x[0], x[1], s.options) + x[2]), {.size = s.pool}); };
+    const std::vector inputs{randn(s.image, f64), randn(s.kernel, f64), randn({s.kernel[3]}, f64)};
+    check_equal(fused, plain, inputs);
+    // Gradients that are not differentiated again take the one-pass rule, in any choice of inputs.
+    for (unsigned tracked = 1; tracked < 8; ++tracked)
+      for (const DType t : {f64, f32}) {
+        std::vector<Tensor> x;
+        for (std::size_t i = 0; i < 3; ++i) x.push_back(tracked >> i & 1 ? variable(cast(inputs[i], t)) : cast(inputs[i], t));
+        const Tensor y = fused(x), z = plain(x), cotangent = cast(randn(y.shape(), f64), t);
+        CHECK(distance(y, z) <= (t == f64 ? 1e-12 : 1e-5));
+        const auto a = grad(y, x, {.allow_unused = true, .cotangent = cotangent}), b = grad(z, x, {.allow_unused = true, .cotangent = cotangent});
+        for (std::size_t i = 0; i < 3; ++i) {
+          CAPTURE(i);
+          REQUIRE(a[i].defined() == ((tracked >> i & 1) != 0));
+          if (a[i].defined()) CHECK(distance(a[i], b[i]) <= (t == f64 ? 1e-12 : 1e-4));
+        }
+      }
+  }
+}
+
+TEST_CASE("fused: NaN goes through conv2d_relu as through its definition") {
+  Tensor image = randn({1, 6, 6, 1}, f64);
+  image.mutable_values<double>()[14] = std::nan("");
+  const Tensor k = randn({3, 3, 1, 16}, f64), b = randn({16}, f64);
+  for (const DType t : {f64, f32})
+    for (const Pair pool : {Pair(1), Pair(2)}) {
+      const std::vector<double> fused = conv2d_relu(cast(image, t), cast(k, t), cast(b, t), {}, pool).to_vector();
+      const std::vector<double> plain = max_pool2d(relu(conv2d(cast(image, t), cast(k, t)) + cast(b, t)), {.size = pool}).to_vector();
+      REQUIRE(fused.size() == plain.size());
+      for (std::size_t i = 0; i < fused.size(); ++i) CHECK(std::isnan(fused[i]) == std::isnan(plain[i]));
+    }
+}
+
+TEST_CASE("fused: Winograd's convolutions are the plain ones but for rounding") {
+  struct Switch {
+    bool before = winograd();
+    ~Switch() { set_winograd(before); }
+  } const restore;
+  struct Setting {
+    Shape image, kernel;
+    Padding pad;
+  };
+  // Outputs of 11x11, 3x3 and 2x2 are made of tiles of 4, 3 and 2; uneven ones are cut at the edges.
+  const Setting settings[] = {{{5, 13, 13, 32}, {3, 3, 32, 64}, 0}, {{9, 5, 5, 64}, {3, 3, 64, 64}, 0}, {{3, 8, 6, 16}, {3, 3, 16, 32}, 1},
+                              {{16, 4, 4, 64}, {3, 3, 64, 64}, 0},  {{3, 7, 5, 16}, {3, 3, 16, 16}, 2}, {{1, 31, 3, 16}, {3, 3, 16, 16}, Padding::same()}};
+  for (const Setting& s : settings) {
+    CAPTURE(s.image.str());
+    const Conv2dOptions o{.pad = s.pad};
+    const Tensor x = randn(s.image, f64), k = randn(s.kernel, f64);
+    const auto results = [&](DType t, bool on) {
+      set_winograd(on);
+      const std::vector<Tensor> in{variable(cast(x, t)), variable(cast(k, t))};
+      const Tensor y = conv2d(in[0], in[1], o);
+      Generator random(7);
+      const std::vector<Tensor> g = grad(y, in, {.cotangent = cast(randn(y.shape(), f64, random), t)});
+      return std::vector<Tensor>{y.detach(), g[0], g[1]};
+    };
+    const std::vector<Tensor> exact = results(f64, true), direct = results(f32, false), fast = results(f32, true);
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      CAPTURE(i);
+      CHECK(distance(direct[i], exact[i]) <= 1e-6);
+      CHECK(distance(fast[i], exact[i]) <= 1e-5);
+      CHECK(same_bits(fast[i], results(f32, true)[i]));
+    }
+    CHECK_FALSE(same_bits(fast[0], direct[0]));  // both ways were taken
+  }
+}
+
+TEST_CASE("fused: an image's convolution does not depend on its neighbours in the batch") {
+  const Tensor x = randn({19, 13, 13, 32}), k = randn({3, 3, 32, 64}), b = randn({64});
+  const Tensor all = conv2d_relu(x, k, b, {}, 2);
+  for (const std::int64_t i : {0, 7, 18}) CHECK(same_bits(conv2d_relu(x.rows(i, i + 1), k, b, {}, 2), all.rows(i, i + 1)));
 }
 
 TEST_CASE("fused: cross_entropy is its plain definition") {
