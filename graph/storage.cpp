@@ -44,13 +44,16 @@ struct Pool {
   std::mutex mutex;
   std::array<Free*, classes> lists{};
   MemoryStats stats;
+  std::size_t workspace = 0;  // in use now
 
-  void* take(int c, std::size_t size) {
+  void* take(int c, std::size_t size, bool works) {
     {
       const std::lock_guard lock(mutex);
       ++stats.requests;
-      stats.in_use += size;
-      if (stats.in_use > stats.peak) stats.peak = stats.in_use;
+      std::size_t& used = works ? workspace : stats.in_use;
+      std::size_t& peak = works ? stats.workspace : stats.peak;
+      used += size;
+      if (used > peak) peak = used;
       if (Free* block = lists[static_cast<std::size_t>(c)]) {
         lists[static_cast<std::size_t>(c)] = block->next;
         stats.cached -= size;
@@ -65,19 +68,16 @@ struct Pool {
     }
     if (!block) {
       const std::lock_guard lock(mutex);
-      stats.in_use -= size;
+      (works ? workspace : stats.in_use) -= size;
     }
     return block;
   }
 
-  void give(void* block, int c, std::size_t size) {
+  void give(void* block, int c, std::size_t size, bool works) {
     const std::lock_guard lock(mutex);
-    if (!reuse) {
-      stats.in_use -= size;
-      return std::free(block);
-    }
+    (works ? workspace : stats.in_use) -= size;
+    if (!reuse) return std::free(block);
     lists[static_cast<std::size_t>(c)] = ::new (block) Free{lists[static_cast<std::size_t>(c)]};
-    stats.in_use -= size;
     stats.cached += size;
   }
 
@@ -99,10 +99,10 @@ Pool& pool() {
 
 namespace detail {
 
-void* allocate_block(std::size_t bytes) {
+void* allocate_block(std::size_t bytes, bool workspace) {
   if (bytes > std::size_t{1} << 50) fail<MemoryError>("allocate", fmt::format("{} bytes asked for", bytes));
   const int c = class_of(bytes);
-  void* block = pool().take(c, bytes_of(c));
+  void* block = pool().take(c, bytes_of(c), workspace);
   if (!block)
     fail<MemoryError>("allocate", fmt::format("no memory for {:.1f} MiB ({:.1f} MiB in use)",
                                               static_cast<double>(bytes) / (1 << 20),
@@ -110,9 +110,9 @@ void* allocate_block(std::size_t bytes) {
   return block;
 }
 
-void free_block(void* block, std::size_t bytes) noexcept {
+void free_block(void* block, std::size_t bytes, bool workspace) noexcept {
   const int c = class_of(bytes);
-  pool().give(block, c, bytes_of(c));
+  pool().give(block, c, bytes_of(c), workspace);
 }
 
 std::size_t block_bytes(std::size_t bytes) { return bytes_of(class_of(bytes)); }
@@ -121,11 +121,11 @@ std::size_t block_bytes(std::size_t bytes) { return bytes_of(class_of(bytes)); }
 
 std::size_t Storage::footprint(std::size_t bytes) { return detail::block_bytes(sizeof(Storage) + bytes); }
 
-Ref<Storage> Storage::allocate(std::size_t bytes) {
-  return Ref<Storage>::adopt(::new (detail::allocate_block(sizeof(Storage) + bytes)) Storage(bytes));
+Ref<Storage> Storage::allocate(std::size_t bytes, bool workspace) {
+  return Ref<Storage>::adopt(::new (detail::allocate_block(sizeof(Storage) + bytes, workspace)) Storage(bytes, workspace));
 }
 
-void Storage::destroy() { detail::free_block(this, sizeof(Storage) + bytes_); }
+void Storage::destroy() { detail::free_block(this, sizeof(Storage) + bytes_, workspace_); }
 
 MemoryStats memory_stats() {
   const std::lock_guard lock(pool().mutex);
@@ -135,6 +135,7 @@ MemoryStats memory_stats() {
 void reset_peak_memory() {
   const std::lock_guard lock(pool().mutex);
   pool().stats.peak = pool().stats.in_use;
+  pool().stats.workspace = pool().workspace;
 }
 
 void release_cached_memory() { pool().trim(); }

@@ -11,8 +11,9 @@ namespace ebb {
 /// Bytes behind one or more tensors. The header sits in front of the data, in the same block.
 class alignas(64) Storage {
  public:
-  /// Uninitialised bytes. Throws MemoryError, naming the size, when the system has none.
-  static Ref<Storage> allocate(std::size_t bytes);
+  /// Uninitialised bytes. Throws MemoryError, naming the size, when the system has none. `workspace` is memory that a
+  /// kernel works in for the time of a call: MemoryStats counts it apart from values.
+  static Ref<Storage> allocate(std::size_t bytes, bool workspace = false);
 
   std::byte* data() { return reinterpret_cast<std::byte*>(this) + sizeof(Storage); }  ///< the first byte
   std::size_t bytes() const { return bytes_; }  ///< as asked for
@@ -30,11 +31,12 @@ class alignas(64) Storage {
   }
 
  private:
-  explicit Storage(std::size_t bytes) : bytes_(bytes) {}
+  Storage(std::size_t bytes, bool workspace) : workspace_(workspace), bytes_(bytes) {}
   void destroy();
 
   std::atomic<std::int32_t> refs_{1};
   std::uint32_t version_ = 0;
+  bool workspace_;
   std::size_t bytes_;
 };
 
@@ -42,6 +44,7 @@ class alignas(64) Storage {
 struct MemoryStats {
   std::size_t in_use = 0;             ///< bytes handed out and not returned
   std::size_t peak = 0;               ///< highest in_use since the last reset_peak_memory()
+  std::size_t workspace = 0;          ///< highest that kernels worked in at once, beside in_use, since that reset
   std::size_t cached = 0;             ///< bytes kept for reuse
   std::uint64_t system_requests = 0;  ///< blocks ever asked of the system: constant in a steady training step
   std::uint64_t requests = 0;         ///< blocks ever handed out
@@ -53,8 +56,8 @@ void release_cached_memory();
 
 namespace detail {
 /// A 64-byte aligned block; give it back with the same size. Blocks are reused by size class.
-void* allocate_block(std::size_t bytes);
-void free_block(void* block, std::size_t bytes) noexcept;
+void* allocate_block(std::size_t bytes, bool workspace = false);
+void free_block(void* block, std::size_t bytes, bool workspace = false) noexcept;
 /// What a block of so many bytes counts for in MemoryStats.
 std::size_t block_bytes(std::size_t bytes);
 }  // namespace detail

@@ -27,15 +27,18 @@ class VariableNode final : public Node {
   std::string name_;
 };
 
-}  // namespace
-
-Tensor Tensor::empty(const Shape& shape, DType dtype) {
+Tensor allocate(const Shape& shape, DType dtype, bool workspace) {
   if (shape.numel() > std::int64_t{1} << 50)  // from here on the number of bytes might not fit its type
     fail<MemoryError>("allocate", fmt::format("{} {} is too large", name_of(dtype), shape.str()));
-  Ref<Storage> storage = Storage::allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype));
+  Ref<Storage> storage = Storage::allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype), workspace);
   std::byte* data = storage->data();
   return Tensor(std::move(storage), data, shape, dtype);
 }
+
+}  // namespace
+
+Tensor Tensor::empty(const Shape& shape, DType dtype) { return allocate(shape, dtype, false); }
+Tensor Tensor::workspace(const Shape& shape, DType dtype) { return allocate(shape, dtype, true); }
 
 Tensor Tensor::from_bytes(const void* values, std::size_t count, const Shape& shape, DType dtype) {
   if (count != static_cast<std::size_t>(shape.numel()))

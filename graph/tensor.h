@@ -28,6 +28,8 @@ class Tensor {
 
   /// Uninitialised elements.
   static Tensor empty(const Shape& shape, DType dtype = DType::f32);
+  /// The same for a kernel to work in: counted apart from values, see Storage.
+  static Tensor workspace(const Shape& shape, DType dtype = DType::f32);
   /// A copy of `values`, which must be as many as the shape has elements.
   template <class T>
   static Tensor from(std::span<const T> values, const Shape& shape) {

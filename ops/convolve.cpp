@@ -69,7 +69,7 @@ template <class T>
 struct Scratch {
   Tensor memory;
   T* data;
-  explicit Scratch(std::int64_t n) : memory(Tensor::empty({n}, dtype_of<T>())), data(memory.mutable_values<T>().data()) {}
+  explicit Scratch(std::int64_t n) : memory(Tensor::workspace({n}, dtype_of<T>())), data(memory.mutable_values<T>().data()) {}
 };
 
 /// An integer as wide as T.

@@ -204,11 +204,11 @@ std::int64_t Winograd::scratch_size(const Window& v, std::int64_t out, std::int6
 }
 
 Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool flip) const {
-  Tensor result = Tensor::empty({points(), flip ? out : c, flip ? c : out}, f32);
+  Tensor result = Tensor::workspace({points(), flip ? out : c, flip ? c : out}, f32);
   float* to = result.mutable_values<float>().data();
   Tensor turned;
   if (flip) {
-    turned = Tensor::empty({9, out, c}, f32);
+    turned = Tensor::workspace({9, out, c}, f32);
     float* t = turned.mutable_values<float>().data();
     for (std::int64_t p = 0; p < 9; ++p)
       for (std::int64_t o = 0; o < out; ++o)
