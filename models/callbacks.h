@@ -43,6 +43,7 @@ class CallbackBase {
   virtual void epoch_begin(TrainingState&) {}  ///< before an epoch's first batch
   virtual void batch_begin(TrainingState&) {}  ///< before a step
   virtual void batch_end(TrainingState&) {}  ///< after a step
+  virtual void validation_begin(TrainingState&) {}  ///< before the validation at the end of an epoch, if there is one
   virtual void epoch_end(TrainingState&) {}  ///< with the epoch's numbers in logs
   virtual void train_end(TrainingState&) {}  ///< after the last epoch
 };
@@ -190,6 +191,26 @@ class CSVLogger : public CallbackBase {
   char separator_;
   std::vector<std::string> keys_;
   std::shared_ptr<std::ofstream> file_;
+};
+
+/// Averages the parameters over the steps: from the validation of an epoch to its end, and after training, the module has the
+/// averages. Give it before callbacks that look at the module then.
+class AverageWeights : public CallbackBase {
+ public:
+  explicit AverageWeights(double decay = 0.999) : average_(decay) {}  ///< ValueError unless 0 <= decay < 1
+  void epoch_begin(TrainingState& state) override { show(false, state); }
+  void batch_end(TrainingState& state) override { average_.update(state.module); }
+  void validation_begin(TrainingState& state) override { show(true, state); }
+  void epoch_end(TrainingState& state) override { show(true, state); }
+  void train_end(TrainingState& state) override { show(true, state); }
+
+ private:
+  void show(bool averages, TrainingState& state) {
+    if (averages != shown_) average_.swap(state.module);
+    shown_ = averages;
+  }
+  WeightAverage average_;
+  bool shown_ = false;
 };
 
 /// Stops at once when the loss of a batch is no finite number.

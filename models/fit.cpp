@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <utility>
@@ -51,9 +52,18 @@ struct Running : PartialEpoch {
   }
 };
 
-void log(std::vector<std::pair<std::string, double>>& out, const std::string& prefix, const Metrics& m) {
-  out.emplace_back(prefix + "loss", m.loss);
+using Shown = std::vector<std::pair<std::string, double>>;
+Shown shown(const std::string& prefix, const Metrics& m) {
+  Shown out{{prefix + "loss", m.loss}};
   if (!std::isnan(m.accuracy)) out.emplace_back(prefix + "accuracy", m.accuracy);
+  return out;
+}
+
+ProgressOptions progress_of(Verbose verbose, KerasStyle style) {
+  ProgressOptions out{.kind = ProgressOptions::nothing, .style = style, .color = Progress::can_color(stderr)};
+  if (verbose == Verbose::bar || (verbose == Verbose::automatic && Progress::can_redraw(stderr))) out.kind = ProgressOptions::bar;
+  else if (verbose != Verbose::silent) out.kind = verbose == Verbose::lines ? ProgressOptions::keras_lines : ProgressOptions::lines;
+  return out;
 }
 
 // Streams of the one seed. Weights are drawn from stream 0 (manual_seed), so the others begin far above it: one a step for
@@ -116,18 +126,18 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   }
   if (train.size() == 0) throw ValueError("fit: no samples");
   build(module, train.sample());
-  std::vector<Tensor> trained = parameters(module);
+  std::vector<NamedTensor> trained = named_parameters(module);
   if (trained.empty()) throw ValueError("fit: the module has no trainable parameters");
 
-  const bool bar = o.verbose == Verbose::bar || (o.verbose == Verbose::automatic && Progress::can_redraw(stderr));
-  const bool quiet = o.verbose == Verbose::silent;
+  const ProgressOptions how = progress_of(o.verbose, o.style);
+  const bool samples = o.style == KerasStyle::keras2_2;  // which are what Keras 2.2 counts
   History history = o.resume.value_or(History{});
   PartialEpoch begun = std::exchange(history.partial, {});
   history.interrupted = false;
   const Batches probe(train, {.size = o.batch, .shuffle = false});
   TrainingState state{.module = module, .optimizer = optimizer, .history = history, .epochs = o.epochs,
                       .steps = probe.count(), .say = [&](const std::string& text) {
-                        if (!quiet) fmt::print(stderr, "{}\n", text);
+                        if (how.kind != ProgressOptions::nothing) fmt::print(stderr, "{}\n", text);
                       }};
   if (begun.batches < 0 || begun.batches > state.steps)
     throw ValueError(fmt::format("fit: cannot go on after batch {} of {}", begun.batches, state.steps));
@@ -136,19 +146,22 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     ~Restore() { default_generator() = to; }
   } const restore{default_generator()};
 
+  if (samples && how.kind != ProgressOptions::nothing)
+    fmt::print(stderr, "Train on {} samples{}\n", train.size(), validation ? fmt::format(", validate on {} samples", validation->size()) : "");
   for (const Callback& c : o.callbacks) c->train_begin(state);
   bool warned = false;
   for (int epoch = history.epochs(); epoch < o.epochs && !state.stop && !history.interrupted; ++epoch) {
     const auto start = std::chrono::steady_clock::now();
     state.epoch = epoch;
     for (const Callback& c : o.callbacks) c->epoch_begin(state);
-    trained = parameters(module);  // a callback may have frozen or thawed some
+    trained = named_parameters(module);  // a callback may have frozen or thawed some
     Running running{begun};
     begun = {};
     const auto first_step = static_cast<std::uint64_t>(optimizer.steps() - running.batches);
     const Batches batches(train, {.size = o.batch, .shuffle = o.shuffle, .seed = o.seed, .stream = order_stream + first_step});
-    if (bar && !quiet) fmt::print(stderr, "Epoch {}/{}\n", epoch + 1, o.epochs);
-    Progress progress(stderr, bar, batches.count());
+    const std::string heading = fmt::format("Epoch {}/{}", epoch + 1, o.epochs);
+    if (how.kind == ProgressOptions::bar || how.kind == ProgressOptions::keras_lines) fmt::print(stderr, "{}\n", heading);
+    Progress progress(stderr, samples ? train.size() : batches.count(), how);
     for (std::int64_t i = running.batches; i < batches.count() && !state.stop && !history.interrupted; ++i) {
       state.step = i;
       default_generator() = Generator(o.seed, dropout_stream + static_cast<std::uint64_t>(optimizer.steps()));
@@ -166,23 +179,21 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       optimizer.step(trained, gradients);
       state.loss = loss.item();
       running.add(state.loss, output, b.labels);
-      if (!quiet && bar) {
-        std::vector<std::pair<std::string, double>> shown;
-        log(shown, "", running.metrics());
-        progress.update(i + 1, shown);
-      }
+      progress.update(samples ? std::min((i + 1) * o.batch, train.size()) : i + 1, [&] { return shown("", running.metrics()); });
       for (const Callback& c : o.callbacks) c->batch_end(state);
       history.interrupted = o.interrupted && o.interrupted();
     }
-    std::vector<std::pair<std::string, double>> shown;
-    log(shown, "", running.metrics());
-    if (validation && !history.interrupted) log(shown, "val_", evaluate(module, *validation, {.loss = o.loss}));
-    if (!quiet) progress.finish(epoch + 1, o.epochs, shown);
+    Shown all_shown = shown("", running.metrics());
+    if (validation && !history.interrupted) {
+      for (const Callback& c : o.callbacks) c->validation_begin(state);
+      for (auto& entry : shown("val_", evaluate(module, *validation, {.loss = o.loss}))) all_shown.push_back(std::move(entry));
+    }
+    progress.finish(all_shown, heading);
     if (history.interrupted) {
       history.partial = running;
       break;
     }
-    state.logs = std::map<std::string, double>(shown.begin(), shown.end());
+    state.logs = std::map<std::string, double>(all_shown.begin(), all_shown.end());
     if (o.schedule) state.logs["lr"] = optimizer.lr();
     state.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (const Callback& c : o.callbacks) c->epoch_end(state);
@@ -200,18 +211,29 @@ Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& o) 
   if (data.size() == 0) throw ValueError("evaluate: no samples");
   const NoGrad quiet;
   Running running;
-  for (auto [x, y] : Batches(data, {.size = o.batch, .shuffle = false})) {
+  const Batches batches(data, {.size = o.batch, .shuffle = false});
+  const bool samples = o.style == KerasStyle::keras2_2;
+  Progress progress(stderr, samples ? data.size() : batches.count(), progress_of(o.verbose, o.style));
+  for (auto [x, y] : batches) {
     const Tensor output = module(x);
     running.add(o.loss(output, y).item(), output, y);
+    progress.update(samples ? running.seen : running.batches, [&] { return shown("", running.metrics()); });
   }
+  progress.finish(shown("", running.metrics()), "Evaluation");
   return running.metrics();
 }
 
-Tensor predict(Module& module, const Tensor& inputs, double scale, std::int64_t batch) {
+Tensor predict(Module& module, const Tensor& inputs, double scale, std::int64_t batch, Verbose verbose) {
   const NoGrad quiet;
   std::vector<Tensor> parts;
-  for (auto [x, _] : Batches({inputs, {}, scale}, {.size = batch, .shuffle = false})) parts.push_back(module(x));
+  const Batches batches({inputs, {}, scale}, {.size = batch, .shuffle = false});
+  Progress progress(stderr, batches.count(), progress_of(verbose, KerasStyle::keras2));
+  for (auto [x, _] : batches) {
+    parts.push_back(module(x));
+    progress.update(static_cast<std::int64_t>(parts.size()), {});
+  }
   if (parts.empty()) throw ValueError("predict: no samples");
+  progress.finish({}, "Prediction");
   Tensor out = Tensor::empty(parts[0].shape().with(0, inputs.size(0)), parts[0].dtype());
   std::int64_t row = 0;
   for (const Tensor& p : parts) {

@@ -8,6 +8,7 @@
 
 #include <ebb/models/callbacks.h>
 #include <ebb/models/dataset.h>
+#include <ebb/models/progress.h>
 #include <ebb/models/schedule.h>
 #include <ebb/ops/ops.h>
 
@@ -31,7 +32,8 @@ struct Metrics {
   double accuracy = 0;  ///< share of rows whose largest output is the label's class; NaN where labels are no classes
 };
 
-/// How fit shows progress, on stderr: a bar on a terminal and a line an epoch elsewhere; nothing; a bar; a line an epoch.
+/// How progress is shown, on stderr: a bar on a terminal and elsewhere a line an epoch that says which; nothing; a bar; Keras'
+/// line an epoch (its verbose = "auto", 0, 1, 2).
 enum class Verbose { automatic, silent, bar, lines };
 
 /// How fit() trains.
@@ -55,6 +57,7 @@ struct FitOptions {
   /// old one. With the module's and the optimiser's state it gives the bits of a training that was never interrupted.
   std::optional<History> resume = {};
   Verbose verbose = Verbose::automatic;  ///< progress on stderr
+  KerasStyle style = KerasStyle::keras2;  ///< of the progress
   std::function<bool()> interrupted = {};  ///< asked after every batch; true ends training
 };
 
@@ -68,12 +71,14 @@ History fit(Module& module, Optimizer&& optimizer, const Dataset& data, const Fi
 struct EvaluateOptions {
   std::int64_t batch = 256;  ///< samples at a time
   Loss loss = cross_entropy;  ///< what is averaged
+  Verbose verbose = Verbose::silent;  ///< progress on stderr
+  KerasStyle style = KerasStyle::keras2;  ///< of the progress
 };
 /// Mean loss and accuracy over a data set, at inference.
 Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& options = {});
 
 /// Outputs for all inputs, at inference, batch by batch. uint8 inputs are multiplied by `scale`.
-Tensor predict(Module& module, const Tensor& inputs, double scale = 1, std::int64_t batch = 256);
+Tensor predict(Module& module, const Tensor& inputs, double scale = 1, std::int64_t batch = 256, Verbose verbose = Verbose::silent);
 
 /// Rows whose largest element is at the label: labels are classes (n), or one-hot rows (n, c).
 std::int64_t count_correct(const Tensor& outputs, const Tensor& labels);

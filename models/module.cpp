@@ -30,18 +30,6 @@ class Namer : public Visitor {
   }
 };
 
-class Collector : public Visitor {
- public:
-  std::vector<Tensor> found;
-
- private:
-  void on_parameter(std::string_view, Tensor& t) override {
-    // A layer that is used in two places is visited twice, but takes one step.
-    if (t.tracked() && nodes_.insert(t.node().get()).second) found.push_back(t);
-  }
-  std::unordered_set<const Node*> nodes_;
-};
-
 }  // namespace
 
 void Visitor::operator()(std::string_view name, Tensor& parameter) { on_parameter(name, parameter); }
@@ -93,10 +81,21 @@ std::vector<NamedTensor> named_tensors(Module& module) {
   return out;
 }
 
+std::vector<NamedTensor> named_parameters(Module& module) {
+  std::vector<NamedTensor> out;
+  std::unordered_set<const Node*> seen;
+  TensorVisitor v([&](std::string path, Tensor& t, bool trained) {
+    // A layer that is used in two places is visited twice, but takes one step.
+    if (trained && t.tracked() && seen.insert(t.node().get()).second) out.push_back({std::move(path), &t, true});
+  });
+  module.visit(v);
+  return out;
+}
+
 std::vector<Tensor> parameters(Module& module) {
-  Collector c;
-  module.visit(c);
-  return std::move(c.found);
+  std::vector<Tensor> out;
+  for (const NamedTensor& t : named_parameters(module)) out.push_back(*t.tensor);
+  return out;
 }
 
 std::int64_t parameter_count(Module& module) {

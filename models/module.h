@@ -92,6 +92,8 @@ struct NamedTensor {
 
 /// All parameters and buffers in the order of visit. Members that are not built yet are left out.
 std::vector<NamedTensor> named_tensors(Module& module);
+/// The parameters that are tracked, that is, not frozen; one that is shared comes once, by its first path.
+std::vector<NamedTensor> named_parameters(Module& module);
 /// Handles on the parameters that are tracked, that is, not frozen; one that is shared comes once.
 std::vector<Tensor> parameters(Module& module);
 /// Number of elements of all parameters, frozen ones too; one that is shared counts once.

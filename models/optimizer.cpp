@@ -1,3 +1,4 @@
+// (over 400 lines because the seven optimisers share the one loop over parameters and the one table of names)
 #include <ebb/models/optimizer.h>
 
 #include <fmt/format.h>
@@ -8,6 +9,7 @@
 
 #include <ebb/graph/error.h>
 #include <ebb/ops/loops.h>
+#include <ebb/ops/ops.h>
 
 namespace ebb {
 namespace {
@@ -16,9 +18,14 @@ void expect(bool ok, std::string_view who, std::string_view rule, double value) 
   if (!ok) throw ValueError(fmt::format("{}: {}, got {}", who, rule, value));
 }
 
-/// One pass over a parameter, its gradient and its state: rule(w, g, s...) for each element, all by reference.
+void expect_share(std::string_view who, std::string_view what, double value) {
+  if (!(value >= 0 && value < 1)) throw ValueError(fmt::format("{}: {} must be in [0, 1), got {}", who, what, value));
+}
+
+/// One pass over a parameter, its gradient and its state: rule(w, g, s...) for each element, all by reference but g. The
+/// parameter is multiplied by `keep` on the way.
 template <std::size_t N, class Rule>
-void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Rule& rule) {
+void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, const Rule& rule) {
   visit_float(w.dtype(), [&](auto zero) {
     using T = decltype(zero);
     T* pw = w.mutable_values<T>().data();
@@ -30,74 +37,216 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Rule& rule
         T* __restrict a = pw;
         const T* __restrict b = pg;
         [[maybe_unused]] T *__restrict p = s[0], *__restrict q = s[1], *__restrict r = s[2];
+        const T k = static_cast<T>(keep);
         for (std::int64_t i = begin; i < end; ++i) {
-          if constexpr (N == 0) rule(a[i], b[i]);
-          else if constexpr (N == 1) rule(a[i], b[i], p[i]);
-          else if constexpr (N == 2) rule(a[i], b[i], p[i], q[i]);
-          else rule(a[i], b[i], p[i], q[i], r[i]);
+          T x = a[i] * k;
+          if constexpr (N == 0) rule(x, b[i]);
+          else if constexpr (N == 1) rule(x, b[i], p[i]);
+          else if constexpr (N == 2) rule(x, b[i], p[i], q[i]);
+          else rule(x, b[i], p[i], q[i], r[i]);
+          a[i] = x;
         }
       });
     });
   });
 }
 
+// The options of each optimiser by name: the one list that files, command lines and make_optimizer() read.
+template <class F> void each_option(SGDOptions& o, F f) {
+  f("lr", o.lr), f("momentum", o.momentum), f("nesterov", o.nesterov), f("weight_decay", o.weight_decay);
+}
+template <class F> void each_option(RMSpropOptions& o, F f) {
+  f("lr", o.lr), f("rho", o.rho), f("momentum", o.momentum), f("eps", o.eps), f("centered", o.centered);
+  f("eps_inside_sqrt", o.eps_inside_sqrt), f("weight_decay", o.weight_decay);
+}
+template <class F> void each_option(AdamOptions& o, F f) {
+  f("lr", o.lr), f("beta1", o.beta1), f("beta2", o.beta2), f("eps", o.eps), f("weight_decay", o.weight_decay);
+}
+template <class F> void each_option(AdamWOptions& o, F f) {
+  f("lr", o.lr), f("beta1", o.beta1), f("beta2", o.beta2), f("eps", o.eps), f("weight_decay", o.weight_decay);
+}
+template <class F> void each_option(NadamOptions& o, F f) {
+  f("lr", o.lr), f("beta1", o.beta1), f("beta2", o.beta2), f("eps", o.eps), f("momentum_decay", o.momentum_decay);
+  f("weight_decay", o.weight_decay);
+}
+template <class F> void each_option(AdagradOptions& o, F f) {
+  f("lr", o.lr), f("start", o.start), f("eps", o.eps), f("weight_decay", o.weight_decay);
+}
+template <class F> void each_option(LionOptions& o, F f) {
+  f("lr", o.lr), f("beta1", o.beta1), f("beta2", o.beta2), f("weight_decay", o.weight_decay);
+}
+
+template <class Options>
+OptimizerOptions listed(Options options, double lr) {
+  OptimizerOptions out;
+  each_option(options, [&](const char* name, auto& value) { out[name] = static_cast<double>(value); });
+  out["lr"] = lr;
+  return out;
+}
+
+template <class O, class Options>
+std::unique_ptr<Optimizer> make(std::string_view who, const OptimizerOptions& given) {
+  Options options;
+  std::size_t used = 0;
+  std::string names;
+  each_option(options, [&](const char* name, auto& value) {
+    names += (names.empty() ? "" : ", ") + std::string(name);
+    const auto it = given.find(name);
+    if (it == given.end()) return;
+    ++used;
+    if constexpr (std::is_same_v<decltype(value), bool&>) expect(it->second == 0 || it->second == 1, who, std::string(name) + " must be 0 or 1", it->second);
+    value = static_cast<std::remove_reference_t<decltype(value)>>(it->second);
+  });
+  if (used < given.size())
+    for (const auto& [name, value] : given) {
+      bool known = false;
+      each_option(options, [&](const char* n, auto&) { known |= name == n; });
+      if (!known) throw ValueError(fmt::format("{}: no option \"{}\"; there are {}", who, name, names));
+    }
+  return std::make_unique<O>(options);
+}
+
+struct Kind {
+  std::string_view name;
+  std::unique_ptr<Optimizer> (*make)(std::string_view, const OptimizerOptions&);
+};
+constexpr auto kinds = std::to_array<Kind>({
+    {"sgd", make<SGD, SGDOptions>},
+    {"rmsprop", make<RMSprop, RMSpropOptions>},
+    {"adam", make<Adam, AdamOptions>},
+    {"adamw", make<AdamW, AdamWOptions>},
+    {"nadam", make<Nadam, NadamOptions>},
+    {"adagrad", make<Adagrad, AdagradOptions>},
+    {"lion", make<Lion, LionOptions>},
+});
+
 }  // namespace
 
-Optimizer::Optimizer(double lr) : lr_(lr) { expect(lr >= 0 && std::isfinite(lr), "optimizer", "lr must be a finite number from 0", lr); }
+std::vector<std::string> optimizer_names() {
+  std::vector<std::string> out;
+  for (const Kind& k : kinds) out.emplace_back(k.name);
+  return out;
+}
 
-void Optimizer::step(std::span<Tensor> parameters, const Gradients& gradients) {
+std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const OptimizerOptions& options) {
+  for (const Kind& k : kinds)
+    if (k.name == name) return k.make(name, options);
+  throw ValueError(fmt::format("no optimiser \"{}\"; there are {}", name, fmt::join(optimizer_names(), ", ")));
+}
+
+// ---- what all share ------------------------------------------------------------------------------------------------
+
+Optimizer::Optimizer(double lr, double weight_decay) : weight_decay_(weight_decay) {
+  set_lr(lr);
+  expect(weight_decay >= 0 && std::isfinite(weight_decay), "optimizer", "weight_decay must be a finite number from 0", weight_decay);
+}
+
+void Optimizer::set_lr(double lr) {
+  expect(lr >= 0 && std::isfinite(lr), "optimizer", "lr must be a finite number from 0", lr);
+  lr_ = lr;
+}
+
+void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
+  for (const ParameterGroup& g : groups)
+    expect(g.lr_factor >= 0 && std::isfinite(g.lr_factor), "optimizer", fmt::format("lr_factor of \"{}\" must be a finite number from 0", g.match), g.lr_factor);
+  groups_ = std::move(groups);
+}
+
+void Optimizer::step_one(Tensor& w, const Tensor& g, const Step& step) {
+  if (g.shape() != w.shape() || g.dtype() != w.dtype())  // gradients can be changed before a step
+    throw ShapeError(fmt::format("{}: the gradient {} does not fit the parameter {}", name(), describe(g), describe(w)));
+  State& state = state_[w.node().get()];
+  state.owner = w.node();
+  for (int i = static_cast<int>(state.slots.size()); i < slots(); ++i) state.slots.push_back(full(w.shape(), slot_start(), w.dtype()));
+  update(w, g, state.slots, step);
+}
+
+/// each(i) is the i-th parameter and its path.
+template <class Each>
+void Optimizer::step_all(std::size_t count, const Gradients& gradients, const Each& each) {
   ++steps_;
   begin_step();
   bool any = false;
-  for (Tensor& w : parameters) {
-    if (!gradients.contains(w)) continue;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto [w, path] = each(i);
+    if (!gradients.contains(*w)) continue;
     any = true;
-    const Tensor& g = gradients[w];
-    if (g.shape() != w.shape() || g.dtype() != w.dtype())  // gradients can be changed before a step
-      throw ShapeError(fmt::format("{}: the gradient {} does not fit the parameter {}", name(), describe(g), describe(w)));
-    State& state = state_[w.node().get()];
-    state.owner = w.node();
-    for (int i = static_cast<int>(state.slots.size()); i < slots(); ++i) state.slots.push_back(zeros_like(w));
-    update(w, g, state.slots);
+    const auto group = std::ranges::find_if(groups_, [&, p = path](const ParameterGroup& g) { return p.find(g.match) != std::string_view::npos; });
+    const bool own = group != groups_.end();
+    const double lr = own ? lr_ * group->lr_factor : lr_;
+    step_one(*w, gradients[*w], {lr, own && !group->decay ? 1 : 1 - lr * weight_decay_});
   }
   if (any) return;
   --steps_;
-  throw GradientError(fmt::format("{}: none of the {} parameters has a gradient", name(), parameters.size()));
+  throw GradientError(fmt::format("{}: none of the {} parameters has a gradient", name(), count));
 }
 
-void Optimizer::step(Module& module, const Gradients& gradients) {
-  std::vector<Tensor> all = parameters(module);
-  step(all, gradients);
+void Optimizer::step(std::span<const NamedTensor> parameters, const Gradients& gradients) {
+  step_all(parameters.size(), gradients, [&](std::size_t i) { return std::pair(parameters[i].tensor, std::string_view(parameters[i].path)); });
 }
 
-SGD::SGD(SGDOptions options) : Optimizer(options.lr), options_(options) {
-  expect(options.momentum >= 0 && options.momentum < 1, "sgd", "momentum must be in [0, 1)", options.momentum);
+void Optimizer::step(std::span<Tensor> parameters, const Gradients& gradients) {
+  step_all(parameters.size(), gradients, [&](std::size_t i) { return std::pair(&parameters[i], std::string_view()); });
 }
 
-void SGD::update(Tensor& w, const Tensor& g, std::span<Tensor> slots) {
-  const double rate = lr(), m = options_.momentum;
-  if (m == 0) return fused<0>(w, g, slots, [=](auto& x, auto d) { x -= static_cast<decltype(d)>(rate) * d; });
+void Optimizer::step(Module& module, const Gradients& gradients) { step(named_parameters(module), gradients); }
+
+std::span<const Tensor> Optimizer::state(const Tensor& parameter) const {
+  const auto it = state_.find(parameter.node().get());
+  return it == state_.end() ? std::span<const Tensor>() : it->second.slots;
+}
+
+std::vector<Tensor> Optimizer::states() const {
+  std::vector<Tensor> out;
+  for (const auto& [_, state] : state_) out.insert(out.end(), state.slots.begin(), state.slots.end());
+  return out;
+}
+
+void Optimizer::set_state(const Tensor& w, std::vector<Tensor> state) {
+  if (static_cast<int>(state.size()) != slots())
+    throw ShapeError(fmt::format("{}: keeps {} tensors for a parameter, got {}", name(), slots(), state.size()));
+  for (const Tensor& t : state)
+    if (t.shape() != w.shape() || t.dtype() != w.dtype())
+      throw ShapeError(fmt::format("{}: the state {} does not fit the parameter {}", name(), describe(t), describe(w)));
+  state_[w.node().get()] = {w.node(), std::move(state)};
+}
+
+// ---- SGD -----------------------------------------------------------------------------------------------------------
+
+SGD::SGD(SGDOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
+  expect_share("sgd", "momentum", options.momentum);
+}
+
+OptimizerOptions SGD::options() const { return listed(options_, lr()); }
+
+void SGD::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
+  const double rate = step.lr, m = options_.momentum;
+  if (m == 0) return fused<0>(w, g, slots, step.keep, [=](auto& x, auto d) { x -= static_cast<decltype(d)>(rate) * d; });
   if (options_.nesterov)
-    return fused<1>(w, g, slots, [=](auto& x, auto d, auto& v) {
+    return fused<1>(w, g, slots, step.keep, [=](auto& x, auto d, auto& v) {
       using T = decltype(d);
       v = static_cast<T>(m) * v - static_cast<T>(rate) * d;
       x += static_cast<T>(m) * v - static_cast<T>(rate) * d;
     });
-  fused<1>(w, g, slots, [=](auto& x, auto d, auto& v) {
+  fused<1>(w, g, slots, step.keep, [=](auto& x, auto d, auto& v) {
     using T = decltype(d);
     v = static_cast<T>(m) * v - static_cast<T>(rate) * d;
     x += v;
   });
 }
 
-RMSprop::RMSprop(RMSpropOptions options) : Optimizer(options.lr), options_(options) {
-  expect(options.rho >= 0 && options.rho < 1, "rmsprop", "rho must be in [0, 1)", options.rho);
-  expect(options.momentum >= 0 && options.momentum < 1, "rmsprop", "momentum must be in [0, 1)", options.momentum);
+// ---- RMSprop -------------------------------------------------------------------------------------------------------
+
+RMSprop::RMSprop(RMSpropOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
+  expect_share("rmsprop", "rho", options.rho);
+  expect_share("rmsprop", "momentum", options.momentum);
   expect(options.eps >= 0, "rmsprop", "eps must not be negative", options.eps);
 }
 
-void RMSprop::update(Tensor& w, const Tensor& g, std::span<Tensor> slots) {
-  const double rate = lr(), rho = options_.rho, eps = options_.eps, momentum = options_.momentum;
+OptimizerOptions RMSprop::options() const { return listed(options_, lr()); }
+
+void RMSprop::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
+  const double rate = step.lr, keep = step.keep, rho = options_.rho, eps = options_.eps, momentum = options_.momentum;
   const bool inside = options_.eps_inside_sqrt;
   // eps inside the root or outside of it, without a branch in the loop
   const double in = inside ? eps : 0, out = inside ? 0 : eps;
@@ -112,19 +261,19 @@ void RMSprop::update(Tensor& w, const Tensor& g, std::span<Tensor> slots) {
     return v = static_cast<T>(rho) * v + static_cast<T>(1 - rho) * next;
   };
   if (!options_.centered && momentum == 0)
-    return fused<1>(w, g, slots, [=](auto& x, auto d, auto& v) { x -= scaled(d, mean(v, d * d)); });
+    return fused<1>(w, g, slots, keep, [=](auto& x, auto d, auto& v) { x -= scaled(d, mean(v, d * d)); });
   if (!options_.centered)
-    return fused<2>(w, g, slots, [=](auto& x, auto d, auto& v, auto& s) {
+    return fused<2>(w, g, slots, keep, [=](auto& x, auto d, auto& v, auto& s) {
       s = static_cast<decltype(d)>(momentum) * s + scaled(d, mean(v, d * d));
       x -= s;
     });
   if (momentum == 0)
-    return fused<2>(w, g, slots, [=](auto& x, auto d, auto& v, auto& a) {
+    return fused<2>(w, g, slots, keep, [=](auto& x, auto d, auto& v, auto& a) {
       mean(v, d * d);
       mean(a, d);
       x -= scaled(d, spread(v, a));
     });
-  fused<3>(w, g, slots, [=](auto& x, auto d, auto& v, auto& a, auto& s) {
+  fused<3>(w, g, slots, keep, [=](auto& x, auto d, auto& v, auto& a, auto& s) {
     mean(v, d * d);
     mean(a, d);
     s = static_cast<decltype(d)>(momentum) * s + scaled(d, spread(v, a));
@@ -132,25 +281,131 @@ void RMSprop::update(Tensor& w, const Tensor& g, std::span<Tensor> slots) {
   });
 }
 
-Adam::Adam(AdamOptions options) : Optimizer(options.lr), options_(options) {
-  expect(options.beta1 >= 0 && options.beta1 < 1, "adam", "beta1 must be in [0, 1)", options.beta1);
-  expect(options.beta2 >= 0 && options.beta2 < 1, "adam", "beta2 must be in [0, 1)", options.beta2);
+// ---- Adam ----------------------------------------------------------------------------------------------------------
+
+Adam::Adam(AdamOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
+  expect_share("adam", "beta1", options.beta1);
+  expect_share("adam", "beta2", options.beta2);
   expect(options.eps >= 0, "adam", "eps must not be negative", options.eps);
 }
 
+OptimizerOptions Adam::options() const { return listed(options_, lr()); }
+
 void Adam::begin_step() {
   const auto t = static_cast<double>(steps());
-  step_size_ = lr() * std::sqrt(1 - std::pow(options_.beta2, t)) / (1 - std::pow(options_.beta1, t));
+  correction_ = std::sqrt(1 - std::pow(options_.beta2, t)) / (1 - std::pow(options_.beta1, t));
 }
 
-void Adam::update(Tensor& w, const Tensor& g, std::span<Tensor> slots) {
-  const double a = step_size_, b1 = options_.beta1, b2 = options_.beta2, eps = options_.eps;
-  fused<2>(w, g, slots, [=](auto& x, auto d, auto& m, auto& v) {
+void Adam::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
+  const double a = step.lr * correction_, b1 = options_.beta1, b2 = options_.beta2, eps = options_.eps;
+  fused<2>(w, g, slots, step.keep, [=](auto& x, auto d, auto& m, auto& v) {
     using T = decltype(d);
     m += (d - m) * static_cast<T>(1 - b1);
     v += (d * d - v) * static_cast<T>(1 - b2);
     x -= static_cast<T>(a) * m / (std::sqrt(v) + static_cast<T>(eps));
   });
+}
+
+// ---- Nadam ---------------------------------------------------------------------------------------------------------
+
+Nadam::Nadam(NadamOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
+  expect_share("nadam", "beta1", options.beta1);
+  expect_share("nadam", "beta2", options.beta2);
+  expect(options.eps >= 0, "nadam", "eps must not be negative", options.eps);
+  expect(options.momentum_decay >= 0, "nadam", "momentum_decay must not be negative", options.momentum_decay);
+}
+
+OptimizerOptions Nadam::options() const { return listed(options_, lr()); }
+
+double Nadam::u(std::int64_t t) const {
+  return options_.beta1 * (1 - 0.5 * std::pow(0.96, static_cast<double>(t) * options_.momentum_decay));
+}
+
+void Nadam::begin_step() {
+  const std::int64_t t = steps();
+  if (counted_ >= t) {  // set_steps() went back
+    counted_ = 0;
+    product_ = 1;
+  }
+  while (counted_ < t) product_ *= u(++counted_);
+  const double next = u(t + 1);
+  from_m_ = next / (1 - product_ * next);
+  from_g_ = (1 - u(t)) / (1 - product_);
+  correction_ = 1 / (1 - std::pow(options_.beta2, static_cast<double>(t)));
+}
+
+void Nadam::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
+  const double b1 = options_.beta1, b2 = options_.beta2, eps = options_.eps;
+  const double from_m = step.lr * from_m_, from_g = step.lr * from_g_, correction = correction_;
+  fused<2>(w, g, slots, step.keep, [=](auto& x, auto d, auto& m, auto& v) {
+    using T = decltype(d);
+    m += (d - m) * static_cast<T>(1 - b1);
+    v += (d * d - v) * static_cast<T>(1 - b2);
+    x -= (static_cast<T>(from_m) * m + static_cast<T>(from_g) * d) / (std::sqrt(v * static_cast<T>(correction)) + static_cast<T>(eps));
+  });
+}
+
+// ---- Adagrad -------------------------------------------------------------------------------------------------------
+
+Adagrad::Adagrad(AdagradOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
+  expect(options.start >= 0, "adagrad", "start must not be negative", options.start);
+  expect(options.eps >= 0, "adagrad", "eps must not be negative", options.eps);
+}
+
+OptimizerOptions Adagrad::options() const { return listed(options_, lr()); }
+
+void Adagrad::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
+  const double rate = step.lr, eps = options_.eps;
+  fused<1>(w, g, slots, step.keep, [=](auto& x, auto d, auto& a) {
+    using T = decltype(d);
+    a += d * d;
+    x -= static_cast<T>(rate) * d / std::sqrt(a + static_cast<T>(eps));
+  });
+}
+
+// ---- Lion ----------------------------------------------------------------------------------------------------------
+
+Lion::Lion(LionOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
+  expect_share("lion", "beta1", options.beta1);
+  expect_share("lion", "beta2", options.beta2);
+}
+
+OptimizerOptions Lion::options() const { return listed(options_, lr()); }
+
+void Lion::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
+  const double rate = step.lr, b1 = options_.beta1, b2 = options_.beta2;
+  fused<1>(w, g, slots, step.keep, [=](auto& x, auto d, auto& m) {
+    using T = decltype(d);
+    const T c = static_cast<T>(b1) * m + static_cast<T>(1 - b1) * d;
+    x -= static_cast<T>(rate) * static_cast<T>((c > 0) - (c < 0));
+    m = static_cast<T>(b2) * m + static_cast<T>(1 - b2) * d;
+  });
+}
+
+// ---- averages ------------------------------------------------------------------------------------------------------
+
+WeightAverage::WeightAverage(double decay) : decay_(decay) { expect_share("weight average", "decay", decay); }
+
+void WeightAverage::update(Module& module) {
+  for (const NamedTensor& t : named_parameters(module)) {
+    Tensor& average = averages_[t.path];
+    if (!average.defined()) {
+      average = t.tensor->clone();
+      continue;
+    }
+    const double decay = decay_;
+    fused<0>(average, *t.tensor, {}, decay, [=](auto& x, auto w) { x += static_cast<decltype(w)>(1 - decay) * w; });
+  }
+}
+
+void WeightAverage::swap(Module& module) {
+  for (const NamedTensor& t : named_parameters(module)) {
+    const auto it = averages_.find(t.path);
+    if (it == averages_.end()) continue;
+    const Tensor now = t.tensor->clone();
+    t.tensor->assign(it->second);
+    it->second = now;
+  }
 }
 
 }  // namespace ebb

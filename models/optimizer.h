@@ -1,7 +1,9 @@
-// Optimisers: SGD, RMSprop, Adam, with Keras' defaults and formulas.
+// Optimisers: SGD, RMSprop, Adam, AdamW, Nadam, Adagrad, Lion, with Keras' defaults and formulas. All take a decoupled weight
+// decay: before its step a parameter is multiplied by 1 - lr weight_decay (Loshchilov and Hutter 2019).
 #pragma once
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,53 +15,99 @@
 
 namespace ebb {
 
+/// What is different for parameters whose path contains `match`, such as "bias" or "layers.0.".
+struct ParameterGroup {
+  std::string match;  ///< a part of the path
+  double lr_factor = 1;  ///< their rate is lr times this
+  bool decay = true;     ///< false: no weight decay
+};
+
+/// Options by name, as files and command lines have them; a switch is 0 or 1.
+using OptimizerOptions = std::map<std::string, double>;
+
 /// Changes parameters in place by their gradients. State is kept per parameter and made when it is first needed.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
   virtual std::string_view name() const = 0;  ///< in lower case, such as "adam"
+  /// lr as it is now, and all other options.
+  virtual OptimizerOptions options() const = 0;
   double lr() const { return lr_; }  ///< learning rate of the next step
-  void set_lr(double lr) { lr_ = lr; }  ///< from the next step on
+  /// Throws ValueError unless lr is a finite number from 0.
+  void set_lr(double lr);
   /// Steps taken so far.
   std::int64_t steps() const { return steps_; }
 
   /// One step for all parameters that have a gradient. Throws GradientError when none has.
+  void step(Module& module, const Gradients& gradients);
+  void step(std::span<const NamedTensor> parameters, const Gradients& gradients);  ///< the same for these
+  /// The same for parameters without a path, which only a group that matches everything ("") changes.
   void step(std::span<Tensor> parameters, const Gradients& gradients);
-  void step(Module& module, const Gradients& gradients);  ///< one step for the module's parameters
+
+  /// Parameters that differ from the rest; the first group that matches counts. Takes effect with the next step.
+  void set_groups(std::vector<ParameterGroup> groups);
+  const std::vector<ParameterGroup>& groups() const { return groups_; }  ///< as they were set
+
+  /// For saving and restoring: the tensors of state that a parameter has so far, and the number of steps.
+  std::span<const Tensor> state(const Tensor& parameter) const;
+  /// The tensors of state of all parameters.
+  std::vector<Tensor> states() const;
+  /// Throws ShapeError unless there are as many as this optimiser keeps, of the parameter's shape and dtype.
+  void set_state(const Tensor& parameter, std::vector<Tensor> slots);
+  void set_steps(std::int64_t steps) { steps_ = steps; }  ///< as if so many had been taken
 
  protected:
-  explicit Optimizer(double lr);  ///< ValueError on a negative rate
-  /// Number of tensors of state that a parameter has, each of its shape, zeros at first.
+  Optimizer(double lr, double weight_decay);  ///< ValueError on a negative or infinite one
+  /// Number of tensors of state that a parameter has, each of its shape.
   virtual int slots() const = 0;
+  /// What they are filled with at first.
+  virtual double slot_start() const { return 0; }
   /// Called once a step, before the parameters.
   virtual void begin_step() {}
-  virtual void update(Tensor& parameter, const Tensor& gradient, std::span<Tensor> slots) = 0;  ///< changes one parameter
+  /// How one parameter takes its step.
+  struct Step {
+    double lr;    ///< with the factor of its group
+    double keep;  ///< the parameter is multiplied by this first: weight decay
+  };
+  virtual void update(Tensor& parameter, const Tensor& gradient, std::span<Tensor> slots, const Step& step) = 0;  ///< changes one parameter
 
  private:
   struct State {
     Ref<Node> owner;  // keeps the key from being given to another parameter
     std::vector<Tensor> slots;
   };
-  double lr_;
+  void step_one(Tensor& w, const Tensor& g, const Step& step);
+  template <class Each>
+  void step_all(std::size_t count, const Gradients& gradients, const Each& each);
+  double lr_, weight_decay_;
   std::int64_t steps_ = 0;
+  std::vector<ParameterGroup> groups_;
   std::unordered_map<const Node*, State> state_;
 };
+
+/// The optimiser of a name with its defaults, changed by `options`. Throws ValueError listing the names, or the options that it
+/// has, when it has none such.
+std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const OptimizerOptions& options = {});
+/// "sgd", "rmsprop", "adam", ...
+std::vector<std::string> optimizer_names();
 
 /// Of SGD.
 struct SGDOptions {
   double lr = 0.01;  ///< learning rate
   double momentum = 0;  ///< share of the last step that is taken again
   bool nesterov = false;  ///< look ahead along the momentum
+  double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 };
 /// w += v, v = momentum v - lr g; with Nesterov w += momentum v - lr g; without momentum w -= lr g (Keras 3, sgd.py).
 class SGD : public Optimizer {
  public:
   explicit SGD(SGDOptions options = {});  ///< ValueError on options out of range
   std::string_view name() const override { return "sgd"; }
+  OptimizerOptions options() const override;
 
  protected:
   int slots() const override { return options_.momentum > 0 ? 1 : 0; }
-  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots) override;
+  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
 
  private:
   SGDOptions options_;
@@ -73,6 +121,7 @@ struct RMSpropOptions {
   double eps = 1e-7;  ///< keeps the division defined
   bool centered = false;  ///< subtract the squared mean of g
   bool eps_inside_sqrt = true;  ///< Keras 3: g / sqrt(v + eps). false: g / (sqrt(v) + eps), as Keras 2 and PyTorch
+  double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 };
 /// v = rho v + (1 - rho) g^2; w -= lr g / sqrt(v + eps). Centered subtracts the squared mean of g from v; with momentum
 /// the step is accumulated (Keras 3, rmsprop.py; Tieleman and Hinton 2012).
@@ -80,10 +129,11 @@ class RMSprop : public Optimizer {
  public:
   explicit RMSprop(RMSpropOptions options = {});  ///< ValueError on options out of range
   std::string_view name() const override { return "rmsprop"; }
+  OptimizerOptions options() const override;
 
  protected:
   int slots() const override { return 1 + (options_.centered ? 1 : 0) + (options_.momentum > 0 ? 1 : 0); }
-  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots) override;
+  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
 
  private:
   RMSpropOptions options_;
@@ -95,6 +145,7 @@ struct AdamOptions {
   double beta1 = 0.9;  ///< of the running mean of g
   double beta2 = 0.999;  ///< of the running mean of g^2
   double eps = 1e-7;  ///< keeps the division defined
+  double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 };
 /// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= a m / (sqrt(v) + eps), a = lr sqrt(1 - b2^t) / (1 - b1^t)
 /// (Kingma and Ba 2015, the form before section 2.1; Keras 3, adam.py).
@@ -102,15 +153,122 @@ class Adam : public Optimizer {
  public:
   explicit Adam(AdamOptions options = {});  ///< ValueError on options out of range
   std::string_view name() const override { return "adam"; }
+  OptimizerOptions options() const override;
 
  protected:
   int slots() const override { return 2; }
   void begin_step() override;
-  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots) override;
+  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
 
  private:
   AdamOptions options_;
-  double step_size_ = 0;
+  double correction_ = 0;
+};
+
+/// Of AdamW.
+struct AdamWOptions {
+  double lr = 1e-3;  ///< learning rate
+  double beta1 = 0.9;  ///< of the running mean of g
+  double beta2 = 0.999;  ///< of the running mean of g^2
+  double eps = 1e-7;  ///< keeps the division defined
+  double weight_decay = 0.004;  ///< the parameter falls by this share of itself, times lr
+};
+/// Adam with weight decay (Keras 3, adamw.py; PyTorch's default decay is 0.01).
+class AdamW : public Adam {
+ public:
+  explicit AdamW(AdamWOptions o = {}) : Adam({o.lr, o.beta1, o.beta2, o.eps, o.weight_decay}) {}  ///< ValueError on options out of range
+  std::string_view name() const override { return "adamw"; }
+};
+
+/// Of Nadam.
+struct NadamOptions {
+  double lr = 1e-3;  ///< learning rate
+  double beta1 = 0.9;  ///< of the running mean of g
+  double beta2 = 0.999;  ///< of the running mean of g^2
+  double eps = 1e-7;  ///< keeps the division defined
+  double momentum_decay = 1;  ///< PyTorch: 0.004
+  double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
+};
+/// Adam with Nesterov's momentum: u_t = b1 (1 - 0.96^(t d) / 2), U_t = u_1 ... u_t, m and v as in Adam;
+/// w -= lr (u_{t+1} m / (1 - U_{t+1}) + (1 - u_t) g / (1 - U_t)) / (sqrt(v / (1 - b2^t)) + eps)
+/// (Dozat 2016; Keras 3, nadam.py, where d = 1).
+class Nadam : public Optimizer {
+ public:
+  explicit Nadam(NadamOptions options = {});  ///< ValueError on options out of range
+  std::string_view name() const override { return "nadam"; }
+  OptimizerOptions options() const override;
+
+ protected:
+  int slots() const override { return 2; }
+  void begin_step() override;
+  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
+
+ private:
+  double u(std::int64_t t) const;
+  NadamOptions options_;
+  std::int64_t counted_ = 0;
+  double product_ = 1;                                // u_1 ... u_counted
+  double from_m_ = 0, from_g_ = 0, correction_ = 0;  // factors of this step
+};
+
+/// Of Adagrad.
+struct AdagradOptions {
+  double lr = 1e-3;  ///< learning rate
+  double start = 0.1;  ///< of the accumulated squares
+  double eps = 1e-7;  ///< keeps the division defined
+  double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
+};
+/// a += g^2; w -= lr g / sqrt(a + eps) (Duchi et al. 2011; Keras 3, adagrad.py).
+class Adagrad : public Optimizer {
+ public:
+  explicit Adagrad(AdagradOptions options = {});  ///< ValueError on options out of range
+  std::string_view name() const override { return "adagrad"; }
+  OptimizerOptions options() const override;
+
+ protected:
+  int slots() const override { return 1; }
+  double slot_start() const override { return options_.start; }
+  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
+
+ private:
+  AdagradOptions options_;
+};
+
+/// Of Lion.
+struct LionOptions {
+  double lr = 1e-3;  ///< learning rate
+  double beta1 = 0.9;  ///< of the running mean of g
+  double beta2 = 0.99;  ///< of the running mean of g, as it is kept
+  double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
+};
+/// w -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g (Chen et al. 2023; Keras 3, lion.py).
+class Lion : public Optimizer {
+ public:
+  explicit Lion(LionOptions options = {});  ///< ValueError on options out of range
+  std::string_view name() const override { return "lion"; }
+  OptimizerOptions options() const override;
+
+ protected:
+  int slots() const override { return 1; }
+  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
+
+ private:
+  LionOptions options_;
+};
+
+/// Running averages of a module's parameters, which often do better than the parameters of any one step:
+/// average = decay average + (1 - decay) w after each step, beginning with the first w.
+class WeightAverage {
+ public:
+  /// Throws ValueError unless 0 <= decay < 1.
+  explicit WeightAverage(double decay = 0.999);
+  void update(Module& module);  ///< takes in the parameters after a step
+  /// Exchanges parameters and averages; again, and all is as it was. Nothing before the first update.
+  void swap(Module& module);
+
+ private:
+  double decay_;
+  std::map<std::string, Tensor> averages_;
 };
 
 }  // namespace ebb

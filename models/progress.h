@@ -3,35 +3,60 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 namespace ebb {
 
+/// Whose texts progress and summary() follow: standalone Keras 2.2; Keras 2.4 to 2.15; Keras 3.
+enum class KerasStyle { keras2_2, keras2, keras3 };
+/// "keras2.2", "keras2", "keras3"; throws ValueError on any other.
+KerasStyle style_of(std::string_view name);
+
 /// "0.1234", or "8.0959e-04" when the magnitude is at most 1e-3 (Keras' Progbar).
 std::string format_metric(double value);
-/// "12s", "345ms" or "67us" per step, as Keras rounds.
+/// "12s", "345ms" or "67us" per step, as Keras rounds; no time at all is "0s".
 std::string format_step_time(double seconds);
+/// "12s", "2:05" from a minute, "1:02:05" from an hour.
+std::string format_eta(double seconds);
 
-/// One epoch's progress on a stream: a bar that is redrawn, or one line at the end.
+/// How progress looks.
+struct ProgressOptions {
+  /// What is printed: nothing; a bar that is redrawn; Keras' verbose = 2; one line that says the epoch.
+  enum Kind { nothing, bar, keras_lines, lines };
+  Kind kind = bar;  ///< what is printed
+  KerasStyle style = KerasStyle::keras2;  ///< whose texts
+  bool color = false;  ///< the bar of Keras 3 has some
+  std::function<double()> clock = {};  ///< seconds; default: a steady clock
+};
+
+/// Progress through a number of steps (for Keras 2.2: samples), such as an epoch.
 class Progress {
  public:
   using Values = std::span<const std::pair<std::string, double>>;  ///< names and numbers, in the order they are shown
-  /// `bar` draws and redraws; otherwise only finish() prints.
-  Progress(std::FILE* out, bool bar, std::int64_t steps);
-  void update(std::int64_t step, Values values);  ///< `step` steps are done
-  void finish(int epoch, int epochs, Values values);  ///< prints the epoch's last line
+  Progress(std::FILE* out, std::int64_t total, ProgressOptions options = {});  ///< begins now
+  /// Draws the bar if the last drawing is 0.05 s old; only then are the values asked for.
+  void update(std::int64_t done, const std::function<std::vector<std::pair<std::string, double>>()>& values);
+  /// The last state of the bar, or the line; `heading` begins the line of Kind lines: "Epoch 1/5".
+  void finish(Values values, std::string_view heading = {});
 
-  /// True when the stream is a terminal that can redraw a line.
+  /// True when the stream is a terminal that can redraw a line: TERM is set and not dumb.
   static bool can_redraw(std::FILE* out);
+  /// True when it can redraw and the environment has no NO_COLOR.
+  static bool can_color(std::FILE* out);
 
  private:
-  std::string line(std::int64_t step, Values values, bool last) const;
+  double each(std::int64_t done, double now) const;
+  void draw(std::int64_t done, double now, Values values, bool last);
   std::FILE* out_;
-  bool bar_;
-  std::int64_t steps_;
-  std::chrono::steady_clock::time_point start_, drawn_;
+  std::int64_t total_;
+  ProgressOptions options_;
+  double start_, drawn_, after_first_ = -1;
+  std::size_t width_ = 0;  // of the last drawing
 };
 
 }  // namespace ebb

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 
 #include <ebb/graph/mode.h>
@@ -10,24 +11,37 @@
 namespace ebb {
 namespace {
 
-/// A function as a layer.
-class Function final : public Module {
- public:
-  explicit Function(std::function<Tensor(const Tensor&)> f) : f_(std::move(f)) {}
-  Tensor forward(const Tensor& x) override { return f_(x); }
-  std::string_view type() const override { return "Function"; }
-
- private:
-  std::function<Tensor(const Tensor&)> f_;
-};
-
-std::string lower(std::string_view s) {
-  std::string out(s);
-  std::ranges::transform(out, out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+/// "MaxPooling2D" as "max_pooling2d".
+std::string snake_case(std::string_view s) {
+  const auto is = [&](std::size_t i, auto test) { return i < s.size() && test(static_cast<unsigned char>(s[i])); };
+  const auto upper = [](int c) { return std::isupper(c) != 0; };
+  const auto lower = [](int c) { return std::islower(c) != 0; };
+  const auto small = [](int c) { return std::islower(c) || std::isdigit(c); };
+  std::string out;
+  for (std::size_t i = 0; i < s.size(); ++i) {
+    if (i > 0 && is(i, upper) && (is(i - 1, lower) || is(i + 1, small))) out += '_';
+    out += static_cast<char>(std::tolower(static_cast<unsigned char>(s[i])));
+  }
   return out;
 }
 
 }  // namespace
+
+std::string keras_class(std::string_view type) {
+  constexpr auto others = std::to_array<std::pair<std::string_view, std::string_view>>({
+      {"MaxPool2D", "MaxPooling2D"},
+      {"AvgPool2D", "AveragePooling2D"},
+      {"GlobalAvgPool2D", "GlobalAveragePooling2D"},
+  });
+  for (const auto& [ours, theirs] : others)
+    if (ours == type) return std::string(theirs);
+  return std::string(type);
+}
+
+Activation Function::plain() const {
+  const Activation* f = f_.target<Activation>();
+  return f ? *f : nullptr;
+}
 
 Layer::Layer(std::function<Tensor(const Tensor&)> function) : module_(std::make_shared<Function>(std::move(function))) {}
 
@@ -44,7 +58,7 @@ Sequential::Sequential(const Shape& sample, const std::vector<Layer>& layers) : 
 
 void Sequential::add(Layer layer) {
   if (layer->name().empty()) {
-    const std::string kind = lower(layer->type());
+    const std::string kind = snake_case(keras_class(layer->type()));
     const auto alike = std::ranges::count_if(layers_, [&](const Layer& l) { return l->type() == layer->type(); });
     layer->set_name(alike ? fmt::format("{}_{}", kind, alike) : kind);
   }

@@ -12,6 +12,19 @@
 
 namespace ebb {
 
+/// A function as a layer.
+class Function final : public Module {
+ public:
+  explicit Function(std::function<Tensor(const Tensor&)> f) : f_(std::move(f)) {}
+  Tensor forward(const Tensor& x) override { return f_(x); }
+  std::string_view type() const override { return "Function"; }
+  /// The function when it is a plain one, such as relu; null for a lambda.
+  Activation plain() const;
+
+ private:
+  std::function<Tensor(const Tensor&)> f_;
+};
+
 /// Anything that can stand in a Sequential: a layer by value, a shared one, or a function Tensor(const Tensor&).
 class Layer {
  public:
@@ -34,7 +47,10 @@ class Layer {
   std::shared_ptr<Module> module_;
 };
 
-/// Layers one after the other, named by kind as Keras does: conv2d, conv2d_1, dense, ...
+/// The name of Keras' class for a kind of layer: "MaxPooling2D" for "MaxPool2D"; the kind itself where there is no other.
+std::string keras_class(std::string_view type);
+
+/// Layers one after the other, named by kind as Keras does: conv2d, max_pooling2d, conv2d_1, dense, ...
 class Sequential : public Module {
  public:
   Sequential() = default;

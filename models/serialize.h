@@ -2,8 +2,12 @@
 #pragma once
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 
+#include <ebb/models/history.h>
+#include <ebb/models/optimizer.h>
 #include <ebb/models/sequential.h>
 
 namespace ebb {
@@ -14,20 +18,32 @@ using Metadata = std::map<std::string, std::string>;  ///< texts that go into a 
 /// whole or not at all. Throws IoError.
 void save(Module& module, const std::filesystem::path& path, const Metadata& metadata = {});
 
-/// Reads what save() wrote into a module that is built. Throws ShapeError listing missing, extra and mis-shaped names
+/// Reads what save() or save_model() wrote into a module that is built; of the latter, the model alone. Throws ShapeError listing missing, extra and mis-shaped names
 /// together, before anything is changed; DataError or IoError from the file.
 void load(Module& module, const std::filesystem::path& path);
 
-/// save() together with the architecture (ebb/models/architecture.h), so that load_model needs nothing else.
-void save_model(Sequential& net, const std::string& architecture, const std::filesystem::path& path, Metadata metadata = {});
+/// What a training needs to go on, beside the model.
+struct SavedTraining {
+  const Optimizer* optimizer = nullptr;  ///< its kind, options, groups, number of steps and state
+  const History* history = nullptr;      ///< the epochs so far
+};
+
+/// save() together with the architecture (ebb/models/architecture.h), so that load_model needs nothing else, and with the
+/// training so far, if given: its state goes under optimizer.N. and the path of its parameter. A model that was never
+/// trained can be saved too.
+void save_model(Sequential& net, const std::string& architecture, const std::filesystem::path& path, Metadata metadata = {},
+                const SavedTraining& training = {});
 
 /// What load_model() gives.
 struct SavedModel {
   Sequential net;  ///< with the saved parameters
   std::string architecture;  ///< as save_model() was given it
   Metadata metadata;  ///< likewise
+  std::unique_ptr<Optimizer> optimizer;  ///< null when none was saved
+  std::optional<History> history;  ///< of the training so far, if it was saved
 };
-/// Reads what save_model() wrote. Throws DataError when the file holds no architecture, or tensors that do not fit it.
+/// Reads what save_model() wrote. With fit(net, *optimizer, data, {.resume = history, ...}) and the options of before, training
+/// goes on to the bits it would have had. Throws DataError when the file holds no architecture, or anything that does not fit it.
 SavedModel load_model(const std::filesystem::path& path);
 
 /// Throws IoError when a file could not be written there: no such folder, no permission, or, unless `overwrite`, a file

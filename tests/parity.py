@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reference vectors from PyTorch: values and gradients of ops and losses, and trajectories of optimisers, in float64.
+"""Reference vectors from PyTorch: values and gradients of ops, losses and layers, and trajectories of optimisers, in float64.
 
   tests/parity.py FILE [--seed N]      writes FILE (tests/parity.json is seed 1)
   tests/parity.py --live PROGRAM       new random vectors, read at once by PROGRAM (ebb_tests)
@@ -52,8 +52,45 @@ def pool(kind, *args, **options):
     return lambda x: kind(x.permute(0, 3, 1, 2), *args, **options).permute(0, 2, 3, 1)
 
 
+def channels_first(f):  # over images and what goes with them
+    return lambda x, *more: f(x.permute(0, 3, 1, 2), *more).permute(0, 2, 3, 1)
+
+
+def gates(w, order):  # (..., gates * u) from one order of gates to another
+    parts = w.chunk(len(order), -1)
+    return torch.cat([parts[i] for i in order], -1)
+
+
+def recurrent(kind, order):
+    """A layer of torch from (in, gates * u) kernels in Keras' order of gates; all states."""
+    def f(x, w, u, b, c=None):
+        c = torch.zeros_like(b) if c is None else c
+        weights = [gates(w, order).T, gates(u, order).T, gates(b, order), gates(c, order)]
+        start = torch.zeros(1, x.shape[0], u.shape[0])
+        start = (start, start) if kind is torch.lstm else start
+        return kind(x, start, weights, True, 1, 0.0, True, False, True)[0]
+    return f
+
+
+def attention(x, *p):  # query, key, value, output: weight (in, out) and bias each
+    w = [t.T for t in p[::2]]
+    y, _ = F.multi_head_attention_forward(
+        x.transpose(0, 1), x.transpose(0, 1), x.transpose(0, 1), x.shape[2], 2, torch.cat(w[:3]), torch.cat(p[1:6:2]), None, None, False,
+        0.0, w[3], p[7], attn_mask=torch.triu(torch.full((x.shape[1], x.shape[1]), -torch.inf), 1))
+    return y.transpose(0, 1)
+
+
+def attention_inputs():
+    return (uniform(2, 3, 4),) + tuple(uniform(4, 4) if i % 2 == 0 else uniform(4) for i in range(8))
+
+
+def weighted(x):  # Keras divides by the number of rows, PyTorch's mean by the sum of their weights
+    return F.cross_entropy(x, LABELS, weight=WEIGHTS, reduction="sum") / len(LABELS)
+
+
 LABELS = torch.tensor([2, 0, 1, 2])
 SHARES = torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
+WEIGHTS = torch.tensor([0.5, 2.0, 1.5])
 INDICES = torch.tensor([3, 0, 3, 1])
 
 OPS = {
@@ -118,9 +155,25 @@ OPS = {
     "bce_with_logits": (F.binary_cross_entropy_with_logits, lambda: (uniform(2, 3), uniform(2, 3, low=0, high=1))),
     "mse": (F.mse_loss, lambda: (uniform(2, 3), uniform(2, 3))),
     "mae": (F.l1_loss, lambda: (uniform(2, 3), uniform(2, 3))),
+    "huber": (lambda a, b: F.huber_loss(a, b, delta=0.4), lambda: (uniform(2, 3), uniform(2, 3))),
+    "kl_divergence": (lambda x, t: F.kl_div(F.log_softmax(x, -1), t, reduction="batchmean"), lambda: (uniform(2, 3), positive(2, 3))),
+    "cross_entropy_weights": (weighted, lambda: (uniform(4, 3),)),
+    "batch_norm": (channels_first(lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True, eps=1e-3)),
+                   lambda: (uniform(3, 2, 4, 3), uniform(3), uniform(3))),
+    "layer_norm": (lambda x, w, b: F.layer_norm(x, (4,), w, b, eps=1e-3), lambda: (uniform(2, 3, 4), uniform(4), uniform(4))),
+    "group_norm": (channels_first(lambda x, w, b: F.group_norm(x, 2, w, b, eps=1e-3)), lambda: (uniform(2, 3, 2, 4), uniform(4), uniform(4))),
+    "conv2d_grouped": (conv(groups=2, stride=2), lambda: (uniform(2, 5, 6, 4), uniform(3, 2, 2, 6))),
+    "conv2d_depthwise": (conv(groups=3, padding=1), lambda: (uniform(1, 5, 4, 3), uniform(3, 3, 1, 3))),
+    "conv2d_transposed": (channels_first(lambda x, k: F.conv_transpose2d(x, k.permute(3, 2, 0, 1), stride=2, padding=1)),
+                          lambda: (uniform(2, 3, 4, 3), uniform(4, 4, 2, 3))),
+    "rnn": (recurrent(torch.rnn_tanh, [0]), lambda: (uniform(2, 4, 3), uniform(3, 2), uniform(2, 2), uniform(2))),
+    "gru": (recurrent(torch.gru, [1, 0, 2]), lambda: (uniform(2, 4, 3), uniform(3, 6), uniform(2, 6), uniform(6), uniform(6))),
+    "lstm": (recurrent(torch.lstm, [0, 1, 2, 3]), lambda: (uniform(2, 4, 3), uniform(3, 8), uniform(2, 8), uniform(8))),
+    "attention": (attention, attention_inputs),
 }
 
-# ebb's Adam follows Keras, whose eps stands elsewhere: a tiny one makes the two formulas meet.
+# NAdam is not here: that of PyTorch 1.13 computes its corrections in float32, which moves a trajectory by 2e-5.
+# ebb's Adam and Adagrad follow Keras, whose eps stands elsewhere: a tiny one or none makes the two formulas meet.
 OPTIMISERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01),
     "sgd_momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
@@ -129,6 +182,8 @@ OPTIMISERS = {
     "rmsprop_centered": lambda p: torch.optim.RMSprop(p, lr=0.001, alpha=0.9, eps=1e-7, centered=True),
     "rmsprop_momentum": lambda p: torch.optim.RMSprop(p, lr=0.001, alpha=0.9, eps=1e-7, momentum=0.9),
     "adam": lambda p: torch.optim.Adam(p, lr=0.001, eps=1e-14),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.001, eps=1e-14, weight_decay=0.1),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.01, initial_accumulator_value=0.1, eps=0),
 }
 
 

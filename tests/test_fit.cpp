@@ -7,6 +7,7 @@
 #include <ebb/graph/storage.h>
 #include <ebb/models/fit.h>
 #include <ebb/models/layers.h>
+#include <ebb/models/mnist.h>
 #include <ebb/models/sequential.h>
 #include <ebb/ops/ops.h>
 #include <unistd.h>
@@ -402,7 +403,10 @@ TEST_CASE("fit: what is shown") {
                               " - val_accuracy: " + number;
   const std::regex lines("Epoch 1/2 - \\d+\\.\\ds" + numbers + "\nepoch 0\nEpoch 2/2 - \\d+\\.\\ds" +
                          numbers + "\nepoch 1\n");
-  CHECK(std::regex_match(shown(Verbose::lines), lines));
+  const std::string text = shown(Verbose::lines), step = "\\d+(s|ms|us)/";  // Keras' verbose=2
+  INFO(text);
+  CHECK(std::regex_match(text, std::regex("Epoch 1/2\n2/2 - 0s" + numbers + " - " + step + "epoch - " + step + "step\nepoch 0\n" +
+                                          "Epoch 2/2\n2/2 - 0s" + numbers + " - " + step + "epoch - " + step + "step\nepoch 1\n")));
   CHECK(std::regex_match(shown(Verbose::automatic), lines));  // stderr is a file here
   const std::string bar = shown(Verbose::bar);
   CHECK(bar.rfind("Epoch 1/2\n\r1/2 [", 0) == 0);
@@ -803,4 +807,55 @@ TEST_CASE("fit: again goes on with another order of samples") {
   for (int i = 0; i < 2; ++i) fit(net, sgd, clouds(64), o);
   REQUIRE(seen.size() == 2);
   CHECK(seen[0] != seen[1]);
+}
+
+// Pixels of 0 to 255: with a cross-entropy from probabilities the first loss of such a network can be infinite.
+TEST_CASE("fit: raw pixels train without a NaN") {
+  const Digits digits = find_dataset(DatasetName::synthetic).train;
+  const Dataset raw = digits.scaled(1).slice(0, 2000);
+  const auto check = [&](std::vector<Layer> layers, Optimizer&& optimizer, std::int64_t batch, int epochs, double accuracy) {
+    manual_seed(12);
+    layers.insert(layers.begin(), Flatten());
+    Sequential net(layers);
+    FitOptions o = quiet(epochs, batch);
+    o.validation_split = 0.1;
+    const History h = fit(net, optimizer, raw, o);
+    for (const auto& [name, numbers] : h.values)
+      for (const double v : numbers) CHECK_MESSAGE(std::isfinite(v), name);
+    CHECK(h["loss"].back() < h["loss"].front());
+    CHECK(h["accuracy"].back() > accuracy);
+  };
+  check({Dense(50, relu), Dense(50, relu), Dense(10)}, Adam(), 32, 3, 0.2);  // chance is 0.1
+  check({Dense(32, sigmoid), Dense(10)}, SGD(), 128, 5, 0.2);
+  check({Dense(32, sigmoid), Dense(32, sigmoid), Dense(32, sigmoid), Dense(10)}, SGD(), 128, 3, 0);
+  // Logits of thousands: the loss is large but a number, and so are the gradients.
+  check({Dense(50, relu), Dense(10)}, SGD({.lr = 1}), 32, 2, 0);
+}
+
+TEST_CASE("fit: the averages of the weights are validated, kept by early stopping, and stay") {
+  const Dataset data = clouds(64);
+  for (const int epochs : {1, 3}) {
+    Sequential net = small_net();
+    std::vector<std::vector<Tensor>> shown;
+    FitOptions o = quiet(epochs);
+    o.validation = data;
+    o.callbacks = {AverageWeights(0.9), [&](TrainingState& s) { shown.push_back(values_of(s.module)); }};
+    const History h = fit(net, SGD({.lr = 0.5}), data, o);
+    CHECK(same(values_of(net), shown.back()));
+    CHECK(evaluate(net, data).loss == h["val_loss"].back());
+
+    // By hand: the same steps, averaged beside them.
+    Sequential plain = small_net();
+    WeightAverage average(0.9);
+    struct Beside : CallbackBase {
+      explicit Beside(WeightAverage& a) : a_(a) {}
+      void batch_end(TrainingState& s) override { a_.update(s.module); }
+      WeightAverage& a_;
+    };
+    o.callbacks = {Beside(average)};
+    fit(plain, SGD({.lr = 0.5}), data, o);
+    CHECK_FALSE(same(values_of(net), values_of(plain)));
+    average.swap(plain);
+    CHECK(same(values_of(net), values_of(plain)));
+  }
 }

@@ -1,3 +1,4 @@
+// (over 400 lines because each optimiser has its formula, its messages and its state tested by the same helpers)
 #include <doctest/doctest.h>
 #include <ebb/autograd/backward.h>
 #include <ebb/graph/error.h>
@@ -8,6 +9,7 @@
 
 #include <cmath>
 #include <functional>
+#include <map>
 #include <limits>
 #include <memory>
 #include <random>
@@ -18,7 +20,7 @@ namespace {
 
 using namespace ebb;
 
-constexpr int steps = 20;
+constexpr int steps = 100;
 constexpr std::int64_t size = 7;
 
 /// The gradient of element i in step t, from 1: signs and magnitudes vary.
@@ -47,21 +49,25 @@ std::vector<double> arrived(Optimizer& optimizer, DType dtype) {
 /// An update of one number: how much w falls in step t (from 1) with gradient g; it keeps its own state.
 using Rule = std::function<double(int t, double g)>;
 
-void compare(const std::function<std::unique_ptr<Optimizer>()>& make, const std::function<Rule()>& rule) {
+/// Float64 to 1e-12 over a hundred steps, float32 to its roundings. Before each step w is multiplied by 1 - `decay`.
+void compare(const std::function<std::unique_ptr<Optimizer>()>& make, const std::function<Rule()>& rule, double decay = 0) {
   const auto all = given_gradients();
   std::vector<double> want = start();
   for (std::size_t i = 0; i < want.size(); ++i) {
     const Rule fall = rule();
-    for (int t = 1; t <= steps; ++t) want[i] -= fall(t, all[static_cast<std::size_t>(t - 1)][i]);
+    for (int t = 1; t <= steps; ++t) {
+      want[i] -= decay * want[i];
+      want[i] -= fall(t, all[static_cast<std::size_t>(t - 1)][i]);
+    }
   }
   const auto in64 = arrived(*make(), f64), in32 = arrived(*make(), f32);
   for (std::size_t i = 0; i < want.size(); ++i) {
     CAPTURE(i);
     CHECK(want[i] != start()[i]);
     CHECK(std::abs(in64[i] - want[i]) <= 1e-12 * std::max(1.0, std::abs(want[i])));
-    // as far as 20 roundings may take it from start and sum
+    // as far as a rounding a step may take it from start and sum
     CHECK(std::abs(in32[i] - want[i]) <=
-          20 * 1.2e-7 * std::max(1.0, std::max(std::abs(want[i]), std::abs(start()[i]))));
+          steps * 1.2e-7 * std::max(1.0, std::max(std::abs(want[i]), std::abs(start()[i]))));
   }
 }
 
@@ -139,6 +145,175 @@ TEST_CASE("optimizer: Adam") {
     });
 }
 
+TEST_CASE("optimizer: AdamW is Adam with decoupled weight decay") {
+  const AdamWOptions o{.lr = 0.05, .weight_decay = 0.1};
+  compare(maker<AdamW>(o), [o] {
+    return [o, m = 0.0, v = 0.0, p1 = 1.0, p2 = 1.0](int, double g) mutable {
+      p1 *= o.beta1;
+      p2 *= o.beta2;
+      m = o.beta1 * m + (1 - o.beta1) * g;
+      v = o.beta2 * v + (1 - o.beta2) * g * g;
+      return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.eps);
+    };
+  }, 0.05 * 0.1);
+  CHECK(AdamW().options().at("weight_decay") == 0.004);
+}
+
+TEST_CASE("optimizer: every one of them decays weights") {
+  compare(maker<SGD>(SGDOptions{.lr = 0.03, .momentum = 0.9, .weight_decay = 0.2}), [] {
+    return [v = 0.0](int, double g) mutable { return -(v = 0.9 * v - 0.03 * g); };
+  }, 0.03 * 0.2);
+  compare(maker<RMSprop>(RMSpropOptions{.lr = 0.01, .weight_decay = 0.2}), [] {
+    return [v = 0.0](int, double g) mutable {
+      v = 0.9 * v + 0.1 * g * g;
+      return 0.01 * g / std::sqrt(v + 1e-7);
+    };
+  }, 0.01 * 0.2);
+  for (const std::string& name : optimizer_names()) {  // a gradient of zero leaves the decay alone
+    CAPTURE(name);
+    std::vector<Tensor> w = one(tensor({2}, f64));
+    make_optimizer(name, {{"lr", 0.5}, {"weight_decay", 0.25}})->step(w, backward(sum(w[0] * 0.0)));
+    CHECK(w[0].item() == 2 * (1 - 0.5 * 0.25));
+  }
+}
+
+TEST_CASE("optimizer: Nadam") {
+  for (const NadamOptions o : {NadamOptions{}, NadamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .momentum_decay = 0.004}})
+    compare(maker<Nadam>(o), [o] {
+      return [o, m = 0.0, v = 0.0, product = 1.0](int t, double g) mutable {
+        const auto u = [&](int k) { return o.beta1 * (1 - 0.5 * std::pow(0.96, k * o.momentum_decay)); };
+        product *= u(t);
+        m = o.beta1 * m + (1 - o.beta1) * g;
+        v = o.beta2 * v + (1 - o.beta2) * g * g;
+        const double mean = u(t + 1) * m / (1 - product * u(t + 1)) + (1 - u(t)) * g / (1 - product);
+        return o.lr * mean / (std::sqrt(v / (1 - std::pow(o.beta2, t))) + o.eps);
+      };
+    });
+}
+
+TEST_CASE("optimizer: Adagrad") {
+  for (const AdagradOptions o : {AdagradOptions{}, AdagradOptions{.lr = 0.1, .start = 0.5, .eps = 1e-2}})
+    compare(maker<Adagrad>(o), [o] {
+      return [o, a = o.start](int, double g) mutable {
+        a += g * g;
+        return o.lr * g / std::sqrt(a + o.eps);
+      };
+    });
+}
+
+TEST_CASE("optimizer: Lion") {
+  for (const LionOptions o : {LionOptions{}, LionOptions{.lr = 0.01, .beta1 = 0.8, .beta2 = 0.95}})
+    compare(maker<Lion>(o), [o] {
+      return [o, m = 0.0](int, double g) mutable {
+        const double c = o.beta1 * m + (1 - o.beta1) * g;
+        m = o.beta2 * m + (1 - o.beta2) * g;
+        return c > 0 ? o.lr : c < 0 ? -o.lr : 0.0;
+      };
+    });
+}
+
+TEST_CASE("optimizer: by name, with options by name") {
+  CHECK(optimizer_names() == std::vector<std::string>{"sgd", "rmsprop", "adam", "adamw", "nadam", "adagrad", "lion"});
+  for (const std::string& name : optimizer_names()) {
+    CAPTURE(name);
+    const auto o = make_optimizer(name);
+    CHECK(o->name() == name);
+    CHECK(o->lr() == (name == "sgd" ? 0.01 : 1e-3));
+    // Every option that it names can be given, and comes back.
+    OptimizerOptions changed = o->options();
+    CHECK(changed.size() >= 4);
+    for (auto& [key, value] : changed) value = key == "nesterov" || key == "centered" || key == "eps_inside_sqrt" ? 1 - value : value / 2 + 0.01;
+    CHECK(make_optimizer(name, changed)->options() == changed);
+  }
+  const auto o = make_optimizer("sgd", {{"lr", 0.5}, {"momentum", 0.25}, {"nesterov", 1}});
+  o->set_lr(0.125);
+  CHECK(o->options() == OptimizerOptions{{"lr", 0.125}, {"momentum", 0.25}, {"nesterov", 1}, {"weight_decay", 0}});
+  CHECK_THROWS_WITH_AS(make_optimizer("adm"), "no optimiser \"adm\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion", ValueError);
+  CHECK_THROWS_WITH_AS(make_optimizer("adam", {{"momentum", 0.9}}), "adam: no option \"momentum\"; there are lr, beta1, beta2, eps, weight_decay", ValueError);
+  CHECK_THROWS_WITH_AS(make_optimizer("sgd", {{"nesterov", 0.5}}), "sgd: nesterov must be 0 or 1, got 0.5", ValueError);
+  CHECK_THROWS_WITH_AS(make_optimizer("lion", {{"beta1", 1}}), "lion: beta1 must be in [0, 1), got 1", ValueError);
+}
+
+TEST_CASE("optimizer: state goes from one to another, which goes on with the same bits") {
+  const auto all = given_gradients();
+  for (const std::string& name : optimizer_names()) {
+    CAPTURE(name);
+    const OptimizerOptions given = name == "sgd" ? OptimizerOptions{{"momentum", 0.9}} : OptimizerOptions{};
+    const auto first = make_optimizer(name, given);
+    std::vector<Tensor> w = one(cast(Tensor::from(start(), {size}), f32));
+    const auto step = [&](Optimizer& o, std::vector<Tensor>& x, int t) {
+      o.step(x, backward(sum(x[0] * cast(Tensor::from(all[static_cast<std::size_t>(t)], {size}), f32))));
+    };
+    for (int t = 0; t < 30; ++t) step(*first, w, t);
+    const auto second = make_optimizer(name, first->options());
+    std::vector<Tensor> copy = one(w[0].detach()), slots;
+    for (const Tensor& s : first->state(w[0])) slots.push_back(s.clone());
+    CHECK(first->states().size() == slots.size());
+    CHECK(slots.size() > 0);
+    second->set_state(copy[0], slots);
+    second->set_steps(first->steps());
+    for (int t = 30; t < 60; ++t) {
+      step(*first, w, t);
+      step(*second, copy, t);
+    }
+    CHECK(same_bits(w[0].detach(), copy[0].detach()));
+    CHECK(second->steps() == 60);
+    CHECK(second->state(one(tensor({1}))[0]).empty());
+
+    CHECK_THROWS_AS(second->set_state(copy[0], {}), ShapeError);
+    std::vector<Tensor> wrong(slots.size(), zeros({size + 1}));
+    CHECK_THROWS_AS(second->set_state(copy[0], wrong), ShapeError);
+  }
+  SGD sgd;
+  const Tensor w = one(tensor({1, 2}))[0];
+  CHECK_THROWS_WITH_AS(sgd.set_state(w, {zeros({2})}), "sgd: keeps 0 tensors for a parameter, got 1", ShapeError);
+  Lion lion;
+  CHECK_THROWS_WITH_AS(lion.set_state(w, {zeros({3})}), "lion: the state float32 (3,) does not fit the parameter float32 (2,)", ShapeError);
+}
+
+TEST_CASE("optimizer: groups of parameters have their own rate and decay") {
+  struct Net : Module {
+    Dense a{2}, b{2};
+    Tensor forward(const Tensor& x) override { return b(a(x)); }
+    void visit(Visitor& v) override { v("a", a), v("b", b); }
+  } net;
+  build(net, {2}, f64);
+  SGD sgd({.lr = 0.5, .weight_decay = 0.25});
+  sgd.set_groups({{.match = "a.", .lr_factor = 0.1}, {.match = "bias", .decay = false}});
+  Gradients g;
+  std::map<std::string, std::vector<double>> before;
+  for (const NamedTensor& t : named_tensors(net)) {
+    t.tensor->assign(full(t.tensor->shape(), 2, f64));
+    g.add(t.tensor->node(), full(t.tensor->shape(), 1, f64));
+  }
+  sgd.step(net, g);
+  CHECK(net.a.weight.to_vector()[0] == doctest::Approx(2 * (1 - 0.05 * 0.25) - 0.05).epsilon(1e-15));
+  CHECK(net.a.bias.to_vector()[0] == net.a.weight.to_vector()[0]);  // the first group that matches
+  CHECK(net.b.weight.to_vector()[0] == 2 * (1 - 0.5 * 0.25) - 0.5);
+  CHECK(net.b.bias.to_vector()[0] == 2 - 0.5);
+  CHECK(sgd.groups().size() == 2);
+  CHECK_THROWS_WITH_AS(sgd.set_groups({{.match = "b", .lr_factor = -1}}), "optimizer: lr_factor of \"b\" must be a finite number from 0, got -1", ValueError);
+}
+
+TEST_CASE("optimizer: weight averages") {
+  Dense net(1);
+  build(net, {1}, f64);
+  WeightAverage average(0.75);
+  average.swap(net);  // nothing yet
+  double want = 0;
+  const double values[] = {8, 4, 1, -2};
+  for (int i = 0; i < 4; ++i) {
+    net.weight.assign(full({1, 1}, values[i], f64));
+    average.update(net);
+    want = i == 0 ? values[i] : 0.75 * want + 0.25 * values[i];
+  }
+  average.swap(net);
+  CHECK(net.weight.item() == want);
+  average.swap(net);
+  CHECK(net.weight.item() == -2);
+  CHECK_THROWS_WITH_AS(WeightAverage(1), "weight average: decay must be in [0, 1), got 1", ValueError);
+}
+
 TEST_CASE("optimizer: the defaults are those of Keras") {
   std::vector<Tensor> w = one(tensor({0}, f64));
   const auto first = [&](Optimizer&& o, double g) {
@@ -187,6 +362,10 @@ TEST_CASE("optimizer: all of them find the bottom of a bowl") {
   CHECK(bottom(SGD({.lr = 0.02, .momentum = 0.9, .nesterov = true}), 300) < 1e-8);
   CHECK(bottom(Adam({.lr = 0.05}), 1000) < 1e-8);
   // RMSprop's steps do not shrink by themselves: it stays within about lr of the bottom.
+  CHECK(bottom(AdamW({.lr = 0.05, .weight_decay = 0}), 1000) < 1e-8);
+  CHECK(bottom(Nadam({.lr = 0.05}), 1000) < 1e-8);
+  CHECK(bottom(Adagrad({.lr = 1}), 1000) < 1e-8);
+  CHECK(bottom(Lion({.lr = 0.01}), 1500) < 1e-2);
   CHECK(bottom(RMSprop({.lr = 0.01}), 1500) < 1e-3);
   CHECK(bottom(RMSprop({.lr = 0.01, .eps_inside_sqrt = false}), 1500) < 1e-3);
   CHECK(bottom(RMSprop({.lr = 0.005, .momentum = 0.5, .centered = true}), 3000) < 1e-2);
@@ -300,5 +479,11 @@ TEST_CASE("optimizer: options out of range") {
   CHECK_THROWS_WITH_AS(Adam({.beta1 = 1}), "adam: beta1 must be in [0, 1), got 1", ValueError);
   CHECK_THROWS_WITH_AS(Adam({.beta2 = NAN}), "adam: beta2 must be in [0, 1), got nan", ValueError);
   CHECK_THROWS_WITH_AS(Adam({.eps = -1e-9}), "adam: eps must not be negative, got -1e-09", ValueError);
+  CHECK_THROWS_WITH_AS(AdamW({.weight_decay = -1}), "optimizer: weight_decay must be a finite number from 0, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(Nadam({.momentum_decay = -1}), "nadam: momentum_decay must not be negative, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(Adagrad({.start = -1}), "adagrad: start must not be negative, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(Lion({.beta2 = 1}), "lion: beta2 must be in [0, 1), got 1", ValueError);
+  SGD sgd;
+  CHECK_THROWS_WITH_AS(sgd.set_lr(NAN), "optimizer: lr must be a finite number from 0, got nan", ValueError);
   CHECK_NOTHROW(SGD({.lr = 0}));
 }

@@ -67,7 +67,7 @@ TEST_CASE("sequential: names by kind, as Keras gives them") {
   Sequential net({Conv2D({.filters = 2}), MaxPool2D(2), Conv2D({.filters = 2}), AvgPool2D(2),
                   Conv2D({.filters = 2}), relu, Flatten(), Dense(3), Dropout(0.1), twice, Dense(2),
                   Sequential({Dense(4)}).layers()[0]});
-  CHECK(names(net) == std::vector<std::string>{"conv2d", "maxpool2d", "conv2d_1", "avgpool2d", "conv2d_2",
+  CHECK(names(net) == std::vector<std::string>{"conv2d", "max_pooling2d", "conv2d_1", "average_pooling2d", "conv2d_2",
                                                "function", "flatten", "dense", "dropout", "function_1",
                                                "dense_1", "dense"});
 
@@ -131,7 +131,7 @@ TEST_CASE("sequential: built at construction or by the first data, the same bits
 TEST_CASE("sequential: a shape that does not fit is refused at construction, naming the layer") {
   CHECK_THROWS_WITH_AS(
       Sequential({28, 28, 1}, {Conv2D({.filters = 8}), MaxPool2D(2), MaxPool2D(14)}),
-      "maxpool2d_1: max_pool2d: a window of 14x14 does not fit into (1, 13, 13, 8) padded to 13x13",
+      "max_pooling2d_1: max_pool2d: a window of 14x14 does not fit into (1, 13, 13, 8) padded to 13x13",
       ShapeError);
   CHECK_THROWS_WITH_AS(Sequential({784}, {Dense(16), Conv2D({.filters = 8})}),
                        "conv2d: Conv2D: needs an image batch (n, h, w, c), got (1, 16)", ShapeError);

@@ -9,8 +9,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -248,4 +251,133 @@ TEST_CASE("serialize: check_writable") {
                        (next + ": cannot write: " + dir.path().string() + ": Permission denied").c_str(),
                        IoError);
   ::chmod(dir.path().c_str(), 0755);
+}
+
+TEST_CASE("serialize: a training is saved whole, and goes on with the same bits in another process' objects") {
+  const TempDir dir;
+  manual_seed(40);
+  const Tensor x = randn({60, 8, 8, 1}), y = Tensor::from(std::vector<std::int64_t>(60, 1), {60});
+  Tensor labels = y.clone();
+  for (std::size_t i = 0; i < 60; ++i) labels.mutable_values<std::int64_t>()[i] = static_cast<std::int64_t>(i % 3);
+  const Dataset data{x, labels};
+  const auto options = [&](int epochs) {
+    FitOptions o;
+    o.epochs = epochs;
+    o.batch = 16;  // four steps an epoch
+    o.seed = 9;
+    o.validation = data.slice(0, 20);
+    o.verbose = Verbose::silent;
+    return o;
+  };
+  for (const std::string& name : optimizer_names()) {
+    CAPTURE(name);
+    const OptimizerOptions given{{"lr", 0.01}, {"weight_decay", 0.1}};
+    const auto fresh = [&] {
+      manual_seed(41);
+      return Sequential({8, 8, 1}, parse_architecture(text));
+    };
+    Sequential whole = fresh();
+    const auto all = make_optimizer(name, given);
+    all->set_groups({{.match = "bias", .lr_factor = 0.5, .decay = false}});
+    const History want = fit(whole, *all, data, options(5));
+
+    // Two epochs and three; and cut in the middle of an epoch.
+    for (const int cut : {8, 10}) {
+      CAPTURE(cut);
+      Sequential net = fresh();
+      const auto optimizer = make_optimizer(name, given);
+      optimizer->set_groups({{.match = "bias", .lr_factor = 0.5, .decay = false}});
+      FitOptions o = options(cut == 8 ? 2 : 5);
+      int batches = 0;
+      o.interrupted = [&] { return ++batches == cut && cut != 8; };
+      const History part = fit(net, *optimizer, data, o);
+      CHECK(part.epochs() == 2);
+      save_model(net, text, dir / "t", {{"scale", "1"}}, {.optimizer = optimizer.get(), .history = &part});
+
+      manual_seed(999);
+      SavedModel saved = load_model(dir / "t");
+      REQUIRE(saved.optimizer);
+      REQUIRE(saved.history);
+      CHECK(saved.optimizer->name() == name);
+      CHECK(saved.optimizer->options() == optimizer->options());
+      CHECK(saved.optimizer->steps() == cut);
+      CHECK(saved.optimizer->groups().size() == 1);
+      CHECK(saved.history->values == part.values);
+      CHECK(saved.history->seconds == part.seconds);
+      CHECK(saved.history->interrupted == part.interrupted);
+      o = options(5);
+      o.resume = saved.history;
+      const History h = fit(saved.net, *saved.optimizer, data, o);
+      CHECK(h.values == want.values);
+      CHECK(same(values_of(saved.net), values_of(whole)));
+    }
+  }
+}
+
+TEST_CASE("serialize: a saved training is a model too, and one that was never trained can be saved") {
+  const TempDir dir;
+  Sequential net({4}, {Dense(3)});
+  save_model(net, "dense 3", dir / "plain");
+  const SavedModel plain = load_model(dir / "plain");
+  CHECK_FALSE(plain.optimizer);
+  CHECK_FALSE(plain.history);
+
+  Adam adam;
+  const History none;
+  save_model(net, "dense 3", dir / "untrained", {}, {.optimizer = &adam, .history = &none});
+  const SavedModel untrained = load_model(dir / "untrained");
+  REQUIRE(untrained.optimizer);
+  CHECK(untrained.optimizer->steps() == 0);
+  CHECK(untrained.history->epochs() == 0);
+
+  Gradients g;
+  for (const NamedTensor& t : named_tensors(net)) g.add(t.tensor->node(), ones(t.tensor->shape()));
+  adam.step(net, g);
+  save_model(net, "dense 3", dir / "trained", {}, {.optimizer = &adam});
+  CHECK(read_safetensors(dir / "trained").tensors.size() == 2 + 2 * 2);
+  Sequential other({4}, {Dense(3)});
+  load(other, dir / "trained");  // the model alone
+  CHECK(same(values_of(other), values_of(net)));
+
+  History h;  // numbers that JSON has not
+  h.values["loss"] = {0.1, std::numeric_limits<double>::quiet_NaN()};
+  h.seconds = {1, 2};
+  save_model(net, "dense 3", dir / "nan", {}, {.history = &h});
+  const History back = *load_model(dir / "nan").history;
+  CHECK(back["loss"][0] == 0.1);
+  CHECK(std::isnan(back["loss"][1]));
+  CHECK(back.epochs() == 2);
+}
+
+TEST_CASE("serialize: trainings that do not fit their model") {
+  const TempDir dir;
+  const std::string path = (dir / "m").string();
+  Sequential net({4}, {Dense(3)});
+  const auto with = [&](const Metadata& more, const std::map<std::string, Tensor>& tensors = {}) {
+    SafeTensors file;
+    for (const NamedTensor& t : named_tensors(net)) file.tensors[t.path] = t.tensor->detach();
+    for (const auto& [name, t] : tensors) file.tensors[name] = t;
+    file.metadata = {{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4"}};
+    file.metadata.insert(more.begin(), more.end());
+    write_safetensors(path, file);
+    return message<DataError>([&] { load_model(path); });
+  };
+  const auto optimizer = [](const std::string& name, const std::string& options = "{}", const std::string& steps = "1") {
+    return Metadata{{"ebb.optimizer", "{\"name\":\"" + name + "\",\"options\":" + options + ",\"steps\":" + steps + ",\"groups\":[]}"}};
+  };
+  const std::string in = path + ": the training in it: ";
+  CHECK(with(optimizer("lion"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == "nothing was thrown");
+  CHECK(with(optimizer("lien")) == in + "no optimiser \"lien\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion");
+  CHECK(with(optimizer("lion", "{\"momentum\":1}")) == in + "lion: no option \"momentum\"; there are lr, beta1, beta2, weight_decay");
+  CHECK(with(optimizer("lion", "{}", "-1")) == in + "an optimiser that took -1 steps");
+  CHECK(with(optimizer("lion"), {{"optimizer.0.layers.0.weight", zeros({3})}}) ==
+        in + "lion: the state float32 (3,) does not fit the parameter float32 (4, 3)");
+  CHECK(with(optimizer("adam"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == in + "adam: keeps 2 tensors for a parameter, got 1");
+  CHECK(with(optimizer("lion"), {{"optimizer.0.layers.7.weight", zeros({4, 3})}}) == in + "1 tensors of optimiser state, 0 belong to parameters");
+  CHECK(with({{"ebb.optimizer", "{"}}).starts_with(in));
+  CHECK(with({{"ebb.optimizer", "{\"name\":3}"}}).starts_with(in));
+  CHECK(with({{"ebb.history", "[]"}}).starts_with(in));
+  CHECK(with({{"ebb.history", "{\"values\":{\"loss\":\"x\"}}"}}).starts_with(in));
+  // Without an optimiser there is no state to belong to one.
+  CHECK(with({}, {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == path + ": optimizer.0.layers.0.weight is extra");
 }

@@ -1,4 +1,6 @@
+// Summaries, byte for byte.
 #include <doctest/doctest.h>
+#include <ebb/autograd/backward.h>
 #include <ebb/graph/error.h>
 #include <ebb/models/summary.h>
 #include <ebb/ops/ops.h>
@@ -26,8 +28,8 @@ Sequential mlp(const std::vector<std::int64_t>& widths) {
   return net;
 }
 
-std::string total(Sequential& net) {
-  const std::string text = summary(net);
+std::string total(Sequential& net, KerasStyle style = KerasStyle::keras2) {
+  const std::string text = summary(net, {.style = style});
   const auto begin = text.find("Total params");
   return text.substr(begin, text.find('\n', begin) - begin);
 }
@@ -52,35 +54,97 @@ struct Residual : Module {
   }
 };
 
+const std::string thin(65, '_'), thick(65, '='), blank(65, ' ');
+
+/// Lines with a newline after each.
+std::string lines(const std::vector<std::string>& all) {
+  std::string out;
+  for (const std::string& line : all) out += line + "\n";
+  return out;
+}
+
 }  // namespace
 
-TEST_CASE("summary: the CNN of the notebooks, byte for byte") {
-  Sequential net = cnn(512);
-  CHECK(summary(net) ==
-        "Model: \"sequential\"\n"
-        "_________________________________________________________________\n"
-        "Layer (type)                 Output Shape              Param #\n"
-        "=================================================================\n"
-        "conv2d (Conv2D)              (None, 26, 26, 32)        320\n"
-        "_________________________________________________________________\n"
-        "maxpool2d (MaxPool2D)        (None, 13, 13, 32)        0\n"
-        "_________________________________________________________________\n"
-        "conv2d_1 (Conv2D)            (None, 11, 11, 64)        18496\n"
-        "_________________________________________________________________\n"
-        "maxpool2d_1 (MaxPool2D)      (None, 5, 5, 64)          0\n"
-        "_________________________________________________________________\n"
-        "conv2d_2 (Conv2D)            (None, 3, 3, 64)          36928\n"
-        "_________________________________________________________________\n"
-        "flatten (Flatten)            (None, 576)               0\n"
-        "_________________________________________________________________\n"
-        "dense (Dense)                (None, 512)               295424\n"
-        "_________________________________________________________________\n"
-        "dense_1 (Dense)              (None, 10)                5130\n"
-        "=================================================================\n"
-        "Total params: 356,298 (1.36 MB)\n"
-        "Trainable params: 356,298\n"
-        "Non-trainable params: 0\n"
-        "_________________________________________________________________\n");
+// The tables are those that the notebooks show.
+TEST_CASE("summary: Keras 2.2, byte for byte") {
+  Sequential net = mlp({50, 25});
+  CHECK(summary(net, {.style = KerasStyle::keras2_2}) ==
+        lines({thin,
+               "Layer (type)                 Output Shape              Param #   ",
+               thick,
+               "dense (Dense)                (None, 50)                39250     ",
+               thin,
+               "dense_1 (Dense)              (None, 25)                1275      ",
+               thin,
+               "dense_2 (Dense)              (None, 10)                260       ",
+               thick,
+               "Total params: 40,785",
+               "Trainable params: 40,785",
+               "Non-trainable params: 0",
+               thin}));
+}
+
+TEST_CASE("summary: Keras 2.13, byte for byte") {
+  Sequential net = cnn(64);
+  CHECK(summary(net) == lines({"Model: \"sequential\"",
+                               thin,
+                               " Layer (type)                Output Shape              Param #   ",
+                               thick,
+                               " conv2d (Conv2D)             (None, 26, 26, 32)        320       ",
+                               blank,
+                               " max_pooling2d (MaxPooling2  (None, 13, 13, 32)        0         ",
+                               " D)                                                              ",
+                               blank,
+                               " conv2d_1 (Conv2D)           (None, 11, 11, 64)        18496     ",
+                               blank,
+                               " max_pooling2d_1 (MaxPoolin  (None, 5, 5, 64)          0         ",
+                               " g2D)                                                            ",
+                               blank,
+                               " conv2d_2 (Conv2D)           (None, 3, 3, 64)          36928     ",
+                               blank,
+                               " flatten (Flatten)           (None, 576)               0         ",
+                               blank,
+                               " dense (Dense)               (None, 64)                36928     ",
+                               blank,
+                               " dense_1 (Dense)             (None, 10)                650       ",
+                               blank,
+                               thick,
+                               "Total params: 93322 (364.54 KB)",
+                               "Trainable params: 93322 (364.54 KB)",
+                               "Non-trainable params: 0 (0.00 Byte)",
+                               thin}));
+}
+
+TEST_CASE("summary: Keras 3, byte for byte, with the optimiser's state once it has some") {
+  Sequential net = mlp({64});
+  net.set_name("sequential_3");
+  const std::string table =
+      "Model: \"sequential_3\"\n"
+      "┏━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┓\n"
+      "┃ Layer (type)                    ┃ Output Shape           ┃       Param # ┃\n"
+      "┡━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━┩\n"
+      "│ dense (Dense)                   │ (None, 64)             │        50,240 │\n"
+      "├─────────────────────────────────┼────────────────────────┼───────────────┤\n"
+      "│ dense_1 (Dense)                 │ (None, 10)             │           650 │\n"
+      "└─────────────────────────────────┴────────────────────────┴───────────────┘\n";
+  const std::string own =
+      " Trainable params: 50,890 (198.79 KB)\n"
+      " Non-trainable params: 0 (0.00 B)\n";
+  Adam adam;
+  const SummaryOptions options{.style = KerasStyle::keras3, .optimizer = &adam};
+  CHECK(summary(net, options) == table + " Total params: 50,890 (198.79 KB)\n" + own);
+  adam.step(net, backward(sum(net(ones({1, 784})))));
+  CHECK(summary(net, options) == table + " Total params: 152,672 (596.38 KB)\n" + own + " Optimizer params: 101,782 (397.59 KB)\n");
+
+  Sequential pool({4, 4, 2}, {AvgPool2D(2), Flatten(), Dense(2)});
+  pool.layers()[0]->set_name("a_layer_whose_name_is_long");
+  CHECK(summary(pool, {.style = KerasStyle::keras3}).find(
+      "│ a_layer_whose_name_is_long      │ (None, 2, 2, 2)        │             0 │\n"
+      "│ (AveragePooling2D)              │                        │               │\n") != std::string::npos);
+  pool.layers()[0]->set_name("one_word_that_no_line_of_the_box_holds");
+  CHECK(summary(pool, {.style = KerasStyle::keras3}).find(
+      "│ one_word_that_no_line_of_the_bo │ (None, 2, 2, 2)        │             0 │\n"
+      "│ x_holds (AveragePooling2D)      │                        │               │\n") != std::string::npos);
 }
 
 TEST_CASE("summary: totals of the notebooks' networks") {
@@ -88,18 +152,18 @@ TEST_CASE("summary: totals of the notebooks' networks") {
     std::vector<std::int64_t> widths;
     const char* text;
   };
-  for (const Row& row : std::vector<Row>{{{50, 25}, "Total params: 40,785 (159.32 KB)"},
-                                         {{32}, "Total params: 25,450 (99.41 KB)"},
-                                         {{512, 512}, "Total params: 669,706 (2.55 MB)"},
-                                         {{512}, "Total params: 407,050 (1.55 MB)"},
-                                         {{50, 50}, "Total params: 42,310 (165.27 KB)"},
-                                         {{75, 75, 75, 75}, "Total params: 76,735 (299.75 KB)"},
-                                         {{128, 64}, "Total params: 109,386 (427.29 KB)"}}) {
+  for (const Row& row : std::vector<Row>{{{50, 25}, "Total params: 40785 (159.32 KB)"},
+                                         {{32}, "Total params: 25450 (99.41 KB)"},
+                                         {{512, 512}, "Total params: 669706 (2.55 MB)"},
+                                         {{512}, "Total params: 407050 (1.55 MB)"},
+                                         {{50, 50}, "Total params: 42310 (165.27 KB)"},
+                                         {{75, 75, 75, 75}, "Total params: 76735 (299.75 KB)"},
+                                         {{128, 64}, "Total params: 109386 (427.29 KB)"}}) {
     Sequential net = mlp(row.widths);
     CHECK(total(net) == row.text);
   }
   Sequential small = cnn(64);
-  CHECK(total(small) == "Total params: 93,322 (364.54 KB)");
+  CHECK(total(small) == "Total params: 93322 (364.54 KB)");
 }
 
 TEST_CASE("summary: sizes") {
@@ -126,48 +190,51 @@ TEST_CASE("summary: frozen parameters, functions, Dropout and long names") {
   Sequential net({4}, {Dense(3), relu, Dropout(0.5), Dense({.units = 2, .use_bias = false})});
   freeze(*net.layers()[0]);
   net.layers()[3]->set_name("a_name_that_is_longer_than_its_column");
-  CHECK(summary(net) ==
-        "Model: \"sequential\"\n"
-        "_________________________________________________________________\n"
-        "Layer (type)                 Output Shape              Param #\n"
-        "=================================================================\n"
-        "dense (Dense)                (None, 3)                 15\n"
-        "_________________________________________________________________\n"
-        "function (Function)          (None, 3)                 0\n"
-        "_________________________________________________________________\n"
-        "dropout (Dropout)            (None, 3)                 0\n"
-        "_________________________________________________________________\n"
-        "a_name_that_is_longer_than_i (None, 2)                 6\n"
-        "=================================================================\n"
-        "Total params: 21 (84.00 B)\n"
-        "Trainable params: 6\n"
-        "Non-trainable params: 15\n"
-        "_________________________________________________________________\n");
+  CHECK(summary(net, {.style = KerasStyle::keras2_2}) ==
+        lines({thin,
+               "Layer (type)                 Output Shape              Param #   ",
+               thick,
+               "dense (Dense)                (None, 3)                 15        ",
+               thin,
+               "function (Function)          (None, 3)                 0         ",
+               thin,
+               "dropout (Dropout)            (None, 3)                 0         ",
+               thin,
+               "a_name_that_is_longer_than_i (None, 2)                 6         ",
+               thick,
+               "Total params: 21",
+               "Trainable params: 6",
+               "Non-trainable params: 15",
+               thin}));
+  const std::string text = summary(net);
+  CHECK(text.find(" a_name_that_is_longer_than  (None, 2)                 6         \n"
+                  " _its_column (Dense)                                             \n") != std::string::npos);
+  CHECK(text.find("Total params: 21 (84.00 Byte)\nTrainable params: 6 (24.00 Byte)\nNon-trainable params: 15 (60.00 Byte)\n") != std::string::npos);
 }
 
 TEST_CASE("summary: a module of one's own") {
   Residual net;
-  CHECK(summary(net, {2}) ==
-        "Model: \"Module\"\n"
-        "_________________________________________________________________\n"
-        "Layer (type)                 Output Shape              Param #\n"
-        "=================================================================\n"
-        "stem (Dense)                                           9\n"
-        "_________________________________________________________________\n"
-        "block (Block)                                          31\n"
-        "_________________________________________________________________\n"
-        "output                       (None, 3)                 0\n"
-        "=================================================================\n"
-        "Total params: 40 (160.00 B)\n"
-        "Trainable params: 40\n"
-        "Non-trainable params: 0\n"
-        "_________________________________________________________________\n");
+  CHECK(summary(net, {2}) == lines({"Model: \"Module\"",
+                                    thin,
+                                    " Layer (type)                Output Shape              Param #   ",
+                                    thick,
+                                    " stem (Dense)                                          9         ",
+                                    blank,
+                                    " block (Block)                                         31        ",
+                                    blank,
+                                    " output                      (None, 3)                 0         ",
+                                    blank,
+                                    thick,
+                                    "Total params: 40 (160.00 Byte)",
+                                    "Trainable params: 40 (160.00 Byte)",
+                                    "Non-trainable params: 0 (0.00 Byte)",
+                                    thin}));
 }
 
 TEST_CASE("summary: a layer that is used twice counts once") {
   const auto tied = std::make_shared<Dense>(3);
   Sequential net({3}, {tied, relu, tied});
-  CHECK(total(net) == "Total params: 12 (48.00 B)");
+  CHECK(total(net) == "Total params: 12 (48.00 Byte)");
 }
 
 TEST_CASE("summary: builds the model, or says what it needs") {
@@ -176,7 +243,7 @@ TEST_CASE("summary: builds the model, or says what it needs") {
       summary(net),
       "summary: the model has not seen its input; give the shape of a sample: summary(model, {28, 28, 1})",
       ValueError);
-  CHECK(summary(net, {4, 2}).find("dense (Dense)                (None, 3)                 27\n") !=
+  CHECK(summary(net, {4, 2}).find(" dense (Dense)               (None, 3)                 27        \n") !=
         std::string::npos);
   CHECK(parameter_count(net) == 27);
 }

@@ -3,8 +3,13 @@
 
 #include <nlohmann/json.hpp>
 
+#include <stdlib.h>
+
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <numeric>
+#include <optional>
 
 #include "command.h"
 #include "signals.h"
@@ -13,62 +18,173 @@
 namespace mnist {
 namespace {
 
+po::options_description split_options() {
+  po::options_description o("Splitting anew", 80, 40);
+  o.add_options()
+      ("test-size", po::value<double>(), "join all samples and draw this share (or number) for the test anew, as scikit-learn's train_test_split does")
+      ("split-seed", po::value<std::int64_t>()->default_value(0), "of that draw: scikit-learn's random_state")
+      ("stratify", "both parts keep the shares of the digits");
+  return o;
+}
+
 po::options_description output_options() {
   po::options_description o("Output", 80, 40);
   o.add_options()
-      ("save", po::value<std::string>(), "write the model to this file (safetensors)")
+      ("save", po::value<std::string>(), "write model and training so far to this file (safetensors), also when interrupted")
       ("force", "overwrite that file if it exists")
+      ("checkpoint-every", po::value<int>(), "write it after every N epochs too")
+      ("resume", po::value<std::string>(), "go on with the training in this file, under its options, and save to it; --epochs may ask for more")
+      ("log-csv", po::value<std::string>(), "write every epoch's numbers to this file")
       ("json", "print one JSON object instead of text")
+      ("verbose", po::value<int>(), "progress: 0 none, 1 a bar, 2 Keras' line an epoch; default: a bar on a terminal, else a line an epoch")
+      ("style", po::value<std::string>()->default_value("keras2"), "of the progress: keras2.2, keras2 or keras3")
+      ("color", po::value<std::string>()->default_value("auto"), "auto (a terminal, and NO_COLOR is not set), always or never")
       ("quiet", "no progress on standard error");
   return o;
+}
+
+/// Options that say where results go and not what is trained: not kept in the file, and allowed beside --resume.
+const std::vector<std::string> outward{"save", "force", "checkpoint-every", "resume", "log-csv", "json", "verbose", "style", "color", "quiet", "data", "threads", "file"};
+
+constexpr const char* options_key = "mnist.options";
+
+/// The options that a training file keeps: those given, as a JSON list of command-line words.
+std::string kept_options(const po::options_description& options, const std::vector<std::string>& args, const std::string& before) {
+  const auto parsed = po::command_line_parser(args).options(options).run();
+  std::vector<std::string> out;
+  if (!before.empty()) out = nlohmann::json::parse(before).get<std::vector<std::string>>();
+  for (const auto& option : parsed.options) {
+    if (std::ranges::find(outward, option.string_key) != outward.end()) continue;
+    const std::string word = "--" + option.string_key;
+    std::erase_if(out, [&](const std::string& w) { return w == word || w.starts_with(word + "="); });
+    out.push_back(option.value.empty() ? word : word + "=" + option.value[0]);
+  }
+  return nlohmann::json(out).dump();
+}
+
+/// Stores the options of the file that is resumed below those of the command line. Returns what the file keeps.
+std::string resume_options(const po::options_description& options, const ebb::SavedModel& saved, const std::string& file, po::variables_map& v) {
+  const auto kept = saved.metadata.find(options_key);
+  if (!saved.optimizer || !saved.history || kept == saved.metadata.end())
+    throw ebb::DataError(fmt::format("{}: holds no training of mnist train to go on with", file));
+  for (const auto& [name, value] : v)
+    if (!value.defaulted() && name != "epochs" && std::ranges::find(outward, name) == outward.end())
+      throw UsageError(fmt::format("--resume goes on with the options in the file; --{} cannot change", name));
+  try {
+    const auto words = nlohmann::json::parse(kept->second).get<std::vector<std::string>>();
+    po::store(po::command_line_parser(words).options(options).run(), v);  // what is stored first stays, but for defaults
+  } catch (const nlohmann::json::exception& e) {
+    throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
+  } catch (const po::error& e) {
+    throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
+  }
+  return kept->second;
+}
+
+void set_progress(const po::variables_map& v, ebb::FitOptions& o) {
+  if (v.count("verbose")) {
+    const int level = v["verbose"].as<int>();
+    if (level < 0 || level > 2) throw UsageError(fmt::format("--verbose must be 0 to 2, got {}", level));
+    o.verbose = level == 0 ? ebb::Verbose::silent : level == 1 ? ebb::Verbose::bar : ebb::Verbose::lines;
+  }
+  if (v.count("quiet")) o.verbose = ebb::Verbose::silent;
+  try {
+    o.style = ebb::style_of(v["style"].as<std::string>());
+  } catch (const ebb::ValueError& e) {
+    throw UsageError(fmt::format("--style: {}", e.what()));
+  }
+  const auto color = v["color"].as<std::string>();
+  if (color == "always") ::unsetenv("NO_COLOR");
+  else if (color == "never") ::setenv("NO_COLOR", "1", 1);
+  else if (color != "auto") throw UsageError(fmt::format("--color must be auto, always or never, got \"{}\"", color));
 }
 
 }  // namespace
 
 int train(const std::vector<std::string>& args) {
   po::options_description options(80, 40);
-  options.add(model_options()).add(training_options()).add(data_options()).add(output_options());
+  options.add(model_options()).add(training_options()).add(data_options()).add(split_options()).add(output_options());
   po::variables_map v;
   if (!parse(args, options, "mnist train [OPTIONS]",
              "Examples:\n"
              "  mnist train --model mlp --layers 512,512 --dropout 0.2 --validation test\n"
              "  mnist train --model cnn --optimizer rmsprop --save digits.safetensors\n"
-             "  mnist train --arch \"conv 8 5 relu, pool 2, flatten, dense 10\" --json\n",
+             "  mnist train --arch \"conv 8 5 relu, pool 2, flatten, dense 10\" --json\n"
+             "  mnist train --validation-split 0.1 --epochs 100 --early-stopping 3 \\\n"
+             "              --restore-best\n"
+             "  mnist train --optimizer adamw --schedule cosine --warmup 1 --clip-norm 1\n"
+             "  mnist train --epochs 50 --save run.safetensors --checkpoint-every 5\n"
+             "  mnist train --resume run.safetensors --epochs 80\n",
              v))
     return ok;
+  std::optional<ebb::SavedModel> saved;
+  std::string kept, file = v.count("save") ? v["save"].as<std::string>() : "";
+  if (v.count("save") && file.empty()) throw UsageError("--save needs the name of a file");
+  if (v.count("resume")) {
+    const auto from = v["resume"].as<std::string>();
+    saved = ebb::load_model(from);
+    kept = resume_options(options, *saved, from, v);
+    if (file.empty()) file = from;
+  }
   use_preset(options, v);
   Training t = make_training(v);
+  set_progress(v, t.fit);
+  if (v.count("checkpoint-every") && file.empty()) throw UsageError("--checkpoint-every needs --save");
+  if (v.count("checkpoint-every") && v["checkpoint-every"].as<int>() < 1) throw UsageError("--checkpoint-every must be at least 1");
+  const auto split_seed = v["split-seed"].as<std::int64_t>();
+  if (split_seed < 0 || split_seed > UINT32_MAX) throw UsageError(fmt::format("--split-seed must be 0 to {}, got {}", UINT32_MAX, split_seed));
+  if (v.count("stratify") && !v.count("test-size")) throw UsageError("--stratify belongs to --test-size");
+  if (saved && v.count("ema")) throw UsageError("a training with --ema cannot be resumed: its file holds the averages");
   use_threads(v);
-  const std::string file = v.count("save") ? v["save"].as<std::string>() : "";
-  if (v.count("save") && file.empty()) throw UsageError("--save needs the name of a file");
-  if (!file.empty()) ebb::check_writable(file, v.count("force") > 0);
+  if (!file.empty()) ebb::check_writable(file, v.count("force") > 0 || (saved && file == v["resume"].as<std::string>()));
+  if (saved) {
+    t.net = saved->net;
+    t.optimizer = std::move(saved->optimizer);
+    t.fit.resume = saved->history;
+  }
+  kept = kept_options(options, args, kept);
 
-  const ebb::Mnist data = load_data(v);
+  ebb::Mnist data = load_data(v);
+  if (v.count("test-size")) {
+    try {
+      data = data.split_anew({.test_size = v["test-size"].as<double>(), .seed = static_cast<std::uint32_t>(split_seed), .stratify = v.count("stratify") > 0});
+    } catch (const ebb::ValueError& e) {
+      throw UsageError(fmt::format("--test-size: {}", e.what()));
+    }
+  }
   const ebb::Dataset all = training_samples(v, data, t.scale), test = data.test.scaled(t.scale);
+  t.fit.class_weight = class_weights(v, all);
 
-  const bool json = v.count("json") > 0, quiet = v.count("quiet") > 0;
-  if (!quiet) {
+  const bool json = v.count("json") > 0;
+  if (t.fit.verbose != ebb::Verbose::silent) {
     fmt::print(stderr, "data: {} ({})\nmodel: {} ({} parameters)\n", data.name, data.source, t.architecture, ebb::with_commas(ebb::parameter_count(t.net)));
     fmt::print(stderr, "training on {} samples, seed {}, {} thread{}\n", all.size(), t.seed, ebb::threads(), ebb::threads() == 1 ? "" : "s");
+    if (saved) fmt::print(stderr, "going on after {} epochs\n", t.fit.resume->epochs());
     if (t.validates_on_test)
       fmt::print(stderr, "note: --validation test shows the test set every epoch; to choose by it would overstate the result\n");
   }
 
   catch_signals();
   if (t.validates_on_test) t.fit.validation = test;
-  if (quiet) t.fit.verbose = ebb::Verbose::silent;
-  bool diverged = false;
-  t.fit.callbacks = {[&](ebb::TrainingState& state) {
-    if (std::isfinite(state.logs["loss"])) return;
-    diverged = state.stop = true;
-  }};
+  const ebb::Metadata about{{"dataset", data.name}, {"scale", fmt::format("{}", t.scale)}, {"seed", fmt::format("{}", t.seed)}, {options_key, kept}};
+  const auto write = [&](const ebb::History& history, ebb::Metadata metadata) {
+    ebb::save_model(t.net, t.architecture, file, std::move(metadata), {.optimizer = t.optimizer.get(), .history = &history});
+  };
+  t.fit.callbacks.emplace_back(ebb::TerminateOnNaN());
+  if (v.count("log-csv")) t.fit.callbacks.emplace_back(ebb::CSVLogger(v["log-csv"].as<std::string>(), saved.has_value()));
+  if (v.count("checkpoint-every"))
+    t.fit.callbacks.emplace_back(ebb::ModelCheckpoint({.path = file, .every = v["checkpoint-every"].as<int>(),
+                                                       .write = [&](ebb::TrainingState& state, const auto&) { write(state.record(), about); }}));
   const ebb::History history = ebb::fit(t.net, *t.optimizer, all, t.fit);
-  if (diverged) throw std::runtime_error(fmt::format("the loss became {} in epoch {}; try a smaller --lr", history["loss"].back(), history.epochs()));
+  if (history.epochs() > 0 && !std::isfinite(history["loss"].back()))
+    throw std::runtime_error(fmt::format("the loss became {} in epoch {}; try a smaller --lr", history["loss"].back(), history.epochs()));
 
   const ebb::Metrics result = ebb::evaluate(t.net, test);
-  if (!file.empty())
-    ebb::save_model(t.net, t.architecture, file, {{"dataset", data.name}, {"scale", fmt::format("{}", t.scale)},
-                                                  {"seed", fmt::format("{}", t.seed)}, {"test_accuracy", fmt::format("{}", result.accuracy)}});
+  if (!file.empty()) {
+    ebb::Metadata metadata = about;
+    metadata["test_accuracy"] = fmt::format("{}", result.accuracy);
+    write(history, std::move(metadata));
+  }
   const double seconds = history.seconds.empty() ? 0 : std::accumulate(history.seconds.begin(), history.seconds.end(), 0.0) / history.epochs();
   if (json) {
     nlohmann::ordered_json out{{"test_accuracy", result.accuracy}, {"test_loss", result.loss},

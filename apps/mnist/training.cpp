@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "signals.h"
@@ -24,30 +25,55 @@ std::uint64_t seed_of(const std::string& text) {
   return seed;
 }
 
-double rate_of(const po::variables_map& v) {
-  return v.count("lr") ? number(v, "lr", 0.0, 1e6) : v["optimizer"].as<std::string>() == "sgd" ? 0.01 : 0.001;
-}
-
 std::unique_ptr<ebb::Optimizer> make_optimizer(const po::variables_map& v) {
   const auto name = v["optimizer"].as<std::string>();
-  const double lr = rate_of(v), momentum = number(v, "momentum", 0.0, 0.999999);
-  if (name == "sgd") return std::make_unique<ebb::SGD>(ebb::SGDOptions{.lr = lr, .momentum = momentum});
-  if (name == "rmsprop")
-    return std::make_unique<ebb::RMSprop>(ebb::RMSpropOptions{.lr = lr, .momentum = momentum});
-  if (name == "adam") {
-    if (momentum != 0) throw UsageError("--momentum belongs to sgd and rmsprop; adam has its own");
-    return std::make_unique<ebb::Adam>(ebb::AdamOptions{.lr = lr});
+  ebb::OptimizerOptions options;
+  if (v.count("lr")) options["lr"] = number(v, "lr", 0.0, 1e6);
+  if (const double momentum = number(v, "momentum", 0.0, 0.999999); momentum > 0) {
+    if (name != "sgd" && name != "rmsprop") throw UsageError(fmt::format("--momentum belongs to sgd and rmsprop; {} has its own", name));
+    options["momentum"] = momentum;
   }
-  throw UsageError(fmt::format("--optimizer must be sgd, rmsprop or adam, got \"{}\"", name));
+  if (v.count("weight-decay")) options["weight_decay"] = number(v, "weight-decay", 0.0, 1e6);
+  if (v.count("rmsprop-eps")) {
+    const auto where = v["rmsprop-eps"].as<std::string>();
+    if (name != "rmsprop") throw UsageError("--rmsprop-eps belongs to --optimizer rmsprop");
+    if (where != "inside" && where != "outside") throw UsageError(fmt::format("--rmsprop-eps must be inside or outside, got \"{}\"", where));
+    options["eps_inside_sqrt"] = where == "inside";
+  }
+  const auto names = ebb::optimizer_names();
+  if (std::ranges::find(names, name) == names.end())
+    throw UsageError(fmt::format("--optimizer must be one of {}; got \"{}\"", fmt::join(names, ", "), name));
+  return ebb::make_optimizer(name, options);
 }
 
-ebb::Schedule make_schedule(const po::variables_map& v) {
+ebb::Schedule make_schedule(const po::variables_map& v, double lr) {
   const auto name = v["schedule"].as<std::string>();
-  const double lr = rate_of(v);
+  const double warmup = number(v, "warmup", 0.0, 1e6);
+  if (warmup > 0 && name != "cosine") throw UsageError("--warmup belongs to --schedule cosine");
   if (name == "constant") return {};
-  if (name == "cosine") return ebb::cosine_lr({.lr = lr});
+  if (name == "step") return ebb::step_lr({.lr = lr});
+  if (name == "exponential") return ebb::exponential_lr({.lr = lr});
+  if (name == "cosine") return ebb::cosine_lr({.lr = lr, .warmup = warmup});
   if (name == "one-cycle") return ebb::one_cycle_lr({.lr = lr, .peak = 0.2});
-  throw UsageError(fmt::format("--schedule must be constant, cosine or one-cycle, got \"{}\"", name));
+  throw UsageError(fmt::format("--schedule must be constant, step, exponential, cosine or one-cycle, got \"{}\"", name));
+}
+
+/// Early stopping, falling rates and averages. What they watch must be there.
+std::vector<ebb::Callback> make_callbacks(const po::variables_map& v, bool validates) {
+  std::vector<ebb::Callback> out;
+  const auto monitor = v["monitor"].as<std::string>();
+  if ((v.count("early-stopping") || v.count("reduce-lr")) && monitor.starts_with("val_") && !validates)
+    throw UsageError(fmt::format("nothing measures {}: give --validation-split, --validation test, or --monitor loss", monitor));
+  if (v.count("restore-best") && !v.count("early-stopping")) throw UsageError("--restore-best belongs to --early-stopping");
+  if (v.count("ema")) out.emplace_back(ebb::AverageWeights(number(v, "ema", 0.0, 0.9999999)));
+  if (v.count("reduce-lr")) {
+    if (v["schedule"].as<std::string>() != "constant") throw UsageError("give either --reduce-lr or --schedule");
+    out.emplace_back(ebb::ReduceLROnPlateau({.monitor = monitor, .patience = number(v, "reduce-lr", 1, 1'000'000)}));
+  }
+  if (v.count("early-stopping"))
+    out.emplace_back(ebb::EarlyStopping({.monitor = monitor, .min_delta = number(v, "min-delta", 0.0, 1e6), .patience = number(v, "early-stopping", 0, 1'000'000),
+                                         .restore_best = v.count("restore-best") > 0}));
+  return out;
 }
 
 /// "shift 2, rotate 15": what is not named is off; nothing named is all of it, as Augment has it.
@@ -81,15 +107,27 @@ ebb::Augment make_augment(const std::string& text) {
 po::options_description training_options() {
   po::options_description o("Training", 80, 40);
   o.add_options()
-      ("optimizer", po::value<std::string>()->default_value("adam"), "sgd, rmsprop or adam")
+      ("optimizer", po::value<std::string>()->default_value("adam"), "sgd, rmsprop, adam, adamw, nadam, adagrad or lion")
       ("lr", po::value<double>(), "learning rate; default: 0.01 for sgd, else 0.001")
-      ("schedule", po::value<std::string>()->default_value("constant"), "of the rate: constant, cosine (down from --lr), or one-cycle (up to it and down)")
       ("momentum", po::value<double>()->default_value(0), "of sgd and rmsprop")
+      ("weight-decay", po::value<double>(), "share, times lr, by which weights shrink each step; default: 0.004 for adamw, else 0")
+      ("rmsprop-eps", po::value<std::string>(), "inside the square root, as Keras 3 (default), or outside, as Keras 2 and PyTorch")
+      ("schedule", po::value<std::string>()->default_value("constant"), "of the rate: constant, step (a tenth every 10 epochs), exponential (0.96 an epoch), cosine (down from --lr), or one-cycle (up to it and down)")
+      ("warmup", po::value<double>()->default_value(0), "epochs in which the cosine's rate rises first")
+      ("clip-norm", po::value<double>()->default_value(0), "largest norm of all gradients together; 0: any")
+      ("clip-value", po::value<double>()->default_value(0), "largest element of a gradient; 0: any")
+      ("ema", po::value<double>(), "validate and keep running averages of the weights with this decay, such as 0.999")
       ("batch", po::value<std::int64_t>()->default_value(128), "samples a step")
       ("epochs", po::value<int>()->default_value(5), "passes through the training data")
       ("seed", po::value<std::string>()->default_value("1"), "of weights, sample order and dropout; same seed, same bits")
       ("validation", po::value<std::string>()->default_value("none"), "what val_loss is measured on each epoch: none, or test")
       ("validation-split", po::value<double>()->default_value(0), "hold out this last share of the training data instead")
+      ("early-stopping", po::value<int>(), "stop after so many epochs without improvement")
+      ("reduce-lr", po::value<int>(), "a tenth of the rate after so many epochs without improvement")
+      ("monitor", po::value<std::string>()->default_value("val_loss"), "the number that is to improve: val_loss, val_accuracy, loss or accuracy")
+      ("min-delta", po::value<double>()->default_value(0), "early stopping: what is less is no improvement")
+      ("restore-best", "early stopping: end with the weights of the best epoch")
+      ("class-weight", po::value<std::string>()->default_value("none"), "none, or balanced: rarer digits count more")
       ("augment", po::value<std::string>()->implicit_value(""), "distort the training digits, a little or as in \"shift 2, rotate 10, scale 0.1, shear 0.1, elastic 1\"")
       ("label-smoothing", po::value<double>()->default_value(0), "share of each label that is spread over all classes")
       ("raw", "pixels as 0 to 255 instead of 0 to 1")
@@ -112,7 +150,9 @@ Training make_training(const po::variables_map& v) {
            .batch = number<std::int64_t>(v, "batch", 1, 1'000'000),
            .validation_split = number(v, "validation-split", 0.0, 0.999),
            .seed = seed,
-           .schedule = make_schedule(v),
+           .schedule = make_schedule(v, t.optimizer->lr()),
+           .clip_norm = number(v, "clip-norm", 0.0, 1e9),
+           .clip_value = number(v, "clip-value", 0.0, 1e9),
            .interrupted = [] { return caught_signal() != 0; }};
   if (v.count("augment"))
     t.fit.augment = [augment = make_augment(v["augment"].as<std::string>())](const ebb::Tensor& x) { return augment(x); };
@@ -126,12 +166,24 @@ Training make_training(const po::variables_map& v) {
   t.validates_on_test = validation == "test";
   if (t.validates_on_test && t.fit.validation_split > 0)
     throw UsageError("give either --validation test or --validation-split");
+  t.fit.callbacks = make_callbacks(v, t.validates_on_test || t.fit.validation_split > 0);
+  const auto weights = v["class-weight"].as<std::string>();
+  if (weights != "none" && number(v, "label-smoothing", 0.0, 0.999) > 0) throw UsageError("give either --class-weight or --label-smoothing");
+  if (weights != "none" && weights != "balanced") throw UsageError(fmt::format("--class-weight must be none or balanced, got \"{}\"", weights));
   return t;
 }
 
 ebb::Dataset training_samples(const po::variables_map& v, const ebb::Mnist& data, double scale) {
   const ebb::Dataset all = data.train.scaled(scale);
   return v.count("limit") ? all.slice(0, number<std::int64_t>(v, "limit", 1, all.size())) : all;
+}
+
+std::vector<double> class_weights(const po::variables_map& v, const ebb::Dataset& samples) {
+  if (v["class-weight"].as<std::string>() == "none") return {};
+  std::vector<double> counts(10);
+  for (const double label : samples.labels.to_vector()) ++counts[static_cast<std::size_t>(label)];
+  for (double& n : counts) n = n > 0 ? static_cast<double>(samples.size()) / (10 * n) : 0;
+  return counts;
 }
 
 }  // namespace mnist

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "command.h"
 
@@ -29,5 +30,7 @@ struct Training {
 Training make_training(const po::variables_map& values);
 /// The samples to train on: all, or the first of --limit.
 ebb::Dataset training_samples(const po::variables_map& values, const ebb::Mnist& data, double scale);
+/// What --class-weight balanced gives each digit: samples / (10 samples of the digit); nothing without it.
+std::vector<double> class_weights(const po::variables_map& values, const ebb::Dataset& samples);
 
 }  // namespace mnist
