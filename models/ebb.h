@@ -13,8 +13,11 @@
 #include <ebb/graph/observe.h>
 #include <ebb/graph/tensor.h>
 #include <ebb/models/architecture.h>
+#include <ebb/models/attention.h>
 #include <ebb/models/augment.h>
 #include <ebb/models/callbacks.h>
+#include <ebb/models/combine.h>
+#include <ebb/models/conv.h>
 #include <ebb/models/csv.h>
 #include <ebb/models/dataset.h>
 #include <ebb/models/fit.h>
@@ -25,6 +28,7 @@
 #include <ebb/models/module.h>
 #include <ebb/models/norm.h>
 #include <ebb/models/optimizer.h>
+#include <ebb/models/recurrent.h>
 #include <ebb/models/schedule.h>
 #include <ebb/models/sequential.h>
 #include <ebb/models/serialize.h>

@@ -63,6 +63,7 @@ Tensor lecun_normal(const Shape& shape, DType dtype) { return truncated_normal(s
 
 Tensor orthogonal(const Shape& shape, DType dtype) {
   if (shape.rank() < 2) throw ShapeError(fmt::format("orthogonal: needs at least 2 axes, got {}", shape.str()));
+  if (!is_float(dtype)) throw DTypeError(fmt::format("orthogonal: needs float32 or float64, got {}", name_of(dtype)));
   const std::int64_t rows = shape.numel() / std::max<std::int64_t>(1, shape.at(-1)), columns = shape.at(-1);
   const std::int64_t count = std::min(rows, columns), length = std::max(rows, columns);
   Tensor drawn = normal({count, length}, 0, 1, f64);

@@ -32,25 +32,29 @@ void Dense::visit(Visitor& v) {
 
 Conv2D::Conv2D(Conv2DOptions options) : options_(options) {
   if (options.filters < 1) throw ValueError(fmt::format("Conv2D: filters must be at least 1, got {}", options.filters));
+  if (options.groups < 1 || options.filters % options.groups)
+    throw ValueError(fmt::format("Conv2D: {} filters cannot be shared among {} groups", options.filters, options.groups));
 }
 
 void Conv2D::build(const Tensor& x) {
   if (weight.defined()) return;
   if (x.rank() != 4) fail<ShapeError>("Conv2D", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
-  weight = make_parameter(options_.weight_init, {options_.kernel.h, options_.kernel.w, x.size(3), options_.filters}, x, "weight");
+  if (x.size(3) % options_.groups)
+    fail<ShapeError>("Conv2D", fmt::format("{} channels cannot be shared among {} groups: {}", x.size(3), options_.groups, x.shape().str()));
+  weight = make_parameter(options_.weight_init, {options_.kernel.h, options_.kernel.w, x.size(3) / options_.groups, options_.filters}, x, "weight");
   if (options_.use_bias) bias = make_parameter(options_.bias_init, {options_.filters}, x, "bias");
 }
 
 Tensor Conv2D::forward(const Tensor& x) {
   build(x);
-  if (has_bias_and_relu()) return conv2d_relu(x, weight, bias, geometry());
-  const Tensor y = conv2d(x, weight, geometry());
+  if (has_bias_and_relu() && options_.groups == 1) return conv2d_relu(x, weight, bias, geometry());
+  const Tensor y = options_.groups == 1 ? conv2d(x, weight, geometry()) : conv2d_grouped(x, weight, options_.groups, geometry());
   return activated(options_.use_bias ? y + bias : y, options_.activation);
 }
 
 Tensor Conv2D::forward_joined(const Tensor& x, const Module& next) {
   const auto* pool = dynamic_cast<const MaxPool2D*>(&next);
-  if (!pool || !has_bias_and_relu()) return {};
+  if (!pool || !has_bias_and_relu() || options_.groups != 1) return {};
   const PoolOptions& p = pool->options();
   const bool padded = p.pad.is_same || p.pad.top || p.pad.left || p.pad.bottom || p.pad.right;
   if (padded || (p.stride.h && p.stride.h != p.size.h) || (p.stride.w && p.stride.w != p.size.w)) return {};
@@ -65,13 +69,54 @@ void Conv2D::visit(Visitor& v) {
   if (options_.use_bias) v("bias", bias);
 }
 
+namespace {
+void expect_images(std::string_view layer, const Tensor& x) {
+  if (x.rank() != 4) fail<ShapeError>(layer, fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
+}
+void expect_rate(std::string_view layer, double rate) {
+  if (!(rate >= 0 && rate < 1)) throw ValueError(fmt::format("{}: the rate must be in [0, 1), got {}", layer, rate));
+}
+}  // namespace
+
 Tensor GlobalAvgPool2D::forward(const Tensor& x) {
-  if (x.rank() != 4) fail<ShapeError>("GlobalAvgPool2D", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
+  expect_images("GlobalAvgPool2D", x);
   return mean(x, {1, 2});
 }
 
-Dropout::Dropout(double rate) : rate_(rate) {
-  if (!(rate >= 0 && rate < 1)) throw ValueError(fmt::format("Dropout: the rate must be in [0, 1), got {}", rate));
+Tensor GlobalMaxPool2D::forward(const Tensor& x) {
+  expect_images("GlobalMaxPool2D", x);
+  return max(x, {1, 2});
+}
+
+Reshape::Reshape(ReshapeOptions options) : options_(std::move(options)) {
+  for (const std::int64_t n : options_.sizes)
+    if (n < 1) throw ValueError(fmt::format("Reshape: sizes must be at least 1, got {}", n));
+}
+
+Tensor Reshape::forward(const Tensor& x) {
+  return reshape(x, Shape(options_.sizes).inserted(0, x.rank() ? x.size(0) : 1));
+}
+
+Dropout::Dropout(DropoutOptions options) : options_(options) { expect_rate("Dropout", options.rate); }
+
+SpatialDropout2D::SpatialDropout2D(DropoutOptions options) : options_(options) { expect_rate("SpatialDropout2D", options.rate); }
+
+Tensor SpatialDropout2D::forward(const Tensor& x) {
+  expect_images("SpatialDropout2D", x);
+  return x * dropout(ones({x.size(0), 1, 1, x.size(3)}, x.dtype()), options_.rate);
+}
+
+Embedding::Embedding(EmbeddingOptions options) : options_(options) {
+  if (options.size < 1 || options.units < 1)
+    throw ValueError(fmt::format("Embedding: size and units must be at least 1, got {} and {}", options.size, options.units));
+}
+
+Tensor Embedding::forward(const Tensor& x) {
+  if (!weight.defined()) {
+    const auto init = [](const Shape& shape, DType dtype) { return uniform(shape, -0.05, 0.05, dtype); };
+    weight = make_parameter(init, {options_.size, options_.units}, Tensor::empty({0}, options_.dtype), "weight");
+  }
+  return gather(weight, is_float(x.dtype()) ? cast(x.detach(), i64) : x);
 }
 
 }  // namespace ebb

@@ -1,7 +1,9 @@
 // Layers: members, forward, visit.
 #pragma once
 #include <cstdint>
+#include <initializer_list>
 #include <string_view>
+#include <vector>
 
 #include <ebb/models/init.h>
 #include <ebb/models/module.h>
@@ -29,6 +31,7 @@ class Dense : public Module {
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override;
   std::string_view type() const override { return "Dense"; }
+  const DenseOptions& options() const { return options_; }  ///< as given
   Tensor weight, bias;  ///< undefined until built; bias also without use_bias
 
  private:
@@ -42,18 +45,20 @@ struct Conv2DOptions {
   Pair stride = 1;  ///< step of the kernel
   Padding pad = Padding::valid();  ///< zeros around the image
   Pair dilation = 1;  ///< distance of the kernel's elements
+  std::int64_t groups = 1;  ///< channels and filters in so many parts, each filter over its own part only
   Activation activation = nullptr;  ///< of the result
   bool use_bias = true;  ///< add one
   Initializer weight_init = glorot_uniform;  ///< of the weight
   Initializer bias_init = zeros_init;  ///< of the bias
 };
-/// (n, h, w, in) to (n, oh, ow, filters). Parameters: weight (kh, kw, in, filters), bias (filters).
+/// (n, h, w, in) to (n, oh, ow, filters). Parameters: weight (kh, kw, in / groups, filters), bias (filters).
 class Conv2D : public Module {
  public:
-  explicit Conv2D(Conv2DOptions options);  ///< ValueError on filters below 1
+  explicit Conv2D(Conv2DOptions options);  ///< ValueError on filters below 1, or that the groups do not divide
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override;
   std::string_view type() const override { return "Conv2D"; }
+  const Conv2DOptions& options() const { return options_; }  ///< as given
   Tensor weight, bias;  ///< undefined until built; bias also without use_bias
 
  protected:
@@ -87,6 +92,7 @@ class AvgPool2D : public Module {
   explicit AvgPool2D(std::int64_t size) : options_{.size = size} {}  ///< a square window
   Tensor forward(const Tensor& x) override { return avg_pool2d(x, options_); }
   std::string_view type() const override { return "AvgPool2D"; }
+  const PoolOptions& options() const { return options_; }  ///< as given
 
  private:
   PoolOptions options_;
@@ -99,6 +105,13 @@ class GlobalAvgPool2D : public Module {
   std::string_view type() const override { return "GlobalAvgPool2D"; }
 };
 
+/// (n, h, w, c) to (n, c): the largest of each channel.
+class GlobalMaxPool2D : public Module {
+ public:
+  Tensor forward(const Tensor& x) override;
+  std::string_view type() const override { return "GlobalMaxPool2D"; }
+};
+
 /// (n, ...) to (n, rest).
 class Flatten : public Module {
  public:
@@ -106,16 +119,73 @@ class Flatten : public Module {
   std::string_view type() const override { return "Flatten"; }
 };
 
+/// Of Reshape.
+struct ReshapeOptions {
+  std::vector<std::int64_t> sizes;  ///< of one sample, without the batch axis
+};
+/// (n, ...) to (n, sizes...): the same elements in another shape.
+class Reshape : public Module {
+ public:
+  explicit Reshape(ReshapeOptions options);  ///< ValueError on a size below 1
+  /// The same by position: Reshape({28, 28, 1}).
+  explicit Reshape(std::initializer_list<std::int64_t> sizes) : Reshape(ReshapeOptions{sizes}) {}
+  Tensor forward(const Tensor& x) override;
+  std::string_view type() const override { return "Reshape"; }
+  const ReshapeOptions& options() const { return options_; }  ///< as given
+
+ private:
+  ReshapeOptions options_;
+};
+
+/// Of Dropout and SpatialDropout2D.
+struct DropoutOptions {
+  double rate = 0.5;  ///< the share that is zeroed, in [0, 1)
+};
 /// In training: zeroes a share of the elements and scales up the rest; at inference: nothing.
 class Dropout : public Module {
  public:
-  /// Throws ValueError unless rate is in [0, 1).
-  explicit Dropout(double rate);
-  Tensor forward(const Tensor& x) override { return dropout(x, rate_); }
+  explicit Dropout(DropoutOptions options);  ///< ValueError unless the rate is in [0, 1)
+  explicit Dropout(double rate) : Dropout(DropoutOptions{rate}) {}  ///< the same by position
+  Tensor forward(const Tensor& x) override { return dropout(x, options_.rate); }
   std::string_view type() const override { return "Dropout"; }
+  const DropoutOptions& options() const { return options_; }  ///< as given
 
  private:
-  double rate_;
+  DropoutOptions options_;
+};
+
+/// Dropout of whole channels: an image (n, h, w, c) loses the same ones everywhere (Tompson et al. 2015, section 3.2).
+class SpatialDropout2D : public Module {
+ public:
+  explicit SpatialDropout2D(DropoutOptions options);  ///< ValueError unless the rate is in [0, 1)
+  explicit SpatialDropout2D(double rate) : SpatialDropout2D(DropoutOptions{rate}) {}  ///< the same by position
+  Tensor forward(const Tensor& x) override;
+  std::string_view type() const override { return "SpatialDropout2D"; }
+  const DropoutOptions& options() const { return options_; }  ///< as given
+
+ private:
+  DropoutOptions options_;
+};
+
+/// Of Embedding.
+struct EmbeddingOptions {
+  std::int64_t size = 0;   ///< of the vocabulary: indices are in [0, size)
+  std::int64_t units = 0;  ///< of each vector
+  DType dtype = DType::f32;  ///< of the vectors
+};
+/// Indices (...), int64, uint8 or whole numbers as floats, to their vectors (..., units). Parameter: weight (size, units), from
+/// U(-0.05, 0.05) as in Keras.
+class Embedding : public Module {
+ public:
+  explicit Embedding(EmbeddingOptions options);  ///< ValueError on a size below 1
+  Tensor forward(const Tensor& x) override;
+  void visit(Visitor& v) override { v("weight", weight); }
+  std::string_view type() const override { return "Embedding"; }
+  const EmbeddingOptions& options() const { return options_; }  ///< as given
+  Tensor weight;  ///< undefined until built
+
+ private:
+  EmbeddingOptions options_;
 };
 
 }  // namespace ebb

@@ -2,16 +2,41 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
+namespace {
+
+void expect_epsilon(std::string_view layer, double epsilon) {
+  if (!(epsilon > 0)) throw ValueError(fmt::format("{}: epsilon must be above 0, got {}", layer, epsilon));
+}
+
+/// (x - mean) / sqrt(variance + epsilon) over some axes.
+Tensor standardised(const Tensor& x, Axes axes, double epsilon) {
+  const Tensor centred = x - mean(x, axes, {.keepdims = true});
+  return centred / sqrt(mean(square(centred), axes, {.keepdims = true}) + epsilon);
+}
+
+/// Makes weight and bias (c) where a layer has them and applies them.
+template <class L>
+Tensor scaled(L& layer, Tensor y) {
+  const Shape c{y.size(-1)};
+  if (layer.options().scale && !layer.weight.defined()) layer.weight = make_parameter(ones_init, c, y, "weight");
+  if (layer.options().center && !layer.bias.defined()) layer.bias = make_parameter(zeros_init, c, y, "bias");
+  if (layer.options().scale) y = y * layer.weight;
+  return layer.options().center ? y + layer.bias : y;
+}
+
+}  // namespace
 
 BatchNormalization::BatchNormalization(BatchNormalizationOptions options) : options_(options) {
   if (!(options.momentum >= 0 && options.momentum <= 1))
     throw ValueError(fmt::format("BatchNormalization: momentum must be in [0, 1], got {}", options.momentum));
-  if (!(options.epsilon > 0)) throw ValueError(fmt::format("BatchNormalization: epsilon must be above 0, got {}", options.epsilon));
+  expect_epsilon("BatchNormalization", options.epsilon);
 }
 
 Tensor BatchNormalization::forward(const Tensor& x) {
@@ -42,6 +67,39 @@ void BatchNormalization::visit(Visitor& v) {
   if (options_.center) v("bias", bias);
   v.buffer("running_mean", running_mean);
   v.buffer("running_var", running_var);
+}
+
+LayerNormalization::LayerNormalization(LayerNormalizationOptions options) : options_(options) {
+  expect_epsilon("LayerNormalization", options.epsilon);
+}
+
+Tensor LayerNormalization::forward(const Tensor& x) {
+  if (x.rank() < 2) fail<ShapeError>("LayerNormalization", fmt::format("needs an input (n, ..., features), got {}", x.shape().str()));
+  return scaled(*this, standardised(x, -1, options_.epsilon));
+}
+
+void LayerNormalization::visit(Visitor& v) {
+  if (options_.scale) v("weight", weight);
+  if (options_.center) v("bias", bias);
+}
+
+GroupNormalization::GroupNormalization(GroupNormalizationOptions options) : options_(options) {
+  if (options.groups < 1) throw ValueError(fmt::format("GroupNormalization: groups must be at least 1, got {}", options.groups));
+  expect_epsilon("GroupNormalization", options.epsilon);
+}
+
+Tensor GroupNormalization::forward(const Tensor& x) {
+  if (x.rank() < 2) fail<ShapeError>("GroupNormalization", fmt::format("needs an input (n, ..., channels), got {}", x.shape().str()));
+  if (x.size(-1) % options_.groups)
+    fail<ShapeError>("GroupNormalization", fmt::format("{} channels cannot be shared among {} groups: {}", x.size(-1), options_.groups, x.shape().str()));
+  const std::int64_t n = x.size(0), c = x.size(-1), places = x.numel() / std::max<std::int64_t>(1, n * c);
+  const Tensor parts = reshape(x, {n, places, options_.groups, c / options_.groups});
+  return scaled(*this, reshape(standardised(parts, {1, 3}, options_.epsilon), x.shape()));
+}
+
+void GroupNormalization::visit(Visitor& v) {
+  if (options_.scale) v("weight", weight);
+  if (options_.center) v("bias", bias);
 }
 
 }  // namespace ebb

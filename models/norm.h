@@ -1,5 +1,6 @@
 // Layers that normalise.
 #pragma once
+#include <cstdint>
 #include <string_view>
 
 #include <ebb/models/init.h>
@@ -22,10 +23,52 @@ class BatchNormalization : public Module {
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override;
   std::string_view type() const override { return "BatchNormalization"; }
-  Tensor weight, bias, running_mean, running_var;  ///< undefined until built; weight and bias also when left out
+  const BatchNormalizationOptions& options() const { return options_; }  ///< as given
+  Tensor weight, bias, running_mean, running_var;  ///< undefined until built
 
  private:
   BatchNormalizationOptions options_;
+};
+
+/// Of LayerNormalization.
+struct LayerNormalizationOptions {
+  double epsilon = 1e-3;  ///< added to the variance
+  bool scale = true, center = true;  ///< whether there is a weight (gamma) and a bias (beta)
+};
+/// (..., c) to the same: each row along the last axis by its own mean and variance (Ba et al. 2016). Parameters: weight,
+/// bias (c).
+class LayerNormalization : public Module {
+ public:
+  explicit LayerNormalization(LayerNormalizationOptions options = {});  ///< ValueError on options out of range
+  Tensor forward(const Tensor& x) override;
+  void visit(Visitor& v) override;
+  std::string_view type() const override { return "LayerNormalization"; }
+  const LayerNormalizationOptions& options() const { return options_; }  ///< as given
+  Tensor weight, bias;  ///< undefined until built
+
+ private:
+  LayerNormalizationOptions options_;
+};
+
+/// Of GroupNormalization.
+struct GroupNormalizationOptions {
+  std::int64_t groups = 32;  ///< of channels
+  double epsilon = 1e-3;  ///< added to the variance
+  bool scale = true, center = true;  ///< whether there is a weight (gamma) and a bias (beta)
+};
+/// (n, ..., c) to the same: each group of channels of each sample by its own mean and variance (Wu and He 2018). As many
+/// groups as channels is instance normalisation. Parameters: weight, bias (c).
+class GroupNormalization : public Module {
+ public:
+  explicit GroupNormalization(GroupNormalizationOptions options = {});  ///< ValueError on options out of range
+  Tensor forward(const Tensor& x) override;
+  void visit(Visitor& v) override;
+  std::string_view type() const override { return "GroupNormalization"; }
+  const GroupNormalizationOptions& options() const { return options_; }  ///< as given
+  Tensor weight, bias;  ///< undefined until built
+
+ private:
+  GroupNormalizationOptions options_;
 };
 
 }  // namespace ebb

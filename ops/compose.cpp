@@ -44,6 +44,38 @@ Tensor difference(const char* op, const Tensor& a, const Tensor& b) {
 Tensor mse(const Tensor& prediction, const Tensor& target) { return mean(square(difference("mse", prediction, target))); }
 Tensor mae(const Tensor& prediction, const Tensor& target) { return mean(abs(difference("mae", prediction, target))); }
 
+Tensor huber(const Tensor& prediction, const Tensor& target, double delta) {
+  if (!(delta > 0)) fail<ValueError>("huber", fmt::format("delta must be above 0, got {}", delta));
+  const Tensor d = abs(difference("huber", prediction, target)), near = minimum(d, scalar(delta, d.dtype()));
+  return mean(near * (d - near * 0.5));  // delta (d - delta / 2) where d is cut off at delta
+}
+
+Tensor kl_divergence(const Tensor& logits, const Tensor& targets) {
+  if (logits.rank() != 2 || logits.numel() == 0)
+    fail<ShapeError>("kl_divergence", fmt::format("needs logits (n, classes), got {}", logits.shape().str()));
+  if (logits.shape() != targets.shape())
+    fail<ShapeError>("kl_divergence", fmt::format("logits {} and targets {} differ in shape", logits.shape().str(), targets.shape().str()));
+  const Tensor safe = where(greater(targets, 0.0), targets, ones_like(targets));  // 0 log 0 = 0
+  return sum(targets * (log(safe) - log_softmax(logits))) / static_cast<double>(logits.size(0));
+}
+
+Tensor conv2d_grouped(const Tensor& x, const Tensor& kernel, std::int64_t groups, Conv2dOptions o) {
+  if (x.rank() != 4) fail<ShapeError>("conv2d_grouped", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
+  if (kernel.rank() != 4) fail<ShapeError>("conv2d_grouped", fmt::format("needs a kernel (kh, kw, in, out), got {}", kernel.shape().str()));
+  if (groups < 1 || kernel.size(3) % groups || kernel.size(2) * groups != x.size(3))
+    fail<ShapeError>("conv2d_grouped", fmt::format("{} groups do not fit the image {} and the kernel {}", groups, x.shape().str(), kernel.shape().str()));
+  const std::int64_t taps = kernel.size(0) * kernel.size(1), in = kernel.size(2), out = kernel.size(3) / groups;
+  const Tensor patches = im2col(x, {kernel.size(0), kernel.size(1)}, o);  // (n, oh, ow, taps * groups * in)
+  const Shape result = patches.shape().with(3, groups * out);
+  const std::int64_t places = patches.shape().without(3).numel();
+  if (in == 1 && out == 1)  // depthwise
+    return reshape(sum(reshape(patches, {places, taps, groups}) * reshape(kernel, {taps, groups}), 1), result);
+  const Tensor rows = transpose(reshape(patches, {places, taps, groups, in}), {2, 0, 1, 3});     // (groups, places, taps, in)
+  const Tensor columns = transpose(reshape(kernel, {taps, in, groups, out}), {2, 0, 1, 3});      // (groups, taps, in, out)
+  const Tensor y = matmul(reshape(rows, {groups, places, taps * in}), reshape(columns, {groups, taps * in, out}));
+  return reshape(transpose(y, {1, 0, 2}), result);  // (places, groups, out)
+}
+
 Tensor dropout(const Tensor& x, double rate, Generator& generator) {
   if (!(rate >= 0 && rate < 1)) fail<ValueError>("dropout", fmt::format("the rate must be in [0, 1), got {}", rate));
   if (rate == 0 || !training()) return x;

@@ -174,6 +174,9 @@ void set_winograd(bool on);
 bool winograd();  ///< what was set
 /// The definition of conv2d and its test oracle: im2col, one matmul, reshape.
 Tensor conv2d_plain(const Tensor& x, const Tensor& kernel, Conv2dOptions options = {});
+/// conv2d in groups: channels and filters in `groups` equal parts, kernel (kh, kw, in / groups, out), each filter over its own
+/// part of the channels; as many groups as channels is a depthwise convolution.
+Tensor conv2d_grouped(const Tensor& x, const Tensor& kernel, std::int64_t groups, Conv2dOptions options = {});
 /// The adjoint of conv2d with respect to x: g (n, oh, ow, out) to an image of (h, w).
 Tensor conv2d_transpose(const Tensor& g, const Tensor& kernel, Pair image, Conv2dOptions options = {});
 /// Patches as rows: (n, h, w, c) to (n, oh, ow, kh * kw * c).
@@ -203,6 +206,8 @@ Tensor log_softmax(const Tensor& x);  ///< along the last axis
 /// Of cross_entropy().
 struct CrossEntropyOptions {
   double label_smoothing = 0;  ///< this share of each target is spread over all classes
+  Tensor class_weights = {};   ///< (c): a row counts as often as the weight of its class, or the mean weight of its
+                               ///< probabilities, says; the sum is divided by n as in Keras, not by the sum of weights
 };
 /// Mean cross-entropy of logits (n, c) against labels: classes (n) as int64 or uint8, or probabilities (n, c).
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels);
@@ -213,6 +218,11 @@ Tensor cross_entropy_plain(const Tensor& logits, const Tensor& labels, CrossEntr
 Tensor bce_with_logits(const Tensor& logits, const Tensor& targets);
 Tensor mse(const Tensor& prediction, const Tensor& target);  ///< mean squared error
 Tensor mae(const Tensor& prediction, const Tensor& target);  ///< mean absolute error
+/// Mean of d^2 / 2 where the error d is at most delta, delta (|d| - delta / 2) beyond (Huber 1964).
+Tensor huber(const Tensor& prediction, const Tensor& target, double delta = 1);
+/// Mean over rows of sum t log(t / softmax(logits)): how far the rows of softmax(logits) are from the probabilities t (n, c);
+/// where t is 0 nothing is added.
+Tensor kl_divergence(const Tensor& logits, const Tensor& targets);
 
 // ---- normalisation -------------------------------------------------------------------------------------------------
 /// Of a batch.

@@ -108,6 +108,14 @@ Target target_of(std::string_view op, const Tensor& logits, const Tensor& labels
     fail<ValueError>(op, fmt::format("label_smoothing must be in [0, 1), got {}", o.label_smoothing));
   detail::expect_float(op, logits);
   if (logits.rank() != 2 || logits.numel() == 0) fail<ShapeError>(op, fmt::format("needs logits (n, classes), got {}", logits.shape().str()));
+  if (o.class_weights.defined()) {  // a target that does not add up to one: its probabilities times the row's weight
+    detail::expect_alike(op, logits, o.class_weights);
+    if (o.class_weights.shape() != Shape{logits.size(1)})
+      fail<ShapeError>(op, fmt::format("logits {} need class weights ({},), got {}", logits.shape().str(), logits.size(1), o.class_weights.shape().str()));
+    const Tensor t = target_of(op, logits, labels, {}).probabilities(logits.size(1), logits.dtype());
+    const Tensor weight = sum(t * o.class_weights.detach(), -1, {.keepdims = true});
+    return {Target{t, o.label_smoothing}.probabilities(logits.size(1), logits.dtype()) * weight, 0};
+  }
   if (is_float(labels.dtype())) {
     detail::expect_alike(op, logits, labels);
     if (labels.shape() != logits.shape())

@@ -5,6 +5,9 @@
 TEST_CASE("mnist: its runs") { MESSAGE("skipped: the build has no program mnist"); }
 #else
 
+#include <ebb/models/architecture.h>
+#include <ebb/models/serialize.h>
+
 #include <nlohmann/json.hpp>
 
 #include "run_mnist.h"
@@ -22,6 +25,25 @@ TEST_CASE("mnist: training tells what it did, as text") {
   CHECK(lines(r.out).size() == 1);
   for (const auto part : {"flatten, dense 10", "7,850 parameters", "512 samples", "seed 1", "1 thread"})
     CHECK_MESSAGE(contains(r.err, part), part);
+}
+
+TEST_CASE("mnist: an architecture from a JSON file") {
+  Mnist mnist;
+  const auto train = [&](const std::string& text) {
+    const std::string file = (mnist.files() / "net.json").string();
+    std::ofstream(file) << text;
+    return mnist({"train", "--data", mnist.digits(), "--epochs", "1", "--arch", file});
+  };
+  const Result r = train(R"([{"layer": "conv", "filters": 4, "kernel": 3, "activation": "relu"},
+  {"layer": "residual", "layers": [{"layer": "conv", "filters": 4, "kernel": 3, "padding": "same"}, {"layer": "batchnorm"}]},
+  {"layer": "globalavgpool"}, {"layer": "dense", "units": 10}])");
+  CAPTURE(r);
+  CHECK(r.code == 0);
+  CHECK(contains(r.err, "conv 4 3 relu, residual (conv 4 3 same, batchnorm), globalavgpool, dense 10"));
+  const Result bad = train("[{\"layer\": \"flatten\"},\n {\"layer\": \"dense\", \"unit\": 10}]");
+  CAPTURE(bad);
+  CHECK(bad.code == 2);
+  CHECK(contains(bad.err, "net.json: architecture: line 2, column 2: the number of units is missing"));
 }
 
 TEST_CASE("mnist: progress is one line an epoch on stderr, nothing with --quiet") {
@@ -74,7 +96,7 @@ TEST_CASE("mnist: --model best brings its training with it, and what the user sa
   CHECK(contains(j.at("architecture").get<std::string>(), "batchnorm"));
   CHECK(j.at("batch") == 64);
   CHECK(j.at("epochs") == 1);
-  CHECK(contains(mnist({"summary", "--model", "best"}).out, "batchnormalization_4"));
+  CHECK(contains(mnist({"summary", "--model", "best"}).out, "batch_normalization_4"));
 }
 
 TEST_CASE("mnist: --json prints one object, the same for any number of threads") {
@@ -158,7 +180,7 @@ TEST_CASE("mnist: it learns, and a saved model gives the same again") {
     const Result r = mnist({"summary", model});
     CAPTURE(r);
     CHECK(r.code == 0);
-    for (const auto part : {"Conv2D", "Flatten", "Dropout", "Dense", "Total params: 6,810"}) CHECK_MESSAGE(contains(r.out, part), part);
+    for (const auto part : {"Conv2D", "Flatten", "Dropout", "Dense", "Total params: 6810"}) CHECK_MESSAGE(contains(r.out, part), part);
     for (const auto& line : lines(r.out)) CHECK(line.size() <= 80);
   }
   SUBCASE("graph") {
@@ -223,6 +245,101 @@ TEST_CASE("mnist: results that cannot be written are a failure") {
     CHECK(mnist({"evaluate", model.string(), "--data", mnist.digits()}).code == 0);
     fs::remove(model);
   }
+}
+
+TEST_CASE("mnist: a training that is resumed, or interrupted and resumed, ends with the bits of one that was not") {
+  Mnist mnist;
+  const std::string data = mnist.digits(), whole = (mnist / "whole").string(), part = (mnist / "part").string();
+  const auto train = [&](const std::string& epochs, const std::string& file, const Args& more = {}, int signal = 0) {
+    return mnist(joined({"train", "--data", data, "--arch", "flatten, dense 20 relu, dropout 0.3, dense 10", "--batch", "16", "--validation-split", "0.25",
+                         "--optimizer", "nadam", "--weight-decay", "0.01", "--epochs", epochs, "--json", "--save", file}, more), {.signal = signal});
+  };
+  const json want = json::parse(train("5", whole).out);
+  const auto weights = [&](const std::string& file) { return ebb::load_model(file); };
+  const auto same_as_whole = [&](const Result& r) {
+    CAPTURE(r);
+    REQUIRE(r.code == 0);
+    const json got = json::parse(r.out);
+    for (const auto key : {"test_loss", "test_accuracy", "epochs"}) CHECK(got.at(key) == want.at(key));
+    for (const auto key : {"loss", "accuracy", "val_loss", "val_accuracy"}) CHECK(got.at("history").at(key) == want.at("history").at(key));
+    auto a = weights(whole), b = weights(part);
+    const auto x = ebb::named_tensors(a.net), y = ebb::named_tensors(b.net);
+    for (std::size_t i = 0; i < x.size(); ++i) CHECK(ebb::same_bits(x[i].tensor->detach(), y[i].tensor->detach()));
+    CHECK(b.optimizer->steps() == a.optimizer->steps());
+  };
+  REQUIRE(train("2", part).code == 0);
+  const std::string two = contents(part);
+  same_as_whole(mnist({"train", "--resume", part, "--data", data, "--epochs", "5", "--json"}));
+
+  // Again, somewhere else, with one thread; the file that was resumed stays.
+  std::ofstream(mnist / "two", std::ios::binary) << two;
+  fs::remove(part);
+  same_as_whole(mnist({"train", "--resume", (mnist / "two").string(), "--data", data, "--epochs", "5", "--threads", "1", "--json", "--save", part}));
+  CHECK(contents(mnist / "two") == two);
+
+  // Interrupted in the middle of some epoch. Its options, with the number of epochs, are in the file.
+  const Result cut = train("5", part, {"--force", "--seed", "1"}, SIGINT);
+  if (cut.code == 130) {
+    CHECK(json::parse(cut.out).at("interrupted") == true);
+    same_as_whole(mnist({"train", "--resume", part, "--data", data, "--json"}));
+  }
+
+  check_usage_error(mnist({"train", "--resume", part, "--batch", "8"}), "--batch cannot change");
+  const std::string plain = (mnist / "plain").string();
+  ebb::Sequential net({28, 28, 1}, ebb::parse_architecture("flatten, dense 10"));
+  ebb::save_model(net, "flatten, dense 10", plain);
+  check_failure(mnist({"train", "--resume", plain}), "holds no training");
+}
+
+TEST_CASE("mnist: checkpoints, the table of epochs, and early stopping") {
+  Mnist mnist;
+  const std::string model = (mnist / "m").string(), log = (mnist / "log.csv").string();
+  const Result r = mnist({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", "3", "--validation-split", "0.25", "--save", model,
+                          "--checkpoint-every", "1", "--log-csv", log});
+  CAPTURE(r);
+  REQUIRE(r.code == 0);
+  const auto table = lines(contents(log));
+  REQUIRE(table.size() == 4);
+  CHECK(table[0] == "epoch,accuracy,loss,val_accuracy,val_loss");
+  CHECK(table[3].starts_with("2,"));
+  CHECK(ebb::load_model(model).history->epochs() == 3);
+
+  // A rate of 0 improves nothing: the second epoch is the first one without improvement.
+  const Result stopped = mnist({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", "9", "--validation-split", "0.25", "--lr", "0",
+                                "--early-stopping", "2", "--restore-best", "--json"});
+  CAPTURE(stopped);
+  REQUIRE(stopped.code == 0);
+  CHECK(json::parse(stopped.out).at("epochs") == 3);
+  CHECK(contains(stopped.err, "Epoch 3: early stopping\nRestoring model weights from the end of the best epoch: 1.\n"));
+  const Result falling = mnist({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", "3", "--lr", "0", "--reduce-lr", "1", "--monitor", "loss", "--json"});
+  CHECK(json::parse(falling.out).at("history").at("lr").size() == 3);
+}
+
+TEST_CASE("mnist: the progress of Keras on demand") {
+  Mnist mnist;
+  const auto err = [&](const Args& more) { return mnist(mnist.tiny(joined({"--batch", "128"}, more))).err; };
+  CHECK(contains(err({"--verbose", "2"}), "Epoch 1/1\n4/4 - 0s - loss: "));
+  CHECK(contains(err({"--verbose", "1"}), "\r4/4 [==============================] - 0s "));
+  CHECK(contains(err({"--verbose", "1", "--style", "keras2.2"}), "Train on 512 samples\nEpoch 1/1\n"));
+  CHECK(contains(err({"--verbose", "1", "--style", "keras3"}), "4/4 ━━━━━━━━━━━━━━━━━━━━ 0s "));
+  CHECK(err({"--verbose", "0"}) == "");
+  CHECK(contains(mnist({"summary", "--model", "cnn", "--style", "keras3"}).out, "│ max_pooling2d (MaxPooling2D)    │"));
+  CHECK(contains(mnist({"summary", "--model", "cnn", "--style", "keras2.2"}).out, "Param #   \n"));
+}
+
+TEST_CASE("mnist: every optimiser and schedule trains; class weights, clipping, averages and a new split too") {
+  Mnist mnist;
+  const auto check = [&](const Args& more) {
+    const Result r = mnist(mnist.tiny(joined({"--json", "--limit", "256"}, more)));
+    CAPTURE(r);
+    REQUIRE(r.code == 0);
+    CHECK(json::parse(r.out).at("test_loss").get<double>() > 0);
+  };
+  for (const auto name : {"sgd", "rmsprop", "adam", "adamw", "nadam", "adagrad", "lion"}) check({"--optimizer", name});
+  check({"--optimizer", "rmsprop", "--rmsprop-eps", "outside"});
+  for (const auto name : {"constant", "step", "exponential", "cosine", "one-cycle"}) check({"--schedule", name});
+  check({"--class-weight", "balanced", "--clip-norm", "1", "--clip-value", "0.1", "--ema", "0.9"});
+  check({"--test-size", "0.25", "--stratify", "--split-seed", "4"});
 }
 
 #endif

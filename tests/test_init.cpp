@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
 #include <ebb/models/init.h>
+#include <ebb/ops/ops.h>
 #include <ebb/ops/random.h>
 
 #include <algorithm>
@@ -12,12 +13,12 @@ namespace {
 
 using namespace ebb;
 
-struct Moments {
+struct Spread {
   double mean = 0, variance = 0, least = 1e9, most = -1e9;
 };
 
-Moments moments(const Tensor& t) {
-  Moments m;
+Spread moments(const Tensor& t) {
+  Spread m;
   const auto v = t.to_vector();
   for (const double x : v) {
     m.mean += x / static_cast<double>(v.size());
@@ -36,7 +37,7 @@ double cut_deviation() {
 
 /// 120,000 numbers: one deviation of their variance is 0.26 % (uniform) or 0.34 % (cut normal).
 void check_uniform(const Tensor& t, double limit) {
-  const Moments m = moments(t);
+  const Spread m = moments(t);
   CHECK(m.most <= limit * (1 + 1e-6));
   CHECK(m.least >= -limit * (1 + 1e-6));
   CHECK(m.most > 0.999 * limit);
@@ -47,7 +48,7 @@ void check_uniform(const Tensor& t, double limit) {
 
 void check_normal(const Tensor& t, double variance) {
   const double limit = 2 * std::sqrt(variance) / cut_deviation();
-  const Moments m = moments(t);
+  const Spread m = moments(t);
   CHECK(m.most <= limit * (1 + 1e-6));
   CHECK(m.least >= -limit * (1 + 1e-6));
   CHECK(m.most > 0.99 * limit);
@@ -68,6 +69,8 @@ TEST_CASE("init: bounds and variance for dense kernels") {
     check_normal(glorot_normal(shape, dtype), 2.0 / 700);
     check_normal(he_normal(shape, dtype), 2.0 / 400);
     CHECK(he_normal(shape, dtype).dtype() == dtype);
+    check_uniform(lecun_uniform(shape, dtype), std::sqrt(3.0 / 400));
+    check_normal(lecun_normal(shape, dtype), 1.0 / 400);
   }
 }
 
@@ -90,6 +93,25 @@ TEST_CASE("init: vectors count their elements both ways") {
   CHECK(he_normal({0, 5}).numel() == 0);
 }
 
+TEST_CASE("init: orthogonal gives orthonormal columns, or rows where those are fewer") {
+  for (const Shape& shape : {Shape{40, 30}, Shape{30, 40}, Shape{25, 25}, Shape{3, 3, 2, 7}, Shape{1, 1, 2, 9}}) {
+    CAPTURE(shape.str());
+    manual_seed(3);
+    const std::int64_t columns = shape.at(-1), rows = shape.numel() / columns, n = std::min(rows, columns);
+    const Tensor drawn = orthogonal(shape, f64), q = reshape(drawn, {rows, columns});
+    CHECK(drawn.shape() == shape);
+    const Tensor product = rows < columns ? matmul(q, q, {.transpose_b = true}) : matmul(q, q, {.transpose_a = true});
+    const Tensor error = abs(product - one_hot(arange(n, i64), n, f64));
+    CHECK(max(error).item() < 1e-14);
+  }
+  // Not one of the signs alone: uniform over all orthogonal matrices, so that entries have mean 0 and variance 1 / n.
+  manual_seed(4);
+  const Spread m = moments(orthogonal({300, 300}));
+  CHECK(std::abs(m.mean) < 0.001);
+  CHECK(m.variance == doctest::Approx(1.0 / 300).epsilon(1e-5));
+  CHECK_THROWS_WITH_AS(orthogonal({3}), "orthogonal: needs at least 2 axes, got (3,)", ShapeError);
+}
+
 TEST_CASE("init: constants") {
   CHECK(zeros_init({2, 2}).to_vector() == std::vector<double>{0, 0, 0, 0});
   CHECK(ones_init({3}, f64).to_vector() == std::vector<double>{1, 1, 1});
@@ -97,7 +119,7 @@ TEST_CASE("init: constants") {
 }
 
 TEST_CASE("init: the same seed gives the same bits") {
-  for (const Initializer init : {glorot_uniform, glorot_normal, he_uniform, he_normal})
+  for (const Initializer init : {glorot_uniform, glorot_normal, he_uniform, he_normal, lecun_uniform, lecun_normal, orthogonal})
     for (const DType dtype : {f32, f64}) {
       manual_seed(7);
       const Tensor a = init({7, 5}, dtype), next = init({7, 5}, dtype);
@@ -114,4 +136,5 @@ TEST_CASE("init: only floats are drawn") {
   CHECK_THROWS_WITH_AS(glorot_uniform({2, 2}, i64), "uniform: needs float32 or float64, got int64",
                        DTypeError);
   CHECK_THROWS_WITH_AS(he_normal({2, 2}, u8), "normal: needs float32 or float64, got uint8", DTypeError);
+  CHECK_THROWS_WITH_AS(orthogonal({2, 2}, i64), "orthogonal: needs float32 or float64, got int64", DTypeError);
 }

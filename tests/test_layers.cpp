@@ -2,7 +2,10 @@
 #include <ebb/autograd/gradcheck.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
+#include <ebb/autograd/backward.h>
+#include <ebb/models/conv.h>
 #include <ebb/models/layers.h>
+#include <ebb/models/recurrent.h>
 #include <ebb/models/sequential.h>
 #include <ebb/ops/ops.h>
 
@@ -68,9 +71,21 @@ TEST_CASE("layers: gradients of every layer in input and parameters") {
   CHECK(check_layer(AvgPool2D(), image, smooth));
   CHECK(check_layer(AvgPool2D({.size = 3, .stride = 1, .pad = 1}), image, smooth));
   CHECK(check_layer(GlobalAvgPool2D(), image, smooth));
+  CHECK(check_layer(GlobalMaxPool2D(), image));
+  CHECK(check_layer(Reshape({3, 42}), image, smooth));
+  CHECK(check_layer(Conv2D({.filters = 6, .groups = 3}), image, smooth));
+  const Tensor even = distinct({2, 5, 6, 4}, 9);
+  CHECK(check_layer(Conv2D({.filters = 4, .stride = 2, .pad = Padding::same(), .groups = 2, .activation = tanh}), even, smooth));
+  CHECK(check_layer(DepthwiseConv2D(), image, smooth));
+  CHECK(check_layer(DepthwiseConv2D({.kernel = {2, 3}, .multiplier = 2, .stride = 2, .pad = Padding::same()}), image, smooth));
+  CHECK(check_layer(DepthwiseConv2D({.dilation = 2, .activation = tanh, .use_bias = false}), image, smooth));
+  CHECK(check_layer(Conv2DTranspose({.filters = 4}), image, smooth));
+  CHECK(check_layer(Conv2DTranspose({.filters = 2, .kernel = {4, 3}, .stride = 2, .pad = Padding::same()}), image, smooth));
+  CHECK(check_layer(Conv2DTranspose({.filters = 2, .kernel = 2, .stride = 3, .activation = tanh, .use_bias = false}), image, smooth));
   CHECK(check_layer(Flatten(), image, smooth));
   const Training on(true);
   CHECK(check_layer(Dropout(0.4), flat, smooth));
+  CHECK(check_layer(SpatialDropout2D(0.4), image, smooth));
   CHECK(check_layer(Sequential({Conv2D({.filters = 3, .activation = tanh}), MaxPool2D(), Flatten(), Dropout(0.3),
                           Dense(4)}),
               image));
@@ -183,6 +198,76 @@ TEST_CASE("layers: GlobalAvgPool2D is the mean of each channel") {
   CHECK_THROWS_WITH_AS(mean(zeros({2, 3})), "GlobalAvgPool2D: needs an image batch (n, h, w, c), got (2, 3)", ShapeError);
 }
 
+TEST_CASE("layers: a grouped convolution is convolutions of the parts") {
+  const Tensor x = distinct({2, 7, 6, 6}, 8);
+  Conv2D layer({.filters = 9, .stride = 2, .pad = Padding::same(), .groups = 3, .bias_init = ones_init});
+  const Tensor y = layer(x);
+  CHECK(layer.weight.shape() == Shape{3, 3, 2, 9});
+  for (std::int64_t g = 0; g < 3; ++g) {
+    const Tensor part = slice(x, {.axis = 3, .begin = 2 * g, .end = 2 * g + 2}), kernel = slice(layer.weight, {.axis = 3, .begin = 3 * g, .end = 3 * g + 3});
+    CHECK(difference(slice(y, {.axis = 3, .begin = 3 * g, .end = 3 * g + 3}), conv2d(part, kernel, {.stride = 2, .pad = Padding::same()}) + 1.0) < 1e-12);
+  }
+  // Depthwise: as many groups as channels, with one filter each and with two.
+  for (const std::int64_t m : {1, 2}) {
+    DepthwiseConv2D deep({.multiplier = m});
+    const Tensor z = deep(x);
+    CHECK(deep.weight.shape() == Shape{3, 3, 6, m});
+    CHECK(z.shape() == Shape{2, 5, 4, 6 * m});
+    for (std::int64_t c = 0; c < 6; ++c)
+      CHECK(difference(slice(z, {.axis = 3, .begin = c * m, .end = (c + 1) * m}),
+                       conv2d(slice(x, {.axis = 3, .begin = c, .end = c + 1}), slice(deep.weight, {.axis = 2, .begin = c, .end = c + 1}))) < 1e-12);
+  }
+}
+
+TEST_CASE("layers: Conv2DTranspose is the adjoint of a convolution, in Keras' sizes") {
+  struct Row {
+    Conv2DTransposeOptions options;
+    std::int64_t h, w;
+  };
+  for (const Row& row : {Row{{.filters = 2}, 7, 6}, Row{{.filters = 2, .stride = 2}, 11, 9}, Row{{.filters = 2, .kernel = 2, .stride = 3}, 15, 12},
+                         Row{{.filters = 2, .stride = 2, .pad = Padding::same()}, 10, 8}, Row{{.filters = 2, .kernel = 4, .stride = 2, .pad = 1}, 10, 8}}) {
+    Conv2DTranspose layer(row.options);
+    const Tensor x = distinct({3, 5, 4, 3}, 4), y = layer(x);
+    REQUIRE(y.shape() == Shape{3, row.h, row.w, 2});
+    CHECK(layer.weight.shape() == Shape{row.options.kernel.h, row.options.kernel.w, 2, 3});
+    const Tensor z = distinct({3, row.h, row.w, 2}, 5);  // <A x, z> = <x, A* z>
+    CHECK(sum(y * z).item() == doctest::Approx(sum(x * conv2d(z, layer.weight, {row.options.stride, row.options.pad})).item()).epsilon(1e-12));
+  }
+}
+
+TEST_CASE("layers: Reshape, GlobalMaxPool2D, SpatialDropout2D, Embedding") {
+  CHECK(Reshape({2, 3, 1})(arange(12).viewed_as({2, 6})).shape() == Shape{2, 2, 3, 1});
+  CHECK(GlobalMaxPool2D()(arange(12).viewed_as({1, 2, 3, 2})).to_vector() == std::vector<double>{10, 11});
+
+  const Training on(true);
+  manual_seed(2);
+  SpatialDropout2D drop(0.5);
+  const Tensor y = drop(ones({4, 5, 5, 30}, f64));
+  const Tensor channels = mean(y, {1, 2});
+  std::int64_t kept = 0;
+  for (const double v : channels.to_vector()) {
+    const bool whole = v == 0 || v == 2;
+    REQUIRE(whole);
+    kept += v == 2;
+  }
+  CHECK(kept > 35);
+  CHECK(kept < 85);
+  {
+    const Training off(false);
+    CHECK(same_bits(drop(ones({1, 2, 2, 3})), ones({1, 2, 2, 3})));
+  }
+
+  Embedding table({.size = 4, .units = 2, .dtype = f64});
+  const Tensor index = tensor({3, 0, 3}, i64), rows = table(index);
+  CHECK(rows.shape() == Shape{3, 2});
+  for (const double w : table.weight.to_vector()) CHECK(std::abs(w) <= 0.05);
+  CHECK(same_bits(table(tensor({3, 0, 3})), rows));  // whole numbers as floats: what build() passes
+  const Tensor g = backward(sum(rows * tensor({1, 2, 3, 4, 5, 6}, {3, 2}, f64)))[table.weight];
+  CHECK(g.to_vector() == std::vector<double>{3, 4, 0, 0, 0, 0, 6, 8});
+  Sequential text({5}, {Embedding({.size = 10, .units = 3}), GRU(4), Dense(2)});
+  CHECK(text(zeros({2, 5}, u8)).shape() == Shape{2, 2});
+}
+
 TEST_CASE("layers: Flatten keeps the order of the elements") {
   const Tensor x = arange(24).viewed_as({2, 2, 3, 2});
   Flatten flat;
@@ -226,6 +311,16 @@ TEST_CASE("layers: messages") {
   CHECK_THROWS_WITH_AS(Dropout(1), "Dropout: the rate must be in [0, 1), got 1", ValueError);
   CHECK_THROWS_WITH_AS(Dropout(-0.5), "Dropout: the rate must be in [0, 1), got -0.5", ValueError);
   CHECK_THROWS_WITH_AS(Dropout(NAN), "Dropout: the rate must be in [0, 1), got nan", ValueError);
+
+  CHECK_THROWS_WITH_AS(Conv2D({.filters = 5, .groups = 2}), "Conv2D: 5 filters cannot be shared among 2 groups", ValueError);
+  CHECK_THROWS_WITH_AS(Conv2D({.filters = 4, .groups = 2})(zeros({1, 4, 4, 3})), "Conv2D: 3 channels cannot be shared among 2 groups: (1, 4, 4, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(DepthwiseConv2D({.multiplier = 0}), "DepthwiseConv2D: multiplier must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(DepthwiseConv2D()(zeros({4, 3})), "DepthwiseConv2D: needs an image batch (n, h, w, c), got (4, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(Conv2DTranspose({.filters = 0}), "Conv2DTranspose: filters must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(Reshape({2, 0}), "Reshape: sizes must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(SpatialDropout2D(1.5), "SpatialDropout2D: the rate must be in [0, 1), got 1.5", ValueError);
+  CHECK_THROWS_WITH_AS(Embedding({.size = 3}), "Embedding: size and units must be at least 1, got 3 and 0", ValueError);
+  CHECK_THROWS_WITH_AS(Embedding({.size = 3, .units = 2})(tensor({3}, i64)), "gather: index 3 is outside of [0, 3)", ValueError);
 
   Dense dense(3);
   CHECK_THROWS_WITH_AS(dense(zeros({4})), "Dense: needs an input (n, features), got (4,)", ShapeError);

@@ -93,10 +93,43 @@ TEST_CASE("norm: running values are saved, loaded, copied and shown as not train
     REQUIRE(x.size() == 6);
     for (std::size_t i = 0; i < x.size(); ++i) CHECK(same_bits(*x[i].tensor, *y[i].tensor));
   }
-  CHECK(summary(a).find("Trainable params: 14\nNon-trainable params: 6\n") != std::string::npos);
+  CHECK(summary(a).find("Trainable params: 14 (56.00 Byte)\nNon-trainable params: 6 (24.00 Byte)\n") != std::string::npos);
+}
+
+TEST_CASE("norm: gradients of LayerNormalization and GroupNormalization in input and parameters") {
+  const Tensor flat = distinct({3, 8}, 1), image = distinct({2, 3, 3, 4}, 2);
+  CHECK(check_layer(LayerNormalization(), flat, {.order = 2}));
+  CHECK(check_layer(LayerNormalization({.scale = false}), image, {.order = 2}));
+  for (const std::int64_t groups : {1, 2, 4}) CHECK(check_layer(GroupNormalization({.groups = groups}), image, {.order = 2}));
+  CHECK(check_layer(GroupNormalization({.groups = 4, .center = false}), flat, {.order = 2}));
+}
+
+TEST_CASE("norm: LayerNormalization makes rows, GroupNormalization groups of channels alike") {
+  LayerNormalization rows({.epsilon = 1e-12});
+  CHECK(difference(rows(tensor({1, 3, 10, 30}, {2, 2}, f64)), tensor({-1, 1, -1, 1}, {2, 2}, f64)) < 1e-11);
+  rows.weight = variable(tensor({2, 3}, f64));
+  rows.bias = variable(tensor({1, 5}, f64));
+  CHECK(difference(rows(tensor({1, 3}, {1, 2}, f64)), tensor({-1, 8}, {1, 2}, f64)) < 1e-11);
+
+  const Tensor x = distinct({2, 3, 5, 6}, 3);
+  GroupNormalization groups({.groups = 3, .epsilon = 1e-12});
+  const Tensor y = groups(x);
+  for (std::int64_t g = 0; g < 3; ++g) {
+    const Tensor part = slice(y, {.axis = 3, .begin = 2 * g, .end = 2 * g + 2});
+    CHECK(difference(mean(part, {1, 2, 3}), zeros({2}, f64)) < 1e-12);
+    CHECK(difference(variance(part, {1, 2, 3}), ones({2}, f64)) < 1e-9);
+  }
+  // One group is layer normalisation over a whole sample.
+  LayerNormalization all({.epsilon = 1e-12});
+  CHECK(difference(reshape(GroupNormalization({.groups = 1, .epsilon = 1e-12})(x), {2, 90}), all(reshape(x, {2, 90}))) < 1e-12);
 }
 
 TEST_CASE("norm: messages") {
+  CHECK_THROWS_WITH_AS(LayerNormalization({.epsilon = -1}), "LayerNormalization: epsilon must be above 0, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(LayerNormalization()(zeros({3})), "LayerNormalization: needs an input (n, ..., features), got (3,)", ShapeError);
+  CHECK_THROWS_WITH_AS(GroupNormalization({.groups = 0}), "GroupNormalization: groups must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(GroupNormalization({.groups = 4})(zeros({2, 6})), "GroupNormalization: 6 channels cannot be shared among 4 groups: (2, 6)", ShapeError);
+
   CHECK_THROWS_WITH_AS(BatchNormalization({.momentum = 1.5}), "BatchNormalization: momentum must be in [0, 1], got 1.5", ValueError);
   CHECK_THROWS_WITH_AS(BatchNormalization({.epsilon = 0}), "BatchNormalization: epsilon must be above 0, got 0", ValueError);
   BatchNormalization norm;

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <fstream>
 
 namespace mnist {
 namespace {
@@ -12,6 +13,32 @@ namespace {
 constexpr const char* best_network =
     "conv 32 3, batchnorm, relu, conv 32 3, batchnorm, relu, pool 2, conv 64 3, batchnorm, relu, conv 64 3, batchnorm, relu, "
     "pool 2, conv 128 3, batchnorm, relu, flatten, dropout 0.3, dense 10";
+
+/// What --arch gives: a text, or a JSON file as text.
+std::string given_architecture(const std::string& arch) {
+  if (!arch.ends_with(".json")) return arch;
+  std::ifstream in(arch, std::ios::binary);
+  std::string json(std::size_t{1} << 20, '\0');
+  in.read(json.data(), static_cast<std::streamsize>(json.size()));
+  if (!in.eof()) throw UsageError(fmt::format("--arch: {} cannot be read, or is larger than 1 MB", arch));
+  json.resize(static_cast<std::size_t>(in.gcount()));
+  try {
+    return ebb::describe_architecture(ebb::parse_architecture_json(json));
+  } catch (const ebb::ValueError& e) {
+    throw UsageError(fmt::format("{}: {}", arch, e.what()));
+  }
+}
+
+/// The loss is taken from logits: a softmax before it would be a second one.
+void refuse_probabilities(const ebb::Sequential& net) {
+  if (net.layers().empty()) return;
+  const ebb::Module& last = *net.layers().back();
+  const auto* dense = dynamic_cast<const ebb::Dense*>(&last);
+  const auto* function = dynamic_cast<const ebb::Function*>(&last);
+  const ebb::Activation f = dense ? dense->options().activation : function ? function->plain() : nullptr;
+  if (f == static_cast<ebb::Activation>(ebb::softmax))
+    throw UsageError("leave out the softmax at the end: the loss and the probabilities are made from what the last layer gives");
+}
 
 }  // namespace
 
@@ -25,12 +52,12 @@ po::options_description model_options() {
       ("filters", po::value<std::string>()->default_value("32,64,64"), "cnn: filters of each convolution")
       ("kernel", po::value<int>()->default_value(3), "cnn: side of the convolution kernels")
       ("pool", po::value<int>()->default_value(2), "cnn: side of the max-pooling between convolutions")
-      ("arch", po::value<std::string>(), "the whole network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\"");
+      ("arch", po::value<std::string>(), "the whole network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\", or a file FILE.json");
   return o;
 }
 
 std::string architecture(const po::variables_map& v) {
-  if (v.count("arch")) return v["arch"].as<std::string>();
+  if (v.count("arch")) return given_architecture(v["arch"].as<std::string>());
   const auto model = v["model"].as<std::string>();
   if (model == "best") return best_network;
   const auto activation = v["activation"].as<std::string>();
@@ -65,6 +92,7 @@ ebb::Sequential build_network(const std::string& architecture) {
     ebb::Sequential net(sample, ebb::parse_architecture(architecture));
     if (const ebb::Shape out = ebb::build(net, sample); out != ebb::Shape{10})
       throw UsageError(fmt::format("the network gives {} for a digit, but ten classes need (10,): {}", out.str(), architecture));
+    refuse_probabilities(net);
     return net;
   } catch (const ebb::ValueError& e) {
     throw UsageError(e.what());
