@@ -18,7 +18,7 @@ struct ResidualOptions {
 class Residual : public Module {
  public:
   explicit Residual(ResidualOptions options) : layers_(options.layers), shortcut_(options.shortcut) {}  ///< ValueError on options out of range
-  Residual(std::initializer_list<Layer> layers, std::initializer_list<Layer> shortcut = {}) : layers_(layers), shortcut_(shortcut) {}
+  Residual(std::initializer_list<Layer> layers, std::initializer_list<Layer> shortcut = {}) : layers_(layers), shortcut_(shortcut) {}  ///< of layers by value, shared, or functions
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override { v("body", layers_), v("shortcut", shortcut_); }
   std::string_view type() const override { return "Residual"; }
@@ -37,7 +37,7 @@ struct ConcatOptions {
 class Concat : public Module {
  public:
   explicit Concat(const ConcatOptions& options);  ///< ValueError on options out of range
-  Concat(std::initializer_list<Layer> branches);
+  Concat(std::initializer_list<Layer> branches);  ///< of layers by value, shared, or functions
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override;
   std::string_view type() const override { return "Concat"; }

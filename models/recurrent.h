@@ -24,15 +24,15 @@ class Recurrent : public Module {
   Tensor weight, recurrent_weight, bias;  ///< undefined until built
 
  protected:
-  Recurrent(RecurrentOptions options, std::string_view type, std::int64_t gates);
-  virtual void make(const Tensor& x);
+  Recurrent(RecurrentOptions options, std::string_view type, std::int64_t gates);  ///< ValueError on units below 1
+  virtual void make(const Tensor& x);  ///< parameters for inputs like x
   /// The next state h (n, units) from x W + b of this step (n, gates * units) and the state; `carry` is a second one.
   virtual Tensor step(const Tensor& xw, const Tensor& h, Tensor& carry) = 0;
   /// Gate i of a row of gates.
   Tensor gate(const Tensor& rows, std::int64_t i) const;
-  Tensor recurrent(const Tensor& h) const { return matmul(h, recurrent_weight); }
+  Tensor recurrent(const Tensor& h) const { return matmul(h, recurrent_weight); }  ///< the state times the recurrent kernel
 
-  RecurrentOptions options_;
+  RecurrentOptions options_;  ///< as given
 
  private:
   std::string_view type_;
@@ -62,7 +62,7 @@ class GRU : public Recurrent {
   Tensor recurrent_bias;  ///< undefined until built
 
  protected:
-  void make(const Tensor& x) override;
+  void make(const Tensor& x) override;  ///< parameters for inputs like x
   Tensor step(const Tensor& xw, const Tensor& h, Tensor& carry) override;
 };
 
@@ -76,7 +76,7 @@ class LSTM : public Recurrent {
   std::string_view type() const override { return "LSTM"; }
 
  protected:
-  void make(const Tensor& x) override;
+  void make(const Tensor& x) override;  ///< parameters for inputs like x
   Tensor step(const Tensor& xw, const Tensor& h, Tensor& carry) override;
 };
 

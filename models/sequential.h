@@ -15,7 +15,7 @@ namespace ebb {
 /// A function as a layer.
 class Function final : public Module {
  public:
-  explicit Function(std::function<Tensor(const Tensor&)> f) : f_(std::move(f)) {}
+  explicit Function(std::function<Tensor(const Tensor&)> f) : f_(std::move(f)) {}  ///< any function of one tensor
   Tensor forward(const Tensor& x) override { return f_(x); }
   std::string_view type() const override { return "Function"; }
   /// The function when it is a plain one, such as relu; null for a lambda.
