@@ -102,6 +102,8 @@ void EarlyStopping::epoch_end(TrainingState& state) {
 }
 
 void EarlyStopping::train_end(TrainingState& state) {
+  if (options_.restore_best && kept_.empty() && best_epoch_ >= 0)
+    state.say(fmt::format("warning: the best epoch, {}, was before this training began: its weights are not known here", best_epoch_ + 1));
   if (kept_.empty() || best_epoch_ == state.epoch) return;
   state.say(fmt::format("Restoring model weights from the end of the best epoch: {}.", best_epoch_ + 1));
   const auto all = named_tensors(state.module);

@@ -216,6 +216,14 @@ TEST_CASE("callbacks: EarlyStopping that goes on from a history knows its best a
     CHECK(d.history.epochs() == 5);  // waited for the third time in the fifth epoch
     CHECK(another.best_epoch() == 1);
   }
+
+  // The weights of a best epoch before that are not to be had, and it says so.
+  Drive d;
+  EarlyStopping first({.patience = 9, .restore_best = true}), second({.patience = 9, .restore_best = true});
+  d.epochs(first, {5, 4, 3});
+  CHECK(d.said.empty());
+  d.epochs(second, {4, 4});
+  CHECK(d.said == Strings{"warning: the best epoch, 3, was before this training began: its weights are not known here"});
 }
 
 TEST_CASE("callbacks: ModelCheckpoint keeps the best or the last") {
