@@ -124,6 +124,11 @@ void OnnxGraph::give(const Step& s, std::string name, bool channels, bool boolea
   boolean_[static_cast<std::size_t>(s.output)] = boolean;
 }
 
+void OnnxGraph::alias(const Step& s, int id) {
+  for (auto* names : {&plain_, &first_}) (*names)[static_cast<std::size_t>(s.output)] = (*names)[static_cast<std::size_t>(id)];
+  boolean_[static_cast<std::size_t>(s.output)] = boolean_[static_cast<std::size_t>(id)];
+}
+
 std::string OnnxGraph::sizes(int id) {
   const TracedValue& v = value(id);
   std::vector<std::string> parts;

@@ -89,6 +89,8 @@ class OnnxGraph {
   bool runs_first(const std::vector<int>& ids) const;
   /// Says what the step's result is called.
   void give(const Step& s, std::string name, bool channels_first = false, bool boolean = false);
+  /// Says that the step's result is this value.
+  void alias(const Step& s, int id);
 
   /// The sizes of a value as a tensor.
   std::string sizes(int id);

@@ -30,6 +30,16 @@ void elementwise(OnnxGraph& e, const Step& s, std::string_view type) {
   e.give(s, e.node(type, std::move(in)), first);
 }
 
+/// Elementwise, but nothing at all for a factor of ones, such as that of a dropout of channels.
+void product(OnnxGraph& e, const Step& s, std::string_view type) {
+  for (const std::size_t i : {0u, 1u}) {
+    const int x = s.inputs[i], ones = s.inputs[1 - i];
+    if (e.is_constant(ones) && !e.is_constant(x) && e.shape(x) == e.shape(s.output) && same_bits(e.value(ones).value, ones_like(e.value(ones).value)))
+      return e.alias(s, x);
+  }
+  elementwise(e, s, type);
+}
+
 void comparison(OnnxGraph& e, const Step& s, std::string_view type) {
   const bool first = e.runs_first(s.inputs);
   e.give(s, e.node(type, {e.in_order(s.inputs[0], first), e.in_order(s.inputs[1], first)}), first, true);
@@ -163,9 +173,11 @@ void matmul_of(OnnxGraph& e, const Step& s, std::string_view type) {
   }
   e.give(s, e.node(type, std::move(in)));
 }
-/// x W + b, and the activation of that type if any.
+/// x W + b, and the activation of that type if any. W is written as (out, in): some runtimes read no other order.
 void linear_of(OnnxGraph& e, const Step& s, std::string_view activation) {
-  const std::string y = e.node("Gemm", {e.full(s.inputs[0]), e.plain(s.inputs[1]), e.plain(s.inputs[2])});
+  const int kernel = s.inputs[1];
+  const std::string w = e.is_constant(kernel) ? e.turned(e.value(kernel).value, transpose(e.value(kernel).value)) : e.plain(kernel);
+  const std::string y = e.node("Gemm", {e.full(s.inputs[0]), w, e.plain(s.inputs[2])}, OnnxAttributes()("transB", std::int64_t{e.is_constant(kernel)}));
   e.give(s, activation.empty() ? y : e.node(activation, {y}));
 }
 
@@ -304,7 +316,7 @@ constexpr auto rows = std::to_array<OnnxRow>({
     {"maximum", "Max", elementwise},
     {"mean", "ReduceMean", reduce},
     {"minimum", "Min", elementwise},
-    {"mul", "Mul", elementwise},
+    {"mul", "Mul", product},
     {"pick", "GatherElements", pick_of},
     {"place", "OneHot", place_of},
     {"pow", "Pow", elementwise},
