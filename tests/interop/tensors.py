@@ -21,7 +21,7 @@ def read_safetensors(path):
 def write_safetensors(path, tensors):
     header, parts, at = {}, [], 0
     for name, t in tensors.items():
-        t = numpy.ascontiguousarray(t)
+        t = numpy.array(t, order="C")  # ascontiguousarray would give a scalar an axis
         kind = next(k for k, v in KINDS.items() if numpy.dtype(v) == t.dtype)
         header[name] = {"dtype": kind, "shape": list(t.shape), "data_offsets": [at, at + t.nbytes]}
         parts.append(t.tobytes())
