@@ -18,6 +18,7 @@ int train(const std::vector<std::string>& args);
 int evaluate(const std::vector<std::string>& args);
 int predict(const std::vector<std::string>& args);
 int summary(const std::vector<std::string>& args);
+int export_files(const std::vector<std::string>& args);
 int graph(const std::vector<std::string>& args);
 int search(const std::vector<std::string>& args);
 int reproduce(const std::vector<std::string>& args);
