@@ -23,12 +23,16 @@
 #include <ebb/models/fit.h>
 #include <ebb/models/history.h>
 #include <ebb/models/init.h>
+#include <ebb/models/interop.h>
 #include <ebb/models/layers.h>
 #include <ebb/models/mnist.h>
 #include <ebb/models/module.h>
 #include <ebb/models/norm.h>
+#include <ebb/models/numpy.h>
+#include <ebb/models/onnx.h>
 #include <ebb/models/optimizer.h>
 #include <ebb/models/recurrent.h>
+#include <ebb/models/safetensors.h>
 #include <ebb/models/schedule.h>
 #include <ebb/models/sequential.h>
 #include <ebb/models/serialize.h>
