@@ -139,6 +139,7 @@ void finish(std::int64_t rows, std::int64_t channels, const T* bias, bool relu, 
 template <class T>
 void pool_block(const Window& v, std::int64_t channels, std::int64_t images, const Tail<T>& tail, const T* conv, T* y, std::uint8_t* choice) {
   const std::int64_t rows = v.oh / tail.pool.h, cols = v.ow / tail.pool.w;
+  const bool square = tail.pool == Pair(2);  // the usual one, in one pass
   simd([&]() EBB_INLINE {
     for (std::int64_t i = 0; i < images; ++i)
       for (std::int64_t r = 0; r < rows; ++r)
@@ -148,16 +149,31 @@ void pool_block(const Window& v, std::int64_t channels, std::int64_t images, con
             const std::int64_t n = std::min(run_length, channels - c0);
             T best[run_length];
             Wide<T> where[run_length];
-            for (std::int64_t c = 0; c < n; ++c) best[c] = corner[c0 + c], where[c] = 0;
-            for (std::int64_t a = 0, k = 0; a < tail.pool.h; ++a)
-              for (std::int64_t b = 0; b < tail.pool.w; ++b, ++k) {
-                const T* __restrict from = corner + (a * v.ow + b) * channels + c0;
-                for (std::int64_t c = 0; c < n; ++c) {
-                  const bool wins = (from[c] > best[c]) | (from[c] != from[c]);
-                  best[c] = wins ? from[c] : best[c];
-                  where[c] = wins ? static_cast<Wide<T>>(k) : where[c];
-                }
+            if (square) {
+              const T *__restrict x0 = corner + c0, *__restrict x1 = x0 + channels, *__restrict x2 = x0 + v.ow * channels, *__restrict x3 = x2 + channels;
+              for (std::int64_t c = 0; c < n; ++c) {
+                T b = x0[c];
+                Wide<T> k = 0;
+                bool wins = (x1[c] > b) | (x1[c] != x1[c]);
+                b = wins ? x1[c] : b, k = wins ? 1 : k;
+                wins = (x2[c] > b) | (x2[c] != x2[c]);
+                b = wins ? x2[c] : b, k = wins ? 2 : k;
+                wins = (x3[c] > b) | (x3[c] != x3[c]);
+                b = wins ? x3[c] : b, k = wins ? 3 : k;
+                best[c] = b, where[c] = k;
               }
+            } else {
+              for (std::int64_t c = 0; c < n; ++c) best[c] = corner[c0 + c], where[c] = 0;
+              for (std::int64_t a = 0, k = 0; a < tail.pool.h; ++a)
+                for (std::int64_t b = 0; b < tail.pool.w; ++b, ++k) {
+                  const T* __restrict from = corner + (a * v.ow + b) * channels + c0;
+                  for (std::int64_t c = 0; c < n; ++c) {
+                    const bool wins = (from[c] > best[c]) | (from[c] != from[c]);
+                    best[c] = wins ? from[c] : best[c];
+                    where[c] = wins ? static_cast<Wide<T>>(k) : where[c];
+                  }
+                }
+            }
             for (std::int64_t c = 0; c < n; ++c) y[c0 + c] = tail.relu && best[c] <= 0 ? T(0) : best[c];
             if (choice)
               for (std::int64_t c = 0; c < n; ++c) choice[c0 + c] = static_cast<std::uint8_t>(where[c]);
