@@ -59,6 +59,10 @@ std::string line_at(double x1, double y1, double x2, double y2, std::string_view
   return fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" {}/>\n", x1, y1, x2, y2, style);
 }
 
+std::string frame(const Box& b) {
+  return fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"none\" stroke=\"#444\"/>\n", b.x, b.y, b.width, b.height);
+}
+
 /// Title above, labels below and to the left of the box in which values are drawn.
 std::string labels_around(const Box& b, const std::string& title, const std::string& x_label, const std::string& y_label, double left) {
   std::string out;
@@ -126,7 +130,7 @@ std::string draw(const LineChart& chart, const Box& panel) {
     out += line_at(b.x, py(t), b.x + b.width, py(t), "stroke=\"#e4e4e4\"");
     out += text_at(b.x - 8, py(t) + 4.5, 13, "end", up.label(t));
   }
-  out += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"none\" stroke=\"#444\"/>\n", b.x, b.y, b.width, b.height);
+  out += frame(b);
   out += labels_around(b, chart.title, chart.x_label, chart.y_label, panel.x);
 
   // Lines, and where they pass: places across and up from 0 to 1, for the legend to keep away from
@@ -230,6 +234,7 @@ std::string draw(const HeatMap& map, const Box& panel) {
     out += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.2f}\" fill=\"{}\" stroke=\"#fff\" stroke-width=\"0.5\"/>\n", x, y, w, h, hex(c));
     out += text_at(x + w / 2, y + h / 2 + size * 0.36, size, "middle", texts[i], dark ? " fill=\"#fff\"" : "");
   }
+  out += frame(b);
   for (std::size_t j = 0; j < columns; ++j) out += text_at(b.x + (static_cast<double>(j) + 0.5) * w, b.y + b.height + 20, 13, "middle", fmt::format("{}", j));
   for (std::size_t i = 0; i < rows; ++i) out += text_at(b.x - 8, b.y + (static_cast<double>(i) + 0.5) * h + 4.5, 13, "end", fmt::format("{}", i));
   out += labels_around(b, map.title, map.x_label, map.y_label, panel.x);
