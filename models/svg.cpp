@@ -44,6 +44,17 @@ std::string escaped(const std::string& s) {
   return out;
 }
 
+/// At most 24 characters of a name, so that a legend leaves room for what it explains.
+std::string shortened(const std::string& name) {
+  std::size_t end = 0, last = 0;
+  for (int count = 0; end < name.size(); ++count) {
+    if (count == 24) return name.substr(0, last) + "\u2026";
+    last = end;
+    end += std::max<std::size_t>(character(name, end), 1);
+  }
+  return name;
+}
+
 struct Box {
   double x, y, width, height;
 };
@@ -169,8 +180,8 @@ std::string draw(const LineChart& chart, const Box& panel) {
     finish();
     if (line.name.empty()) continue;
     const double y = 20.0 * named++;
-    key += line_at(10, y + 15, 36, y + 15, stroke) + text_at(43, y + 19.5, 13, "start", line.name);
-    widest = std::max(widest, 60 + 7.6 * static_cast<double>(line.name.size()));
+    key += line_at(10, y + 15, 36, y + 15, stroke) + text_at(43, y + 19.5, 13, "start", shortened(line.name));
+    widest = std::max(widest, 60 + 7.6 * static_cast<double>(shortened(line.name).size()));
   }
   if (named == 0) return out;
   const double tall = 20.0 * named + 10, wide = std::min(widest, b.width - 16);
@@ -187,7 +198,7 @@ std::string draw(const LineChart& chart, const Box& panel) {
       best_x = right ? b.x + b.width - wide - 8 : b.x + 8;
       best_y = top ? b.y + 8 : b.y + b.height - tall - 8;
     }
-  return out + fmt::format("<g transform=\"translate({:.1f} {:.1f})\">\n<rect width=\"{:.1f}\" height=\"{:.1f}\" rx=\"4\" fill=\"#fff\" fill-opacity=\"0.85\" "
+  return out + fmt::format("<g transform=\"translate({:.1f} {:.1f})\">\n<rect width=\"{:.1f}\" height=\"{:.1f}\" rx=\"4\" fill=\"#fff\" fill-opacity=\"0.7\" "
                            "stroke=\"#bbb\"/>\n{}</g>\n", best_x, best_y, wide, tall, key);
 }
 

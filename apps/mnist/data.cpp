@@ -185,7 +185,7 @@ int plot(const std::vector<std::string>& args) {
   } else if (file.empty()) {
     fmt::print("{}", ebb::svg(ebb::history_panels(histories), 1080, 504));
   } else {
-    for (const auto& [name, history] : histories) fmt::print("{}: {} epochs of {}\n", file, history.epochs(), name);
+    for (const auto& [name, history] : histories) fmt::print("{}: {} epoch{} of {}\n", file, history.epochs(), history.epochs() == 1 ? "" : "s", name);
   }
   return ok;
 }
