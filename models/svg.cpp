@@ -44,6 +44,17 @@ std::string escaped(const std::string& s) {
   return out;
 }
 
+/// At most 24 characters of a name, so that a legend leaves room for what it explains.
+std::string shortened(const std::string& name) {
+  std::size_t end = 0, last = 0;
+  for (int count = 0; end < name.size(); ++count) {
+    if (count == 24) return name.substr(0, last) + "\u2026";
+    last = end;
+    end += std::max<std::size_t>(character(name, end), 1);
+  }
+  return name;
+}
+
 struct Box {
   double x, y, width, height;
 };
@@ -57,6 +68,10 @@ std::string text_at(double x, double y, double size, std::string_view anchor, co
 }
 std::string line_at(double x1, double y1, double x2, double y2, std::string_view style) {
   return fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" {}/>\n", x1, y1, x2, y2, style);
+}
+
+std::string frame(const Box& b) {
+  return fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"none\" stroke=\"#444\"/>\n", b.x, b.y, b.width, b.height);
 }
 
 /// Title above, labels below and to the left of the box in which values are drawn.
@@ -126,7 +141,7 @@ std::string draw(const LineChart& chart, const Box& panel) {
     out += line_at(b.x, py(t), b.x + b.width, py(t), "stroke=\"#e4e4e4\"");
     out += text_at(b.x - 8, py(t) + 4.5, 13, "end", up.label(t));
   }
-  out += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"none\" stroke=\"#444\"/>\n", b.x, b.y, b.width, b.height);
+  out += frame(b);
   out += labels_around(b, chart.title, chart.x_label, chart.y_label, panel.x);
 
   // Lines, and where they pass: places across and up from 0 to 1, for the legend to keep away from
@@ -165,8 +180,8 @@ std::string draw(const LineChart& chart, const Box& panel) {
     finish();
     if (line.name.empty()) continue;
     const double y = 20.0 * named++;
-    key += line_at(10, y + 15, 36, y + 15, stroke) + text_at(43, y + 19.5, 13, "start", line.name);
-    widest = std::max(widest, 60 + 7.6 * static_cast<double>(line.name.size()));
+    key += line_at(10, y + 15, 36, y + 15, stroke) + text_at(43, y + 19.5, 13, "start", shortened(line.name));
+    widest = std::max(widest, 60 + 7.6 * static_cast<double>(shortened(line.name).size()));
   }
   if (named == 0) return out;
   const double tall = 20.0 * named + 10, wide = std::min(widest, b.width - 16);
@@ -183,7 +198,7 @@ std::string draw(const LineChart& chart, const Box& panel) {
       best_x = right ? b.x + b.width - wide - 8 : b.x + 8;
       best_y = top ? b.y + 8 : b.y + b.height - tall - 8;
     }
-  return out + fmt::format("<g transform=\"translate({:.1f} {:.1f})\">\n<rect width=\"{:.1f}\" height=\"{:.1f}\" rx=\"4\" fill=\"#fff\" fill-opacity=\"0.85\" "
+  return out + fmt::format("<g transform=\"translate({:.1f} {:.1f})\">\n<rect width=\"{:.1f}\" height=\"{:.1f}\" rx=\"4\" fill=\"#fff\" fill-opacity=\"0.7\" "
                            "stroke=\"#bbb\"/>\n{}</g>\n", best_x, best_y, wide, tall, key);
 }
 
@@ -230,6 +245,7 @@ std::string draw(const HeatMap& map, const Box& panel) {
     out += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.2f}\" fill=\"{}\" stroke=\"#fff\" stroke-width=\"0.5\"/>\n", x, y, w, h, hex(c));
     out += text_at(x + w / 2, y + h / 2 + size * 0.36, size, "middle", texts[i], dark ? " fill=\"#fff\"" : "");
   }
+  out += frame(b);
   for (std::size_t j = 0; j < columns; ++j) out += text_at(b.x + (static_cast<double>(j) + 0.5) * w, b.y + b.height + 20, 13, "middle", fmt::format("{}", j));
   for (std::size_t i = 0; i < rows; ++i) out += text_at(b.x - 8, b.y + (static_cast<double>(i) + 0.5) * h + 4.5, 13, "end", fmt::format("{}", i));
   out += labels_around(b, map.title, map.x_label, map.y_label, panel.x);

@@ -14,7 +14,7 @@ namespace ebb {
 
 /// One line of a chart. A value that is not finite is a gap.
 struct Line {
-  std::string name;  ///< in the legend; empty: not there
+  std::string name;  ///< in the legend, at most 24 characters of it; empty: not there
   std::vector<double> x, y;  ///< as many of both
   bool dashed = false;  ///< instead of solid
   int color = -1;  ///< one of the ten colours, counted round; -1: the next

@@ -35,11 +35,11 @@ TEST_CASE("mnist data: shapes, the first digit, counts and shares") {
   Mnist mnist;
   const Result r = ran(mnist, {"data", "--data", mnist.digits()});
   CHECK(r.err == "");
-  for (const char* part : {"train  images uint8 (512, 28, 28), labels uint8 (512)\n", "test   images uint8 (64, 28, 28), labels uint8 (64)\n",
+  for (const std::string part : {"train  images uint8 (512, 28, 28), labels uint8 (512,)\n", "test   images uint8 (64, 28, 28), labels uint8 (64,)\n",
                            "train image 0: label 0, one-hot [1. 0. 0. 0. 0. 0. 0. 0. 0. 0.]\n",
                            "  mean pixel 9.107143, divided by 255 0.03571429\n",  // a line of 255 in 28
                            "\n    0       52  0.101562        7  0.109375       59  0.102431\n"})
-    CHECK_MESSAGE(contains(r.out, part), part);
+    CHECK_MESSAGE(contains(r.out, part), part << r.out);
   CHECK(contains(r.out, "largest to smallest class: 1.020 in train, 1.167 in test\n"));
 
   const json all = json_of(mnist, {"data", "--data", mnist.digits(), "--part", "test", "--image", "3,1"});
@@ -79,7 +79,7 @@ TEST_CASE("mnist data: pictures") {
 TEST_CASE("mnist evaluate: report, confusion matrix, areas, top-k and drawings agree with one another") {
   Mnist mnist;
   const std::string model = (mnist / "m").string(), plot = (mnist / "c.svg").string(), roc = (mnist / "r.svg").string();
-  ran(mnist, {"train", "--data", mnist.digits(), "--epochs", "4", "--arch", "flatten, dense 10", "--save", model});
+  ran(mnist, mnist.tiny({"--save", model, "--batch", "64"}));
   const Args args{"evaluate", model, "--data", mnist.digits()};
   const json d = json_of(mnist, joined(args, {"--report", "--confusion", "--auc", "--top-k", "3", "--plot", plot, "--roc", roc}));
   double right = 0, all = 0;
@@ -99,15 +99,17 @@ TEST_CASE("mnist evaluate: report, confusion matrix, areas, top-k and drawings a
   double sum = 0;
   for (const auto& area : d["auc"]) sum += area["roc"].get<double>();
   CHECK(d["macro_auc"].get<double>() == doctest::Approx(sum / 10));
-  CHECK(d["macro_auc"].get<double>() > 0.8);
+  CHECK(right > 0);
+  CHECK(right < 64);  // or the matrix would show no more than the labels
+  CHECK(d["macro_auc"].get<double>() > 0.5);
   for (const std::string& file : {plot, roc}) {
     CHECK(contents(file).starts_with("<svg"));
     CHECK(contents(file).ends_with("</svg>\n"));
   }
 
   const Result text = ran(mnist, joined(args, {"--report", "--confusion", "--auc", "--top-k", "3"}));
-  for (const char* part : {"test accuracy 0.", "top-3 accuracy ", "precision    recall  f1-score   support", "\nweighted avg ", "\nactual   predicted\n", "average precision\n"})
-    CHECK_MESSAGE(contains(text.out, part), part);
+  for (const std::string part : {"test accuracy 0.", "top-3 accuracy ", "precision    recall  f1-score   support", "\nweighted avg ", "\nactual   predicted\n", "average precision\n"})
+    CHECK_MESSAGE(contains(text.out, part), part << text.out);
   CHECK(lines(ran(mnist, args).out).size() == 1);
   check_failure(mnist(joined(args, {"--plot", (mnist / "missing" / "c.svg").string()})), "cannot write");
 }

@@ -25,16 +25,20 @@ double total(const Values& v) { return std::accumulate(v.begin(), v.end(), 0.0);
 
 /// 200 samples of ten classes: label (29 i mod 53) mod 10, score of class c ((37 i + 101 c) mod 97 + 40 [c is the label]) / 136.
 struct Sample {
-  Tensor labels, scores;
+  Tensor labels, scores, probabilities;  // the last: each row over its sum
   Sample() {
     std::vector<std::int64_t> y;
-    Values s;
+    Values s, p;
     for (int i = 0; i < 200; ++i) {
       y.push_back(i * 29 % 53 % 10);
-      for (int c = 0; c < 10; ++c) s.push_back(((37 * i + 101 * c) % 97 + (c == y.back() ? 40 : 0)) / 136.0);
+      const auto whole = [&](int c) { return (37 * i + 101 * c) % 97 + (c == y.back() ? 40 : 0); };
+      double row = 0;
+      for (int c = 0; c < 10; ++c) row += whole(c);
+      for (int c = 0; c < 10; ++c) s.push_back(whole(c) / 136.0), p.push_back(whole(c) / row);
     }
     labels = classes(y);
     scores = Tensor::from(s, {200, 10});
+    probabilities = Tensor::from(p, {200, 10});
   }
 };
 
@@ -154,14 +158,14 @@ TEST_CASE("metrics: areas of each class, their mean, any area") {
   check_close(averages, {0.5307106368170755, 0.6193161814818637, 0.5047964443971045, 0.5844959758709911, 0.5004848860290998, 0.5645014777053896,
                          0.6010306848006708, 0.6078133934431473, 0.5713586728221285, 0.5771030700378527});
   CHECK(macro_auc(s.labels, s.scores) == doctest::Approx(0.8290470026553184).epsilon(1e-14));
-  const Tensor rows = s.scores / sum(s.scores, {1}, {.keepdims = true});  // as probabilities, roc_auc_score(multi_class="ovr")
-  CHECK(macro_auc(s.labels, rows) == doctest::Approx(0.9018063071772511).epsilon(1e-14));
+  // roc_auc_score(multi_class="ovr"), which takes probabilities
+  CHECK(macro_auc(s.labels, s.probabilities) == doctest::Approx(0.9018106734046164).epsilon(1e-14));
   CHECK(auc({0, .5, 1}, {0, .8, 1}) == doctest::Approx(0.65));
   CHECK(auc({1, .5, 0}, {1, .8, 0}) == doctest::Approx(0.65));
   CHECK_THROWS_WITH_AS(auc({0, 1, .5}, {0, 1, 1}), "auc: x neither rises nor falls", ValueError);
   CHECK_THROWS_WITH_AS(auc({0}, {0}), "auc: expected at least two points, got 1 and 1 numbers", ValueError);
   CHECK_THROWS_WITH_AS(macro_auc(classes({0, 1}), zeros({2, 3})), "roc_curve: no sample is of class 2: its rates are not defined", ValueError);
-  CHECK_THROWS_WITH_AS(macro_auc(classes({0, 1}), zeros({2})), "macro_auc: scores must be (n, classes), got float32 (2)", ShapeError);
+  CHECK_THROWS_WITH_AS(macro_auc(classes({0, 1}), zeros({2})), "macro_auc: scores must be (n, classes), got float32 (2,)", ShapeError);
 }
 
 TEST_CASE("metrics: top-k accuracy") {

@@ -98,7 +98,7 @@ TEST_CASE("pictures: a grid of images") {
 TEST_CASE("pictures: what cannot be written leaves nothing behind") {
   const TempDir dir;
   const auto file = dir / "a.png";
-  CHECK_THROWS_WITH_AS(write_png(file, zeros({3})), "write_png: expected a picture (h, w), got float32 (3)", ShapeError);
+  CHECK_THROWS_WITH_AS(write_png(file, zeros({3})), "write_png: expected a picture (h, w), got float32 (3,)", ShapeError);
   CHECK_THROWS_AS(write_png(file, Tensor()), ShapeError);
   CHECK_THROWS_AS(write_png(file, zeros({2, 2, 3})), ShapeError);
   CHECK_THROWS_AS(write_png(file, zeros({0, 2})), ShapeError);

@@ -5,7 +5,6 @@
 #include <ebb/models/svg.h>
 
 #include <algorithm>
-#include <cmath>
 #include <fstream>
 #include <iterator>
 #include <limits>
@@ -20,7 +19,7 @@ using namespace ebb;
 
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+constexpr double missing = std::numeric_limits<double>::quiet_NaN();
 
 std::string contents(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
@@ -114,11 +113,11 @@ TEST_CASE("charts: gaps, single points, nothing, one value, large and small ones
     for (std::size_t i = 0; i < y.size(); ++i) x.push_back(static_cast<double>(i + 1));
     return drawn({LineChart{"", "", "", {{"", x, y}}}});
   };
-  const std::string gap = lines({1, 2, nan, 3, 2, std::numeric_limits<double>::infinity(), 5});
+  const std::string gap = lines({1, 2, missing, 3, 2, std::numeric_limits<double>::infinity(), 5});
   CHECK(all(gap, "<polyline", "/>").size() == 2);
   CHECK(all(gap, "<circle", "/>").size() == 1);
   CHECK(all(lines({}), "<polyline", "/>").empty());
-  CHECK(all(lines({nan, nan}), "<circle", "/>").empty());
+  CHECK(all(lines({missing, missing}), "<circle", "/>").empty());
   CHECK(all(lines({4}), "<circle", "/>").size() == 1);
   for (const std::vector<double>& y : std::vector<std::vector<double>>{{.25, .25}, {0, 0}, {1e9, 2e9}, {4e-9, 1e-8}, {-1e300, 1e300}, {1e15, 1e15 + 1}}) {
     CAPTURE(y[1]);
@@ -134,6 +133,14 @@ TEST_CASE("charts: gaps, single points, nothing, one value, large and small ones
 
 TEST_CASE("charts: names that XML does not take") {
   CHECK(has(texts(drawn({LineChart{"\x01 \xff\xfe \xc3\xa4 \xed\xa0\x80 \xef\xbf\xbf \xc0\xaf", "", "", {}}})), "? ?? \xc3\xa4 ??? ??? ??"));
+}
+
+TEST_CASE("charts: a long name does not make the legend wide") {
+  const auto key = [](const std::string& name) { return texts(drawn({LineChart{"", "", "", {{name, {0, 1}, {0, 1}}}}})).back(); };
+  CHECK(key("abcdefghijklmnopqrstuvwx") == "abcdefghijklmnopqrstuvwx");
+  CHECK(key("abcdefghijklmnopqrstuvwxy") == "abcdefghijklmnopqrstuvw\u2026");
+  CHECK(key("\u00e4bcdefghijklmnopqrstuv\u00e4x") == "\u00e4bcdefghijklmnopqrstuv\u00e4x");  // characters, not bytes
+  CHECK(key("\u00e4bcdefghijklmnopqrstuv\u00e4xyz") == "\u00e4bcdefghijklmnopqrstuv\u00e4\u2026");
 }
 
 TEST_CASE("charts: heat maps") {
@@ -156,7 +163,7 @@ TEST_CASE("charts: heat maps") {
   CHECK(place("7").x > place("50").x + 100);
   drawn({HeatMap{"", "", "", zeros({2, 2}, i64)}});
   CHECK(has(texts(drawn({HeatMap{"", "", "", tensor({.12345, 2}, {1, 2})}})), "0.123"));
-  CHECK_THROWS_WITH_AS(drawn({HeatMap{"", "", "", zeros({3})}}), "svg: a heat map needs a matrix, got float32 (3)", ShapeError);
+  CHECK_THROWS_WITH_AS(drawn({HeatMap{"", "", "", zeros({3})}}), "svg: a heat map needs a matrix, got float32 (3,)", ShapeError);
   CHECK_THROWS_AS(drawn({HeatMap{}}), ShapeError);
 }
 
@@ -202,34 +209,4 @@ TEST_CASE("charts: confusion matrix and curves") {
   CHECK(all(r, "<polyline", "/>").size() == 5);
   CHECK_THROWS_WITH_AS(plot_curves(tensor({0, 0}, i64), zeros({2, 2}), dir / "n.svg"), "plot_curves: every sample is of one class", ValueError);
   CHECK_FALSE(std::filesystem::exists(dir / "n.svg"));
-}
-
-TEST_CASE("history: read back from a CSV log") {
-  const TempDir dir;
-  const auto file = dir / "log.csv";
-  const auto read = [&](const std::string& text) {
-    std::ofstream(file, std::ios::binary) << text;
-    return load_history_csv(file);
-  };
-  const History h = read("epoch,loss,val_loss\r\n0,0.5,NA\r\n1,0.25,1e-3\r\n");
-  CHECK(h.epochs() == 2);
-  CHECK(h["loss"] == std::vector<double>{.5, .25});
-  CHECK(std::isnan(h["val_loss"][0]));
-  CHECK(h["val_loss"][1] == 1e-3);
-  CHECK(read("epoch,loss\n").epochs() == 0);
-  const auto message = [&](const std::string& text) -> std::string {
-    try {
-      read(text);
-    } catch (const DataError& e) {
-      return std::string(e.what()).substr(file.string().size());
-    }
-    return "none";
-  };
-  CHECK(message("") == ": is empty; expected names: epoch,...");
-  CHECK(message("loss\n1\n") == ": line 1: expected names: epoch,...");
-  CHECK(message("epoch,a,a\n") == ": line 1: \"a\" is there twice");
-  CHECK(message("epoch,a,epoch\n") == ": line 1: \"epoch\" is there twice");
-  CHECK(message("epoch,a\n0,1\n1\n") == ": line 3: expected 2 numbers, found 1");
-  CHECK(message("epoch,a\n0,1x\n") == ": line 2: \"1x\" is no number");
-  CHECK_THROWS_WITH_AS(load_history_csv(dir / "no"), ((dir / "no").string() + ": cannot read: No such file or directory").c_str(), IoError);
 }
