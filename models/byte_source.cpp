@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <unordered_set>
 
 #include <ebb/graph/error.h>
 #include <ebb/models/atomic_file.h>
@@ -23,7 +24,8 @@ constexpr int gzip_window = 15 + 16;  // a gzip header and nothing else
 constexpr int raw_window = -15;       // deflate with no header, as in zip
 
 // Sizes and signatures of the records of a zip (APPNOTE.TXT 4.3).
-constexpr std::int64_t local_bytes = 30, central_bytes = 46, end_bytes = 22, longest_comment = 65535;
+constexpr std::int64_t local_bytes = 30, end_bytes = 22, longest_comment = 65535;
+constexpr std::size_t central_bytes = 46;
 constexpr std::uint32_t local_mark = 0x04034b50, central_mark = 0x02014b50, end_mark = 0x06054b50, descriptor_mark = 0x08074b50;
 
 [[noreturn]] void refused(const std::filesystem::path& path, std::string_view what, int error) {
@@ -70,24 +72,56 @@ std::vector<std::byte> gzipped(std::span<const std::span<const std::byte>> piece
 
 Source::File::~File() { ::close(fd_); }
 
-Source::Source(const std::filesystem::path& path) : path_(path), file_(open_file(path)) {
+Source::Source(const std::filesystem::path& path, int) : path_(path), file_(open_file(path)), label_(path.string()) {
   struct stat info;
   if (::fstat(file_.fd(), &info) != 0) refused(path_, "read", errno);
   if (S_ISDIR(info.st_mode)) refused(path_, "read", EISDIR);
   if (!S_ISREG(info.st_mode)) throw IoError(fmt::format("{}: cannot read: not a regular file", path_.string()));
   end_ = file_bytes_ = info.st_size;
   refill();
+  if (filled_ < 4 || u32(buffer_, 0) != local_mark) return;  // also the empty zip
+  kind_ = Kind::zip;
+}
+
+Source::Source(const std::filesystem::path& path) : Source(path, 0) {
   if (filled_ >= 2 && buffer_[0] == 0x1f && buffer_[1] == 0x8b) {
     kind_ = Kind::gzip;
     start_inflating(gzip_window);
-  } else if (filled_ >= 4 && u32(buffer_, 0) == local_mark) {
-    kind_ = Kind::zip;
-    member_ = find_member();
-    at_ = member_.begin;
-    end_ = member_.begin + member_.packed;
-    used_ = filled_ = 0;
-    if (!member_.stored) start_inflating(raw_window);
+  } else if (kind_ == Kind::zip) {
+    members_ = find_members(true);
+    open(0);
+    label_ = path_.string();
   }
+}
+
+Source::Source(const std::filesystem::path& path, Archive) : Source(path, 0) {
+  if (kind_ != Kind::zip && (filled_ < 4 || u32(buffer_, 0) != end_mark)) fail_at(0, "expected a zip");
+  kind_ = Kind::zip;
+  members_ = find_members(false);
+  std::unordered_set<std::string_view> seen;
+  for (const Member& m : members_)
+    if (!seen.insert(m.name).second) throw DataError(fmt::format("{}: holds {} twice", path_.string(), m.name));
+}
+
+std::vector<std::string> Source::names() const {
+  std::vector<std::string> out;
+  for (const Member& m : members_) out.push_back(m.name);
+  return out;
+}
+
+void Source::open(std::size_t member) {
+  member_ = members_[member];
+  label_ = fmt::format("{}: {}", path_.string(), member_.name);
+  at_ = member_.begin;
+  end_ = member_.begin + member_.packed;
+  used_ = filled_ = 0;
+  position_ = 0;
+  crc_ = 0;
+  ended_ = false;
+  if (inflating_) ::inflateEnd(&stream_);
+  inflating_ = false;
+  stream_ = {};
+  if (!member_.stored) start_inflating(raw_window);
 }
 
 Source::~Source() {
@@ -133,7 +167,7 @@ std::int64_t Source::limit() const {
 std::string_view Source::kind() const { return kind_ == Kind::plain ? "plain" : kind_ == Kind::gzip ? "gzip" : "zip"; }
 
 void Source::fail_at(std::int64_t position, std::string_view message) const {
-  throw DataError(fmt::format("{}: byte {}: {}", path_.string(), position, message));
+  throw DataError(fmt::format("{}: byte {}: {}", label_, position, message));
 }
 
 void Source::fail_packed_at(std::int64_t position, std::string_view message) const {
@@ -202,9 +236,9 @@ std::vector<std::uint8_t> Source::bytes_at(std::int64_t begin, std::int64_t coun
   return out;
 }
 
-/// The one file of a zip. The records must fit without gap or overlap: local header, data, data descriptor where there is
-/// one, directory, end record, comment.
-Source::Member Source::find_member() {
+/// The files of a zip. The records must fit without gap or overlap: of each file the local header, data, and data descriptor
+/// where there is one; then directory, end record, comment.
+std::vector<Source::Member> Source::find_members(bool one) {
   const auto expect = [&](bool fine, std::int64_t position, std::string_view what) {
     if (!fine) fail_packed_at(position, fmt::format("expected {}", what));
   };
@@ -219,44 +253,74 @@ Source::Member Source::find_member() {
   expect(e >= 0, file_bytes_, "the directory of the zip, found the end of the file");
   const std::int64_t end_at = tail_at + e;
   const std::span<const std::uint8_t> end = std::span(tail).subspan(static_cast<std::size_t>(e));
-  expect(u16(end, 4) == 0 && u16(end, 6) == 0 && u16(end, 8) == u16(end, 10), end_at, "a zip in one piece");
-  expect(u16(end, 10) == 1, end_at, fmt::format("a zip with one file, found {}", u16(end, 10)));
+  const std::size_t count = u16(end, 10);
+  expect(u16(end, 4) == 0 && u16(end, 6) == 0 && u16(end, 8) == count, end_at, "a zip in one piece");
+  expect(!one || count == 1, end_at, fmt::format("a zip with one file, found {}", count));
   const std::int64_t central_size = u32(end, 12), central_at = u32(end, 16);
-  expect(central_at + central_size == end_at && central_size >= central_bytes, end_at, "the directory of the zip right before its end (zip64 is not read)");
+  expect(central_at + central_size == end_at && central_size >= static_cast<std::int64_t>(count * central_bytes), end_at,
+         "the directory of the zip right before its end (zip64 is not read)");
 
-  const std::vector<std::uint8_t> c = bytes_at(central_at, central_size);
-  const std::int64_t name_bytes = u16(c, 28);
-  expect(u32(c, 0) == central_mark && central_bytes + name_bytes + u16(c, 30) + u16(c, 32) == central_size, central_at,
-         "one entry in the directory of the zip");
-  const std::uint32_t flags = u16(c, 8), method = u16(c, 10);
-  expect((flags & ~0x080eu) == 0, central_at, "a file that is not encrypted");  // allowed: level, descriptor, UTF-8 name
-  expect(method == 0 || method == 8, central_at, fmt::format("a stored or deflated file, found method {}", method));
-  const Member found{0, u32(c, 20), u32(c, 24), u32(c, 16), method == 0};
-  expect(found.packed != 0xffffffff && found.size != 0xffffffff, central_at, "a file below 4 GiB (zip64 is not read)");
-  expect(found.stored ? found.size == found.packed : found.size <= found.packed * max_deflate_ratio, central_at, "a size that the compressed data can have");
-  expect(u16(c, 34) == 0 && u32(c, 42) == 0, central_at, "the file at the beginning of the zip");
-  expect(name_bytes > 0 && c[static_cast<std::size_t>(central_bytes + name_bytes - 1)] != '/', central_at, "a file, not a folder");
+  const std::vector<std::uint8_t> directory = bytes_at(central_at, central_size);
+  std::vector<Member> out;
+  std::size_t at = 0;          // in the directory
+  std::int64_t local_at = 0;   // of the next local header
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int64_t entry_at = central_at + static_cast<std::int64_t>(at);
+    const std::span<const std::uint8_t> c = std::span(directory).subspan(at);
+    const bool last = i + 1 == count;
+    const std::size_t name_bytes = c.size() < central_bytes ? 0 : u16(c, 28);
+    const std::size_t entry_bytes = c.size() < central_bytes ? 0 : central_bytes + name_bytes + u16(c, 30) + u16(c, 32);
+    expect(entry_bytes > 0 && u32(c, 0) == central_mark && (last ? entry_bytes == c.size() : entry_bytes <= c.size()), entry_at,
+           one ? "one entry in the directory of the zip" : fmt::format("{} entries in the directory of the zip", count));
+    const std::uint32_t flags = u16(c, 8), method = u16(c, 10);
+    expect((flags & ~0x080eu) == 0, entry_at, "a file that is not encrypted");  // allowed: level, descriptor, UTF-8 name
+    expect(method == 0 || method == 8, entry_at, fmt::format("a stored or deflated file, found method {}", method));
+    Member found{0, u32(c, 20), u32(c, 24), u32(c, 16), method == 0};
+    expect(found.packed != 0xffffffff && found.size != 0xffffffff, entry_at, "a file below 4 GiB (zip64 is not read)");
+    expect(found.stored ? found.size == found.packed : found.size <= found.packed * max_deflate_ratio, entry_at, "a size that the compressed data can have");
+    expect(u16(c, 34) == 0 && u32(c, 42) == local_at, entry_at, i == 0 ? "the file at the beginning of the zip" : "the file right after the one before it");
+    expect(name_bytes > 0 && c[central_bytes + name_bytes - 1] != '/', entry_at, "a file, not a folder");
+    found.name.assign(reinterpret_cast<const char*>(c.data()) + central_bytes, name_bytes);
+    at += entry_bytes;
+    // Where the next record begins: the directory says it.
+    const bool more = !last && directory.size() - at >= central_bytes;
+    const std::int64_t next_at = more ? u32(directory, at + 42) : central_at;
 
-  const std::vector<std::uint8_t> l = bytes_at(0, local_bytes);
-  const std::int64_t data_at = local_bytes + u16(l, 26) + u16(l, 28), data_end = data_at + found.packed;
-  expect(u16(l, 6) == flags && u16(l, 8) == method && u16(l, 26) == name_bytes, 0, "a header that agrees with the directory of the zip");
-  const std::vector<std::uint8_t> name = bytes_at(local_bytes, name_bytes);
-  expect(std::equal(name.begin(), name.end(), c.begin() + central_bytes), local_bytes, "the same name as in the directory of the zip");
-  const auto agrees = [&](std::span<const std::uint8_t> b, std::size_t i) {  // checksum, compressed size, size
-    return u32(b, i) == found.crc && u32(b, i + 4) == found.packed && u32(b, i + 8) == found.size;
-  };
-  const bool descriptor = (flags & 8) != 0, zeros = u32(l, 14) == 0 && u32(l, 18) == 0 && u32(l, 22) == 0;
-  expect(agrees(l, 14) || (descriptor && zeros), 14, "sizes that agree with the directory of the zip");
-  if (descriptor) {  // 12 bytes after the data, with or without a mark before them
-    const std::int64_t size = central_at - data_end;
-    expect(size == 12 || size == 16, data_end, "the directory of the zip after the data");
-    const std::vector<std::uint8_t> d = bytes_at(data_end, size);
-    expect((size == 12 || u32(d, 0) == descriptor_mark) && agrees(d, static_cast<std::size_t>(size - 12)), data_end,
-           "sizes that agree with the directory of the zip");
-  } else {
-    expect(data_end == central_at, data_end, "the directory of the zip after the data");
+    const std::vector<std::uint8_t> l = bytes_at(local_at, local_bytes);
+    const std::int64_t extra_at = local_at + local_bytes + u16(l, 26), data_at = extra_at + u16(l, 28), data_end = data_at + found.packed;
+    expect(u32(l, 0) == local_mark && u16(l, 6) == flags && u16(l, 8) == method && u16(l, 26) == name_bytes, local_at, "a header that agrees with the directory of the zip");
+    const std::vector<std::uint8_t> name = bytes_at(local_at + local_bytes, static_cast<std::int64_t>(name_bytes));
+    expect(std::equal(name.begin(), name.end(), found.name.begin(), [](std::uint8_t a, char b) { return a == static_cast<std::uint8_t>(b); }),
+           local_at + local_bytes, "the same name as in the directory of the zip");
+    const auto agrees = [&](std::span<const std::uint8_t> b, std::size_t k) {  // checksum, compressed size, size
+      return u32(b, k) == found.crc && u32(b, k + 4) == found.packed && u32(b, k + 8) == found.size;
+    };
+    const bool descriptor = (flags & 8) != 0, zeros = u32(l, 14) == 0 && u32(l, 18) == 0 && u32(l, 22) == 0;
+    expect(agrees(l, 14) || (descriptor && zeros) || agrees_in_zip64(l, extra_at, found), local_at + 14, "sizes that agree with the directory of the zip");
+    const std::string_view what_follows = last ? "the directory of the zip after the data" : "the next file of the zip after the data";
+    if (descriptor) {  // 12 bytes after the data, with or without a mark before them
+      const std::int64_t size = next_at - data_end;
+      expect(size == 12 || size == 16, data_end, what_follows);
+      const std::vector<std::uint8_t> d = bytes_at(data_end, size);
+      expect((size == 12 || u32(d, 0) == descriptor_mark) && agrees(d, static_cast<std::size_t>(size - 12)), data_end,
+             "sizes that agree with the directory of the zip");
+    } else {
+      expect(data_end == next_at, data_end, what_follows);
+    }
+    found.begin = data_at;
+    local_at = next_at;
+    out.push_back(std::move(found));
   }
-  return {data_at, found.packed, found.size, found.crc, found.stored};
+  expect(local_at == central_at, local_at, "the directory of the zip after the data");
+  return out;
+}
+
+/// Whether a local header says its sizes in an extra field, as Python writes them for files of any size.
+bool Source::agrees_in_zip64(std::span<const std::uint8_t> local, std::int64_t extra_at, const Member& m) {
+  if (u32(local, 14) != m.crc || u32(local, 18) != 0xffffffff || u32(local, 22) != 0xffffffff || u16(local, 28) < 20) return false;
+  const std::vector<std::uint8_t> x = bytes_at(extra_at, 20);  // kind 1, 16 bytes: size, compressed size
+  const auto u64 = [&](std::size_t i) { return std::uint64_t{u32(x, i)} | std::uint64_t{u32(x, i + 4)} << 32; };
+  return u16(x, 0) == 1 && u16(x, 2) == 16 && u64(4) == static_cast<std::uint64_t>(m.size) && u64(12) == static_cast<std::uint64_t>(m.packed);
 }
 
 void write_by_name(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces) {

@@ -6,20 +6,29 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 namespace ebb::detail {
 
 /// Reads a file from its beginning to its end: plain, one gzip member, or the one file in a zip (stored or deflated;
-/// no encryption, no zip64). The content decides, not the name. Checksums and sizes are checked, and nothing may be left
+/// no encryption, no zip64); or the files in a zip one after the other. The content decides, not the name. Checksums and sizes are checked, and nothing may be left
 /// over. What breaks a format is a DataError with the position; what the system refuses is an IoError.
 class Source {
  public:
   explicit Source(const std::filesystem::path& path);
+  /// A zip of any number of files; open() begins one of them.
+  struct Archive {};
+  Source(const std::filesystem::path& path, Archive);
   Source(const Source&) = delete;
   Source& operator=(const Source&) = delete;
   ~Source();
+
+  /// The names of the files in an archive, none twice.
+  std::vector<std::string> names() const;
+  /// Begins the file of an archive that has this place among the names.
+  void open(std::size_t member);
 
   /// Fills `out` as far as there is data; returns how many bytes that was.
   std::size_t read(std::span<std::uint8_t> out);
@@ -56,10 +65,13 @@ class Source {
     std::int64_t begin = 0, packed = 0, size = 0;
     std::uint32_t crc = 0;
     bool stored = false;
+    std::string name = {};
   };
+  Source(const std::filesystem::path& path, int);
 
   std::vector<std::uint8_t> bytes_at(std::int64_t begin, std::int64_t count);
-  Member find_member();
+  std::vector<Member> find_members(bool one);
+  bool agrees_in_zip64(std::span<const std::uint8_t> local, std::int64_t extra_at, const Member& m);
   void start_inflating(int window);
   void refill();
   std::size_t copy_some(std::span<std::uint8_t> out);
@@ -73,7 +85,9 @@ class Source {
   File file_;
   std::int64_t file_bytes_ = 0;
   Kind kind_ = Kind::plain;
+  std::vector<Member> members_;
   Member member_;
+  std::string label_;  // what fail_at() calls the data
   z_stream stream_{};
   bool inflating_ = false;  // stream_ is set up
   bool ended_ = false;      // the compressed data are complete

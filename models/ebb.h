@@ -23,11 +23,14 @@
 #include <ebb/models/fit.h>
 #include <ebb/models/history.h>
 #include <ebb/models/init.h>
+#include <ebb/models/interop.h>
 #include <ebb/models/layers.h>
 #include <ebb/models/metrics.h>
 #include <ebb/models/mnist.h>
 #include <ebb/models/module.h>
 #include <ebb/models/norm.h>
+#include <ebb/models/numpy.h>
+#include <ebb/models/onnx.h>
 #include <ebb/models/optimizer.h>
 #include <ebb/models/picture.h>
 #include <ebb/models/preprocess.h>

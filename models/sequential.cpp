@@ -9,10 +9,8 @@
 #include <ebb/graph/mode.h>
 
 namespace ebb {
-namespace {
 
-/// "MaxPooling2D" as "max_pooling2d".
-std::string snake_case(std::string_view s) {
+std::string detail::snake_case(std::string_view s) {
   const auto is = [&](std::size_t i, auto test) { return i < s.size() && test(static_cast<unsigned char>(s[i])); };
   const auto upper = [](int c) { return std::isupper(c) != 0; };
   const auto lower = [](int c) { return std::islower(c) != 0; };
@@ -24,8 +22,6 @@ std::string snake_case(std::string_view s) {
   }
   return out;
 }
-
-}  // namespace
 
 std::string keras_class(std::string_view type) {
   constexpr auto others = std::to_array<std::pair<std::string_view, std::string_view>>({
@@ -58,7 +54,7 @@ Sequential::Sequential(const Shape& sample, const std::vector<Layer>& layers) : 
 
 void Sequential::add(Layer layer) {
   if (layer->name().empty()) {
-    const std::string kind = snake_case(keras_class(layer->type()));
+    const std::string kind = detail::snake_case(keras_class(layer->type()));
     const auto alike = std::ranges::count_if(layers_, [&](const Layer& l) { return l->type() == layer->type(); });
     layer->set_name(alike ? fmt::format("{}_{}", kind, alike) : kind);
   }

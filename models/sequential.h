@@ -49,6 +49,10 @@ class Layer {
 
 /// The name of Keras' class for a kind of layer: "MaxPooling2D" for "MaxPool2D"; the kind itself where there is no other.
 std::string keras_class(std::string_view type);
+namespace detail {
+/// "max_pooling2d" for "MaxPooling2D".
+std::string snake_case(std::string_view name);
+}  // namespace detail
 
 /// Layers one after the other, named by kind as Keras does: conv2d, max_pooling2d, conv2d_1, dense, ...
 class Sequential : public Module {

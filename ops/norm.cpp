@@ -127,6 +127,7 @@ struct BatchNorm {
   BatchNormOptions options;
   Tensor moments = {};  // (2, c): mean and variance of the batch
   const Tensor& state() const { return moments; }
+  Attributes attributes() const { return {{"epsilon", options.epsilon}}; }
 
   Tensor forward(const Tensor& x, const Tensor& gamma, const Tensor& beta) {
     const Rows r(x.shape());

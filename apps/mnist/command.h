@@ -19,6 +19,7 @@ int train(const std::vector<std::string>& args);
 int evaluate(const std::vector<std::string>& args);
 int predict(const std::vector<std::string>& args);
 int summary(const std::vector<std::string>& args);
+int export_files(const std::vector<std::string>& args);
 int graph(const std::vector<std::string>& args);
 int data(const std::vector<std::string>& args);
 int plot(const std::vector<std::string>& args);

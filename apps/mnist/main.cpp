@@ -15,6 +15,7 @@ constexpr auto commands = std::to_array<app::Command>({
     {"search", "try many settings of a training and compare", mnist::search},
     {"reproduce", "train the runs of five published notebooks and compare", mnist::reproduce},
     {"transfer", "put what a saved network learned to use on other pictures", mnist::transfer},
+    {"export", "write a saved network for ONNX runtimes, PyTorch, Keras or NumPy", mnist::export_files},
     {"graph", "draw the computation graph of a network", mnist::graph},
 });
 

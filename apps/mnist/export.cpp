@@ -1,0 +1,102 @@
+// mnist export: a saved network for other programs.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include <array>
+#include <filesystem>
+
+#include <ebb/models/interop.h>
+#include <ebb/models/numpy.h>
+#include <ebb/models/onnx.h>
+#include <ebb/models/safetensors.h>
+
+#include "command.h"
+
+namespace mnist {
+namespace {
+
+namespace fs = std::filesystem;
+
+po::options_description format_options() {
+  po::options_description o("Formats (at least one)", 80, 40);
+  o.add_options()
+      ("onnx", po::value<std::string>(), "write the network as ONNX, opset 13: input (N, 28, 28, 1), output (N, 10)")
+      ("npz", po::value<std::string>(), "write the weights for NumPy")
+      ("safetensors", po::value<std::string>(), "write the weights as safetensors");
+  return o;
+}
+
+po::options_description how_options() {
+  po::options_description o("How", 80, 40);
+  o.add_options()
+      ("layout", po::value<std::string>()->default_value("ebb"), "names and layout of the weights in --npz and --safetensors: ebb, torch (for load_state_dict of an nn.Sequential), or keras")
+      ("force", "overwrite files that exist")
+      ("json", "print JSON instead of text");
+  return o;
+}
+
+std::map<std::string, ebb::Tensor> weights(ebb::Sequential& net, const std::string& layout) {
+  if (layout != "ebb") return ebb::named_as(ebb::naming_of(layout), net);
+  std::map<std::string, ebb::Tensor> out;
+  for (const ebb::NamedTensor& t : ebb::named_tensors(net)) out[t.path] = t.tensor->detach();
+  return out;
+}
+
+}  // namespace
+
+int export_files(const std::vector<std::string>& args) {
+  po::options_description options(80, 40);
+  options.add(format_options()).add(how_options());
+  po::variables_map v;
+  if (!parse(args, options, "mnist export FILE [OPTIONS]",
+             "The network expects pixels times the scale that is printed (1/255).\n\n"
+             "Examples:\n"
+             "  mnist export digits.safetensors --onnx digits.onnx\n"
+             "  mnist export digits.safetensors --safetensors torch.safetensors \\\n"
+             "    --layout torch\n",
+             v, true))
+    return ok;
+  const auto layout = v["layout"].as<std::string>();
+  if (layout != "ebb" && layout != "torch" && layout != "keras") throw UsageError(fmt::format("--layout must be ebb, torch or keras, got \"{}\"", layout));
+  if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
+  constexpr std::array formats{"onnx", "npz", "safetensors"};
+  std::vector<std::string> paths;
+  for (const char* f : formats)
+    if (v.count(f)) paths.push_back(v[f].as<std::string>());
+  if (paths.empty()) throw UsageError("export as what? Give --onnx, --npz or --safetensors and a file to write");
+  if (layout != "ebb" && !v.count("npz") && !v.count("safetensors")) throw UsageError("--layout is for --npz and --safetensors");
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    std::error_code none;
+    if (fs::equivalent(paths[i], file_of(v), none)) throw UsageError(fmt::format("{} is the model itself; choose another name", paths[i]));
+    for (std::size_t k = 0; k < i; ++k)
+      if (paths[k] == paths[i]) throw UsageError(fmt::format("{} is named twice", paths[i]));
+  }
+  ebb::SavedModel model = ebb::load_model(file_of(v));
+  const double scale = scale_of(model, file_of(v));
+  for (const std::string& path : paths) ebb::check_writable(path, v.count("force") != 0);
+
+  nlohmann::ordered_json written = nlohmann::ordered_json::array();
+  const auto report = [&](const char* format, const std::string& what) {
+    const auto path = v[format].as<std::string>();
+    const auto bytes = fs::file_size(path);
+    if (v.count("json")) written.push_back({{"format", format}, {"file", path}, {"bytes", bytes}});
+    else fmt::print("{}: {}, {}\n", path, what, ebb::format_bytes(static_cast<double>(bytes)));
+  };
+  const ebb::Metadata about{{"architecture", model.architecture}, {"scale", fmt::format("{}", scale)}};
+  if (v.count("onnx")) {
+    ebb::export_onnx(model.net, v["onnx"].as<std::string>(), *model.net.input_shape(), {.name = "mnist", .metadata = about});
+    report("onnx", "ONNX opset 13");
+  }
+  if (v.count("npz") || v.count("safetensors")) {
+    const auto tensors = weights(model.net, layout);
+    const std::string what = fmt::format("{} tensors, layout {}", tensors.size(), layout);
+    if (v.count("npz")) ebb::write_npz(v["npz"].as<std::string>(), tensors), report("npz", what);
+    if (v.count("safetensors")) ebb::write_safetensors(v["safetensors"].as<std::string>(), {about, tensors}), report("safetensors", what);
+  }
+  if (v.count("json")) fmt::print("{}\n", nlohmann::ordered_json{{"scale", scale}, {"layout", layout}, {"files", written}}.dump());
+  else fmt::print("input: pixels times {:.6g}, (N, 28, 28, 1)\n", scale);
+  return ok;
+}
+
+}  // namespace mnist
