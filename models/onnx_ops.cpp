@@ -213,16 +213,23 @@ struct Geometry {
   }
 };
 
+/// Image, kernel, and the bias if any.
+std::vector<std::string> convolved(OnnxGraph& e, const Step& s) {
+  std::vector<std::string> in{e.first(s.inputs[0]), kernel_of(e, s.inputs[1])};
+  if (s.inputs.size() > 2) in.push_back(e.plain(s.inputs[2]));
+  return in;
+}
+
 void convolution(OnnxGraph& e, const Step& s, std::string_view type) {
   const Shape &x = e.shape(s.inputs[0]), &k = e.shape(s.inputs[1]);
   const Geometry g(s, x, {k[0], k[1]});
-  e.give(s, e.node(type, {e.first(s.inputs[0]), kernel_of(e, s.inputs[1])}, g.options()("group", x[3] / k[2])), true);
+  e.give(s, e.node(type, convolved(e, s), g.options()("group", x[3] / k[2])), true);
 }
 /// Convolution, bias, relu and a pool of windows side by side.
 void convolution_relu(OnnxGraph& e, const Step& s, std::string_view type) {
   const Shape& k = e.shape(s.inputs[1]);
   const Geometry g(s, e.shape(s.inputs[0]), {k[0], k[1]});
-  std::string y = e.node(type, {e.first(s.inputs[0]), kernel_of(e, s.inputs[1]), e.plain(s.inputs[2])}, g.options()("group", std::int64_t{1}));
+  std::string y = e.node(type, convolved(e, s), g.options()("group", std::int64_t{1}));
   y = e.node("Relu", {y});
   if (const Ints& pool = s.integers("pool"); pool != Ints{1, 1}) y = e.node("MaxPool", {y}, OnnxAttributes()("kernel_shape", pool)("strides", pool));
   e.give(s, y, true);
@@ -238,7 +245,7 @@ void transposed_convolution(OnnxGraph& e, const Step& s, std::string_view type) 
   g.bottom = std::max<std::int64_t>(0, bottom), g.right = std::max<std::int64_t>(0, right);
   OnnxAttributes o = g.options();
   if (bottom < 0 || right < 0) o("output_padding", Ints{g.bottom - bottom, g.right - right});
-  e.give(s, e.node(type, {e.first(s.inputs[0]), kernel_of(e, s.inputs[1])}, o), true);
+  e.give(s, e.node(type, convolved(e, s), o), true);
 }
 void pooling(OnnxGraph& e, const Step& s, std::string_view type) {
   const Geometry g(s, e.shape(s.inputs[0]), Geometry::pair(s.integers("kernel")));

@@ -94,7 +94,8 @@ class Joiner {
   void run() {
     for (std::size_t i = 0; i < p_.steps.size(); ++i) {
       Step& s = p_.steps[i];
-      if (s.op == "affine") join_mean(s);
+      if (s.op == "add") join_bias(s);
+      else if (s.op == "affine") join_mean(s);
       else if (s.op == "where") join_leaky_relu(s) || join_elu(s);
       else if (s.op == "reshape") join_depthwise(s) || join_grouped(s);
       maker_[static_cast<std::size_t>(s.output)] = static_cast<int>(i);
@@ -113,6 +114,16 @@ class Joiner {
   bool is_zero(int id) const { return !value(id).computed && tensor(id).numel() == 1 && tensor(id).item() == 0; }
   static void become(Step& s, std::string_view op, std::vector<int> inputs, Attributes attributes) {
     s.op = op, s.inputs = std::move(inputs), s.attributes = std::move(attributes);
+  }
+
+  bool join_bias(Step& s) {
+    for (const std::string_view op : {"conv2d", "conv2d_grouped", "conv2d_transpose"}) {
+      const Step* conv = made_by(s.inputs[0], op);
+      if (!conv || conv->inputs.size() != 2 || value(s.inputs[1]).computed || tensor(s.inputs[1]).shape() != Shape{tensor(s.output).size(-1)}) continue;
+      become(s, op, {conv->inputs[0], conv->inputs[1], s.inputs[1]}, Attributes(conv->attributes));
+      return true;
+    }
+    return false;
   }
 
   bool join_mean(Step& s) {

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 """Weights and arrays of ebb in PyTorch, NumPy and Keras' HDF5 layouts, and back.
 
-  exchange.py PROGRAM FOLDER
+  exchange.py PROGRAM FOLDER [--require]
 
 PROGRAM is interop_exchange; FOLDER takes the files. Uses Debian's python3-torch, python3-numpy and python3-h5py where they are
-installed, and names what it skips. Prints the largest absolute differences. Exit codes: 0 all as they should be, 1 not, 2 usage.
+installed, and names what it skips, which --require makes a failure. Prints the largest absolute differences. Exit codes: 0 all as they should be, 1 not, 2 usage.
 """
 import pathlib
 import subprocess
@@ -162,24 +162,28 @@ ORDER = {
 
 
 def main():
-    if len(sys.argv) != 3:
+    require = sys.argv[3:] == ["--require"]
+    if len(sys.argv) != 3 and not require:
         print(__doc__.strip(), file=sys.stderr)
         return 2
     program, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     subprocess.run([program, "write", str(folder)], check=True)
     with_numpy(folder)
+    skipped = False
     for module, package, use in (("torch", "python3-torch", with_torch), ("h5py", "python3-h5py", with_h5py)):
         try:
             __import__(module)
         except ImportError:
             print(f"skipped: {module} ({package} is not installed)")
+            skipped = True
             continue
         use(folder)
     back = subprocess.run([program, "read", str(folder)], stdout=subprocess.PIPE, text=True)
     print(back.stdout, end="")
     if ".h5 " not in back.stdout:
         print("skipped: reading .h5 (a build with -DEBB_HDF5=ON, and python3-h5py)")
-    return 1 if failures or back.returncode else 0
+        skipped = True
+    return 1 if failures or back.returncode or (require and skipped) else 0
 
 
 if __name__ == "__main__":
