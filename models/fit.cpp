@@ -117,6 +117,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   if (!(o.clip_value >= 0)) throw ValueError(fmt::format("fit: clip_value must not be negative, got {}", o.clip_value));
   for (const double w : o.class_weight)
     if (!(w >= 0 && std::isfinite(w))) throw ValueError(fmt::format("fit: a class weight must be a finite number from 0, got {}", w));
+  const FlushDenormals flush;
   Dataset train = all;
   std::optional<Dataset> validation = o.validation;
   if (o.validation_split != 0) {
@@ -210,6 +211,7 @@ History fit(Module& module, Optimizer&& optimizer, const Dataset& data, const Fi
 Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& o) {
   if (data.size() == 0) throw ValueError("evaluate: no samples");
   const NoGrad quiet;
+  const FlushDenormals flush;
   Running running;
   const Batches batches(data, {.size = o.batch, .shuffle = false});
   const bool samples = o.style == KerasStyle::keras2_2;
@@ -225,6 +227,7 @@ Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& o) 
 
 Tensor predict(Module& module, const Tensor& inputs, double scale, std::int64_t batch, Verbose verbose) {
   const NoGrad quiet;
+  const FlushDenormals flush;
   std::vector<Tensor> parts;
   const Batches batches({inputs, {}, scale}, {.size = batch, .shuffle = false});
   Progress progress(stderr, batches.count(), progress_of(verbose, KerasStyle::keras2));

@@ -1,6 +1,7 @@
 // What training recorded.
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -24,5 +25,10 @@ struct History {
   /// The numbers of one key; throws ValueError listing the keys there are.
   const std::vector<double>& operator[](const std::string& key) const;
 };
+
+/// Reads what CSVLogger wrote with commas, or Keras' callback of that name: a line of names that begins with "epoch", then one
+/// for each epoch; NA is NaN. The epochs' numbers are not kept, and the seconds, which are not there, are 0. Throws DataError with
+/// the line, IoError.
+History load_history_csv(const std::filesystem::path& path);
 
 }  // namespace ebb

@@ -2,18 +2,41 @@
 
 #include <cblas.h>
 #include <fmt/format.h>
+#include <stdlib.h>
 
 #include <limits>
+#include <string_view>
 
 #include <ebb/graph/error.h>
+#include <ebb/ops/loops.h>
+
+// Exported by every OpenBLAS that carries kernels for several processors; null in others.
+extern "C" {
+[[gnu::weak]] void gotoblas_dynamic_init();
+[[gnu::weak]] void gotoblas_dynamic_quit();
+}
 
 namespace ebb::detail {
 namespace {
+
+/// A processor that is newer than the library gets the kernels of the oldest: OpenBLAS 0.3.21 answers "Prescott" (SSE3) on
+/// Intel's models from 2023 on, a tenth of the speed. It chooses when it is loaded, from OPENBLAS_CORETYPE or from a table of
+/// models; here it is made to choose again, by what the processor can do.
+void mend_choice() {
+  const std::string_view chosen = openblas_get_corename();
+  if (chosen != "Prescott" && chosen != "Nehalem" && chosen != "Sandybridge" && chosen != "Barcelona") return;
+  if (best_isa() == Isa::baseline || ::getenv("OPENBLAS_CORETYPE") || !gotoblas_dynamic_init || !gotoblas_dynamic_quit) return;
+  ::setenv("OPENBLAS_CORETYPE", best_isa() == Isa::avx512 ? "SkylakeX" : "Haswell", 1);
+  gotoblas_dynamic_quit();
+  gotoblas_dynamic_init();
+  ::unsetenv("OPENBLAS_CORETYPE");
+}
 
 // BLAS runs on the thread that calls it: our own loops hand out the blocks (ops/loops.h). Its pthread pool beside ours
 // would only fight for the processors.
 void once() {
   static const bool set = [] {
+    mend_choice();
     openblas_set_num_threads(1);
     return true;
   }();
@@ -53,9 +76,14 @@ void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, cons
               c, narrow(ldc));
 }
 
+std::string blas_kernel() {
+  once();
+  return openblas_get_corename();
+}
+
 std::string blas_description() {
   const int flavour = openblas_get_parallel();
-  return fmt::format("{} (kernel {}, {})", openblas_get_config(), openblas_get_corename(),
+  return fmt::format("{} (kernel {}, {})", openblas_get_config(), blas_kernel(),
                      flavour == 0 ? "serial" : flavour == 1 ? "pthreads" : "OpenMP");
 }
 

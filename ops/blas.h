@@ -11,6 +11,8 @@ void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, cons
 void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t lda,
           const double* b, std::int64_t ldb, double beta, double* c, std::int64_t ldc);
 
+/// Which of the library's kernels are in use: the name that OPENBLAS_CORETYPE takes.
+std::string blas_kernel();
 /// The library's own description of itself: version, build, kernel.
 std::string blas_description();
 

@@ -76,6 +76,10 @@ struct Scratch {
 template <class T>
 using Wide = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
 
+/// Channels that are pooled together: some registers full. Their number stays a variable where they are walked, for a loop
+/// of known short length is unrolled before it can be vectorised.
+constexpr std::int64_t run_length = 64;
+
 // ---- how one block is convolved ------------------------------------------------------------------------------------
 
 /// The window read where it lies in the image, which for this is copied into its padding first if it has any.
@@ -135,32 +139,45 @@ void finish(std::int64_t rows, std::int64_t channels, const T* bias, bool relu, 
 template <class T>
 void pool_block(const Window& v, std::int64_t channels, std::int64_t images, const Tail<T>& tail, const T* conv, T* y, std::uint8_t* choice) {
   const std::int64_t rows = v.oh / tail.pool.h, cols = v.ow / tail.pool.w;
+  const bool square = tail.pool == Pair(2);  // the usual one, in one pass
   simd([&]() EBB_INLINE {
-    constexpr std::int64_t width = 16;
     for (std::int64_t i = 0; i < images; ++i)
       for (std::int64_t r = 0; r < rows; ++r)
         for (std::int64_t q = 0; q < cols; ++q, y += channels, choice += choice ? channels : 0) {
           const T* corner = conv + ((i * v.oh + r * tail.pool.h) * v.ow + q * tail.pool.w) * channels;
-          const auto some = [&](std::int64_t c0, std::int64_t n) EBB_INLINE {
-            T best[width];
-            Wide<T> where[width];
-            for (std::int64_t c = 0; c < n; ++c) best[c] = corner[c0 + c], where[c] = 0;
-            for (std::int64_t a = 0, k = 0; a < tail.pool.h; ++a)
-              for (std::int64_t b = 0; b < tail.pool.w; ++b, ++k) {
-                const T* __restrict from = corner + (a * v.ow + b) * channels + c0;
-                for (std::int64_t c = 0; c < n; ++c) {
-                  const bool wins = (from[c] > best[c]) | (from[c] != from[c]);
-                  best[c] = wins ? from[c] : best[c];
-                  where[c] = wins ? static_cast<Wide<T>>(k) : where[c];
-                }
+          for (std::int64_t c0 = 0; c0 < channels; c0 += run_length) {
+            const std::int64_t n = std::min(run_length, channels - c0);
+            T best[run_length];
+            Wide<T> where[run_length];
+            if (square) {
+              const T *__restrict x0 = corner + c0, *__restrict x1 = x0 + channels, *__restrict x2 = x0 + v.ow * channels, *__restrict x3 = x2 + channels;
+              for (std::int64_t c = 0; c < n; ++c) {
+                T b = x0[c];
+                Wide<T> k = 0;
+                bool wins = (x1[c] > b) | (x1[c] != x1[c]);
+                b = wins ? x1[c] : b, k = wins ? 1 : k;
+                wins = (x2[c] > b) | (x2[c] != x2[c]);
+                b = wins ? x2[c] : b, k = wins ? 2 : k;
+                wins = (x3[c] > b) | (x3[c] != x3[c]);
+                b = wins ? x3[c] : b, k = wins ? 3 : k;
+                best[c] = b, where[c] = k;
               }
+            } else {
+              for (std::int64_t c = 0; c < n; ++c) best[c] = corner[c0 + c], where[c] = 0;
+              for (std::int64_t a = 0, k = 0; a < tail.pool.h; ++a)
+                for (std::int64_t b = 0; b < tail.pool.w; ++b, ++k) {
+                  const T* __restrict from = corner + (a * v.ow + b) * channels + c0;
+                  for (std::int64_t c = 0; c < n; ++c) {
+                    const bool wins = (from[c] > best[c]) | (from[c] != from[c]);
+                    best[c] = wins ? from[c] : best[c];
+                    where[c] = wins ? static_cast<Wide<T>>(k) : where[c];
+                  }
+                }
+            }
             for (std::int64_t c = 0; c < n; ++c) y[c0 + c] = tail.relu && best[c] <= 0 ? T(0) : best[c];
             if (choice)
               for (std::int64_t c = 0; c < n; ++c) choice[c0 + c] = static_cast<std::uint8_t>(where[c]);
-          };
-          std::int64_t c = 0;
-          for (; c + width <= channels; c += width) some(c, width);
-          if (c < channels) some(c, channels - c);
+          }
         }
   });
 }
@@ -191,15 +208,15 @@ const T* dense(const Window& v, std::int64_t channels, const Upstream<T>& up, st
       }
       return;
     }
-    constexpr std::int64_t width = 16;
     T* image = buffer;
     for (std::int64_t i = begin; i < end; ++i, image += v.positions() * channels) {
       for (std::int64_t r = 0; r < rows; ++r) {
         for (std::int64_t q = 0; q < cols; ++q, g += channels, y += y ? channels : 0, choice += channels) {
           T* corner = image + (r * up.pool.h * v.ow + q * up.pool.w) * channels;
-          const auto some = [&](std::int64_t c0, std::int64_t n) EBB_INLINE {
-            T on[width];
-            Wide<T> where[width];
+          for (std::int64_t c0 = 0; c0 < channels; c0 += run_length) {
+            const std::int64_t n = std::min(run_length, channels - c0);
+            T on[run_length];
+            Wide<T> where[run_length];
             for (std::int64_t c = 0; c < n; ++c) on[c] = !y || y[c0 + c] > 0 ? g[c0 + c] : T(0), where[c] = choice[c0 + c];
             for (std::int64_t a = 0, k = 0; a < up.pool.h; ++a)
               for (std::int64_t b = 0; b < up.pool.w; ++b, ++k) {
@@ -208,10 +225,7 @@ const T* dense(const Window& v, std::int64_t channels, const Upstream<T>& up, st
               }
             if (db)
               for (std::int64_t c = 0; c < n; ++c) db[c0 + c] += on[c];
-          };
-          std::int64_t c = 0;
-          for (; c + width <= channels; c += width) some(c, width);
-          if (c < channels) some(c, channels - c);
+          }
         }
         for (std::int64_t a = 0; a < up.pool.h; ++a) {  // columns that no window covers
           T* line = image + (r * up.pool.h + a) * v.ow * channels;

@@ -12,6 +12,9 @@
 #include <thread>
 #include <utility>
 #include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include <ebb/graph/error.h>
 #include <ebb/ops/loops.h>
@@ -24,6 +27,25 @@ void pause() {
   __builtin_ia32_pause();
 #endif
 }
+
+// How this thread rounds and what it does with denormals: a register of the processor.
+#if defined(__x86_64__)
+constexpr std::uint64_t flush_bits = _MM_FLUSH_ZERO_ON | 0x0040;  // results and (denormals are zeros) inputs
+std::uint64_t float_mode() { return _mm_getcsr(); }
+void set_float_mode(std::uint64_t mode) { _mm_setcsr(static_cast<unsigned>(mode)); }
+#elif defined(__aarch64__)
+constexpr std::uint64_t flush_bits = 1 << 24;
+std::uint64_t float_mode() {
+  std::uint64_t mode;
+  asm volatile("mrs %0, fpcr" : "=r"(mode));
+  return mode;
+}
+void set_float_mode(std::uint64_t mode) { asm volatile("msr fpcr, %0" ::"r"(mode)); }
+#else
+constexpr std::uint64_t flush_bits = 0;
+std::uint64_t float_mode() { return 0; }
+void set_float_mode(std::uint64_t) {}
+#endif
 
 thread_local bool inside_block = false;
 
@@ -46,6 +68,7 @@ class Pool {
     ticket_.store(pack(++job_, closed), std::memory_order_release);
     body_ = body;
     context_ = context;
+    mode_ = float_mode();
     done_.store(0, std::memory_order_relaxed);
     open(job_, blocks);
     take(job_);
@@ -72,6 +95,7 @@ class Pool {
     std::uint64_t t = ticket_.load(std::memory_order_acquire);
     while (t >> 32 == job && static_cast<std::uint32_t>(t) < blocks_.load(std::memory_order_acquire)) {
       if (!ticket_.compare_exchange_weak(t, t + 1, std::memory_order_acq_rel)) continue;
+      if (float_mode() != mode_) set_float_mode(mode_);  // a block's bits are the caller's
       try {
         body_(context_, static_cast<std::int64_t>(t & closed));
       } catch (...) {  // kept for the caller: the other blocks still use its stack, and a worker must not die of it
@@ -106,6 +130,7 @@ class Pool {
   std::uint32_t job_ = 0;
   void (*body_)(const void*, std::int64_t) = nullptr;
   const void* context_ = nullptr;
+  std::uint64_t mode_ = 0;
   std::mutex error_mutex_;
   std::exception_ptr error_;
   std::atomic<bool> stop_{false};
@@ -139,6 +164,9 @@ void set_threads(int n) {
 }
 
 int threads() { return policy().threads; }
+
+FlushDenormals::FlushDenormals() : before_(float_mode()) { set_float_mode(before_ | flush_bits); }
+FlushDenormals::~FlushDenormals() { set_float_mode(before_); }
 
 namespace detail {
 

@@ -195,7 +195,7 @@ class Mnist {
   TempDir dir_, files_;
 };
 
-inline const Args commands{"train", "evaluate", "predict", "summary", "search", "reproduce", "transfer", "export", "graph"};
+inline const Args commands{"train", "evaluate", "predict", "data", "plot", "summary", "search", "reproduce", "transfer", "export", "graph"};
 
 inline std::string joined_with_commas(const Args& words) {
   std::string out;

@@ -263,4 +263,16 @@ TEST_CASE("bench compare: against itself, with everything it writes") {
   CHECK(j["accuracy"][0]["ours"] == j["accuracy"][0]["peer"]);  // the same program from the same seed
 }
 
+TEST_CASE("bench: ops") {
+  if (bench_run("--help").out.find("  ops ") == std::string::npos) {
+    MESSAGE("skipped: built without Google Benchmark");
+    return;
+  }
+  CHECK(bench_run("ops --list --filter ^matmul/").out.find("matmul/128x784/784x512") != std::string::npos);
+  const Result r = bench_run("ops --filter ^exp/8x --gradients --seconds 0.001 --threads 1");
+  CHECK(r.code == 0);
+  CHECK(r.out.find("FLOP/s=") != std::string::npos);
+  CHECK(bench_run("ops --filter nothing").code == 2);
+}
+
 #endif

@@ -1,12 +1,14 @@
 // Exact figures of the real MNIST files that training runs rest on: sizes, counts, splits. $EBB_DATA names the data.
 #include <doctest/doctest.h>
 #include <ebb/models/mnist.h>
+#include <ebb/models/preprocess.h>
 #include <ebb/models/split.h>
 #include <ebb/ops/ops.h>
 #include <stdlib.h>
 
 #include <array>
 #include <cstdlib>
+#include <cmath>
 #include <filesystem>
 #include <optional>
 #include <vector>
@@ -100,4 +102,20 @@ TEST_CASE("fingerprints: Keras' validation_split of the 70,000 rows, and the ste
   CHECK(steps(data->train, 128) == 469);
   CHECK(steps(data->train, 32) == 1875);
   CHECK(steps(data->test, 32) == 313);
+}
+
+TEST_CASE("fingerprints: the first image, its label as a one-hot row, and how often each digit occurs") {
+  const Mnist* data = real_data();
+  if (!data) return;
+  const Tensor first = data->train.images.rows(0, 1);
+  CHECK(mean(cast(first, f64)).item() == doctest::Approx(35.108418367).epsilon(1e-10));
+  CHECK(std::round(mean(cast(cast(first, f32) / scalar(255), f64)).item() * 1e8) == 13768007);
+  CHECK(to_categorical(data->train.labels.rows(0, 1), 10).to_vector() == std::vector<double>{0, 0, 0, 0, 0, 1, 0, 0, 0, 0});
+  CHECK(to_categorical(data->train.labels).shape() == Shape{60000, 10});
+
+  std::vector<std::pair<std::int64_t, std::int64_t>> counts, millionths;
+  for (const ValueCount& c : value_counts(data->train.labels)) counts.emplace_back(c.value, c.count);
+  CHECK(counts == decltype(counts){{1, 6742}, {7, 6265}, {3, 6131}, {2, 5958}, {9, 5949}, {0, 5923}, {6, 5918}, {8, 5851}, {4, 5842}, {5, 5421}});
+  for (const ValueCount& c : value_counts(data->all().labels)) millionths.emplace_back(c.value, std::lround(c.share * 1e6));
+  CHECK(millionths == decltype(counts){{1, 112529}, {7, 104186}, {3, 102014}, {2, 99857}, {9, 99400}, {0, 98614}, {6, 98229}, {8, 97500}, {4, 97486}, {5, 90186}});
 }

@@ -2,10 +2,12 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <thread>
 #include <vector>
 
 #include <ebb/graph/error.h>
+#include <ebb/ops/blas.h>
 #include <ebb/ops/loops.h>
 #include <ebb/ops/ops.h>
 
@@ -30,6 +32,29 @@ TEST_CASE("threads: limits, and an error inside a block reaches the caller") {
     }
   }
   set_threads(before);
+}
+
+TEST_CASE("threads: denormals are flushed on request, by every thread, and only then") {
+  const std::int64_t n = 1 << 18;  // several blocks
+  const Tensor tiny = full({n}, 1e-39), one = ones({n});
+  const int before = threads();
+  for (const int count : {1, 2, 4}) {
+    set_threads(count);
+    CHECK(sum(tiny * one).item() > 0);
+    {
+      const FlushDenormals flush;
+      CHECK(max(tiny * one).item() == 0);
+      CHECK(max(full({n}, 1e-30) * 1e-9).item() == 0);
+    }
+    CHECK(min(tiny * one).item() > 0);
+  }
+  set_threads(before);
+}
+
+TEST_CASE("blas: a processor that OpenBLAS does not know gets the kernels that it can run") {
+  if (std::getenv("OPENBLAS_CORETYPE") || detail::best_isa() == detail::Isa::baseline) return;
+  for (const char* old : {"Prescott", "Nehalem", "Sandybridge", "Barcelona"}) CHECK(detail::blas_kernel() != old);
+  CHECK(matmul(ones({3, 5}), ones({5, 2})).to_vector() == std::vector<double>(6, 5.0));
 }
 
 TEST_CASE("threads: several callers at once") {

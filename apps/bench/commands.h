@@ -11,6 +11,7 @@ namespace bench {
 int train(const std::vector<std::string>& args);
 int infer(const std::vector<std::string>& args);
 int step(const std::vector<std::string>& args);
+int ops(const std::vector<std::string>& args);  // where Google Benchmark was found (EBB_BENCH_OPS)
 int roofline(const std::vector<std::string>& args);
 int compare(const std::vector<std::string>& args);
 

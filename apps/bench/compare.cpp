@@ -10,6 +10,7 @@
 #include <thread>
 
 #include <ebb/models/atomic_file.h>
+#include <ebb/ops/blas.h>
 
 #include "commands.h"
 #include "limit.h"
@@ -53,7 +54,8 @@ std::string torch_program() {
 
 /// What the peer is tried with.
 std::vector<Setting> torch_settings(const std::string& program, int threads, bool convolutions, bool training) {
-  std::map<std::string, std::string> environment{{"OMP_NUM_THREADS", std::to_string(threads)}, {"OPENBLAS_NUM_THREADS", std::to_string(threads)}};
+  std::map<std::string, std::string> environment{{"OMP_NUM_THREADS", std::to_string(threads)}, {"OPENBLAS_NUM_THREADS", std::to_string(threads)},
+                                                 {"OPENBLAS_CORETYPE", ebb::detail::blas_kernel()}};  // on a new processor it would choose badly
   // Debian's default OpenBLAS has a pool of its own, which fights with torch's
   if (const auto blas = debian_library("openblas-openmp/libblas.so.3"); blas && threads > 1) environment["LD_LIBRARY_PATH"] = blas->parent_path().string();
   auto with_tcmalloc = environment;
@@ -75,7 +77,7 @@ std::vector<Setting> torch_settings(const std::string& program, int threads, boo
 std::string torch_notes(const std::vector<int>& threads) {
   std::string text = "LibTorch is tried as it is (base), with all parameters in one vector (flat)";
   text += debian_library("libtcmalloc_minimal.so.4") ? " and tcmalloc (tc)" : "; tcmalloc is not installed";
-  text += ", convolutions also channels-last (cl); threads are set explicitly";
+  text += ", convolutions also channels-last (cl); threads are set explicitly, both use the same kernels of OpenBLAS";
   if (std::ranges::any_of(threads, [](int t) { return t > 1; }))
     text += debian_library("openblas-openmp/libblas.so.3") ? ", more than one with the OpenMP build of OpenBLAS" : "; the OpenMP build of OpenBLAS is NOT installed, which is unfair to it";
   return text + ".";

@@ -9,6 +9,9 @@ constexpr auto commands = std::to_array<app::Command>({
     {"train", "train a workload and time it", bench::train},
     {"infer", "predict with a workload's network and time it", bench::infer},
     {"step", "the parts of a training step, and its ops", bench::step},
+#ifdef EBB_BENCH_OPS
+    {"ops", "every primitive over sizes (Google Benchmark)", bench::ops},
+#endif
     {"roofline", "the limits that this machine sets, and how close ebb is", bench::roofline},
     {"compare", "the workloads beside LibTorch, interleaved", bench::compare},
 });

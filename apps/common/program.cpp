@@ -53,10 +53,10 @@ std::string nearest(const std::string& name, const std::vector<std::string>& nam
 }
 
 bool parse(const std::vector<std::string>& args, const po::options_description& options, const std::string& usage,
-           const std::string& examples, po::variables_map& values, bool takes_file) {
+           const std::string& examples, po::variables_map& values, int files) {
   po::options_description all(80, 40);
   all.add(options).add_options()("help,h", "this text");
-  if (!args.empty() && args[0] == describe) throw Synopsis{all, usage, examples, takes_file};
+  if (!args.empty() && args[0] == describe) throw Synopsis{all, usage, examples, files > 0};
   po::options_description everything;
   everything.add(all).add_options()("file", po::value<std::vector<std::string>>());
   po::positional_options_description positional;
@@ -83,16 +83,20 @@ bool parse(const std::vector<std::string>& args, const po::options_description& 
   } catch (const po::error& e) {
     throw UsageError(e.what());
   }
-  if (values.count("file")) {
-    const auto& files = values["file"].as<std::vector<std::string>>();
-    if (!takes_file) throw UsageError(fmt::format("unexpected argument \"{}\"", files[0]));
-    if (files.size() > 1) throw UsageError(fmt::format("only one model file is expected, got \"{}\" and \"{}\"", files[0], files[1]));
-  }
-  return true;
+  const std::vector<std::string> given = files_of(values);
+  if (static_cast<int>(given.size()) <= files) return true;
+  if (files == 0) throw UsageError(fmt::format("unexpected argument \"{}\"", given[0]));
+  if (files == 1) throw UsageError(fmt::format("only one model file is expected, got \"{}\" and \"{}\"", given[0], given[1]));
+  throw UsageError(fmt::format("at most {} files are expected, got {}", files, given.size()));
+}
+
+std::vector<std::string> files_of(const po::variables_map& values) {
+  return values.count("file") ? values["file"].as<std::vector<std::string>>() : std::vector<std::string>();
 }
 
 std::string file_of(const po::variables_map& values) {
-  return values.count("file") ? values["file"].as<std::vector<std::string>>()[0] : "";
+  const std::vector<std::string> given = files_of(values);
+  return given.empty() ? "" : given[0];
 }
 
 std::vector<std::string> words(const std::string& text, char separator) {

@@ -46,12 +46,14 @@ std::string man_page(const std::string& name, const std::string& about, std::spa
 std::string bash_completion(const std::string& name, std::span<const Command> commands);
 
 /// Parses a command's arguments. Prints help (usage, options, examples) and returns false when --help is among them.
-/// Throws UsageError with the nearest option name on an unknown one. With `takes_file`, one argument that is no option
-/// is allowed: file_of(values).
+/// Throws UsageError with the nearest option name on an unknown one. So many arguments that are no options are allowed:
+/// file_of(values), files_of(values).
 bool parse(const std::vector<std::string>& args, const po::options_description& options, const std::string& usage,
-           const std::string& examples, po::variables_map& values, bool takes_file = false);
+           const std::string& examples, po::variables_map& values, int files = 0);
 /// The model file that was given; empty when none was.
 std::string file_of(const po::variables_map& values);
+/// All files that were given.
+std::vector<std::string> files_of(const po::variables_map& values);
 
 /// The nearest of some names, or nothing when none is near.
 std::string nearest(const std::string& name, const std::vector<std::string>& names);

@@ -1,5 +1,16 @@
 # What doxygen gets to read instead of a header: a comment in front of a line is not the end of the one behind the line above,
 # and a comment on `double a = 0, b = 0;` is one on a and on b.
+# A link of a page to another file has no page to lead to here: its text stays.
+FILENAME ~ /[.]md$/ {
+  line = $0
+  while (match(line, /\[[^]\[]*\]\([A-Za-z0-9_\/.-]+[.](md|cpp|h|py|svg)\)/)) {
+    link = substr(line, RSTART + 1, RLENGTH - 2)
+    sub(/\].*/, "", link)
+    line = substr(line, 1, RSTART - 1) link substr(line, RSTART + RLENGTH)
+  }
+  print line
+  next
+}
 {
   line = $0
   if (line ~ /^ *\/\/\/ / && before ~ /\/\/\/</) sub(/\/\/\//, "/**/ ///", line)

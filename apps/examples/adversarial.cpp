@@ -1,21 +1,11 @@
-// Adversarial digits by the sign of the gradient with respect to the image (Goodfellow et al. 2015). adversarial.pgm shows eight
+// Adversarial digits by the sign of the gradient with respect to the image (Goodfellow et al. 2015). adversarial.png shows eight
 // digits above what fools the network. `example_adversarial 3` trains three epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
 #include <ebb/models/synthetic.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <iostream>
 using namespace ebb;
-
-void write_pgm(const char* path, const Tensor& picture) {
-  std::ofstream out(path, std::ios::binary);
-  out << "P5 " << picture.size(1) << ' ' << picture.size(0) << " 255\n";
-  for (const float v : picture.values<float>()) out.put(static_cast<char>(std::lround(255 * std::clamp(v, 0.f, 1.f))));
-}
-Tensor row(const Tensor& images) { return reshape(transpose(images, {1, 0, 2, 3}), {28, -1}); }
 
 int main(int argc, char** argv) {
   const int epochs = argc > 1 ? std::atoi(argv[1]) : 0;
@@ -38,7 +28,7 @@ int main(int argc, char** argv) {
     const Tensor changed = clip(images + sign * step, 0, 1);
     after = accuracy(changed);
     std::cout << "each pixel changed by " << step << ": accuracy " << before << " -> " << after << '\n';
-    write_pgm("adversarial.pgm", concat({row(images.rows(0, 8)), row(changed.rows(0, 8))}, 0));
+    write_png("adversarial.png", image_grid(concat({images.rows(0, 8), changed.rows(0, 8)}, 0), 8));
   }
   return before > 0.7 && after < before / 2 ? 0 : 1;
 }

@@ -1,24 +1,11 @@
-// An autoencoder: digits through 16 numbers and back. autoencoder.pgm shows eight digits above what became of them.
+// An autoencoder: digits through 16 numbers and back. autoencoder.png shows eight digits above what became of them.
 // `example_autoencoder 10` trains ten epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
 #include <ebb/models/synthetic.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <iostream>
 using namespace ebb;
-
-// (h, w) floats, 0 black and 1 white.
-void write_pgm(const char* path, const Tensor& picture) {
-  std::ofstream out(path, std::ios::binary);
-  out << "P5 " << picture.size(1) << ' ' << picture.size(0) << " 255\n";
-  for (const float v : picture.values<float>()) out.put(static_cast<char>(std::lround(255 * std::clamp(v, 0.f, 1.f))));
-}
-
-// Images (n, 28, 28, 1) beside one another: (28, 28 n).
-Tensor row(const Tensor& images) { return reshape(transpose(images, {1, 0, 2, 3}), {28, -1}); }
 
 int main(int argc, char** argv) {
   const int epochs = argc > 1 ? std::atoi(argv[1]) : 0;
@@ -45,6 +32,6 @@ int main(int argc, char** argv) {
 
   const NoGrad quiet;
   const Tensor shown = Batches(data.test, {.size = 8, .shuffle = false})[0].inputs;
-  write_pgm("autoencoder.pgm", concat({row(shown), row(sigmoid(net(shown)))}, 0));
+  write_png("autoencoder.png", image_grid(concat({shown, sigmoid(net(shown))}, 0), 8));
   return last < 0.6 * first ? 0 : 1;
 }

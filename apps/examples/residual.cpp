@@ -26,7 +26,7 @@ int main(int argc, char** argv) {
   manual_seed(1);
 
   ResNet net;
-  fit(net, Adam({.lr = 3e-3}), data.train, {.epochs = epochs ? epochs : 2, .batch = 32, .validation = data.test});
+  fit(net, Adam({.lr = 3e-3}), data.train, {.epochs = epochs ? epochs : 4, .batch = 32, .validation = data.test});
   save(net, "resnet.safetensors");
   const Metrics m = evaluate(net, data.test);
   std::cout << "accuracy on the test set: " << m.accuracy << '\n';

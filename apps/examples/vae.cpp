@@ -1,12 +1,9 @@
-// A variational autoencoder (Kingma and Welling 2014): digits drawn from noise. vae.pgm shows new ones.
+// A variational autoencoder (Kingma and Welling 2014): digits drawn from noise. vae.png shows new ones.
 // `example_vae 20` trains twenty epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
 #include <ebb/models/synthetic.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <iostream>
 using namespace ebb;
 
@@ -26,12 +23,6 @@ struct Vae : Module {
   Tensor forward(const Tensor& z) override { return sigmoid(decoder(z)); }
   void visit(Visitor& v) override { v("encoder", encoder), v("mean", mean_of), v("log_variance", log_variance_of), v("decoder", decoder); }
 };
-
-void write_pgm(const char* path, const Tensor& picture) {
-  std::ofstream out(path, std::ios::binary);
-  out << "P5 " << picture.size(1) << ' ' << picture.size(0) << " 255\n";
-  for (const float v : picture.values<float>()) out.put(static_cast<char>(std::lround(255 * std::clamp(v, 0.f, 1.f))));
-}
 
 int main(int argc, char** argv) {
   const int epochs = argc > 1 ? std::atoi(argv[1]) : 0;
@@ -57,6 +48,6 @@ int main(int argc, char** argv) {
 
   const NoGrad quiet;
   const Tensor drawn = net(randn({40, latent}));  // five rows of eight
-  write_pgm("vae.pgm", reshape(transpose(reshape(drawn, {5, 8, 28, 28}), {0, 2, 1, 3}), {5 * 28, 8 * 28}));
+  write_png("vae.png", image_grid(drawn, 8));
   return last < 0.7 * first ? 0 : 1;
 }

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <fstream>
 
 namespace mnist {
@@ -99,6 +102,69 @@ ebb::Sequential build_network(const std::string& architecture) {
   } catch (const ebb::ShapeError& e) {
     throw UsageError(e.what());
   }
+}
+
+po::options_description split_options() {
+  po::options_description o("Splitting anew", 80, 40);
+  o.add_options()
+      ("test-size", po::value<double>(), "join all samples and draw this share (or number) for the test anew, as scikit-learn's train_test_split does")
+      ("split-seed", po::value<std::int64_t>()->default_value(0), "of that draw: scikit-learn's random_state")
+      ("stratify", "both parts keep the shares of the digits");
+  return o;
+}
+
+std::optional<ebb::SplitOptions> split_of(const po::variables_map& v) {
+  const auto seed = v["split-seed"].as<std::int64_t>();
+  if (seed < 0 || seed > UINT32_MAX) throw UsageError(fmt::format("--split-seed must be 0 to {}, got {}", UINT32_MAX, seed));
+  if (!v.count("test-size")) {
+    if (v.count("stratify")) throw UsageError("--stratify belongs to --test-size");
+    return std::nullopt;
+  }
+  return ebb::SplitOptions{.test_size = v["test-size"].as<double>(), .seed = static_cast<std::uint32_t>(seed), .stratify = v.count("stratify") > 0};
+}
+
+ebb::Mnist split_data(const ebb::Mnist& data, const po::variables_map& v) {
+  const auto split = split_of(v);
+  if (!split) return data;
+  try {
+    return data.split_anew(*split);
+  } catch (const ebb::ValueError& e) {
+    throw UsageError(fmt::format("--test-size: {}", e.what()));
+  }
+}
+
+std::vector<std::string> options_in(const ebb::SavedModel& model, const std::string& file) {
+  const auto kept = model.metadata.find(options_key);
+  if (kept == model.metadata.end()) return {};
+  try {
+    return nlohmann::json::parse(kept->second).get<std::vector<std::string>>();
+  } catch (const nlohmann::json::exception& e) {
+    throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
+  }
+}
+
+void use_split_of(const ebb::SavedModel& model, const std::string& file, po::variables_map& v) {
+  if (v.count("test-size")) return;
+  const po::options_description options = split_options();
+  std::vector<std::string> words;
+  for (const std::string& word : options_in(model, file))
+    for (const auto& option : options.options())
+      if (const std::string name = "--" + option->long_name(); word == name || word.starts_with(name + "=")) words.push_back(word);
+  if (words.empty()) return;
+  try {
+    po::store(po::command_line_parser(words).options(options).run(), v);  // what is stored first stays, but for defaults
+  } catch (const po::error& e) {
+    throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
+  }
+  if (v.count("test-size")) fmt::print(stderr, "note: split as in the training of {}: {}\n", file, fmt::join(words, " "));
+}
+
+std::string output_file(const po::variables_map& v, const char* option) {
+  if (!v.count(option)) return "";
+  const auto file = v[option].as<std::string>();
+  if (file.empty()) throw UsageError(fmt::format("--{} needs the name of a file", option));
+  ebb::check_writable(file, true);
+  return file;
 }
 
 double scale_of(const ebb::SavedModel& m, const std::string& file) {

@@ -1,5 +1,6 @@
 // What the sub-commands of mnist share beside apps/common/program.h: the model they name.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,7 @@
 namespace mnist {
 
 namespace po = app::po;
-using app::Exit, app::UsageError, app::parse, app::file_of, app::nearest, app::words, app::numbers, app::data_options, app::load_data,
+using app::Exit, app::UsageError, app::parse, app::file_of, app::files_of, app::nearest, app::words, app::numbers, app::data_options, app::load_data,
     app::use_threads;
 using enum app::Exit;
 
@@ -20,6 +21,8 @@ int predict(const std::vector<std::string>& args);
 int summary(const std::vector<std::string>& args);
 int export_files(const std::vector<std::string>& args);
 int graph(const std::vector<std::string>& args);
+int data(const std::vector<std::string>& args);
+int plot(const std::vector<std::string>& args);
 int search(const std::vector<std::string>& args);
 int reproduce(const std::vector<std::string>& args);
 int transfer(const std::vector<std::string>& args);
@@ -30,6 +33,24 @@ po::options_description model_options();
 std::string architecture(const po::variables_map& values);
 /// A network for digits of 28 x 28 pixels and ten classes; throws UsageError when the text describes none.
 ebb::Sequential build_network(const std::string& architecture);
+
+/// --test-size, --split-seed, --stratify.
+po::options_description split_options();
+/// The split that they ask for; none without --test-size. Throws UsageError.
+std::optional<ebb::SplitOptions> split_of(const po::variables_map& values);
+/// Where none is asked for, the split of the training in the file, so that its test samples are those of then.
+void use_split_of(const ebb::SavedModel& model, const std::string& file, po::variables_map& values);
+/// The data, split anew if asked for.
+ebb::Mnist split_data(const ebb::Mnist& data, const po::variables_map& values);
+/// Under this key a training file keeps the options that were given, as a JSON list of command-line words.
+inline constexpr const char* options_key = "mnist.options";
+/// Those words; none when the file keeps none. Throws DataError.
+std::vector<std::string> options_in(const ebb::SavedModel& model, const std::string& file);
+
+/// Checks before anything is read that a result can be written where this option says; returns the name, empty when the option
+/// was not given. Throws UsageError or IoError.
+std::string output_file(const po::variables_map& values, const char* option);
+
 /// What pixels are multiplied by before the network sees them; throws DataError when the file does not say it well.
 double scale_of(const ebb::SavedModel& model, const std::string& file);
 

@@ -9,6 +9,8 @@ constexpr auto commands = std::to_array<app::Command>({
     {"train", "train a network and test it", mnist::train},
     {"evaluate", "test a saved network", mnist::evaluate},
     {"predict", "name digits of the test set with a saved network", mnist::predict},
+    {"data", "what the data are: shapes, counts of the digits, pictures", mnist::data},
+    {"plot", "draw loss and accuracy of trainings", mnist::plot},
     {"summary", "layers, shapes and parameters of a network", mnist::summary},
     {"search", "try many settings of a training and compare", mnist::search},
     {"reproduce", "train the runs of five published notebooks and compare", mnist::reproduce},

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <numeric>
 #include <optional>
 
@@ -17,15 +16,6 @@
 
 namespace mnist {
 namespace {
-
-po::options_description split_options() {
-  po::options_description o("Splitting anew", 80, 40);
-  o.add_options()
-      ("test-size", po::value<double>(), "join all samples and draw this share (or number) for the test anew, as scikit-learn's train_test_split does")
-      ("split-seed", po::value<std::int64_t>()->default_value(0), "of that draw: scikit-learn's random_state")
-      ("stratify", "both parts keep the shares of the digits");
-  return o;
-}
 
 po::options_description output_options() {
   po::options_description o("Output", 80, 40);
@@ -45,8 +35,6 @@ po::options_description output_options() {
 
 /// Options that say where results go and not what is trained: not kept in the file, and allowed beside --resume.
 const std::vector<std::string> outward{"save", "force", "checkpoint-every", "resume", "log-csv", "json", "verbose", "style", "color", "quiet", "data", "threads", "file"};
-
-constexpr const char* options_key = "mnist.options";
 
 /// The options that a training file keeps: those given, as a JSON list of command-line words.
 std::string kept_options(const po::options_description& options, const std::vector<std::string>& args, const std::string& before) {
@@ -71,10 +59,7 @@ std::string resume_options(const po::options_description& options, const ebb::Sa
     if (!value.defaulted() && name != "epochs" && std::ranges::find(outward, name) == outward.end())
       throw UsageError(fmt::format("--resume goes on with the options in the file; --{} cannot change", name));
   try {
-    const auto words = nlohmann::json::parse(kept->second).get<std::vector<std::string>>();
-    po::store(po::command_line_parser(words).options(options).run(), v);  // what is stored first stays, but for defaults
-  } catch (const nlohmann::json::exception& e) {
-    throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
+    po::store(po::command_line_parser(options_in(saved, file)).options(options).run(), v);  // what is stored first stays, but for defaults
   } catch (const po::error& e) {
     throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
   }
@@ -131,9 +116,7 @@ int train(const std::vector<std::string>& args) {
   set_progress(v, t.fit);
   if (v.count("checkpoint-every") && file.empty()) throw UsageError("--checkpoint-every needs --save");
   if (v.count("checkpoint-every") && v["checkpoint-every"].as<int>() < 1) throw UsageError("--checkpoint-every must be at least 1");
-  const auto split_seed = v["split-seed"].as<std::int64_t>();
-  if (split_seed < 0 || split_seed > UINT32_MAX) throw UsageError(fmt::format("--split-seed must be 0 to {}, got {}", UINT32_MAX, split_seed));
-  if (v.count("stratify") && !v.count("test-size")) throw UsageError("--stratify belongs to --test-size");
+  split_of(v);  // refused before anything is read or written
   if (saved && v.count("ema")) throw UsageError("a training with --ema cannot be resumed: its file holds the averages");
   use_threads(v);
   if (!file.empty()) ebb::check_writable(file, v.count("force") > 0 || (saved && file == v["resume"].as<std::string>()));
@@ -144,14 +127,7 @@ int train(const std::vector<std::string>& args) {
   }
   kept = kept_options(options, args, kept);
 
-  ebb::Mnist data = load_data(v);
-  if (v.count("test-size")) {
-    try {
-      data = data.split_anew({.test_size = v["test-size"].as<double>(), .seed = static_cast<std::uint32_t>(split_seed), .stratify = v.count("stratify") > 0});
-    } catch (const ebb::ValueError& e) {
-      throw UsageError(fmt::format("--test-size: {}", e.what()));
-    }
-  }
+  const ebb::Mnist data = split_data(load_data(v), v);
   const ebb::Dataset all = training_samples(v, data, t.scale), test = data.test.scaled(t.scale);
   t.fit.class_weight = class_weights(v, all);
 

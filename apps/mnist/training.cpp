@@ -180,10 +180,7 @@ ebb::Dataset training_samples(const po::variables_map& v, const ebb::Mnist& data
 
 std::vector<double> class_weights(const po::variables_map& v, const ebb::Dataset& samples) {
   if (v["class-weight"].as<std::string>() == "none") return {};
-  std::vector<double> counts(10);
-  for (const double label : samples.labels.to_vector()) ++counts[static_cast<std::size_t>(label)];
-  for (double& n : counts) n = n > 0 ? static_cast<double>(samples.size()) / (10 * n) : 0;
-  return counts;
+  return ebb::balanced_weights(samples.labels, 10);
 }
 
 }  // namespace mnist

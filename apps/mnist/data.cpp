@@ -1,0 +1,193 @@
+// mnist data, plot: what goes into a training and what it recorded.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+
+#include "command.h"
+
+namespace mnist {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Mean of the pixels, and of their float32 quotients by 255 (times 1.0 / 255 would differ in the eighth digit).
+std::pair<double, double> mean_pixel(const ebb::Tensor& image) {
+  return {ebb::mean(ebb::cast(image, ebb::f64)).item(), ebb::mean(ebb::cast(ebb::cast(image, ebb::f32) / ebb::scalar(255), ebb::f64)).item()};
+}
+
+std::string row_text(const ebb::Tensor& row) {
+  std::string out;
+  for (const double v : row.to_vector()) out += fmt::format("{}{:.0f}.", out.empty() ? "[" : " ", v);
+  return out + "]";
+}
+
+struct Shown {  // a digit, and where it is
+  std::int64_t index, label;
+  std::pair<double, double> mean;
+  ebb::Tensor one_hot;
+};
+
+/// Counts of the digits: by digit, of each part.
+struct Part {
+  std::string name;
+  ebb::Digits digits;
+  std::map<std::int64_t, ebb::ValueCount> counts = {};
+};
+
+double imbalance(const std::vector<ebb::ValueCount>& counts) {
+  return static_cast<double>(counts.front().count) / static_cast<double>(counts.back().count);
+}
+
+ebb::History history_of(const std::string& file) {
+  std::string head(5, '\0');
+  std::ifstream(file, std::ios::binary).read(head.data(), 5);
+  if (head == "epoch") return ebb::load_history_csv(file);
+  auto history = ebb::load_model(file).history;
+  if (!history || history->epochs() == 0) throw ebb::DataError(fmt::format("{}: holds no history of a training", file));
+  return *history;
+}
+
+}  // namespace
+
+int data(const std::vector<std::string>& args) {
+  po::options_description own("Digits", 80, 40);
+  own.add_options()
+      ("image", po::value<std::string>()->default_value("0"), "which digits to look at, counted from 0, such as 0,7,12")
+      ("part", po::value<std::string>()->default_value("train"), "of which part: train or test")
+      ("png", po::value<std::string>(), "write a picture of them to this file")
+      ("colors", po::value<std::string>()->default_value("gray"), "of the picture: gray (0 is black) or binary (0 is white)")
+      ("zoom", po::value<int>()->default_value(8), "side of a pixel in the picture");
+  po::options_description output_options("Output", 80, 40);
+  output_options.add_options()("json", "print one JSON object instead of text");
+  po::options_description options(80, 40);
+  options.add(own).add(data_options()).add(split_options()).add(output_options);
+  po::variables_map v;
+  if (!parse(args, options, "mnist data [OPTIONS]",
+             "Shapes, the first digit and its one-hot row, and how often each digit occurs.\n"
+             "Examples:\n"
+             "  mnist data\n"
+             "  mnist data --test-size 10000 --stratify     # how a split would look\n"
+             "  mnist data --image 0,1,2,3 --png digits.png --colors binary\n",
+             v))
+    return ok;
+  const auto part = v["part"].as<std::string>(), colors = v["colors"].as<std::string>();
+  if (part != "train" && part != "test") throw UsageError(fmt::format("--part must be train or test, got \"{}\"", part));
+  if (colors != "gray" && colors != "binary") throw UsageError(fmt::format("--colors must be gray or binary, got \"{}\"", colors));
+  const int zoom = v["zoom"].as<int>();
+  if (zoom < 1 || zoom > 100) throw UsageError(fmt::format("--zoom must be 1 to 100, got {}", zoom));
+  const auto indices = numbers("image", v["image"].as<std::string>());
+  if (indices.empty() || indices.size() > 1000) throw UsageError("--image takes 1 to 1000 numbers");
+  const auto split = split_of(v);
+  const std::string png = output_file(v, "png");
+  use_threads(v);
+  const ebb::Mnist original = load_data(v), all = split_data(original, v);
+  const ebb::Digits table = original.all();
+  const ebb::Digits& digits = part == "train" ? all.train : all.test;
+  for (const std::int64_t i : indices)
+    if (i < 0 || i >= digits.size()) throw UsageError(fmt::format("--image must be 0 to {}, got {}", digits.size() - 1, i));
+
+  std::vector<Part> parts{{"train", all.train}, {"test", all.test}, {"all", table}};
+  for (Part& p : parts)
+    for (const ebb::ValueCount& c : ebb::value_counts(p.digits.labels)) p.counts[c.value] = c;
+  const auto order = ebb::value_counts(table.labels);
+  const ebb::Digits chosen = digits.take(indices);
+  const ebb::Tensor rows = ebb::to_categorical(chosen.labels, 10);
+  std::vector<Shown> shown;
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    shown.push_back({indices[i], static_cast<std::int64_t>(chosen.labels.rows(at, at + 1).item()), mean_pixel(chosen.images.rows(at, at + 1)), rows.rows(at, at + 1)});
+  }
+  std::vector<std::int64_t> drawn;  // the first samples of the test part, as rows of the table of all
+  if (split) {
+    drawn = ebb::split_indices(table.labels, *split).test;
+    drawn.resize(std::min<std::size_t>(drawn.size(), 5));
+  }
+  if (!png.empty())
+    ebb::write_png(png, ebb::image_grid(chosen.images, 10), {.colors = colors == "gray" ? ebb::ColorMap::gray : ebb::ColorMap::binary, .zoom = zoom});
+
+  if (v.count("json")) {
+    Json out{{"dataset", all.name}, {"source", all.source}};
+    for (const Part& p : parts) {
+      Json counts = Json::object(), shares = Json::object();
+      for (const ebb::ValueCount& c : ebb::value_counts(p.digits.labels)) {
+        counts[fmt::format("{}", c.value)] = c.count;
+        shares[fmt::format("{}", c.value)] = c.share;
+      }
+      out[p.name] = {{"shape", std::vector<std::int64_t>(p.digits.images.shape().begin(), p.digits.images.shape().end())},
+                     {"dtype", ebb::name_of(p.digits.images.dtype())}, {"counts", counts}, {"shares", shares},
+                     {"largest_to_smallest", imbalance(ebb::value_counts(p.digits.labels))}};
+    }
+    for (const Shown& s : shown)
+      out["images"].push_back({{"part", part}, {"index", s.index}, {"label", s.label}, {"one_hot", s.one_hot.to_vector()},
+                               {"mean_pixel", s.mean.first}, {"mean_pixel_scaled", s.mean.second}});
+    if (split) out["split"] = {{"test_size", split->test_size}, {"seed", split->seed}, {"stratify", split->stratify}, {"first_test_rows", drawn}};
+    if (!png.empty()) out["png"] = png;
+    fmt::print("{}\n", out.dump());
+    return ok;
+  }
+  fmt::print("{} ({})\n", all.name, all.source);
+  for (const Part& p : parts)
+    fmt::print("{:<6} images {}, labels {}\n", p.name, ebb::describe(p.digits.images), ebb::describe(p.digits.labels));
+  if (split) fmt::print("test begins with rows {} of all, training before test\n", fmt::join(drawn, ", "));
+  for (const Shown& s : shown)
+    fmt::print("{} image {}: label {}, one-hot {}\n  mean pixel {:.6f}, divided by 255 {:.8f}\n", part, s.index, s.label, row_text(s.one_hot), s.mean.first, s.mean.second);
+  fmt::print("\ndigit");
+  for (const Part& p : parts) fmt::print("{:>9}{:>10}", p.name, "share");
+  fmt::print("\n");
+  for (const ebb::ValueCount& digit : order) {
+    fmt::print("{:>5}", digit.value);
+    for (Part& p : parts) fmt::print("{:>9}{:>10.6f}", p.counts[digit.value].count, p.counts[digit.value].share);
+    fmt::print("\n");
+  }
+  fmt::print("largest to smallest class: {:.3f} in train, {:.3f} in test\n", imbalance(ebb::value_counts(all.train.labels)),
+             imbalance(ebb::value_counts(all.test.labels)));
+  if (!png.empty()) fmt::print("{}: {} digits\n", png, chosen.size());
+  return ok;
+}
+
+int plot(const std::vector<std::string>& args) {
+  po::options_description own("Drawing", 80, 40);
+  own.add_options()
+      ("svg", po::value<std::string>(), "write the drawing to this file; default: standard output")
+      ("names", po::value<std::string>(), "what to call the trainings, such as \"fit1,fit2\"; default: the names of the files")
+      ("json", "print the numbers as one JSON object instead of drawing, or beside it");
+  po::options_description options(80, 40);
+  options.add(own);
+  po::variables_map v;
+  if (!parse(args, options, "mnist plot FILE... [OPTIONS]",
+             "FILE is what mnist train --save or --log-csv wrote. One: training against\n"
+             "validation, accuracy and loss side by side. Several: their validation numbers.\n"
+             "Examples:\n"
+             "  mnist plot run.safetensors --svg run.svg\n"
+             "  mnist plot fit1.csv fit2.csv fit3.csv --svg fits.svg\n",
+             v, 100))
+    return ok;
+  const auto files = files_of(v);
+  if (files.empty()) throw UsageError("which training? Give a file that mnist train --save or --log-csv wrote");
+  auto names = words(v.count("names") ? v["names"].as<std::string>() : "");
+  if (!v.count("names"))
+    for (const std::string& file : files) names.push_back(std::filesystem::path(file).stem().string());
+  if (names.size() != files.size()) throw UsageError(fmt::format("--names gives {} names for {} files", names.size(), files.size()));
+  const std::string file = output_file(v, "svg");
+  ebb::NamedHistories histories;
+  for (std::size_t i = 0; i < files.size(); ++i) histories.emplace_back(names[i], history_of(files[i]));
+  if (!file.empty()) ebb::plot_history(histories, file);
+  if (v.count("json")) {
+    Json out{{"trainings", Json::array()}};
+    for (std::size_t i = 0; i < files.size(); ++i)
+      out["trainings"].push_back({{"name", names[i]}, {"file", files[i]}, {"epochs", histories[i].second.epochs()}, {"history", histories[i].second.values}});
+    if (!file.empty()) out["svg"] = file;
+    fmt::print("{}\n", out.dump(-1, ' ', false, Json::error_handler_t::replace));
+  } else if (file.empty()) {
+    fmt::print("{}", ebb::svg(ebb::history_panels(histories), 1080, 504));
+  } else {
+    for (const auto& [name, history] : histories) fmt::print("{}: {} epoch{} of {}\n", file, history.epochs(), history.epochs() == 1 ? "" : "s", name);
+  }
+  return ok;
+}
+
+}  // namespace mnist

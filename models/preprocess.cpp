@@ -1,0 +1,104 @@
+#include <ebb/models/preprocess.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <unordered_map>
+
+#include <ebb/graph/error.h>
+#include <ebb/ops/ops.h>
+
+namespace ebb {
+
+std::vector<std::int64_t> detail::class_numbers(const Tensor& labels, std::string_view op, std::int64_t classes) {
+  if (!labels.defined()) throw ValueError(fmt::format("{}: there are no labels", op));
+  if (labels.rank() != 1 && !(labels.rank() == 2 && labels.size(1) == 1))
+    throw ShapeError(fmt::format("{}: labels must be classes (n), got {}", op, describe(labels)));
+  std::vector<std::int64_t> out;
+  out.reserve(static_cast<std::size_t>(labels.numel()));
+  for (const double v : labels.to_vector()) {
+    if (!(v >= 0 && v < 0x1p53 && v == std::floor(v)))
+      throw ValueError(fmt::format("{}: label {} of sample {} is no class: expected whole numbers from 0", op, v, out.size()));
+    if (classes > 0 && v >= static_cast<double>(classes))
+      throw ValueError(fmt::format("{}: label {} of sample {} is out of range for {} classes", op, v, out.size(), classes));
+    out.push_back(static_cast<std::int64_t>(v));
+  }
+  return out;
+}
+
+std::vector<ValueCount> value_counts(const Tensor& labels) {
+  const std::vector<std::int64_t> values = detail::class_numbers(labels, "value_counts");
+  std::vector<ValueCount> out;
+  std::unordered_map<std::int64_t, std::size_t> places;
+  for (const std::int64_t v : values) {
+    const auto [it, fresh] = places.emplace(v, out.size());
+    if (fresh) out.push_back({v, 0, 0});
+    ++out[it->second].count;
+  }
+  for (ValueCount& c : out) c.share = static_cast<double>(c.count) / static_cast<double>(values.size());
+  std::ranges::stable_sort(out, std::greater<>(), &ValueCount::count);
+  return out;
+}
+
+Tensor to_categorical(const Tensor& labels, std::int64_t classes, DType dtype) {
+  if (classes < 0) throw ValueError(fmt::format("to_categorical: classes must not be negative, got {}", classes));
+  const std::vector<std::int64_t> values = detail::class_numbers(labels, "to_categorical", classes);
+  if (classes == 0) classes = values.empty() ? 0 : *std::ranges::max_element(values) + 1;
+  return one_hot(Tensor::from(values, {static_cast<std::int64_t>(values.size())}), classes, dtype);
+}
+
+std::vector<double> balanced_weights(const Tensor& labels, std::int64_t classes) {
+  if (classes < 1) throw ValueError(fmt::format("balanced_weights: classes must be at least 1, got {}", classes));
+  const std::vector<std::int64_t> values = detail::class_numbers(labels, "balanced_weights", classes);
+  std::vector<double> out(static_cast<std::size_t>(classes));
+  for (const std::int64_t v : values) ++out[static_cast<std::size_t>(v)];
+  for (double& w : out) w = w > 0 ? static_cast<double>(values.size()) / (static_cast<double>(classes) * w) : 0;
+  return out;
+}
+
+void Standardize::fit(const Tensor& samples) {
+  if (!samples.defined() || samples.rank() == 0 || samples.numel() == 0)
+    throw ShapeError(fmt::format("Standardize: needs samples (n, ...), got {}", samples.defined() ? describe(samples) : "none"));
+  const auto n = static_cast<std::size_t>(samples.size(0)), width = static_cast<std::size_t>(samples.numel()) / n;
+  const auto rows = static_cast<double>(n);
+  std::vector<double> means(width), scales(width);
+  // Two passes, a block of rows at a time: a data set of bytes is not to become one of doubles.
+  const auto each = [&](const auto& visit) {
+    for (std::int64_t begin = 0; begin < samples.size(0); begin += 1024) {
+      const auto part = samples.rows(begin, std::min(begin + 1024, samples.size(0))).to_vector();
+      for (std::size_t i = 0; i < part.size(); ++i) visit(i % width, part[i]);
+    }
+  };
+  each([&](std::size_t j, double v) {
+    if (!std::isfinite(v)) throw ValueError(fmt::format("Standardize: feature {} has the value {}", j, v));
+    means[j] += v / rows;
+  });
+  each([&](std::size_t j, double v) { scales[j] += (v - means[j]) * (v - means[j]) / rows; });
+  for (std::size_t j = 0; j < width; ++j) {
+    // Below this a variance is rounding (scikit-learn's _is_constant_feature).
+    constexpr double epsilon = std::numeric_limits<double>::epsilon();
+    const double noise = rows * means[j] * epsilon;
+    scales[j] = scales[j] <= rows * epsilon * scales[j] + noise * noise ? 1 : std::sqrt(scales[j]);
+  }
+  const Shape sample = samples.shape().without(0);
+  const DType dtype = samples.dtype() == f64 ? f64 : f32;
+  mean = cast(Tensor::from(means, sample), dtype);
+  scale = cast(Tensor::from(scales, sample), dtype);
+}
+
+Tensor Standardize::forward(const Tensor& x) {
+  const Tensor floats = is_float(x.dtype()) ? x : cast(x, mean.defined() ? mean.dtype() : f32);
+  if (x.rank() == 0) fail<ShapeError>("Standardize", "needs samples (n, ...), got one number");
+  const Shape sample = x.shape().without(0);
+  if (!mean.defined()) {
+    mean = zeros(sample, floats.dtype());
+    scale = ones(sample, floats.dtype());
+  }
+  if (sample != mean.shape())
+    fail<ShapeError>("Standardize", fmt::format("was fitted to samples {}, got {}", mean.shape().str(), x.shape().str()));
+  return (floats - cast(mean, floats.dtype())) / cast(scale, floats.dtype());
+}
+
+}  // namespace ebb

@@ -1,0 +1,50 @@
+// What is done to data before training: counting classes, one-hot labels, standardised features.
+#pragma once
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include <ebb/models/module.h>
+
+namespace ebb {
+
+/// How often a class occurs.
+struct ValueCount {
+  std::int64_t value, count;  ///< the class and its samples
+  double share;  ///< of all samples
+};
+/// The classes that occur in labels, most frequent first, equally frequent ones in the order they were seen, as pandas'
+/// value_counts. Labels are classes (n): int64, uint8, or floats that are whole numbers; others throw as in to_categorical.
+std::vector<ValueCount> value_counts(const Tensor& labels);
+
+/// One-hot rows (n, classes) of labels (n) or (n, 1), as Keras' to_categorical; without `classes` there is one more than the
+/// largest label. Throws ShapeError on another shape, ValueError on a label that is negative, no whole number or too large.
+Tensor to_categorical(const Tensor& labels, std::int64_t classes = 0, DType dtype = DType::f32);
+
+/// What a sample of each class should count so that all classes count alike: n / (classes n_c), and 0 for a class that does
+/// not occur (scikit-learn's "balanced"). For FitOptions::class_weight. Throws as to_categorical.
+std::vector<double> balanced_weights(const Tensor& labels, std::int64_t classes);
+
+/// Shifts and scales each feature to mean 0 and variance 1, as scikit-learn's StandardScaler: fit() to the training samples,
+/// then apply to any. A feature that is constant there is only shifted. A Module, so it can be the first layer of a network and
+/// be saved; its mean and scale are buffers, and until fit() it changes nothing.
+class Standardize : public Module {
+ public:
+  Standardize() = default;
+  explicit Standardize(const Tensor& samples) { fit(samples); }  ///< fit() at once
+  /// Measures samples (n, ...) of any dtype, in double; mean and scale are float64 if they are, else float32. Throws
+  /// ShapeError without a sample, ValueError on a value that is not finite.
+  void fit(const Tensor& samples);
+  Tensor forward(const Tensor& x) override;  ///< (x - mean) / scale; integers become floats
+  void visit(Visitor& v) override { v.buffer("mean", mean), v.buffer("scale", scale); }
+  std::string_view type() const override { return "Standardize"; }
+  Tensor mean, scale;  ///< of the shape of one sample; scale is the standard deviation, or 1 where that is 0
+};
+
+namespace detail {
+/// Labels (n) or (n, 1) as class numbers; what is wrong with them is an error that names `op`. With `classes` above 0, labels
+/// must be smaller.
+std::vector<std::int64_t> class_numbers(const Tensor& labels, std::string_view op, std::int64_t classes = 0);
+}  // namespace detail
+
+}  // namespace ebb
