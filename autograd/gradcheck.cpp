@@ -1,6 +1,6 @@
 #include <ebb/autograd/gradcheck.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <ostream>

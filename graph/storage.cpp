@@ -1,6 +1,6 @@
 #include <ebb/graph/storage.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <bit>

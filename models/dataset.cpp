@@ -1,6 +1,6 @@
 #include <ebb/models/dataset.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <cstring>

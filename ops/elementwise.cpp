@@ -1,7 +1,7 @@
 // Arithmetic with broadcasting, and functions of one number.
 #include <ebb/ops/elementwise.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <numbers>

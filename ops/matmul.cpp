@@ -1,5 +1,5 @@
 // Matrix products over BLAS, with transpose flags instead of transposed copies, and the dense layer built on them.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 

@@ -1,5 +1,5 @@
 // Batch normalisation over all axes but the last.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <vector>

@@ -1,5 +1,5 @@
 // Pooling over NHWC windows; every loop runs along the channels, which are contiguous.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <limits>

@@ -1,5 +1,5 @@
 // Reductions.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <limits>

@@ -1,5 +1,5 @@
 // Softmax along the last axis, and the cross-entropy of logits.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <utility>

@@ -1,7 +1,7 @@
 // gradcheck: proves the gradients of ebb's ops, from the same table as the tests.
 #include <boost/program_options.hpp>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <charconv>
 #include <cstdio>

@@ -1,5 +1,5 @@
 // mnist evaluate, predict, summary, graph: what one does with a network that is there.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
 
