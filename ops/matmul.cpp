@@ -107,7 +107,7 @@ struct Linear {
       const T* pb = bias.values<T>().data();
       product(false, false, m, n, k, x.values<T>().data(), kernel.values<T>().data(), out.mutable_values<T>().data(),
               [pb, n](T* c, std::int64_t rows, std::int64_t columns, std::int64_t first) {
-                detail::simd([=]() EBB_INLINE {
+                detail::simd_for<T>([=]() EBB_INLINE {
                   const T* __restrict add = pb + first;
                   for (std::int64_t i = 0; i < rows; ++i) {
                     T* __restrict row = c + i * n;

@@ -153,11 +153,13 @@ std::int64_t plane(std::int64_t tiles, std::int64_t c) { return tiles * c + 16; 
 /// f(m as a constant, lanes as a constant).
 template <class F>
 void with(int m, const F& f) {
-  simd_lanes([&](auto lanes) EBB_INLINE {
+  const auto run = [&](auto lanes) EBB_INLINE {
     if (m == 2) f(std::integral_constant<int, 2>{}, lanes);
     else if (m == 3) f(std::integral_constant<int, 3>{}, lanes);
     else f(std::integral_constant<int, 4>{}, lanes);
-  });
+  };
+  if (isa() == Isa::avx512) run_avx512([&]() EBB_INLINE { run(std::integral_constant<int, 16>{}); });
+  else run_avx2([&]() EBB_INLINE { run(std::integral_constant<int, 8>{}); });
 }
 
 /// Squares of L.cols x L.cols of the images to planes: the map of inputs, and the adjoint of the map back.
@@ -178,7 +180,7 @@ inline void EBB_INLINE gather(const Window& v, int m, std::int64_t images, bool 
 }  // namespace
 
 Winograd::Winograd(const Window& v, std::int64_t out) {
-  if (!winograd() || v.kh != 3 || v.kw != 3 || v.sh != 1 || v.sw != 1 || v.dh != 1 || v.dw != 1) return;
+  if (!winograd() || isa() == Isa::baseline || v.kh != 3 || v.kw != 3 || v.sh != 1 || v.sw != 1 || v.dh != 1 || v.dw != 1) return;
   if (v.c == 0 || out == 0 || v.c % Product::lanes || out % Product::lanes || v.n * v.positions() == 0) return;
   // Passes over a register of each: products, transforms, and for small batches what the filters' transform costs.
   const auto n = static_cast<double>(v.n), c = static_cast<double>(v.c), o = static_cast<double>(out);
