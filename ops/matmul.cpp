@@ -93,6 +93,7 @@ struct Linear {
   static constexpr std::string_view names[] = {"linear", "linear_relu", "linear_sigmoid", "linear_tanh"};
   static constexpr std::string_view name = names[static_cast<int>(how)];
   static constexpr Keeps keeps = how == Activated::no ? Keeps::other_inputs : Keeps::inputs_and_output;
+  static constexpr int temporaries = how == Activated::no ? 0 : 1;  // the gradient of x W + b
 
   double flops(std::span<const Shape* const> in, const Shape& out) const {
     return 2.0 * static_cast<double>(out.numel()) * static_cast<double>(in[0]->at(-1));
