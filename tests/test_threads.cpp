@@ -2,10 +2,12 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include <ebb/graph/error.h>
+#include <ebb/ops/blas.h>
 #include <ebb/ops/loops.h>
 #include <ebb/ops/ops.h>
 
@@ -30,6 +32,12 @@ TEST_CASE("threads: limits, and an error inside a block reaches the caller") {
     }
   }
   set_threads(before);
+}
+
+TEST_CASE("threads: the library that multiplies says what it is") {
+  const std::string text = detail::blas_description();
+  CHECK(text.starts_with("OpenBLAS "));
+  CHECK(text.find(" (kernel ") != std::string::npos);
 }
 
 TEST_CASE("threads: several callers at once") {
