@@ -1,6 +1,6 @@
 #include <ebb/autograd/backward.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <string>

@@ -22,7 +22,9 @@ enum class Probe {
 
 /// How hard gradcheck() looks.
 struct GradcheckOptions {
-  int order = 1;                   ///< 2 also checks the gradients' own gradients, in the inputs and in the cotangent
+  /// 2 also checks the gradients as they are made to be differentiated again (some rules then go another way), and their
+  /// own gradients, in the inputs and in the cotangent
+  int order = 1;
   Probe probe = Probe::direction;  ///< along what
   int directions = 3;              ///< random directions to try with Probe::direction
   double tolerance = 1e-6;         ///< largest relative error at order 1
@@ -35,6 +37,7 @@ struct GradcheckOptions {
 struct GradcheckReport {
   bool ok = true;  ///< nothing was found wrong
   int order = 0;               ///< of the worst derivative
+  bool create_graph = false;   ///< the worst derivative is one of a gradient that is to be differentiated again
   int input = -1;              ///< of the worst derivative; -1 for a direction through all
   std::int64_t element = -1;   ///< of that input
   double analytic = 0, numeric = 0;  ///< the derivatives that differ most

@@ -1,6 +1,6 @@
 #include <ebb/autograd/jacobian.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <ebb/autograd/backward.h>
 #include <ebb/graph/error.h>

@@ -4,12 +4,13 @@
 #include <boost/graph/topological_sort.hpp>
 #include <boost/property_map/function_property_map.hpp>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <iterator>
 #include <map>
 #include <unordered_map>
+#include <utility>
 
 #include <ebb/graph/boost_graph.h>
 #include <ebb/graph/error.h>
@@ -105,17 +106,20 @@ MemoryPlan plan_backward(const Graph& graph) {
       live += gradient_bytes(n);
     }
     if (n.is_variable()) continue;
+    std::size_t passing = 0, given = gradient_bytes(n);  // the rule's own, and what it is given
+    if (n.temporaries() > 0) passing = static_cast<std::size_t>(n.temporaries()) * gradient_bytes(n);
+    if (n.temporaries() < 0) live -= std::exchange(given, 0);
     for (const Input& in : n.inputs()) {
       if (!in.node) continue;
       char& has = has_gradient[graph.index_of(in.node.get())];
-      if (!has) live += gradient_bytes(*in.node);
+      (has ? passing : live) += gradient_bytes(*in.node);  // a further gradient of one value is added to the first
       has = 1;
     }
-    if (live > plan.peak) {
-      plan.peak = live;
+    if (live + passing > plan.peak) {
+      plan.peak = live + passing;
       plan.at = &n;
     }
-    live -= gradient_bytes(n);
+    live -= given;
     each_kept(n, [&](Storage* s) {
       if (--keepers[s] == 0) live -= Storage::footprint(s->bytes());
     });

@@ -29,8 +29,9 @@ struct MemoryPlan {
   std::size_t peak = 0;  ///< with the gradients that are alive at the worst moment of backward
   const Node* at = nullptr;  ///< the node whose rule runs at that moment
 };
-/// Follows backward() through the graph without running it. What a rule allocates beside its results is not known here
-/// and not counted; a rule that passes its gradient on unchanged is counted as making one.
+/// Follows backward() through the graph without running it. What a rule written in several ops makes on its way is not
+/// known here and not counted (only what the op says of itself: see Primitive's `temporaries`); a rule that passes its
+/// gradient on unchanged is counted as making one.
 MemoryPlan plan_backward(const Graph& graph);
 
 /// Groups of nodes that compute the same value: one op with the same options from the same inputs. Only ops that can be

@@ -1,6 +1,6 @@
 #include <ebb/graph/apply.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace ebb::detail {
 

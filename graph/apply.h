@@ -30,7 +30,9 @@ namespace ebb {
 ///   Tensor backward(saved, g)             one input
 ///   Tensor backward(saved, g, int i)      called for each input whose gradient is wanted
 ///   range of Tensor backward(saved, g)    all at once, where the inputs share work; unwanted ones may stay undefined
-/// Optional: `const Tensor& state() const`, what the op itself holds for backward, for memory plans;
+/// Optional, for memory plans: `const Tensor& state() const`, what the op itself holds for backward, and `static constexpr
+/// int temporaries`, how many tensors like the output backward makes that live beside all of its results (-1: its one result
+/// is the gradient that it got);
 /// `double flops(std::span<const Shape* const> inputs, const Shape& output) const`,
 /// for profiles; `Attributes attributes() const`, the options by name, for observers and exporters; operator==, so that equal sub-expressions can be found.
 /// An op without backward is refused when it would be recorded. `static constexpr bool broadcasts = true` says that
@@ -91,7 +93,11 @@ class OpNode final : public Node {
     return flops_of(op_, std::span(shapes.data(), in.size()), shape());
   }
   std::size_t state_bytes() const override {
-    if constexpr (requires { op_.state(); }) return Storage::footprint(op_.state().bytes());
+    if constexpr (requires { op_.state(); }) return op_.state().defined() ? Storage::footprint(op_.state().bytes()) : 0;
+    else return 0;
+  }
+  int temporaries() const override {
+    if constexpr (requires { Op::temporaries; }) return Op::temporaries;
     else return 0;
   }
   bool same_op(const Node& other) const override {

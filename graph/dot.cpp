@@ -4,7 +4,7 @@
 #include <boost/graph/graphviz.hpp>
 #include <boost/range/iterator_range.hpp>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -32,16 +32,20 @@ std::string escaped(std::string_view text) {
 
 /// What is drawn as one: nodes of a Graph that are alike, or a single one.
 struct Drawn {
-  const Node* node;  // the first
-  int count = 1;
+  std::vector<const Node*> nodes;
+  bool backward = false;
+  const Node& first() const { return *nodes[0]; }
 };
-// Edges lead from input to consumer, the way the data flow; several between the same two are drawn as one.
-using Picture = boost::adjacency_list<boost::setS, boost::vecS, boost::directedS, Drawn>;
+/// Data flow along an edge, from input to consumer. Between gradients they flow up: such an edge leads the other way,
+/// with its arrow at the tail, so that a layer's gradients stand beside its values. Values that a gradient reads are dashed.
+enum class Flow { down, up, read };
+// Several edges between the same two are drawn as one.
+using Picture = boost::adjacency_list<boost::setS, boost::vecS, boost::directedS, Drawn, Flow>;
 
-/// Alike: same op and shape in the same layer, and for variables the same name.
-auto likeness(const Node& n) { return std::tuple(n.op(), n.name(), n.scope(), n.shape().str()); }
-
-Picture picture_of(const Graph& graph, int collapse) {
+Picture picture_of(const Graph& graph, const DotOptions& options) {
+  const auto is_backward = [&](const Node& n) { return options.loss && n.id() > options.loss->id() && !n.is_variable(); };
+  // Alike: same op and shape in the same layer and pass, and for variables the same name.
+  const auto likeness = [&](const Node& n) { return std::tuple(n.op(), n.name(), n.scope(), n.shape().str(), is_backward(n)); };
   std::map<decltype(likeness(*graph.nodes()[0])), std::vector<std::size_t>> groups;
   for (std::size_t i = 0; i < graph.size(); ++i) groups[likeness(*graph.nodes()[i])].push_back(i);
   Picture picture;
@@ -49,10 +53,15 @@ Picture picture_of(const Graph& graph, int collapse) {
   for (std::size_t i = 0; i < graph.size(); ++i) {
     const Node* n = graph.nodes()[i];
     const auto& group = groups[likeness(*n)];
-    const bool merged = collapse > 0 && std::ssize(group) >= collapse;
-    vertex[i] = merged && group[0] != i ? vertex[group[0]] : boost::add_vertex({n, merged ? static_cast<int>(group.size()) : 1}, picture);
-    for (const Input& in : n->inputs())
-      if (in.node) boost::add_edge(vertex[graph.index_of(in.node.get())], vertex[i], picture);
+    const bool merged = options.collapse > 0 && std::ssize(group) >= options.collapse;
+    vertex[i] = merged && group[0] != i ? vertex[group[0]] : boost::add_vertex({{}, is_backward(*n)}, picture);
+    picture[vertex[i]].nodes.push_back(n);
+    for (const Input& in : n->inputs()) {
+      if (!in.node) continue;
+      const std::size_t from = vertex[graph.index_of(in.node.get())], to = vertex[i];
+      if (picture[from].backward) boost::add_edge(to, from, Flow::up, picture);
+      else boost::add_edge(from, to, picture[to].backward ? Flow::read : Flow::down, picture);
+    }
   }
   return picture;
 }
@@ -63,9 +72,21 @@ class Clusters {
  public:
   explicit Clusters(const Picture& picture) {
     for (const std::size_t v : boost::make_iterator_range(boost::vertices(picture)))
-      if (const ScopePath* scope = picture[v].node->scope(); scope && !scope->path.empty()) add(scope).vertices.push_back(v);
+      if (const ScopePath* scope = picture[v].first().scope(); scope && !scope->path.empty()) add(scope).vertices.push_back(v);
   }
   void write(std::ostream& out) const { write(out, roots_); }
+
+  /// Edges that nobody sees, from the end of each layer to the parameters of the layer below it: dot then puts one box
+  /// under the other, where it would make stairs of them.
+  void stack(const Picture& picture, std::ostream& out) const {
+    for (const auto& e : boost::make_iterator_range(boost::edges(picture))) {
+      const std::size_t above = boost::source(e, picture), below = boost::target(e, picture);
+      const auto box = boxes_.find(picture[below].first().scope());
+      if (picture[e] == Flow::read || picture[above].first().scope() == picture[below].first().scope() || box == boxes_.end()) continue;
+      for (const std::size_t v : box->second.vertices)
+        if (picture[v].first().is_variable()) out << fmt::format("{}->{} [style=invis];\n", above, v);
+    }
+  }
 
  private:
   struct Box {
@@ -95,9 +116,9 @@ class Clusters {
 };
 
 std::string label_of(const Drawn& d) {
-  const Node& n = *d.node;
+  const Node& n = d.first();
   std::string text = n.is_variable() && !n.name().empty() ? std::string(n.name()) : std::string(n.op());
-  if (d.count > 1) text += fmt::format("  x{}", d.count);
+  if (d.nodes.size() > 1) text += fmt::format("  x{}", d.nodes.size());
   text = escaped(text) + "\\n";
   std::string constants;
   for (const Input& in : n.inputs())
@@ -114,32 +135,42 @@ std::string heat(double share) {
 }  // namespace
 
 void write_dot(std::ostream& out, const Graph& graph, const DotOptions& options) {
-  const Picture picture = picture_of(graph, options.collapse);
+  const Picture picture = picture_of(graph, options);
   const auto graph_writer = [&](std::ostream& o) {
-    o << "label=\"" << escaped(options.name) << "\"; rankdir=TB; fontname=Helvetica;\n"
+    o << "label=\"" << escaped(options.name) << "\"; labelloc=t; rankdir=TB; fontname=Helvetica;\n"
       << "node [shape=box, style=\"rounded,filled\", fillcolor=white, fontname=Helvetica, fontsize=11];\n";
-    if (options.clusters) Clusters(picture).write(o);
+    if (!options.clusters) return;
+    const Clusters clusters(picture);
+    clusters.write(o);
+    clusters.stack(picture, o);
   };
   const auto node_writer = [&](std::ostream& o, std::size_t v) {
     const Drawn& d = picture[v];
     std::string label = label_of(d), style;
-    if (d.node->is_variable()) style = ", style=filled, fillcolor=lightyellow";
-    if (options.profile && !d.node->is_variable()) {
+    if (d.first().is_variable()) style = ", style=filled, fillcolor=lightyellow";
+    if (d.backward) style = ", color=steelblue, fontcolor=\"#1f4e79\", penwidth=1.5";
+    for (const Node* n : d.nodes)
+      if (const auto note = options.notes.find(n); note != options.notes.end()) label += "\\n" + escaped(note->second);
+    if (options.profile && !d.first().is_variable()) {
       Profiler::Entry all;
-      for (const Node* n : graph.nodes())
-        if (n == d.node || (d.count > 1 && likeness(*n) == likeness(*d.node))) {
-          const Profiler::Entry e = options.profile->of(*n);
-          all.seconds += e.seconds;
-          all.flops += e.flops;
-        }
-      const double share = all.seconds / std::max(options.profile->seconds(), 1e-12);
-      label += fmt::format("\\n{:.0f} us, {:.1f} %, {:.1f} GFLOP/s", all.seconds * 1e6, 100 * share,
-                           all.flops / std::max(all.seconds, 1e-12) * 1e-9);
-      style = fmt::format(", fillcolor=\"{}\"", heat(share));
+      for (const Node* n : d.nodes) {
+        const Profiler::Entry e = options.profile->of(*n);
+        all.seconds += e.seconds;
+        all.flops += e.flops;
+        all.bytes += e.bytes;
+      }
+      const double seconds = std::max(all.seconds, 1e-12), share = all.seconds / std::max(options.profile->seconds(), 1e-12);
+      label += fmt::format("\\n{:.0f} us, {:.1f} %", all.seconds * 1e6, 100 * share);
+      if (all.flops > 0) label += fmt::format("\\n{:.1f} GFLOP/s, {:.1f} GB/s", all.flops / seconds * 1e-9, all.bytes / seconds * 1e-9);
+      style += fmt::format(", fillcolor=\"{}\"", heat(share));
     }
     o << fmt::format(" [label=\"{}\"{}]", label, style);
   };
-  boost::write_graphviz(out, picture, node_writer, boost::default_writer(), graph_writer);
+  const auto edge_writer = [&](std::ostream& o, const Picture::edge_descriptor& e) {
+    if (picture[e] == Flow::up) o << " [dir=back, color=steelblue]";
+    if (picture[e] == Flow::read) o << " [style=dashed, color=gray60]";
+  };
+  boost::write_graphviz(out, picture, node_writer, edge_writer, graph_writer);
 }
 
 void write_dot(const std::filesystem::path& path, const Graph& graph, const DotOptions& options) {

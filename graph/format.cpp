@@ -1,7 +1,5 @@
 #include <ebb/graph/format.h>
 
-#include <iterator>
-
 namespace ebb {
 namespace {
 
@@ -12,8 +10,9 @@ void write(std::string& out, const Tensor& t, int axis, std::int64_t offset, std
     visit_dtype(t.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const T v = t.values<T>()[static_cast<std::size_t>(offset)];
-      if constexpr (std::is_floating_point_v<T>) fmt::format_to(std::back_inserter(out), "{:.6g}", v);
-      else fmt::format_to(std::back_inserter(out), "{}", static_cast<std::int64_t>(v));
+      // not format_to, which would compile all of the formatting for its iterator
+      if constexpr (std::is_floating_point_v<T>) out += fmt::format("{:.6g}", v);
+      else out += fmt::format("{}", static_cast<std::int64_t>(v));
     });
     return;
   }

@@ -1,6 +1,6 @@
 #include <ebb/graph/mode.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <deque>
 #include <map>

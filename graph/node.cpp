@@ -1,6 +1,6 @@
 #include <ebb/graph/node.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <ebb/graph/error.h>
 #include <ebb/graph/tensor.h>

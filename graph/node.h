@@ -83,6 +83,8 @@ class Node {
   std::size_t footprint() const { return detail::block_bytes(block_bytes_); }
   /// Bytes of tensors that the op holds for backward beside inputs and output, such as a pooling's choice.
   virtual std::size_t state_bytes() const { return 0; }
+  /// Tensors like the output that the op's backward makes and holds beside its results; -1 when it passes on what it got.
+  virtual int temporaries() const { return 0; }
   /// True when the op's inputs broadcast, so that its gradients may come in the output's shape.
   bool broadcasts() const { return broadcasts_; }
 

@@ -1,6 +1,6 @@
 #include <ebb/graph/observe.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,12 +1,14 @@
 #include <ebb/graph/storage.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <utility>
 
 #include <ebb/graph/error.h>
 
@@ -47,13 +49,14 @@ struct Pool {
   std::size_t workspace = 0;  // in use now
 
   void* take(int c, std::size_t size, bool works) {
+    std::size_t highest = 0;
     {
       const std::lock_guard lock(mutex);
       ++stats.requests;
       std::size_t& used = works ? workspace : stats.in_use;
       std::size_t& peak = works ? stats.workspace : stats.peak;
       used += size;
-      if (used > peak) peak = used;
+      highest = std::exchange(peak, std::max(peak, used));
       if (Free* block = lists[static_cast<std::size_t>(c)]) {
         lists[static_cast<std::size_t>(c)] = block->next;
         stats.cached -= size;
@@ -69,6 +72,7 @@ struct Pool {
     if (!block) {
       const std::lock_guard lock(mutex);
       (works ? workspace : stats.in_use) -= size;
+      (works ? stats.workspace : stats.peak) = highest;
     }
     return block;
   }

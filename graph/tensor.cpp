@@ -1,6 +1,6 @@
 #include <ebb/graph/tensor.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstring>

@@ -1,6 +1,6 @@
 #include <ebb/models/attention.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <limits>

@@ -1,6 +1,6 @@
 #include <ebb/models/combine.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <ebb/graph/error.h>
 

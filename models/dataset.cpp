@@ -1,6 +1,6 @@
 #include <ebb/models/dataset.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <cstring>
@@ -30,7 +30,7 @@ void gather_rows(const Tensor& from, const std::int64_t* order, std::int64_t fir
   constexpr std::int64_t ahead = 4;  // rows
   detail::parallel_for(count, std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, n)),
                        [&](std::int64_t begin, std::int64_t end) {
-    detail::simd([&]() EBB_INLINE {
+    detail::simd_for<To>([&]() EBB_INLINE {
       for (std::int64_t i = begin; i < end; ++i) {
         const From* __restrict row = in + (order ? order[first + i] : first + i) * n;
         if (order && i + ahead < count) fetch(in + order[first + i + ahead] * n, n);

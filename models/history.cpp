@@ -1,6 +1,6 @@
 #include <ebb/models/history.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cerrno>
 #include <charconv>

@@ -1,6 +1,6 @@
 #include <ebb/models/layers.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <ebb/graph/error.h>
 #include <ebb/ops/window.h>

@@ -1,6 +1,6 @@
 #include <ebb/models/module.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <functional>
 #include <unordered_set>

@@ -33,7 +33,7 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
     std::array<T*, 3> s{};
     for (std::size_t i = 0; i < slots.size(); ++i) s[i] = slots[i].mutable_values<T>().data();
     detail::parallel_for(w.numel(), detail::elementwise_block, [&](std::int64_t begin, std::int64_t end) {
-      detail::simd([&]() EBB_INLINE {
+      detail::simd_for<T>([&]() EBB_INLINE {
         T* __restrict a = pw;
         const T* __restrict b = pg;
         [[maybe_unused]] T *__restrict p = s[0], *__restrict q = s[1], *__restrict r = s[2];

@@ -1,6 +1,6 @@
 #include <ebb/models/progress.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>

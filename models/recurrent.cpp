@@ -1,6 +1,6 @@
 #include <ebb/models/recurrent.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <vector>
 

@@ -1,6 +1,6 @@
 #include <ebb/models/synthetic.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>

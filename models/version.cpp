@@ -1,6 +1,6 @@
 #include <ebb/models/version.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <ebb/ops/blas.h>
 #include <ebb/ops/loops.h>

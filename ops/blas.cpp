@@ -1,7 +1,7 @@
 #include <ebb/ops/blas.h>
 
 #include <cblas.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <stdlib.h>
 
 #include <limits>

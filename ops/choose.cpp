@@ -1,5 +1,5 @@
 // Comparison, choice and conversion.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <ebb/graph/apply.h>
 #include <ebb/ops/elementwise.h>

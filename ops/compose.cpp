@@ -1,5 +1,5 @@
 // Compositions: functions that users expect and that need no gradient of their own.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <numbers>

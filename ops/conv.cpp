@@ -1,5 +1,5 @@
 // Convolutions as ops; convolve.cpp does the work. conv2d_plain is the definition: patches to rows (im2col), one matmul.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>

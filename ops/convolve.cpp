@@ -40,7 +40,7 @@ void patches_of(const Window& v, const T* x, std::int64_t begin, std::int64_t en
 
 template <class T>
 void add_patches(const Window& v, const T* rows, std::int64_t begin, std::int64_t end, T* x) {
-  simd([&]() EBB_INLINE {
+  simd_for<T>([&]() EBB_INLINE {
     for (std::int64_t i = begin; i < end; ++i) {
       T* image = x + i * v.image_size();
       for (std::int64_t oy = 0; oy < v.oh; ++oy)
@@ -122,7 +122,7 @@ struct Direct {
 template <class T>
 void finish(std::int64_t rows, std::int64_t channels, const T* bias, bool relu, T* y) {
   if (!bias && !relu) return;
-  simd([&]() EBB_INLINE {
+  simd_for<T>([&]() EBB_INLINE {
     for (std::int64_t r = 0; r < rows; ++r) {
       T* __restrict row = y + r * channels;
       for (std::int64_t c = 0; c < channels; ++c) {
@@ -140,7 +140,7 @@ template <class T>
 void pool_block(const Window& v, std::int64_t channels, std::int64_t images, const Tail<T>& tail, const T* conv, T* y, std::uint8_t* choice) {
   const std::int64_t rows = v.oh / tail.pool.h, cols = v.ow / tail.pool.w;
   const bool square = tail.pool == Pair(2);  // the usual one, in one pass
-  simd([&]() EBB_INLINE {
+  simd_for<T>([&]() EBB_INLINE {
     for (std::int64_t i = 0; i < images; ++i)
       for (std::int64_t r = 0; r < rows; ++r)
         for (std::int64_t q = 0; q < cols; ++q, y += channels, choice += choice ? channels : 0) {
@@ -191,7 +191,7 @@ const T* dense(const Window& v, std::int64_t channels, const Upstream<T>& up, st
   const T* y = up.y ? up.y + begin * size : nullptr;
   const std::uint8_t* choice = up.choice ? up.choice + begin * size : nullptr;
   const bool whole = up.pool.h == 1 && up.pool.w == 1;
-  simd([&]() EBB_INLINE {
+  simd_for<T>([&]() EBB_INLINE {
     if (whole) {
       if (!y && !db) return;
       for (std::int64_t p = 0; p < (end - begin) * v.positions(); ++p) {

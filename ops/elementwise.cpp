@@ -1,7 +1,7 @@
 // Arithmetic with broadcasting, and functions of one number.
 #include <ebb/ops/elementwise.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <numbers>
@@ -37,7 +37,7 @@ void add_in_place(Tensor& to, const Tensor& from) {
     T* y = to.mutable_values<T>().data();
     const T* x = from.values<T>().data();
     parallel_for(to.numel(), elementwise_block, [=](std::int64_t begin, std::int64_t end) {
-      simd([=]() EBB_INLINE {
+      simd_for<T>([=]() EBB_INLINE {
         for (std::int64_t i = begin; i < end; ++i) y[i] += x[i];
       });
     });
@@ -50,6 +50,7 @@ namespace {
 
 using detail::float_map;
 using detail::float_zip;
+using detail::Loop;
 
 // ---- two inputs ----------------------------------------------------------------------------------------------------
 
@@ -99,7 +100,7 @@ struct Pow {
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& a, const Tensor& b) const {
-    return float_zip(name, a, b, [](auto x, auto y) { return std::pow(x, y); });
+    return float_zip<Loop::calls>(name, a, b, [](auto x, auto y) { return std::pow(x, y); });
   }
   Tensor backward(const Saved& s, const Tensor& g, int i) const {
     const Tensor a = s.input(0), b = s.input(1);
@@ -166,7 +167,7 @@ struct PowScalar {
   Attributes attributes() const { return {{"exponent", exponent}}; }
   bool operator==(const PowScalar&) const = default;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [e = exponent](auto v) { return std::pow(v, static_cast<decltype(v)>(e)); });
+    return float_map<Loop::calls>(name, x, [e = exponent](auto v) { return std::pow(v, static_cast<decltype(v)>(e)); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return g * affine(pow(s.input(0), exponent - 1), exponent, 0); }
 };
@@ -184,7 +185,7 @@ struct Log {
   static constexpr std::string_view name = "log";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) { return std::log(v); });
+    return float_map<Loop::calls>(name, x, [](auto v) { return std::log(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return g / s.input(0); }
 };
@@ -193,7 +194,7 @@ struct Log1p {
   static constexpr std::string_view name = "log1p";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) { return std::log1p(v); });
+    return float_map<Loop::calls>(name, x, [](auto v) { return std::log1p(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return g / (s.input(0) + 1); }
 };
@@ -249,7 +250,7 @@ struct Sin {
   static constexpr std::string_view name = "sin";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) { return std::sin(v); });
+    return float_map<Loop::calls>(name, x, [](auto v) { return std::sin(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return g * cos(s.input(0)); }
 };
@@ -258,7 +259,7 @@ struct Cos {
   static constexpr std::string_view name = "cos";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) { return std::cos(v); });
+    return float_map<Loop::calls>(name, x, [](auto v) { return std::cos(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return -g * sin(s.input(0)); }
 };
@@ -267,7 +268,7 @@ struct Erf {
   static constexpr std::string_view name = "erf";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) { return std::erf(v); });
+    return float_map<Loop::calls>(name, x, [](auto v) { return std::erf(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const {
     return g * exp(-square(s.input(0))) * (2 * std::numbers::inv_sqrtpi);
@@ -322,7 +323,7 @@ struct Softplus {
   static constexpr std::string_view name = "softplus";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) { return (v > 0 ? v : 0) + std::log1p(std::exp(-std::abs(v))); });
+    return float_map<Loop::calls>(name, x, [](auto v) { return (v > 0 ? v : 0) + std::log1p(std::exp(-std::abs(v))); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return g * sigmoid(s.input(0)); }
 };

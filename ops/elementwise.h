@@ -57,7 +57,7 @@ struct Walk {
   std::int64_t inner, outer;
 
   /// Offset of each operand at outer row i.
-  std::array<std::int64_t, N> offsets(std::int64_t i) const {
+  [[gnu::noinline]] std::array<std::int64_t, N> offsets(std::int64_t i) const {
     std::array<std::int64_t, N> o{};
     for (int axis = 1; axis < rank; ++axis) {
       const std::int64_t j = i % sizes[at(axis)];
@@ -88,7 +88,7 @@ void expect_alike(std::string_view op, const Tensor& a, const Tensor& b);
 void expect_float(std::string_view op, const Tensor& x);
 
 /// out[i] = f(a[i], b[i]) with broadcasting, for elements of type T.
-template <class T, class Out, class F>
+template <class T, class Out, Loop how = Loop::vector, class F>
 void zip(const Tensor& a, const Tensor& b, Tensor& out, const F& f) {
   const Walk<2> walk(out.shape(), {&a.shape(), &b.shape()});
   const T* pa = reinterpret_cast<const T*>(a.raw());
@@ -99,43 +99,40 @@ void zip(const Tensor& a, const Tensor& b, Tensor& out, const F& f) {
     if (step_a && step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[i]));
     else if (step_a) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[0]));
     else if (step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[0], y[i]));
-    else for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[0], y[0]));
+    else std::fill(o, o + n, static_cast<Out>(f(x[0], y[0])));
   };
-  if (walk.outer == 1) {
-    parallel_for(walk.inner, elementwise_block, [&](std::int64_t begin, std::int64_t end) {
-      simd([&]() EBB_INLINE { row(pa + (step_a ? begin : 0), pb + (step_b ? begin : 0), po + begin, end - begin); });
-    });
-    return;
-  }
-  const std::int64_t rows = std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, walk.inner));
-  parallel_for(walk.outer, rows, [&](std::int64_t begin, std::int64_t end) {
-    simd([&]() EBB_INLINE {
-      for (std::int64_t i = begin; i < end; ++i) {
+  // One long row is cut into pieces, of many rows several are taken at a time: one loop for both, which exists in many versions.
+  const bool one = walk.outer == 1;
+  const std::int64_t block = one ? elementwise_block : std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, walk.inner));
+  parallel_for(one ? walk.inner : walk.outer, block, [&](std::int64_t begin, std::int64_t end) {
+    run_loop<how, T>([&]() EBB_INLINE {
+      const std::int64_t first = one ? begin : 0, n = one ? end - begin : walk.inner, last = one ? 1 : end;
+      for (std::int64_t i = one ? 0 : begin; i < last; ++i) {
         const auto o = walk.offsets(i);
-        row(pa + o[0], pb + o[1], po + i * walk.inner, walk.inner);
+        row(pa + o[0] + (step_a ? first : 0), pb + o[1] + (step_b ? first : 0), po + i * walk.inner + first, n);
       }
     });
   });
 }
 
 /// A float op of two inputs.
-template <class F>
+template <Loop how = Loop::vector, class F>
 Tensor float_zip(std::string_view op, const Tensor& a, const Tensor& b, const F& f) {
   expect_float(op, a);
   expect_alike(op, a, b);
   Tensor out = Tensor::empty(broadcast(a.shape(), b.shape(), op), a.dtype());
-  visit_float(a.dtype(), [&](auto zero) { zip<decltype(zero), decltype(zero)>(a, b, out, f); });
+  visit_float(a.dtype(), [&](auto zero) { zip<decltype(zero), decltype(zero), how>(a, b, out, f); });
   return out;
 }
 
 /// A float op of one input.
-template <class F>
+template <Loop how = Loop::vector, class F>
 Tensor float_map(std::string_view op, const Tensor& x, const F& f) {
   expect_float(op, x);
   Tensor out = Tensor::empty(x.shape(), x.dtype());
   visit_float(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    map(x.values<T>().data(), out.mutable_values<T>().data(), x.numel(), f);
+    map<how>(x.values<T>().data(), out.mutable_values<T>().data(), x.numel(), f);
   });
   return out;
 }

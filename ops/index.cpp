@@ -1,5 +1,5 @@
 // Ops that choose by index.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstring>
 

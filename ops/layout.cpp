@@ -19,6 +19,8 @@ struct Reshape {
   static constexpr std::string_view name = "reshape";
   Shape shape;
   bool operator==(const Reshape&) const = default;
+  static constexpr int temporaries = -1;  // views, forward and backward
+  double flops(std::span<const Shape* const>, const Shape&) const { return 0; }
   Tensor forward(const Tensor& x) const {
     if (shape.numel() != x.numel())
       fail<ShapeError>(name, fmt::format("{} has {} elements, {} has {}", x.shape().str(), x.numel(), shape.str(), shape.numel()));
@@ -30,10 +32,10 @@ struct Reshape {
 struct Transpose {
   static constexpr std::string_view name = "transpose";
   Permutation axes;
-  Attributes attributes() const { return {{"axes", std::vector<std::int64_t>(axes.begin(), axes.end())}}; }
+  int rank;
+  Attributes attributes() const { return {{"axes", std::vector<std::int64_t>(axes.begin(), axes.begin() + rank)}}; }
   bool operator==(const Transpose&) const = default;
   Tensor forward(const Tensor& x) const {
-    const int rank = x.rank();
     std::array<std::int64_t, Shape::max_rank> sizes, from_strides, strides;
     std::int64_t step = 1;
     for (int i = rank - 1; i >= 0; --i) {
@@ -66,8 +68,8 @@ struct Transpose {
   }
   Tensor backward(const Saved&, const Tensor& g) const {
     Permutation inverse{};
-    for (int i = 0; i < g.rank(); ++i) inverse[at(axes[at(i)])] = static_cast<std::int8_t>(i);
-    return apply(Transpose{inverse}, g);
+    for (int i = 0; i < rank; ++i) inverse[at(axes[at(i)])] = static_cast<std::int8_t>(i);
+    return apply(Transpose{inverse, rank}, g);
   }
   static std::size_t at(int i) { return static_cast<std::size_t>(i); }
 };
@@ -201,13 +203,13 @@ Tensor transpose(const Tensor& x, std::initializer_list<int> axes) {
     }
   if (std::ssize(axes) != x.rank() || seen != (1u << x.rank()) - 1)
     fail<ShapeError>(Transpose::name, fmt::format("({}) does not name each axis of {} once", fmt::join(axes, ", "), x.shape().str()));
-  return apply(Transpose{p}, x);
+  return apply(Transpose{p, x.rank()}, x);
 }
 
 Tensor transpose(const Tensor& x) {
   Permutation p{};
   for (int i = 0; i < x.rank(); ++i) p[static_cast<std::size_t>(i)] = static_cast<std::int8_t>(x.rank() - 1 - i);
-  return apply(Transpose{p}, x);
+  return apply(Transpose{p, x.rank()}, x);
 }
 
 Tensor slice(const Tensor& x, SliceOptions o) {

@@ -54,14 +54,31 @@ void simd(const F& f) {
   }
 }
 
+/// The same for a loop over elements of type T: all sets for float32; float64, in which gradients are proven, does without
+/// the widest, and integers have one version.
+template <class T, class F>
+void simd_for(const F& f) {
+  if constexpr (std::is_same_v<T, float>) simd(f);
+  else if constexpr (std::is_same_v<T, double>) isa() == Isa::baseline ? f() : run_avx2(f);
+  else f();
+}
+
+/// Whether a loop exists for several instruction sets. One that calls the C library for each element gains nothing from them.
+enum class Loop { vector, calls };
+template <Loop how, class T, class F>
+void run_loop(const F& f) {
+  if constexpr (how == Loop::vector) simd_for<T>(f);
+  else f();
+}
+
 /// Elements of one block of an elementwise loop: big enough to hide the hand-over, small enough for L2.
 inline constexpr std::int64_t elementwise_block = 1 << 15;
 
 /// y[i] = f(x[i]).
-template <class In, class Out, class F>
+template <Loop how = Loop::vector, class In, class Out, class F>
 void map(const In* x, Out* y, std::int64_t n, const F& f) {
   parallel_for(n, elementwise_block, [&](std::int64_t begin, std::int64_t end) {
-    simd([&]() EBB_INLINE {
+    run_loop<how, Out>([&]() EBB_INLINE {
       const In* __restrict in = x;
       Out* __restrict out = y;
       for (std::int64_t i = begin; i < end; ++i) out[i] = static_cast<Out>(f(in[i]));

@@ -1,5 +1,5 @@
 // Matrix products over BLAS, with transpose flags instead of transposed copies, and the dense layer built on them.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 
@@ -93,6 +93,7 @@ struct Linear {
   static constexpr std::string_view names[] = {"linear", "linear_relu", "linear_sigmoid", "linear_tanh"};
   static constexpr std::string_view name = names[static_cast<int>(how)];
   static constexpr Keeps keeps = how == Activated::no ? Keeps::other_inputs : Keeps::inputs_and_output;
+  static constexpr int temporaries = how == Activated::no ? 0 : 1;  // the gradient of x W + b
 
   double flops(std::span<const Shape* const> in, const Shape& out) const {
     return 2.0 * static_cast<double>(out.numel()) * static_cast<double>(in[0]->at(-1));
@@ -107,7 +108,7 @@ struct Linear {
       const T* pb = bias.values<T>().data();
       product(false, false, m, n, k, x.values<T>().data(), kernel.values<T>().data(), out.mutable_values<T>().data(),
               [pb, n](T* c, std::int64_t rows, std::int64_t columns, std::int64_t first) {
-                detail::simd([=]() EBB_INLINE {
+                detail::simd_for<T>([=]() EBB_INLINE {
                   const T* __restrict add = pb + first;
                   for (std::int64_t i = 0; i < rows; ++i) {
                     T* __restrict row = c + i * n;

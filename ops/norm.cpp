@@ -1,5 +1,5 @@
 // Batch normalisation over all axes but the last.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <vector>
@@ -52,7 +52,7 @@ void moments_of(const Rows& r, const T* x, T* out) {
   r.each_block([&](std::int64_t b, std::int64_t begin, std::int64_t end) {
     T* __restrict mean = parts.data() + b * 2 * r.wide;
     T* __restrict squares = mean + r.wide;
-    detail::simd([&]() EBB_INLINE {
+    detail::simd_for<T>([&]() EBB_INLINE {
       each_element(r, begin, end, [&](std::int64_t i, std::int64_t j) EBB_INLINE { mean[j] += x[i]; });
       for (std::int64_t j = 0; j < r.wide; ++j)
         mean[j] /= static_cast<T>(std::max<std::int64_t>(1, r.count(begin, end, j / r.c)));
@@ -84,7 +84,7 @@ void slopes_of(const Rows& r, const T* x, const T* g, const T* gamma, const T* m
   r.each_block([&](std::int64_t b, std::int64_t begin, std::int64_t end) {
     T* __restrict plain = parts.data() + b * 2 * r.wide;
     T* __restrict centred = plain + r.wide;
-    detail::simd([&]() EBB_INLINE {
+    detail::simd_for<T>([&]() EBB_INLINE {
       const T* __restrict m = mean.data();
       each_element(r, begin, end, [&](std::int64_t i, std::int64_t j) EBB_INLINE {
         plain[j] += g[i];
@@ -111,7 +111,7 @@ void slopes_of(const Rows& r, const T* x, const T* g, const T* gamma, const T* m
     }
   }
   if (dx) r.each_block([&](std::int64_t, std::int64_t begin, std::int64_t end) {
-    detail::simd([&]() EBB_INLINE {
+    detail::simd_for<T>([&]() EBB_INLINE {
       const T *__restrict m = mean.data(), *__restrict p = by_g.data(), *__restrict q = by_x.data(), *__restrict s = shift.data();
       T* __restrict to = dx;
       each_element(r, begin, end, [&](std::int64_t i, std::int64_t j) EBB_INLINE { to[i] = p[j] * g[i] + q[j] * (x[i] - m[j]) + s[j]; });
@@ -144,7 +144,7 @@ struct BatchNorm {
                                                             std::sqrt(static_cast<double>(pm[r.c + j]) + options.epsilon));
       const std::vector<T> mean = r.repeated(pm), a = r.repeated(scale.data()), b = r.repeated(beta.values<T>().data());
       r.each_block([&](std::int64_t, std::int64_t begin, std::int64_t end) {
-        detail::simd([&]() EBB_INLINE {
+        detail::simd_for<T>([&]() EBB_INLINE {
           const T *__restrict m = mean.data(), *__restrict p = a.data(), *__restrict q = b.data();
           T* __restrict to = py;
           each_element(r, begin, end, [&](std::int64_t i, std::int64_t j) EBB_INLINE { to[i] = p[j] * (px[i] - m[j]) + q[j]; });

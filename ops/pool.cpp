@@ -1,5 +1,5 @@
 // Pooling over NHWC windows; every loop runs along the channels, which are contiguous.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <limits>
@@ -46,12 +46,12 @@ inline void EBB_INLINE each_element(const Window& v, std::int64_t begin, std::in
       }
 }
 
-/// Runs body(begin, end) over the images, with loops vectorised.
-template <class F>
+/// Runs body(begin, end) over the images of T, with loops vectorised.
+template <class T, class F>
 void over_images(const Window& v, const F& body) {
   const std::int64_t block = std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, v.image_size()));
   detail::parallel_for(v.n, block, [&](std::int64_t begin, std::int64_t end) {
-    detail::simd([&]() EBB_INLINE { body(begin, end); });
+    detail::simd_for<T>([&]() EBB_INLINE { body(begin, end); });
   });
 }
 
@@ -100,7 +100,7 @@ struct Repool {
         const T* px = x.values<T>().data();
         const I* pi = choice.values<I>().data();
         T* py = out.mutable_values<T>().data();
-        over_images(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
+        over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
           each_element(v, begin, end, [&](std::int64_t to, std::int64_t from, std::int64_t k) EBB_INLINE {
             for (std::int64_t c = 0; c < v.c; ++c)
               if (pi[to + c] == static_cast<I>(k)) py[to + c] = px[from + c];
@@ -123,7 +123,7 @@ Tensor Unpool::forward(const Tensor& g) const {
       const T* pg = g.values<T>().data();
       const I* pi = choice.values<I>().data();
       T* px = out.mutable_values<T>().data();
-      over_images(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
+      over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
         each_element(v, begin, end, [&](std::int64_t to, std::int64_t from, std::int64_t k) EBB_INLINE {
           const auto here = static_cast<Wide<T>>(k);
           const I* __restrict chosen = pi + to;
@@ -191,12 +191,12 @@ struct MaxPool2d {
       const T* px = x.values<T>().data();
       T* py = out.mutable_values<T>().data();
       if (!recorded)
-        return over_images(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
+        return over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
           max_windows<false>(v, begin, end, px, py, static_cast<std::uint8_t*>(nullptr));
         });
       with_index(choice.dtype(), [&](auto index_zero) {
         auto* pi = choice.mutable_values<decltype(index_zero)>().data();
-        over_images(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE { max_windows<true>(v, begin, end, px, py, pi); });
+        over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE { max_windows<true>(v, begin, end, px, py, pi); });
       });
     });
     return out;
@@ -232,7 +232,7 @@ struct AvgPool2d {
       using T = decltype(zero);
       const T* px = x.values<T>().data();
       T* py = out.mutable_values<T>().data();
-      over_images(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
+      over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
         each_element(v, begin, end, [&](std::int64_t to, std::int64_t from, std::int64_t) EBB_INLINE {
           for (std::int64_t c = 0; c < v.c; ++c) py[to + c] += px[from + c];
         });
@@ -254,7 +254,7 @@ Tensor AvgUnpool2d::forward(const Tensor& g) const {
     using T = decltype(zero);
     const T* pg = g.values<T>().data();
     T* px = out.mutable_values<T>().data();
-    over_images(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
+    over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
       each_element(v, begin, end, [&](std::int64_t to, std::int64_t from, std::int64_t) EBB_INLINE {
         const T share = T(1) / static_cast<T>(inside(v, to / v.c % v.positions()));
         for (std::int64_t c = 0; c < v.c; ++c) px[from + c] += share * pg[to + c];

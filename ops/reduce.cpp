@@ -1,5 +1,5 @@
 // Reductions.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <limits>
@@ -64,7 +64,7 @@ constexpr int lanes = 16;
 template <class T>
 double row_sum(const T* x, std::int64_t n) {
   double total = 0;
-  detail::simd([&]() EBB_INLINE {
+  detail::simd_for<T>([&]() EBB_INLINE {
     for (std::int64_t begin = 0; begin < n; begin += 4096) {
       const std::int64_t end = std::min(n, begin + 4096), whole = begin + (end - begin) / lanes * lanes;
       T part[lanes] = {};
@@ -82,7 +82,7 @@ double row_sum(const T* x, std::int64_t n) {
 /// y[j] += sum over rows of x[i][j].
 template <class T>
 void add_rows(const T* x, std::int64_t n, std::int64_t inner, T* y) {
-  detail::simd([&]() EBB_INLINE {
+  detail::simd_for<T>([&]() EBB_INLINE {
     const T* __restrict in = x;
     T* __restrict out = y;
     for (std::int64_t i = 0; i < n; ++i)

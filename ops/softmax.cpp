@@ -1,5 +1,5 @@
 // Softmax along the last axis, and the cross-entropy of logits.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <utility>
@@ -15,7 +15,7 @@ namespace {
 /// y = exp(x - max of its row) for rows of n.
 template <class T>
 void exp_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
-  detail::simd([&]() EBB_INLINE {
+  detail::simd_for<T>([&]() EBB_INLINE {
     const T* __restrict in = x;
     T* __restrict out = y;
     for (std::int64_t i = 0; i < rows; ++i) {

@@ -1,6 +1,6 @@
 #include <ebb/ops/threads.h>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sched.h>
 
 #include <atomic>

@@ -104,10 +104,11 @@ inline void EBB_INLINE sandwich(const Load& load, const Store& store) {
     each_row<L, 0>(half[i], [&](int j, const V& sum) EBB_INLINE { store(i, j, sum); });
 }
 
-template <class V>
-inline const V& EBB_INLINE at(const float* p) { return *reinterpret_cast<const V*>(p); }
-template <class V>
-inline V& EBB_INLINE at(float* p) { return *reinterpret_cast<V*>(p); }
+// By the number of lanes: a type given as a template argument would lose that it may lie at any address.
+template <int W>
+inline const typename Lanes<W>::type& EBB_INLINE at(const float* p) { return *reinterpret_cast<const typename Lanes<W>::type*>(p); }
+template <int W>
+inline typename Lanes<W>::type& EBB_INLINE at(float* p) { return *reinterpret_cast<typename Lanes<W>::type*>(p); }
 
 /// A square of an image: `size` x `size` positions from (y, x) on, some of which may lie outside.
 struct Square {
@@ -150,14 +151,16 @@ inline void EBB_INLINE each_tile(const Window& v, int m, std::int64_t images, bo
 /// same few lines of the L1 cache.
 std::int64_t plane(std::int64_t tiles, std::int64_t c) { return tiles * c + 16; }
 
-/// f(m as a constant, lanes as a constant).
+/// f(m as a constant, lanes as a constant). Registers of four lanes are too few for the transforms to pay.
 template <class F>
 void with(int m, const F& f) {
-  simd_lanes([&](auto lanes) EBB_INLINE {
+  const auto run = [&](auto lanes) EBB_INLINE {
     if (m == 2) f(std::integral_constant<int, 2>{}, lanes);
     else if (m == 3) f(std::integral_constant<int, 3>{}, lanes);
     else f(std::integral_constant<int, 4>{}, lanes);
-  });
+  };
+  if (isa() == Isa::avx512) run_avx512([&]() EBB_INLINE { run(std::integral_constant<int, 16>{}); });
+  else run_avx2([&]() EBB_INLINE { run(std::integral_constant<int, 8>{}); });
 }
 
 /// Squares of L.cols x L.cols of the images to planes: the map of inputs, and the adjoint of the map back.
@@ -170,15 +173,15 @@ inline void EBB_INLINE gather(const Window& v, int m, std::int64_t images, bool 
     std::int64_t row;
     const float* square = s.read(from + i * image_size, copy, row);
     for (std::int64_t k = 0; k < c; k += W)
-      sandwich<L, V>([&](int a, int b, V& to) EBB_INLINE { to = at<V>(square + a * row + b * c + k); },
-                     [&](int a, int b, const V& sum) EBB_INLINE { at<V>(planes + (a * L.rows + b) * step + t * c + k) = sum; });
+      sandwich<L, V>([&](int a, int b, V& to) EBB_INLINE { to = at<W>(square + a * row + b * c + k); },
+                     [&](int a, int b, const V& sum) EBB_INLINE { at<W>(planes + (a * L.rows + b) * step + t * c + k) = sum; });
   });
 }
 
 }  // namespace
 
 Winograd::Winograd(const Window& v, std::int64_t out) {
-  if (!winograd() || v.kh != 3 || v.kw != 3 || v.sh != 1 || v.sw != 1 || v.dh != 1 || v.dw != 1) return;
+  if (!winograd() || isa() == Isa::baseline || v.kh != 3 || v.kw != 3 || v.sh != 1 || v.sw != 1 || v.dh != 1 || v.dw != 1) return;
   if (v.c == 0 || out == 0 || v.c % Product::lanes || out % Product::lanes || v.n * v.positions() == 0) return;
   // Passes over a register of each: products, transforms, and for small batches what the filters' transform costs.
   const auto n = static_cast<double>(v.n), c = static_cast<double>(v.c), o = static_cast<double>(out);
@@ -218,11 +221,12 @@ Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool 
   const std::int64_t size = c * out;
   parallel_for(size, std::max<std::int64_t>(Product::lanes, size / 4 / Product::lanes * Product::lanes), [&](std::int64_t begin, std::int64_t end) {
     with(m, [&](auto mm, auto lanes) EBB_INLINE {
-      using V = typename Lanes<decltype(lanes)::value>::type;
+      constexpr int W = decltype(lanes)::value;
+      using V = typename Lanes<W>::type;
       static constexpr auto& G = Maps<decltype(mm)::value>::filter;
-      for (std::int64_t e = begin; e < end; e += decltype(lanes)::value)
-        sandwich<G, V>([&](int i, int j, V& x) EBB_INLINE { x = at<V>(k + (i * 3 + j) * size + e); },
-                       [&](int i, int j, const V& sum) EBB_INLINE { at<V>(to + (i * G.rows + j) * size + e) = sum; });
+      for (std::int64_t e = begin; e < end; e += W)
+        sandwich<G, V>([&](int i, int j, V& x) EBB_INLINE { x = at<W>(k + (i * 3 + j) * size + e); },
+                       [&](int i, int j, const V& sum) EBB_INLINE { at<W>(to + (i * G.rows + j) * size + e) = sum; });
     });
   });
   return result;
@@ -247,12 +251,12 @@ void Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, c
       float* square = s.inside() ? to : copy;
       const std::int64_t row = (s.inside() ? v.ow : M) * out;
       for (std::int64_t o = 0; o < out; o += W) {
-        const V shift = bias ? at<V>(bias + o) : V{};
-        sandwich<Maps<M>::out, V>([&](int a, int b, V& z) EBB_INLINE { z = at<V>(sums + (a * (M + 2) + b) * step_out + n * out + o); },
+        const V shift = bias ? at<W>(bias + o) : V{};
+        sandwich<Maps<M>::out, V>([&](int a, int b, V& z) EBB_INLINE { z = at<W>(sums + (a * (M + 2) + b) * step_out + n * out + o); },
                                   [&](int a, int b, const V& sum) EBB_INLINE {
                                     V z = sum + shift;
                                     if (relu) z = z <= 0 ? V{} : z;  // NaN stays
-                                    at<V>(square + a * row + b * out + o) = z;
+                                    at<W>(square + a * row + b * out + o) = z;
                                   });
       }
       if (!s.inside())
@@ -291,8 +295,8 @@ void Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
       const std::int64_t row = (s.inside() ? v.w : M + 2) * v.c;
       if (!s.inside()) std::fill(copy, copy + s.size * row, 0.f);
       for (std::int64_t c = 0; c < v.c; c += W)
-        sandwich<Adjoints<M>::in, V>([&](int a, int b, V& z) EBB_INLINE { z = at<V>(in + (a * (M + 2) + b) * step_in + n * v.c + c); },
-                                     [&](int a, int b, const V& sum) EBB_INLINE { at<V>(square + a * row + b * v.c + c) += sum; });
+        sandwich<Adjoints<M>::in, V>([&](int a, int b, V& z) EBB_INLINE { z = at<W>(in + (a * (M + 2) + b) * step_in + n * v.c + c); },
+                                     [&](int a, int b, const V& sum) EBB_INLINE { at<W>(square + a * row + b * v.c + c) += sum; });
       if (!s.inside())
         s.rows([&](std::int64_t a, std::int64_t first, std::int64_t count) EBB_INLINE {
           float* __restrict into = to + (a * v.w + first) * v.c;
@@ -307,16 +311,17 @@ void Winograd::filter_gradient(std::int64_t c, std::int64_t out, std::int64_t pa
   const std::int64_t size = c * out;
   parallel_for(size, std::max<std::int64_t>(Product::lanes, size / 4 / Product::lanes * Product::lanes), [&](std::int64_t begin, std::int64_t end) {
     with(m, [&](auto mm, auto lanes) EBB_INLINE {
-      using V = typename Lanes<decltype(lanes)::value>::type;
+      constexpr int W = decltype(lanes)::value;
+      using V = typename Lanes<W>::type;
       static constexpr auto& G = Adjoints<decltype(mm)::value>::filter;
-      for (std::int64_t e = begin; e < end; e += decltype(lanes)::value)
+      for (std::int64_t e = begin; e < end; e += W)
         sandwich<G, V>(
             [&](int i, int j, V& x) EBB_INLINE {
               const float* from = sums + (i * G.cols + j) * size + e;
-              x = at<V>(from);
-              for (std::int64_t part = 1; part < parts; ++part) x += at<V>(from + part * points() * size);
+              x = at<W>(from);
+              for (std::int64_t part = 1; part < parts; ++part) x += at<W>(from + part * points() * size);
             },
-            [&](int i, int j, const V& sum) EBB_INLINE { at<V>(dk + (i * 3 + j) * size + e) = sum; });
+            [&](int i, int j, const V& sum) EBB_INLINE { at<W>(dk + (i * 3 + j) * size + e) = sum; });
     });
   });
 }

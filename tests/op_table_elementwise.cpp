@@ -104,7 +104,8 @@ std::vector<Row> elementwise_rows() {
                             "where: types differ: float32 (2,) and float64 (2,); cast(x, f32) converts")},
        {{{{100, 257}, {257}, {100, 1}}}}},
       // to float64, where differences see a derivative; the tests in float32 run a conversion
-      {"cast", [](In x) { return cast(cast(x[0] * 2, f64) * 1.5, x[0].dtype()); }, singles(), anywhere, {}, {}, "affine"},
+      {"cast", [](In x) { return cast(cast(x[0] * 2, f64) * 1.5, x[0].dtype()); },
+       {{{{}}}, {{{1}}}, {{{7}}}, {{{2, 3}}}, {{{3, 1, 2}}}, {{{0, 4}}}, {{{2, 3}}, [](In x) { return cast(x[0] * 2, f64); }}}, anywhere, {}, {}, "affine"},
       one_input("stop_gradient", [](In x) { return x[0] * 2 + stop_gradient(ones_like(x[0])); }, anywhere, "add"),
   };
 }

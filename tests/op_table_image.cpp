@@ -1,4 +1,6 @@
 // Rows of convolutions and pooling.
+#include <ebb/ops/window.h>
+
 #include "op_table.h"
 
 // clang-format off: a table, whose rows are read one beside the other
@@ -45,7 +47,8 @@ std::vector<Case> convolutions(Function (*with)(Conv2dOptions)) {
 }
 std::vector<Case> large_convolutions(Function (*with)(Conv2dOptions)) {
   return {{{{37, 28, 28, 1}, {3, 3, 1, 8}}, with({.pad = 1})}, {{{9, 13, 13, 32}, {3, 3, 32, 16}}, with({})},
-          {{{9, 5, 5, 16}, {3, 3, 16, 48}}, with({})},           {{{5, 6, 7, 16}, {3, 3, 16, 16}}, with({.pad = Padding::same()})},
+          {{{9, 5, 5, 16}, {3, 3, 16, 48}}, with({})},           {{{16, 4, 4, 32}, {3, 3, 32, 32}}, with({})},
+          {{{5, 6, 7, 16}, {3, 3, 16, 16}}, with({.pad = Padding::same()})},
           {{{9, 9, 9, 3}, {5, 4, 3, 32}}, with({.stride = 2, .pad = 2})}};
 }
 
@@ -154,6 +157,9 @@ std::vector<Row> image_rows() {
        {refuses<ShapeError>([] { return col2im(zeros({1, 2, 4, 13}), {4, 5}, {3, 2}); }, "col2im: patches (1, 2, 4, 13) do not come from an image of 4x5 by a 3x2 window")},
        {{{{37, 26, 27, 12}}, [](In x) { return col2im(x[0], 28, {3, 2}); }}}},
       {"max_pool2d", max_pool({}), poolings(max_pool), spread, pooling_errors("max_pool2d", max_pool2d), {{{{37, 28, 28, 3}}}}},
+      // internal: the second derivative of max_pool2d is that of this one's gradient
+      {"max_unpool2d", [](In x) { return detail::max_unpool2d(x[0], tensor({0, 3, 1, 2, 3, 0}, {1, 1, 3, 2}, u8), {}, {1, 2, 7, 2}); },
+       {{{{1, 1, 3, 2}}}, {{{1, 2, 1, 1}}, [](In x) { return detail::max_unpool2d(x[0], tensor({299, 4}, {1, 2, 1, 1}, i64), {.size = {1, 300}}, {1, 2, 300, 1}); }}}},
       {"avg_pool2d", avg_pool({}), poolings(avg_pool), anywhere, pooling_errors("avg_pool2d", avg_pool2d), {{{{37, 28, 28, 3}}}}},
   };
 }

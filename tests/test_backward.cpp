@@ -278,6 +278,31 @@ TEST_CASE("custom ops: the three forms of backward agree") {
   CHECK(same_bits(grad(sum(all(x[0], b, x[2])), b), x[0]));
 }
 
+namespace {
+
+/// The mean of any number of inputs; its rule needs only what it can ask of the node.
+struct Average {
+  static constexpr std::string_view name = "average";
+  Tensor forward(std::span<const Tensor> x) const {
+    Tensor total = x[0];
+    for (std::size_t i = 1; i < x.size(); ++i) total = total + x[i];
+    return total / static_cast<double>(x.size());
+  }
+  std::vector<Tensor> backward(const Saved& s, const Tensor& g) const {
+    CHECK(g.shape() == s.output_shape());
+    return std::vector<Tensor>(static_cast<std::size_t>(s.inputs()), g / static_cast<double>(s.inputs()));
+  }
+};
+
+}  // namespace
+
+TEST_CASE("custom ops: a rule may ask for the number of inputs and the shape of the output") {
+  const auto average = [](std::span<const Tensor> x) { return ebb::apply(Average{}, x); };
+  CHECK(gradcheck(average, {randn({2, 3}, f64), randn({2, 3}, f64), randn({2, 3}, f64)}, {.order = 2, .probe = Probe::elements}));
+  const std::vector<Tensor> x{variable(ones({2})), variable(ones({2})), variable(ones({2})), variable(ones({2}))};
+  CHECK(backward(sum(average(x)))[x[3]].to_vector() == V{0.25, 0.25});
+}
+
 TEST_CASE("custom ops: rules that lie are named") {
   const Tensor x = variable(ones({2, 3}));
   const auto gradient = [&](const Tensor& lie) { return backward(sum(apply(Liar{lie}, x)))[x]; };

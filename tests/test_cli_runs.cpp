@@ -10,6 +10,8 @@ TEST_CASE("mnist: its runs") { MESSAGE("skipped: the build has no program mnist"
 
 #include <nlohmann/json.hpp>
 
+#include <regex>
+
 #include "run_mnist.h"
 
 using namespace cli;
@@ -196,7 +198,20 @@ TEST_CASE("mnist: it learns, and a saved model gives the same again") {
     CHECK(written.code == 0);
     CHECK(contains(written.out, dot.string()));
     CHECK(contents(dot) == r.out);
-    CHECK(mnist({"graph", model, "--batch", "2", "--backward"}).out.size() > r.out.size());
+    const Result backward = mnist({"graph", model, "--batch", "2", "--backward"});
+    CHECK(contains(backward.out, "gradient of dense.weight"));
+    CHECK(contains(backward.out, "dir=back"));
+    // The plan of the backward pass is what the allocator measures: the same figure twice.
+    const Result reported = mnist({"graph", model, "--batch", "2", "--report", "--dot", dot.string()});
+    CAPTURE(reported);
+    CHECK(contains(reported.err, "critical path: "));
+    CHECK(contains(reported.err, "repeated sub-expressions: 0"));
+    std::smatch memory;
+    REQUIRE(std::regex_search(reported.err, memory, std::regex("kept for backward, (.*) at its worst moment \\((.*)\\), (.*) measured")));
+    CHECK(memory[1] == memory[3]);
+    const Result profiled = mnist({"graph", model, "--batch", "2", "--profile"});
+    CHECK(contains(profiled.out, "GFLOP/s"));
+    CHECK(contains(profiled.err, "GFLOP/s"));
     check_failure(mnist({"graph", model, "--dot", (mnist / "missing" / "net.dot").string()}), "net.dot");
   }
 }

@@ -1,6 +1,7 @@
 // Drawings in the DOT language.
 #include <doctest/doctest.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -11,6 +12,8 @@
 #include <ebb/graph/error.h>
 #include <ebb/graph/graph.h>
 #include <ebb/graph/mode.h>
+#include <ebb/graph/observe.h>
+#include <ebb/models/architecture.h>
 #include <ebb/ops/ops.h>
 
 #include "temp_dir.h"
@@ -43,24 +46,96 @@ TEST_CASE("drawings: names, shapes, clusters, escapes, files") {
                        "/no/such/folder/g.dot: cannot write: No such file or directory", IoError);
 }
 
-TEST_CASE("dot: Graphviz draws a network with its backward pass") {
+TEST_CASE("drawings: gradients flow up beside the values, dashed where they read them, with notes") {
+  const Tensor w = variable(ones({2, 3}), "w");
+  Tensor h, v, y;
+  {
+    const Scope layer("first");
+    h = exp(w);
+  }
+  {
+    const Scope layer("second");
+    v = variable(ones({3}), "v");
+    y = h * v;
+  }
+  const Tensor loss = sum(y);
+  const Gradients g = backward(loss, {.create_graph = true});
+  const Graph graph(std::vector{loss, g[w], g[v]});
+  std::ostringstream out;
+  write_dot(out, graph, {.loss = loss.node().get(), .notes = {{g[w].node().get(), "gradient of \"w\""}}});
+  const std::string text = out.str();
+  const auto number = [&](const Tensor& t) { return std::to_string(graph.index_of(t.node().get())); };
+  // what was computed up to the loss flows down
+  CHECK(text.find(number(h) + "->" + number(y) + " ;") != std::string::npos);
+  CHECK(text.find(number(y) + "->" + number(loss) + " ;") != std::string::npos);
+  // exp's rule reads its output, and its gradient comes from below: the arrow points at the upper end
+  CHECK(text.find(number(h) + "->" + number(g[w]) + "  [style=dashed") != std::string::npos);
+  std::size_t up = 0;
+  for (std::size_t at = text.find("[dir=back"); at != std::string::npos; at = text.find("[dir=back", at + 1)) ++up;
+  std::size_t between_gradients = 0;
+  for (const Node* n : graph.nodes())
+    for (const Input& in : n->inputs()) between_gradients += in.node && in.node->id() > loss.node()->id();
+  CHECK(up == between_gradients);
+  CHECK(up > 0);
+  CHECK(text.find(number(g[w]) + " [label=\"mul\\n(2, 3)\\ngradient of \\\"w\\\"\", color=steelblue") != std::string::npos);
+  // what keeps the boxes one below the other: from the first layer's ends to the second's parameter
+  CHECK(text.find(number(h) + "->" + number(v) + " [style=invis]") != std::string::npos);
+  std::ostringstream plain;
+  write_dot(plain, graph);
+  CHECK(plain.str().find("dir=back") == std::string::npos);
+  CHECK(plain.str().find("gradient of") == std::string::npos);
+}
+
+TEST_CASE("drawings: a value and a gradient that are alike stay apart") {
+  const Tensor x = variable(ones({2, 2}), "x");
+  Tensor y = x;
+  for (int i = 0; i < 3; ++i) y = y * x;
+  const Tensor loss = sum(y);
+  const Gradients g = backward(loss, {.create_graph = true});
+  const Graph graph(std::vector{loss, g[x]});
+  std::size_t gradients = 0;  // products of the rules
+  for (const Node* n : graph.nodes()) gradients += n->op() == "mul" && n->id() > loss.node()->id();
+  CHECK(gradients >= 3);
+  std::ostringstream out;
+  write_dot(out, graph, {.loss = loss.node().get()});
+  CHECK(out.str().find("[label=\"mul  x3\\n(2, 2)\"]") != std::string::npos);
+  std::ostringstream merged;
+  write_dot(merged, graph);
+  CHECK(merged.str().find("[label=\"mul  x" + std::to_string(3 + gradients) + "\\n") != std::string::npos);
+}
+
+TEST_CASE("dot: Graphviz draws a convolutional network with its backward pass and a profile on one page") {
   if (std::system("command -v dot >/dev/null 2>&1") != 0) {
     MESSAGE("skipped: Graphviz is not installed");
     return;
   }
-  const Tensor k = variable(randn({3, 3, 1, 4}), "k"), w = variable(randn({676, 10}), "w");
-  Tensor h;
-  {
-    const Scope layer("conv");
-    h = max_pool2d(relu(conv2d(randn({2, 28, 28, 1}), k)));
-  }
-  const Tensor loss = cross_entropy(matmul(flatten(h), w), zeros({2}, i64));
+  Sequential net({28, 28, 1}, parse_architecture("conv 4 3 relu, pool 2, conv 8 3 relu, flatten, dense 16 relu, dense 10"));
+  const Tensor x = rand({2, 28, 28, 1});
+  Profiler profile;
+  const Tensor loss = cross_entropy(net(x), zeros({2}, i64));
   const Gradients g = backward(loss, {.create_graph = true});
+  DotOptions how{.profile = &profile, .loss = loss.node().get()};
+  std::vector<Tensor> roots{loss};
+  for (const auto& entry : g.entries()) {
+    roots.push_back(entry.gradient);
+    how.notes[entry.gradient.node().get()] = "gradient of " + std::string(entry.variable->name());
+  }
   const TempDir dir;
-  const std::string file = (dir.path() / "net.dot").string(), picture = (dir.path() / "net.svg").string();
-  write_dot(std::filesystem::path(file), Graph(std::vector{loss, g[k], g[w]}));
-  CHECK(std::system(("dot -Tsvg " + file + " -o " + picture).c_str()) == 0);
-  std::ifstream in(picture);
-  const std::string svg{std::istreambuf_iterator<char>(in), {}};
-  for (const char* part : {"<svg", "conv2d_kernel", "max_unpool2d", "cross_entropy_grad", ">conv<"}) CHECK_MESSAGE(svg.find(part) != std::string::npos, part);
+  const auto path = [&](const char* name) { return (dir.path() / name).string(); };
+  write_dot(std::filesystem::path(path("net.dot")), Graph(roots), how);
+  CHECK(std::system(("dot -Tsvg " + path("net.dot") + " -o " + path("net.svg") + " 2> " + path("warnings")).c_str()) == 0);
+  const auto contents = [](const std::string& file) {
+    std::ifstream in(file);
+    return std::string{std::istreambuf_iterator<char>(in), {}};
+  };
+  CHECK(contents(path("warnings")).empty());
+  const std::string svg = contents(path("net.svg"));
+  for (const char* part : {"<svg", ">conv2d_kernel<", ">max_unpool2d<", ">cross_entropy_grad<", ">conv2d<", ">conv2d_1<", ">dense_1<",
+                           ">gradient of conv2d.weight<", ">gradient of dense_1.bias<", "GFLOP/s"})
+    CHECK_MESSAGE(svg.find(part) != std::string::npos, part);
+  // The boxes of the layers stand one below the other, so that it can be read from top to bottom.
+  double width = 0, height = 0;
+  REQUIRE(std::sscanf(svg.c_str() + svg.find("width=\""), "width=\"%lfpt\" height=\"%lfpt\"", &width, &height) == 2);
+  CHECK(width < height);
+  CHECK(width < 1200);
 }

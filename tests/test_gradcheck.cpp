@@ -89,6 +89,33 @@ TEST_CASE("gradcheck at order 2 catches what order 1 cannot") {
   }
 }
 
+namespace {
+
+/// x^2 with a rule in two ways, the second of which is wrong by a factor: its derivative is that of itself.
+struct TwoWays {
+  static constexpr std::string_view name = "two_ways";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Tensor forward(const Tensor& x) const { return x * x; }
+  Tensor backward(const Saved& s, const Tensor& g) const { return g * s.input(0) * (recording() ? 2.1 : 2.0); }
+};
+
+}  // namespace
+
+TEST_CASE("gradcheck at order 2 holds the gradient that is differentiated again against the function too") {
+  const auto f = [](auto& x) { return ebb::apply(TwoWays{}, x); };
+  for (const Probe probe : {Probe::direction, Probe::elements, Probe::jacobian}) {
+    CHECK(gradcheck(f, {tensor({0.5, -1, 2}, f64)}, {.order = 1, .probe = probe}));
+    const GradcheckReport report = gradcheck(f, {tensor({0.5, -1, 2}, f64)}, {.order = 2, .probe = probe});
+    CHECK_FALSE(report);
+    CHECK(report.order == 1);
+    CHECK(report.create_graph);
+    CHECK(report.error == doctest::Approx(0.1 / 2.1).epsilon(1e-3));
+    CHECK(report.str().find("gradcheck FAILED: order 1 with create_graph, input 0 element ") == 0);
+  }
+  // A kink counts once for both, and again where the gradient jumps: in x and in the cotangent of order 2.
+  CHECK(gradcheck([](auto& x) { return relu(x); }, {tensor({0, 1}, f64)}, {.order = 2}).kinks == 3);
+}
+
 TEST_CASE("gradcheck by elements names input and element") {
   const GradcheckReport report = gradcheck(product(Fault::one_element), points(), {.probe = Probe::elements});
   CHECK_FALSE(report);
@@ -208,4 +235,11 @@ TEST_CASE("gradcheck: beside a kink, nearer than the step, only the right slope 
     CHECK(right.kinks == 0);
     CHECK_FALSE(gradcheck([](auto& v) { return ebb::apply(Corner{0.5, 0.5}, v); }, {tensor({-std::abs(x)}, f64)}));
   }
+  // Two elements of a window that nearly tie: all of the gradient belongs to the larger, and none of it to both.
+  const Tensor window = tensor({1, 1 + 2e-5, 0, 0}, {1, 2, 2, 1}, f64);
+  const GradcheckReport right = gradcheck([](auto& v) { return max_pool2d(v); }, {window});
+  CHECK(right);
+  CHECK(right.kinks == 0);
+  const auto shared = [](auto& v) { return stop_gradient(max_pool2d(v) - avg_pool2d(v)) + avg_pool2d(v); };
+  for (const Probe probe : {Probe::direction, Probe::elements}) CHECK_FALSE(gradcheck(shared, {window}, {.probe = probe}));
 }

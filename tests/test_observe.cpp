@@ -70,6 +70,58 @@ TEST_CASE("observer: sees the options of an op, numbers, lists and tensors") {
   CHECK(options.seen == "indices=int64 (3,) ");
   exp(x);
   CHECK(options.seen.empty());
+  const std::string window = "kernel=3,2, stride=2,1, dilation=1,1, same=0 pads=1,0,1,0, ";
+  const Conv2dOptions o{.stride = {2, 1}, .pad = Pair{1, 0}};
+  im2col(x, {3, 2}, o);
+  CHECK(options.seen == window);
+  avg_pool2d(x, {.size = {3, 2}, .stride = {2, 1}, .pad = Pair{1, 0}});
+  CHECK(options.seen == window);
+  conv2d_transpose(ones({1, 3, 4, 2}), ones({3, 2, 1, 2}), 5, o);
+  CHECK(options.seen == "kernel=0,0, stride=2,1, dilation=1,1, same=0 pads=1,0,1,0, ");  // the kernel is an input
+  scatter_rows(ones({2, 3}), tensor({4, 1}, i64), 5);
+  CHECK(options.seen == "indices=int64 (2,) ");
+  pick(ones({2, 3}), tensor({2, 1}, i64));
+  CHECK(options.seen == "indices=int64 (2,) ");
+  place(ones({2}), tensor({2, 1}, i64), 3);
+  CHECK(options.seen == "indices=int64 (2,) ");
+  pow(x, 2.5);
+  CHECK(options.seen == "exponent=2.500000 ");
+  sum(x, {0, 2}, {.keepdims = true});
+  CHECK(options.seen == "mask=5 keepdims=1 ");
+  max(x, -1);
+  CHECK(options.seen == "mask=8 keepdims=0 ");
+  argmax(x, 1);
+  CHECK(options.seen == "axis=1 ");
+  transpose(x, {0, 2, 1, 3});
+  CHECK(options.seen == "axes=0,2,1,3, ");
+  slice(x, {.axis = 1, .begin = -3, .step = 2});
+  CHECK(options.seen == "axis=1 begin=2 step=2 count=2 ");
+  pad(x, {.axis = 2, .before = 1, .after = 2});
+  CHECK(options.seen == "axis=2 begin=1 step=1 size=8 ");
+  concat({x, x}, 3);
+  CHECK(options.seen == "axis=3 ");
+}
+
+TEST_CASE("profiler: a convolution and its two gradients count the same multiplications, and so does a dense layer") {
+  const auto flops = [](const Tensor& t) { return t.node()->flops(); };
+  const Tensor x = variable(ones({2, 7, 6, 3})), k = variable(ones({3, 2, 3, 4}));
+  const Tensor y = conv2d(x, k, {.stride = 2, .pad = 1});
+  const double products = 2.0 * static_cast<double>(y.numel()) * 3 * 2 * 3;
+  CHECK(flops(y) == products);
+  const Tensor cotangent = variable(ones_like(y.detach()));
+  const std::vector<Tensor> g = grad(y, {x, k}, {.create_graph = true, .cotangent = cotangent});
+  CHECK(g[0].node()->op() == "conv2d_transpose");
+  CHECK(flops(g[0]) == products);
+  CHECK(g[1].node()->op() == "conv2d_kernel");
+  CHECK(flops(g[1]) == products);
+  const Tensor z = conv2d_relu(x, k, variable(ones({4})), {}, 2);  // of which a pool takes one in four
+  CHECK(flops(z) == 2.0 * static_cast<double>(z.numel()) * 4 * 3 * 2 * 3);
+  const Tensor a = variable(ones({5, 3})), b = variable(ones({3, 7}));
+  CHECK(flops(matmul(a, b)) == 2 * 5 * 3 * 7);
+  CHECK(flops(matmul(b, a, {.transpose_a = true, .transpose_b = true})) == 2 * 7 * 3 * 5);
+  CHECK(flops(linear(a, b, variable(ones({7})), relu)) == 2 * 5 * 3 * 7);
+  CHECK(flops(reshape(a, {15})) == 0);
+  CHECK(flops(exp(a)) == 15);
 }
 
 TEST_CASE("observer: an exception inside an op leaves it in place") {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -55,6 +56,12 @@ TEST_CASE("blas: a processor that OpenBLAS does not know gets the kernels that i
   if (std::getenv("OPENBLAS_CORETYPE") || detail::best_isa() == detail::Isa::baseline) return;
   for (const char* old : {"Prescott", "Nehalem", "Sandybridge", "Barcelona"}) CHECK(detail::blas_kernel() != old);
   CHECK(matmul(ones({3, 5}), ones({5, 2})).to_vector() == std::vector<double>(6, 5.0));
+}
+
+TEST_CASE("threads: the library that multiplies says what it is") {
+  const std::string text = detail::blas_description();
+  CHECK(text.starts_with("OpenBLAS "));
+  CHECK(text.find(" (kernel ") != std::string::npos);
 }
 
 TEST_CASE("threads: several callers at once") {

@@ -1,6 +1,6 @@
 // bench compare: the workloads beside LibTorch at its best, interleaved.
 #include <fmt/chrono.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <cstdio>

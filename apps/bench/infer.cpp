@@ -1,5 +1,5 @@
 // bench infer: predict() on the test digits, in bulk or one at a time.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
 

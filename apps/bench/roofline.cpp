@@ -1,5 +1,5 @@
 // bench roofline: the limit that this machine sets to each workload, and how close ebb comes.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "commands.h"
 #include "limit.h"

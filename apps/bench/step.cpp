@@ -1,5 +1,5 @@
 // bench step: where the time of a training step goes, and what the framework itself costs.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // bench train: a workload's training loop through the public API, timed.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
 

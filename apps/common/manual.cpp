@@ -1,5 +1,5 @@
 // The man page and the bash completion of a program, from what its commands tell parse() of themselves.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cctype>

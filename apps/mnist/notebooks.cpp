@@ -1,6 +1,6 @@
 #include "notebooks.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace mnist {
 namespace {

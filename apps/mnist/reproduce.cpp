@@ -1,5 +1,5 @@
 // mnist reproduce: the runs of the notebooks (notebooks.h), trained again and compared.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
 

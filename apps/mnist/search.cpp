@@ -1,5 +1,5 @@
 // mnist search: tries values of any of train's options, and gives up early on what does badly.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
 

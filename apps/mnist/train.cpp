@@ -1,5 +1,5 @@
 // mnist train
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
 

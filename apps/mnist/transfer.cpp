@@ -1,5 +1,5 @@
 // mnist transfer: what a network learned from one set of pictures, put to use on another.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
 

@@ -1,5 +1,5 @@
 // mnist evaluate, predict, summary, graph: what one does with a network that is there.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
 
@@ -62,13 +62,19 @@ double mean_roc(const std::vector<DigitAreas>& areas) {
   return sum / static_cast<double>(areas.size());
 }
 
-/// What the forward graph says about a step, on standard error.
-void report(const ebb::Graph& graph) {
+/// What the graph of a loss says about a step, on standard error; `before` is what was in use when the step began.
+void report(const ebb::Tensor& loss, std::size_t before) {
+  const ebb::Graph graph(loss);
   const ebb::CriticalPath path = ebb::critical_path(graph);
   const ebb::MemoryPlan plan = ebb::plan_backward(graph);
+  ebb::reset_peak_memory();
+  ebb::backward(loss);
+  // the loss has a handle of its own, which is no part of the plan
+  const std::size_t measured = ebb::memory_stats().peak - before - ebb::Storage::footprint(loss.bytes());
+  const auto bytes = [](std::size_t n) { return ebb::format_bytes(static_cast<double>(n)); };
   fmt::print(stderr, "critical path: {:.1f} MFLOP over {} nodes\n", path.flops * 1e-6, path.nodes.size());
-  fmt::print(stderr, "memory: {} kept for backward, {} at its worst moment ({})\n", ebb::format_bytes(static_cast<double>(plan.kept)),
-             ebb::format_bytes(static_cast<double>(plan.peak)), plan.at ? plan.at->op() : "nothing");
+  fmt::print(stderr, "memory: {} kept for backward, {} at its worst moment ({}), {} measured\n", bytes(plan.kept), bytes(plan.peak),
+             plan.at ? plan.at->op() : "nothing", bytes(measured));
   const auto repeated = ebb::common_subexpressions(graph);
   fmt::print(stderr, "repeated sub-expressions: {}\n", repeated.size());
   for (const auto& group : repeated) fmt::print(stderr, "  {} computed {} times\n", group[0]->op(), group.size());
@@ -237,7 +243,12 @@ int graph(const std::vector<std::string>& args) {
   ebb::Sequential net = network(v);
   const auto batch = v["batch"].as<std::int64_t>();
   if (batch < 1 || batch > 65536) throw UsageError(fmt::format("--batch must be 1 to 65536, got {}", batch));
+  const std::size_t before = ebb::memory_stats().in_use;
   const ebb::Tensor x = ebb::rand(net.input_shape()->inserted(0, batch)), labels = ebb::zeros({batch}, ebb::i64);
+  if (v.count("report")) {
+    const ebb::Tensor first = ebb::cross_entropy(net(x), labels);  // with a handle to the logits there would be more in use
+    report(first, before);
+  }
   ebb::Tensor loss;
   ebb::Gradients gradients;
   std::optional<ebb::Profiler> profiler;
@@ -245,7 +256,6 @@ int graph(const std::vector<std::string>& args) {
   for (int step = 0; step < (v.count("profile") ? 2 : 1); ++step) {
     if (step == 1) profiler.emplace();
     loss = ebb::cross_entropy(net(x), labels);
-    if (v.count("report") && step == 0) report(ebb::Graph(loss));
     if (v.count("backward") || v.count("profile")) gradients = ebb::backward(loss, {.create_graph = true});
   }
   std::vector<ebb::Tensor> roots{loss};
@@ -253,7 +263,11 @@ int graph(const std::vector<std::string>& args) {
     for (const auto& entry : gradients.entries()) roots.push_back(entry.gradient);
   const ebb::Graph drawn(roots);
   ebb::verify(drawn);
-  const ebb::DotOptions how{.name = "mnist", .profile = profiler ? &*profiler : nullptr};
+  ebb::DotOptions how{.name = "mnist", .profile = profiler ? &*profiler : nullptr, .loss = loss.node().get()};
+  for (const auto& entry : gradients.entries()) {
+    std::string& note = how.notes[entry.gradient.node().get()];
+    note += fmt::format("{}{}", note.empty() ? "gradient of " : ", ", entry.variable->name());
+  }
   if (profiler) fmt::print(stderr, "{}", profiler->table());
   if (!v.count("dot")) {
     std::ostringstream text;
