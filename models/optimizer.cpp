@@ -10,6 +10,7 @@
 #include <ebb/graph/error.h>
 #include <ebb/ops/loops.h>
 #include <ebb/ops/ops.h>
+#include <ebb/ops/threads.h>
 
 namespace ebb {
 namespace {
@@ -164,6 +165,7 @@ void Optimizer::step_one(Tensor& w, const Tensor& g, const Step& step) {
 /// each(i) is the i-th parameter and its path.
 template <class Each>
 void Optimizer::step_all(std::size_t count, const Gradients& gradients, const Each& each) {
+  const FlushDenormals flush;  // moments of weights that get no gradient for a thousand steps decay to where arithmetic is slow
   ++steps_;
   begin_step();
   bool any = false;

@@ -487,3 +487,18 @@ TEST_CASE("optimizer: options out of range") {
   CHECK_THROWS_WITH_AS(sgd.set_lr(NAN), "optimizer: lr must be a finite number from 0, got nan", ValueError);
   CHECK_NOTHROW(SGD({.lr = 0}));
 }
+
+TEST_CASE("optimizer: state that decays ends at zero, not among denormal numbers") {
+  // 2,500 steps without a gradient, as the weights of a pixel that few pictures use go through
+  for (const std::string name : {"sgd", "rmsprop", "adam", "adamw", "nadam", "lion"}) {
+    CAPTURE(name);
+    const auto optimizer = make_optimizer(name, name == "sgd" ? OptimizerOptions{{"momentum", 0.9}} : OptimizerOptions{});
+    Tensor w = variable(ones({64}));
+    for (int step = 0; step < 2500; ++step) {
+      const Gradients g = backward(sum(w * (step == 0 ? 1e-3 : 0.0)));
+      optimizer->step(std::span<Tensor>(&w, 1), g);
+    }
+    for (const Tensor& state : optimizer->state(w))
+      for (const double v : state.to_vector()) CHECK((v == 0 || std::abs(v) >= 1.17549435e-38));
+  }
+}
