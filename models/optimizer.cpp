@@ -40,11 +40,26 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
         [[maybe_unused]] T *__restrict p = s[0], *__restrict q = s[1], *__restrict r = s[2];
         const T k = static_cast<T>(keep);
         for (std::int64_t i = begin; i < end; ++i) {
+          // All is read before anything is written: where these lie a multiple of 4 KiB apart, a processor takes a read behind
+          // a write for one of the same number, and waits.
           T x = a[i] * k;
-          if constexpr (N == 0) rule(x, b[i]);
-          else if constexpr (N == 1) rule(x, b[i], p[i]);
-          else if constexpr (N == 2) rule(x, b[i], p[i], q[i]);
-          else rule(x, b[i], p[i], q[i], r[i]);
+          const T d = b[i];
+          if constexpr (N == 0) rule(x, d);
+          if constexpr (N == 1) {
+            T first = p[i];
+            rule(x, d, first);
+            p[i] = first;
+          }
+          if constexpr (N == 2) {
+            T first = p[i], second = q[i];
+            rule(x, d, first, second);
+            p[i] = first, q[i] = second;
+          }
+          if constexpr (N == 3) {
+            T first = p[i], second = q[i], third = r[i];
+            rule(x, d, first, second, third);
+            p[i] = first, q[i] = second, r[i] = third;
+          }
           a[i] = x;
         }
       });
