@@ -320,7 +320,7 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
     if (const Winograd fast(v, out); fast) {
       const Tensor flipped = dx ? fast.filters(k, v.c, out, true) : Tensor();
       const float* u = dx ? flipped.values<float>().data() : nullptr;
-      return in_groups(fast.block_images(v, out), fast.points() * v.c * out,
+      return in_groups(fast.block_images(v, out), fast.points() * Winograd::plane(v.c, out),
                        [&](std::int64_t begin, std::int64_t end, const float* dy, float* sums, bool add) {
                          const Scratch<float> scratch(fast.scratch_size(v, out, end - begin));
                          fast.backward(v, out, end - begin, x ? x + begin * v.image_size() : nullptr, dy, u,

@@ -48,9 +48,13 @@ inline void EBB_INLINE choose(std::int64_t rows, const Product& p, const float* 
   ((rows == R + 1 ? tile<W, R + 1, N>(p, a, b, c, bias) : void()), ...);
 }
 
+/// Rows of a tile N registers wide: N sums each, of 32 or 16 registers.
+template <int W, int N>
+constexpr int most_rows = (W == 16 ? 28 : 12) / N - (N == 4);
+
 template <int W, int N>
 inline void EBB_INLINE columns(const Product& p, std::int64_t j) {
-  constexpr int most = W == 16 ? 14 : 6;  // of 32 or 16 registers
+  constexpr int most = most_rows<W, N>;
   const std::int64_t tiles = (p.m + most - 1) / most;
   for (std::int64_t t = 0; t < tiles; ++t) {
     const std::int64_t begin = p.m * t / tiles, end = p.m * (t + 1) / tiles;
@@ -65,6 +69,8 @@ void multiply(const Product& p) {
   simd_lanes([&](auto w) EBB_INLINE {
     constexpr int W = decltype(w)::value;
     std::int64_t j = 0;
+    if (p.m <= most_rows<W, 4>)  // of few rows, more columns: sums enough to hide what one addition waits for the one before
+      for (; j + 4 * W <= p.n; j += 4 * W) columns<W, 4>(p, j);
     for (; j + 2 * W <= p.n; j += 2 * W) columns<W, 2>(p, j);
     for (; j < p.n; j += W) columns<W, 1>(p, j);
   });

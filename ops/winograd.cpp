@@ -147,10 +147,6 @@ inline void EBB_INLINE each_tile(const Window& v, int m, std::int64_t images, bo
         use(i, t, inputs ? Square{ty * m - v.top, tx * m - v.left, m + 2, v.h, v.w, v.c} : Square{ty * m, tx * m, m, v.oh, v.ow, 0});
 }
 
-/// Floats from one point's matrix to the next: not a multiple of the page size, which would put all of them into the
-/// same few lines of the L1 cache.
-std::int64_t plane(std::int64_t tiles, std::int64_t c) { return tiles * c + 16; }
-
 /// f(m as a constant, lanes as a constant). Registers of four lanes are too few for the transforms to pay.
 template <class F>
 void with(int m, const F& f) {
@@ -180,6 +176,9 @@ inline void EBB_INLINE gather(const Window& v, int m, std::int64_t images, bool 
 
 }  // namespace
 
+// Not a multiple of the page size, which would put one element of all points into the same few lines of the L1 cache.
+std::int64_t Winograd::plane(std::int64_t rows, std::int64_t columns) { return rows * columns + 16; }
+
 Winograd::Winograd(const Window& v, std::int64_t out) {
   if (!winograd() || isa() == Isa::baseline || v.kh != 3 || v.kw != 3 || v.sh != 1 || v.sw != 1 || v.dh != 1 || v.dw != 1) return;
   if (v.c == 0 || out == 0 || v.c % Product::lanes || out % Product::lanes || v.n * v.positions() == 0) return;
@@ -207,7 +206,7 @@ std::int64_t Winograd::scratch_size(const Window& v, std::int64_t out, std::int6
 }
 
 Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool flip) const {
-  Tensor result = Tensor::workspace({points(), flip ? out : c, flip ? c : out}, f32);
+  Tensor result = Tensor::workspace({points(), plane(c, out)}, f32);
   float* to = result.mutable_values<float>().data();
   Tensor turned;
   if (flip) {
@@ -218,7 +217,7 @@ Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool 
         for (std::int64_t i = 0; i < c; ++i) t[(p * out + o) * c + i] = k[(p * c + i) * out + o];
     k = t;
   }
-  const std::int64_t size = c * out;
+  const std::int64_t size = c * out, step = plane(c, out);
   parallel_for(size, std::max<std::int64_t>(Product::lanes, size / 4 / Product::lanes * Product::lanes), [&](std::int64_t begin, std::int64_t end) {
     with(m, [&](auto mm, auto lanes) EBB_INLINE {
       constexpr int W = decltype(lanes)::value;
@@ -226,7 +225,7 @@ Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool 
       static constexpr auto& G = Maps<decltype(mm)::value>::filter;
       for (std::int64_t e = begin; e < end; e += W)
         sandwich<G, V>([&](int i, int j, V& x) EBB_INLINE { x = at<W>(k + (i * 3 + j) * size + e); },
-                       [&](int i, int j, const V& sum) EBB_INLINE { at<W>(to + (i * G.rows + j) * size + e) = sum; });
+                       [&](int i, int j, const V& sum) EBB_INLINE { at<W>(to + (i * G.rows + j) * step + e) = sum; });
     });
   });
   return result;
@@ -242,7 +241,7 @@ void Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, c
   });
   for (std::int64_t p = 0; p < points(); ++p)
     multiply({.m = t, .n = out, .outer = 1, .inner = v.c, .a = in + p * step_in, .a_row = v.c, .a_outer = 0, .a_inner = 1,
-              .b = u + p * v.c * out, .b_outer = 0, .b_inner = out, .c = sums + p * step_out, .c_row = out});
+              .b = u + p * plane(v.c, out), .b_outer = 0, .b_inner = out, .c = sums + p * step_out, .c_row = out});
   with(m, [&](auto mm, auto lanes) EBB_INLINE {
     constexpr int M = decltype(mm)::value, W = decltype(lanes)::value;
     using V = typename Lanes<W>::type;
@@ -279,10 +278,10 @@ void Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
   for (std::int64_t p = 0; p < points(); ++p) {
     if (sums)
       multiply({.m = v.c, .n = out, .outer = 1, .inner = t, .a = in + p * step_in, .a_row = 1, .a_outer = 0, .a_inner = v.c,
-                .b = up + p * step_out, .b_outer = 0, .b_inner = out, .c = sums + p * v.c * out, .c_row = out, .add = add});
+                .b = up + p * step_out, .b_outer = 0, .b_inner = out, .c = sums + p * plane(v.c, out), .c_row = out, .add = add});
     if (dx)  // the transformed inputs have had their turn
       multiply({.m = t, .n = v.c, .outer = 1, .inner = out, .a = up + p * step_out, .a_row = out, .a_outer = 0, .a_inner = 1,
-                .b = flipped + p * v.c * out, .b_outer = 0, .b_inner = v.c, .c = in + p * step_in, .c_row = v.c});
+                .b = flipped + p * plane(v.c, out), .b_outer = 0, .b_inner = v.c, .c = in + p * step_in, .c_row = v.c});
   }
   if (!dx) return;
   std::fill(dx, dx + images * v.image_size(), 0.f);
@@ -308,7 +307,7 @@ void Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
 }
 
 void Winograd::filter_gradient(std::int64_t c, std::int64_t out, std::int64_t parts, const float* sums, float* dk) const {
-  const std::int64_t size = c * out;
+  const std::int64_t size = c * out, step = plane(c, out);
   parallel_for(size, std::max<std::int64_t>(Product::lanes, size / 4 / Product::lanes * Product::lanes), [&](std::int64_t begin, std::int64_t end) {
     with(m, [&](auto mm, auto lanes) EBB_INLINE {
       constexpr int W = decltype(lanes)::value;
@@ -317,9 +316,9 @@ void Winograd::filter_gradient(std::int64_t c, std::int64_t out, std::int64_t pa
       for (std::int64_t e = begin; e < end; e += W)
         sandwich<G, V>(
             [&](int i, int j, V& x) EBB_INLINE {
-              const float* from = sums + (i * G.cols + j) * size + e;
+              const float* from = sums + (i * G.cols + j) * step + e;
               x = at<W>(from);
-              for (std::int64_t part = 1; part < parts; ++part) x += at<W>(from + part * points() * size);
+              for (std::int64_t part = 1; part < parts; ++part) x += at<W>(from + part * points() * step);
             },
             [&](int i, int j, const V& sum) EBB_INLINE { at<W>(dk + (i * 3 + j) * size + e) = sum; });
     });

@@ -24,7 +24,9 @@ struct Winograd {
   /// Floats of working memory for a block.
   std::int64_t scratch_size(const Window& v, std::int64_t out_channels, std::int64_t images) const;
 
-  /// Filters (3, 3, c, out) as (points, c, out); with `flip` as (points, out, c).
+  /// Floats from one point's matrix to the next.
+  static std::int64_t plane(std::int64_t rows, std::int64_t columns);
+  /// Filters (3, 3, c, out) as points planes of (c, out); with `flip` of (out, c).
   Tensor filters(const float* k, std::int64_t c, std::int64_t out, bool flip) const;
   /// y for `images` images from x; bias may be null.
   void forward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* filters,
@@ -33,7 +35,7 @@ struct Winograd {
   /// unless null, added to `sums` or written there.
   void backward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* dy,
                 const float* flipped, float* dx, float* sums, bool add, float* scratch) const;
-  /// Gradient of the filters from `parts` gradients of the transformed filters.
+  /// Gradient of the filters from `parts` gradients of the transformed filters, points planes each.
   void filter_gradient(std::int64_t c, std::int64_t out, std::int64_t parts, const float* sums, float* dk) const;
 };
 

@@ -157,7 +157,8 @@ TEST_CASE("fused: Winograd's convolutions are the plain ones but for rounding") 
   for (const Setting& s : settings) {
     CAPTURE(s.image.str());
     const Conv2dOptions o{.pad = s.pad};
-    const Tensor x = randn(s.image, f64), k = randn(s.kernel, f64);
+    Generator draws(1);  // the same whichever tests ran before
+    const Tensor x = randn(s.image, f64, draws), k = randn(s.kernel, f64, draws);
     const auto results = [&](DType t, bool on) {
       set_winograd(on);
       const std::vector<Tensor> in{variable(cast(x, t)), variable(cast(k, t))};
@@ -169,8 +170,8 @@ TEST_CASE("fused: Winograd's convolutions are the plain ones but for rounding") 
     const std::vector<Tensor> exact = results(f64, true), direct = results(f32, false), fast = results(f32, true);
     for (std::size_t i = 0; i < exact.size(); ++i) {
       CAPTURE(i);
-      CHECK(distance(direct[i], exact[i]) <= 1e-6);
-      CHECK(distance(fast[i], exact[i]) <= 1e-5);
+      CHECK(distance(direct[i], exact[i]) <= 2e-6);  // 1.4e-6 was the worst of 100 draws
+      CHECK(distance(fast[i], exact[i]) <= 1e-5);  // 6.5e-6
       CHECK(same_bits(fast[i], results(f32, true)[i]));
     }
     CHECK(same_bits(fast[0], direct[0]) == (detail::isa() == detail::Isa::baseline));  // both ways were taken
