@@ -119,15 +119,17 @@ TEST_CASE("bench: the tables") {
   bench::Run run{.date = "today", .processor = "cpu", .ours = "ebb 1", .peer = "LibTorch 2", .notes = "notes."};
   run.training = {cell("mlp_512", 1, {1.0, 1.2, 1.1}, {2.0, 2.2, 9.0}, {1.65, 1.2, 1.76}), cell("mlp_512", 2, {0.5, 0.6, 0.55}, {1, 1, 1}, {0.6, 0.6, 0.6}),
                   cell("sig_32x5", 1, {0.1}, {0.5}, {0.46})};
+  run.training[0].limit = 1;
   run.learned = {{"mlp_512", 1, 0.961, 0.962, 0.26, 0.26}};
   bench::Cell one = cell("cnn_64", 1, {1e-4}, {5e-4}, {4e-4});
   one.workload.batch = 1;
   run.inference = {one};
   const std::string page = bench::markdown_table(run);
   CAPTURE(page);
-  CHECK(page.find("| mlp_512 | 1.10 (1.00..1.20) | 1.65 (1.20..1.76) flat | **1.50** (1.25) | 0.550 (0.500..0.600) | 0.600 (0.600..0.600) flat | **1.09** (1.25) | 2.00 | "
+  CHECK(page.find("| mlp_512 | 1.10 (1.00..1.20) | 1.65 (1.20..1.76) flat | **1.50** (1.00..1.65), 1.25 | 1.10 | 0.550 (0.500..0.600) | "
+                  "0.600 (0.600..0.600) flat | **1.09** (1.00..1.20), 1.25 |  | 2.00 | "
                   "80, 390 | 0.10, 0.90 | 0.9610, 0.9620 |\n") != std::string::npos);
-  CHECK(page.find("| sig_32x5 | 0.100 (0.100..0.100) | 0.460 (0.460..0.460) flat | **4.60** (4.50) | | | | | 80, 390 | 0.10, 0.90 | |\n") != std::string::npos);
+  CHECK(page.find("| sig_32x5 | 0.100 (0.100..0.100) | 0.460 (0.460..0.460) flat | **4.60** (4.60..4.60), 4.50 |  | | | | | | 80, 390 | 0.10, 0.90 | |\n") != std::string::npos);
   CHECK(page.find("| cnn_64 | 1 | 1 | 10000 | 2500 flat | **4.00** |\n") != std::string::npos);
   // every row of a table has as many cells as its head
   std::istringstream lines(page);
@@ -140,6 +142,16 @@ TEST_CASE("bench: the tables") {
   const std::string text = bench::text_table(run);
   CHECK(text.find("NO") != std::string::npos);
   CHECK(text.find("today; cpu; ebb 1 against LibTorch 2. notes.") == 0);
+  const std::string drawing = bench::chart(run);
+  CAPTURE(drawing);
+  const auto times = [&](const std::string& what) {
+    std::ptrdiff_t n = 0;
+    for (std::size_t at = drawing.find(what); at != std::string::npos; at = drawing.find(what, at + 1)) ++n;
+    return n;
+  };
+  CHECK(times("stroke-width") == 3);  // a bar with its mark for each cell
+  for (const char* text : {">1.50<", ">1.09<", ">4.60<", ">mlp_512<", ">sig_32x5<", ">1 thread<", ">2 threads<", ">today, cpu<"}) CHECK(times(text) == 1);
+  CHECK(times("<rect") == 1 + 2 + 3);
   const json j = json::parse(bench::to_json(run).dump());
   CHECK(j["training"].size() == 3);
   CHECK(j["training"][0]["best_peer"] == "flat");
@@ -199,6 +211,7 @@ TEST_CASE("bench: help and usage errors") {
   refused("compare --models mlp_32,cnn", "no workload \"cnn\"; there are mlp_50_25, mlp_512, mlp_512_do, mlp_512x2_do, mlp_75x4, mlp_32, sig_32x5, sig_2048, cnn_64, cnn_512");
   refused("compare --threads 1,x", "--threads takes numbers separated by commas, such as 512,64; got \"1,x\"");
   refused("compare --no-train", "--no-train without --infer leaves nothing to do");
+  refused("compare --no-train --infer --chart a.svg", "--chart draws the training, which --no-train leaves out");
   const Result failed = bench_run("train --data /nowhere");
   CHECK(failed.code == 1);
   CHECK(failed.err.starts_with("bench: "));

@@ -192,7 +192,8 @@ int compare(const std::vector<std::string>& args) {
       ("epochs", po::value<int>()->default_value(1), "whole epochs after which accuracies are compared; 0: they are not");
   output.add_options()
       ("markdown", "one row per workload, for a page")
-      ("json", po::value<std::string>(), "write every number to this file");
+      ("json", po::value<std::string>(), "write every number to this file")
+      ("chart", po::value<std::string>(), "draw the ratios of training to this SVG file");
   options.add(what).add(how).add(output);
   po::variables_map v;
   if (!app::parse(args, options, "bench compare [OPTIONS]",
@@ -216,6 +217,7 @@ int compare(const std::vector<std::string>& args) {
   std::vector<std::int64_t> infer_batches;
   if (v.count("infer")) infer_batches = app::numbers("infer-batches", v["infer-batches"].as<std::string>());
   if (!training && infer_batches.empty()) throw app::UsageError("--no-train without --infer leaves nothing to do");
+  if (!training && v.count("chart")) throw app::UsageError("--chart draws the training, which --no-train leaves out");
   for (const std::int64_t b : infer_batches)
     if (b < 1 || b > 10000) throw app::UsageError(fmt::format("--infer-batches must be 1 to 10000, got {}", b));
   const std::string json_file = v.count("json") ? v["json"].as<std::string>() : "";
@@ -271,6 +273,7 @@ int compare(const std::vector<std::string>& args) {
   }
   run.peer = torch ? library : against;
   fmt::print("{}", v.count("markdown") ? markdown_table(run) : text_table(run));
+  if (v.count("chart")) ebb::write_atomically(v["chart"].as<std::string>(), chart(run));
   if (!json_file.empty()) ebb::write_atomically(json_file, to_json(run).dump(1) + "\n");
   return app::ok;
 }

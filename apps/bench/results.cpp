@@ -132,8 +132,8 @@ std::string markdown_table(const Run& run) {
     out += "| workload |";
     std::string rule = "|---|";
     for (const int t : threads) {
-      out += fmt::format(" ebb, {} | LibTorch | ratio (held to) |", threads_text(t));
-      rule += "---|---|---|";
+      out += fmt::format(" ebb, {} | LibTorch | ratio (rounds), held to | times the limit |", threads_text(t));
+      rule += "---|---|---|---|";
     }
     if (threads.size() == 2) {
       out += fmt::format(" {} over {} |", threads_text(threads[1]), threads[0]);
@@ -152,11 +152,13 @@ std::string markdown_table(const Run& run) {
       for (const int t : threads) {
         const Cell* c = find(run.training, name, first->workload.batch, t);
         if (!c) {
-          out += " | | |";
+          out += " | | | |";
           continue;
         }
         const Measured& peer = best_peer(*c);
-        out += fmt::format(" {} | {} {} | **{:.2f}** ({:.2f}) |", with_range(c->ours.seconds), with_range(peer.seconds), peer.name, ratio(*c).middle, least(*c));
+        const Range r = ratio(*c);
+        out += fmt::format(" {} | {} {} | **{:.2f}** ({:.2f}..{:.2f}), {:.2f} | {} |", with_range(c->ours.seconds), with_range(peer.seconds), peer.name, r.middle, r.low,
+                           r.high, least(*c), c->limit > 0 ? fmt::format("{:.2f}", median(c->ours.seconds) / c->limit) : "");
       }
       if (threads.size() == 2) {
         const Cell *one = find(run.training, name, first->workload.batch, threads[0]), *two = find(run.training, name, first->workload.batch, threads[1]);
@@ -187,6 +189,42 @@ std::string markdown_table(const Run& run) {
                          rate(median(best_peer(c).seconds)), best_peer(c).name, ratio(c).middle);
   }
   return out;
+}
+
+std::string chart(const Run& run) {
+  constexpr int left = 110, width = 640, bar = 13, gap = 12, top = 46;
+  constexpr const char* colors[] = {"#4477aa", "#88bbdd", "#cc8844", "#ddaa77"};
+  const std::vector<int> threads = thread_counts(run.training);
+  const std::vector<const Cell*> rows = first_of_each(run.training);
+  double most = 1;
+  for (const Cell& c : run.training) most = std::max({most, ratio(c).middle, least(c)});
+  const double scale = (width - left - 60) / most;
+  const int each = static_cast<int>(threads.size()) * bar + gap, height = top + static_cast<int>(rows.size()) * each + 30;
+  const double one = left + scale;
+  std::string out = fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" font-size=\"11\">\n"
+                                "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+                                "<text x=\"{}\" y=\"16\" font-size=\"13\">Speed of training over LibTorch's at its best; | what it is held to</text>\n",
+                                width, height, 10);
+  for (std::size_t t = 0; t < threads.size(); ++t)
+    out += fmt::format("<rect x=\"{0}\" y=\"25\" width=\"10\" height=\"10\" fill=\"{1}\"/><text x=\"{2}\" y=\"34\">{3}</text>\n", left + 90 * t, colors[t % std::size(colors)],
+                       left + 90 * t + 14, threads_text(threads[t]));
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const int y = top + static_cast<int>(i) * each;
+    out += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\n", left - 8, y + (each - gap) / 2 + 4, rows[i]->workload.name);
+    for (std::size_t t = 0; t < threads.size(); ++t) {
+      const Cell* c = find(run.training, rows[i]->workload.name, rows[i]->workload.batch, threads[t]);
+      if (!c) continue;
+      const double value = ratio(*c).middle, held = left + scale * least(*c);
+      const int at = y + static_cast<int>(t) * bar;
+      out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"{}\" fill=\"{}\"/><text x=\"{:.1f}\" y=\"{}\">{:.2f}</text>"
+                         "<path d=\"M{:.1f} {}v{}\" stroke=\"black\" stroke-width=\"2\"/>\n",
+                         left, at, scale * value, bar - 2, colors[t % std::size(colors)], left + scale * std::max(value, least(*c)) + 5, at + 10, value, held, at - 1, bar);
+    }
+  }
+  const std::string foot = fmt::format("{}, {}", run.date, run.processor);
+  return out + fmt::format("<path d=\"M{0:.1f} {1}V{2}\" stroke=\"#888\" stroke-dasharray=\"3 3\"/><text x=\"{0:.1f}\" y=\"{3}\" text-anchor=\"middle\">1</text>\n"
+                           "<text x=\"{4}\" y=\"{3}\" text-anchor=\"end\" fill=\"#555\">{5}</text>\n</svg>\n",
+                           one, top - 4, height - 24, height - 10, width - 10, foot);
 }
 
 nlohmann::ordered_json to_json(const Run& run) {

@@ -59,6 +59,8 @@ struct Run {
 std::string text_table(const Run& run);
 /// One row per workload, for a page.
 std::string markdown_table(const Run& run);
+/// The ratios as an SVG document: a bar for each number of threads, a mark at what it is held to.
+std::string chart(const Run& run);
 nlohmann::ordered_json to_json(const Run& run);
 
 }  // namespace bench
