@@ -11,6 +11,7 @@
 #include <ebb/models/combine.h>
 #include <ebb/models/conv.h>
 #include <ebb/models/norm.h>
+#include <ebb/models/preprocess.h>
 #include <ebb/models/recurrent.h>
 
 namespace ebb::detail {
@@ -142,6 +143,7 @@ constexpr auto table = std::to_array<LayerKind>({
     row<BatchNormalization>("batchnorm", "normalises over the batch"),
     row<LayerNormalization>("layernorm", "normalises each sample over its last axis"),
     row<GroupNormalization>("groupnorm", "normalises groups of channels"),
+    plain<Standardize>("standardize", "shifts and scales each feature by what the training data are"),
     row<Embedding>("embedding", "a vector for each index"),
     plain<PositionEmbedding>("position", "adds a trained vector per place"),
     row<SimpleRNN>("rnn", "simple recurrent layer"),

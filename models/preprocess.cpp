@@ -58,7 +58,7 @@ std::vector<double> balanced_weights(const Tensor& labels, std::int64_t classes)
   return out;
 }
 
-void Standardize::fit(const Tensor& samples) {
+void Standardize::fit(const Tensor& samples, double factor) {
   if (!samples.defined() || samples.rank() == 0 || samples.numel() == 0)
     throw ShapeError(fmt::format("Standardize: needs samples (n, ...), got {}", samples.defined() ? describe(samples) : "none"));
   const auto n = static_cast<std::size_t>(samples.size(0)), width = static_cast<std::size_t>(samples.numel()) / n;
@@ -68,7 +68,7 @@ void Standardize::fit(const Tensor& samples) {
   const auto each = [&](const auto& visit) {
     for (std::int64_t begin = 0; begin < samples.size(0); begin += 1024) {
       const auto part = samples.rows(begin, std::min(begin + 1024, samples.size(0))).to_vector();
-      for (std::size_t i = 0; i < part.size(); ++i) visit(i % width, part[i]);
+      for (std::size_t i = 0; i < part.size(); ++i) visit(i % width, part[i] * factor);
     }
   };
   each([&](std::size_t j, double v) {

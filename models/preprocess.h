@@ -32,9 +32,9 @@ class Standardize : public Module {
  public:
   Standardize() = default;
   explicit Standardize(const Tensor& samples) { fit(samples); }  ///< fit() at once
-  /// Measures samples (n, ...) of any dtype, in double; mean and scale are float64 if they are, else float32. Throws
-  /// ShapeError without a sample, ValueError on a value that is not finite.
-  void fit(const Tensor& samples);
+  /// Measures samples (n, ...) of any dtype times `factor` (that of a Dataset), in double; mean and scale are float64 if the
+  /// samples are, else float32. Throws ShapeError without a sample, ValueError on a value that is not finite.
+  void fit(const Tensor& samples, double factor = 1);
   Tensor forward(const Tensor& x) override;  ///< (x - mean) / scale; integers become floats
   void visit(Visitor& v) override { v.buffer("mean", mean), v.buffer("scale", scale); }
   std::string_view type() const override { return "Standardize"; }

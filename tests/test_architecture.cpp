@@ -16,7 +16,7 @@ using namespace ebb;
 const std::string all_names = "relu, sigmoid, tanh, softplus, softmax, gelu, silu, selu, elu, leaky_relu, linear";
 const std::string all_kinds =
     "conv, depthwise, deconv, dense, pool, avgpool, globalavgpool, globalmaxpool, flatten, reshape, dropout, spatialdropout, batchnorm, "
-    "layernorm, groupnorm, embedding, position, rnn, gru, lstm, attention, residual, concat";
+    "layernorm, groupnorm, standardize, embedding, position, rnn, gru, lstm, attention, residual, concat";
 
 /// Names and output shapes of what a text describes.
 std::vector<std::string> layers_of(std::string_view text, const Shape& sample) {
@@ -222,7 +222,7 @@ TEST_CASE("architecture: a description is read back to the same layers") {
        {"conv 32 3", "conv 32 3x5 stride 2 dilation 2x1 groups 4 same nobias relu", "depthwise 3 multiplier 2 same elu", "deconv 8 4 stride 2 same leaky_relu",
         "dense 10", "dense 10 nobias softmax", "pool 2", "pool 3x2 stride 1 same", "avgpool 2", "globalavgpool", "globalmaxpool", "flatten", "reshape 4 7",
         "dropout 0.25", "spatialdropout 0.1", "batchnorm", "batchnorm momentum 0.9 epsilon 1e-05 noscale", "layernorm", "layernorm nocenter", "groupnorm 4",
-        "embedding 100 8", "position", "rnn 4", "gru 64 sequences", "lstm 3", "attention 4 key_dim 8 causal nobias",
+        "standardize", "embedding 100 8", "position", "rnn 4", "gru 64 sequences", "lstm 3", "attention 4 key_dim 8 causal nobias",
         "residual (conv 8 3 same relu, conv 8 3 same)", "residual (conv 8 3 | conv 8 3 nobias), relu, linear",
         "concat (conv 3 1 | pool 3 stride 1 same, conv 3 1 | linear)"}) {
     CAPTURE(text);

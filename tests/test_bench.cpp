@@ -150,7 +150,7 @@ TEST_CASE("bench: the tables") {
     return n;
   };
   CHECK(times("stroke-width") == 3);  // a bar with its mark for each cell
-  for (const char* text : {">1.50<", ">1.09<", ">4.60<", ">mlp_512<", ">sig_32x5<", ">1 thread<", ">2 threads<", ">today, cpu<"}) CHECK(times(text) == 1);
+  for (const char* shown : {">1.50<", ">1.09<", ">4.60<", ">mlp_512<", ">sig_32x5<", ">1 thread<", ">2 threads<", ">today, cpu<"}) CHECK(times(shown) == 1);
   CHECK(times("<rect") == 1 + 2 + 3);
   const json j = json::parse(bench::to_json(run).dump());
   CHECK(j["training"].size() == 3);

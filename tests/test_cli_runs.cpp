@@ -216,6 +216,22 @@ TEST_CASE("mnist: it learns, and a saved model gives the same again") {
   }
 }
 
+TEST_CASE("mnist: a first layer that standardises measures the training data, and is saved with the network") {
+  Mnist mnist;
+  const std::string model = (mnist / "model.safetensors").string(), data = mnist.digits();
+  const auto train = [&](const std::string& architecture) {
+    return mnist({"train", "--data", data, "--epochs", "2", "--arch", architecture, "--json", "--quiet", "--save", model, "--force"});
+  };
+  const json plain = json::parse(train("flatten, dense 10").out);
+  const Result trained = train("standardize, flatten, dense 10");
+  CAPTURE(trained);
+  REQUIRE(trained.code == 0);
+  const json t = json::parse(trained.out);
+  CHECK(t.at("parameters") == plain.at("parameters"));
+  CHECK(t.at("test_loss") != plain.at("test_loss"));
+  CHECK(json::parse(mnist({"evaluate", model, "--data", data, "--json"}).out).at("test_loss") == t.at("test_loss"));
+}
+
 TEST_CASE("mnist: a signal ends training after the batch; the model so far is saved") {
   Mnist mnist;
   const std::string model = (mnist / "model.safetensors").string();

@@ -60,6 +60,11 @@ TEST_CASE("preprocess: standardised features, fitted to training samples and app
                    0.2182178902359924, 0, 0, -1.0288340836382979, 1.5275252316519468, 0, 0, 1.2279632611166782});
   check(s(tensor({0, 6, .3, 1}, {1, 4}, f64)), {-1.5275252316519468, 1, 0.2, -1.0199838979725921});
 
+  // A data set's factor is as good as multiplying the samples
+  Standardize halved;
+  halved.fit(train, 0.5);
+  check(halved(train * 0.5), s(train).to_vector());
+
   // Bytes; more rows than one block of them
   const Tensor bytes = cast(arange(3000), u8);
   Standardize b(reshape(bytes, {3000, 1}));
