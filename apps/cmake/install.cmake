@@ -20,6 +20,10 @@ install(FILES ${PROJECT_BINARY_DIR}/ebb-config.cmake ${PROJECT_BINARY_DIR}/ebb-c
 
 # A static library is of no use without what it is made of, so plain --libs names that too.
 set(dependencies " -lopenblas -lfmt -lz -pthread")
+if(EBB_HDF5)
+  list(JOIN HDF5_C_LIBRARIES " " hdf5)
+  string(APPEND dependencies " ${hdf5}")
+endif()
 if(BUILD_SHARED_LIBS)
   set(EBB_PC_PRIVATE ${dependencies})
 else()
