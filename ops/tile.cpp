@@ -50,7 +50,7 @@ inline void EBB_INLINE choose(std::int64_t rows, const Product& p, const float* 
 
 /// Rows of a tile N registers wide: N sums each, of 32 or 16 registers.
 template <int W, int N>
-constexpr int most_rows = (W == 16 ? 28 : 12) / N - (N == 4);
+constexpr int most_rows = N == 4 ? (W == 16 ? 6 : 2) : (W == 16 ? 14 : 6);
 
 template <int W, int N>
 inline void EBB_INLINE columns(const Product& p, std::int64_t j) {
