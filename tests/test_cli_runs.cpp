@@ -230,6 +230,15 @@ TEST_CASE("mnist: a first layer that standardises measures the training data, an
   CHECK(t.at("parameters") == plain.at("parameters"));
   CHECK(t.at("test_loss") != plain.at("test_loss"));
   CHECK(json::parse(mnist({"evaluate", model, "--data", data, "--json"}).out).at("test_loss") == t.at("test_loss"));
+
+  // A search measures them for each of its trainings.
+  const auto search = [&](const std::string& architecture) {
+    const Result r = mnist({"search", "--data", data, "--epochs", "2", "--arch", architecture, "--vary", "lr=0.001", "--json", "--quiet"});
+    CAPTURE(r);
+    REQUIRE(r.code == 0);
+    return json::parse(r.out).at("trials").at(0).at("val_loss");
+  };
+  CHECK(search("standardize, flatten, dense 10") != search("flatten, dense 10"));
 }
 
 TEST_CASE("mnist: a signal ends training after the batch; the model so far is saved") {

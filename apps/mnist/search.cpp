@@ -223,8 +223,7 @@ int search(const std::vector<std::string>& args) {
                       (stops && median && trial.best() < *median && state.epoch + 1 < state.epochs);
       state.stop = state.stop || trial.stopped;
     });
-    const ebb::Dataset samples = training_samples(one, data, t.scale);
-    t.fit.class_weight = class_weights(one, samples);
+    const ebb::Dataset samples = training_samples(one, data, t);
     const ebb::History h = ebb::fit(t.net, *t.optimizer, samples, t.fit);
     for (const double seconds : h.seconds) trial.seconds += seconds;
     trial.net = t.net;

@@ -128,11 +128,7 @@ int train(const std::vector<std::string>& args) {
   kept = kept_options(options, args, kept);
 
   const ebb::Mnist data = split_data(load_data(v), v);
-  const ebb::Dataset all = training_samples(v, data, t.scale), test = data.test.scaled(t.scale);
-  t.fit.class_weight = class_weights(v, all);
-  // A first layer that measures the data does it once: a training that goes on keeps what it found.
-  if (!saved && !t.net.layers().empty())
-    if (auto* first = dynamic_cast<ebb::Standardize*>(&*t.net.layers()[0])) first->fit(all.inputs, all.scale);
+  const ebb::Dataset all = training_samples(v, data, t, saved.has_value()), test = data.test.scaled(t.scale);
 
   const bool json = v.count("json") > 0;
   if (t.fit.verbose != ebb::Verbose::silent) {

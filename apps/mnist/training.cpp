@@ -173,14 +173,13 @@ Training make_training(const po::variables_map& v) {
   return t;
 }
 
-ebb::Dataset training_samples(const po::variables_map& v, const ebb::Mnist& data, double scale) {
-  const ebb::Dataset all = data.train.scaled(scale);
-  return v.count("limit") ? all.slice(0, number<std::int64_t>(v, "limit", 1, all.size())) : all;
-}
-
-std::vector<double> class_weights(const po::variables_map& v, const ebb::Dataset& samples) {
-  if (v["class-weight"].as<std::string>() == "none") return {};
-  return ebb::balanced_weights(samples.labels, 10);
+ebb::Dataset training_samples(const po::variables_map& v, const ebb::Mnist& data, Training& t, bool resumed) {
+  const ebb::Dataset all = data.train.scaled(t.scale);
+  const ebb::Dataset samples = v.count("limit") ? all.slice(0, number<std::int64_t>(v, "limit", 1, all.size())) : all;
+  if (v["class-weight"].as<std::string>() == "balanced") t.fit.class_weight = ebb::balanced_weights(samples.labels, 10);
+  if (!resumed && !t.net.layers().empty())
+    if (auto* first = dynamic_cast<ebb::Standardize*>(&*t.net.layers()[0])) first->fit(samples.inputs, samples.scale);
+  return samples;
 }
 
 }  // namespace mnist

@@ -28,9 +28,10 @@ struct Training {
 };
 /// Checks the options and builds the network. Throws UsageError.
 Training make_training(const po::variables_map& values);
-/// The samples to train on: all, or the first of --limit.
-ebb::Dataset training_samples(const po::variables_map& values, const ebb::Mnist& data, double scale);
-/// What --class-weight balanced gives each digit: samples / (10 samples of the digit); nothing without it.
-std::vector<double> class_weights(const po::variables_map& values, const ebb::Dataset& samples);
+/// The samples to train on: all, or the first of --limit. The training takes from them what it needs before it
+/// begins: the weights of --class-weight, and unless it was begun before, the mean and scale of a first layer
+/// that standardises.
+ebb::Dataset training_samples(const po::variables_map& values, const ebb::Mnist& data, Training& training,
+                              bool resumed = false);
 
 }  // namespace mnist
