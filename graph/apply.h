@@ -146,6 +146,25 @@ Tensor record(Op&& op, const Tensor* const* inputs, int count, Tensor out) {
     refuse_no_gradient(Op::name);
 }
 
+/// Not inlined: forward would be compiled once for each of its two callers.
+template <class Forward>
+[[gnu::noinline]] Tensor compute(const Forward& forward) {
+  const NoGrad quiet;
+  return forward();
+}
+
+template <Primitive Op, class Forward>
+[[gnu::noinline, gnu::cold]] Tensor run_observed(Op& op, std::span<const Tensor* const> in, bool tracked, const Forward& forward) {
+  Observation seen(Op::name, in);
+  Tensor out = compute(forward);
+  seen.computed();
+  const double flops = flops_of(op, seen.shapes(), out.shape());
+  const Attributes attributes = attributes_of(op);
+  if (tracked) out = record(std::move(op), in.data(), static_cast<int>(in.size()), std::move(out));
+  seen.report(out, flops, attributes);
+  return out;
+}
+
 /// Runs op by `forward` and records it if any input is tracked.
 template <Primitive Op, class Forward>
 Tensor run(Op& op, std::span<const Tensor* const> in, const Forward& forward) {
@@ -155,21 +174,8 @@ Tensor run(Op& op, std::span<const Tensor* const> in, const Forward& forward) {
     tracked |= in[i]->tracked();
   }
   tracked &= recording();
-  const auto compute = [&] {
-    const NoGrad quiet;
-    return forward();
-  };
-  if (mode.observer) [[unlikely]] {
-    Observation seen(Op::name, in);
-    Tensor out = compute();
-    const double flops = flops_of(op, seen.shapes(), out.shape());
-    seen.computed();
-    const Attributes attributes = attributes_of(op);
-    if (tracked) out = record(std::move(op), in.data(), static_cast<int>(in.size()), std::move(out));
-    seen.report(out, flops, attributes);
-    return out;
-  }
-  Tensor out = compute();
+  if (mode.observer) [[unlikely]] return run_observed(op, in, tracked, forward);
+  Tensor out = compute(forward);
   if (!tracked) return out;
   return record(std::move(op), in.data(), static_cast<int>(in.size()), std::move(out));
 }

@@ -28,4 +28,7 @@ template <class E>
   throw E(located(op, message));
 }
 
+/// Throws ValueError("who: rule, got value") unless it holds, for options of what runs in no layer.
+void expect(bool holds, std::string_view who, std::string_view rule, double value);
+
 }  // namespace ebb

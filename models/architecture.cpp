@@ -72,7 +72,7 @@ struct Word {
 };
 
 /// Where errors are reported: the whole text and a mark below the column.
-[[noreturn]] void fail_at(std::string_view text, std::size_t column, std::string_view what) {
+[[noreturn]] void fail_at_column(std::string_view text, std::size_t column, std::string_view what) {
   throw detail::ArchitectureError(fmt::format("architecture: column {}: {}\n  {}\n  {:>{}}", column + 1, what, text, "^", column + 1));
 }
 
@@ -98,7 +98,7 @@ class WordReader final : public Fields {
   void rate(double& value) override {
     const Word w = next("the rate");
     value = parsed<double>(w, "the rate");
-    if (!(value >= 0 && value < 1)) fail_at(text_, w.column, "the rate must be in [0, 1)");
+    if (!(value >= 0 && value < 1)) fail_at_column(text_, w.column, "the rate must be in [0, 1)");
   }
   void flag(std::string_view name, bool& value) override {
     if (take(value ? fmt::format("no{}", name) : std::string(name))) value = !value;
@@ -121,10 +121,10 @@ class WordReader final : public Fields {
   }
   void layers(std::string_view, std::vector<Layer>& value, std::string_view what, bool need) override {
     if (part_ < parts_.size()) value = parts_[part_++];
-    else if (need) fail_at(text_, end_, fmt::format("{} are missing: (LAYER, ...)", what));
+    else if (need) fail_at_column(text_, end_, fmt::format("{} are missing: (LAYER, ...)", what));
   }
   void branches(std::vector<std::vector<Layer>>& value, std::string_view what) override {
-    if (parts_.empty()) fail_at(text_, end_, fmt::format("{} are missing: (LAYER, ... | LAYER, ...)", what));
+    if (parts_.empty()) fail_at_column(text_, end_, fmt::format("{} are missing: (LAYER, ... | LAYER, ...)", what));
     part_ = parts_.size();
     value = parts_;
   }
@@ -132,9 +132,9 @@ class WordReader final : public Fields {
   /// Refuses what no option took.
   void finish(std::size_t parts_column) const {
     if (!words_.empty() && lacks_activation_)
-      fail_at(text_, words_[0].column, fmt::format("\"{}\" is no activation; there are {}", words_[0].text, detail::activation_words()));
-    if (!words_.empty()) fail_at(text_, words_[0].column, fmt::format("\"{}\" is not understood here", words_[0].text));
-    if (part_ < parts_.size()) fail_at(text_, parts_column, "this layer takes fewer lists of layers");
+      fail_at_column(text_, words_[0].column, fmt::format("\"{}\" is no activation; there are {}", words_[0].text, detail::activation_words()));
+    if (!words_.empty()) fail_at_column(text_, words_[0].column, fmt::format("\"{}\" is not understood here", words_[0].text));
+    if (part_ < parts_.size()) fail_at_column(text_, parts_column, "this layer takes fewer lists of layers");
   }
 
  private:
@@ -147,7 +147,7 @@ class WordReader final : public Fields {
   }
   /// The value of the name that was just taken, or what comes next by position.
   Word next(std::string_view what) {
-    if (at_ == std::ssize(words_)) fail_at(text_, end_, fmt::format("{} is missing", what));
+    if (at_ == std::ssize(words_)) fail_at_column(text_, end_, fmt::format("{} is missing", what));
     const Word w = words_[static_cast<std::size_t>(at_)];
     words_.erase(words_.begin() + at_);
     at_ = 0;
@@ -158,12 +158,12 @@ class WordReader final : public Fields {
     T value{};
     const auto [stop, error] = std::from_chars(w.text.data(), w.text.data() + w.text.size(), value);
     if (error != std::errc() || stop != w.text.data() + w.text.size())
-      fail_at(text_, w.column, fmt::format("{} must be a number, not \"{}\"", what, w.text));
+      fail_at_column(text_, w.column, fmt::format("{} must be a number, not \"{}\"", what, w.text));
     return value;
   }
   std::int64_t integer(const Word& w, std::string_view what) const {
     const auto n = parsed<std::int64_t>(w, what);
-    if (n < 1 || n > detail::largest_size) fail_at(text_, w.column, fmt::format("{} must be 1 to 1,000,000", what));
+    if (n < 1 || n > detail::largest_size) fail_at_column(text_, w.column, fmt::format("{} must be 1 to 1,000,000", what));
     return n;
   }
 
@@ -176,9 +176,9 @@ class WordReader final : public Fields {
   bool lacks_activation_ = false;
 };
 
-class Parser {
+class TextParser {
  public:
-  explicit Parser(std::string_view text) : text_(text) {
+  explicit TextParser(std::string_view text) : text_(text) {
     for (std::size_t i = 0; i < text.size();) {
       std::size_t stop = i + 1;
       if (space(text[i])) {
@@ -194,7 +194,7 @@ class Parser {
 
   std::vector<Layer> parse() {
     std::vector<Layer> out = list();
-    if (next_ < words_.size()) fail_at(text_, words_[next_].column, fmt::format("\"{}\" is not understood here", words_[next_].text));
+    if (next_ < words_.size()) fail_at_column(text_, words_[next_].column, fmt::format("\"{}\" is not understood here", words_[next_].text));
     return out;
   }
 
@@ -218,14 +218,14 @@ class Parser {
   Layer layer() {
     if (!at_word()) {
       const std::size_t after = next_ ? words_[next_ - 1].column + words_[next_ - 1].text.size() : 0;
-      fail_at(text_, after, "a layer is expected here");
+      fail_at_column(text_, after, "a layer is expected here");
     }
     const Word kind = words_[next_++];
     const auto a = std::ranges::find(activations, kind.text, &NamedActivation::name);
     if (a != activations.end()) return detail::activation_layer(a->f);
     const LayerKind* row = detail::layer_kind(kind.text);
     if (!row)
-      fail_at(text_, kind.column, fmt::format("no layer \"{}\"; there are {}, {}", kind.text, detail::kind_words(), detail::activation_words()));
+      fail_at_column(text_, kind.column, fmt::format("no layer \"{}\"; there are {}, {}", kind.text, detail::kind_words(), detail::activation_words()));
 
     std::vector<Word> words;
     std::vector<std::vector<Layer>> parts;
@@ -233,10 +233,10 @@ class Parser {
     while (at_word()) words.push_back(words_[next_++]);
     if (take("(")) {
       parts_column = words_[next_ - 1].column;
-      if (++depth_ > detail::deepest_nesting) fail_at(text_, parts_column, fmt::format("more than {} layers inside one another", detail::deepest_nesting));
+      if (++depth_ > detail::deepest_nesting) fail_at_column(text_, parts_column, fmt::format("more than {} layers inside one another", detail::deepest_nesting));
       do parts.push_back(list());
       while (take("|"));
-      if (!take(")")) fail_at(text_, end(), "\")\" is missing here");
+      if (!take(")")) fail_at_column(text_, end(), "\")\" is missing here");
       --depth_;
       while (at_word()) words.push_back(words_[next_++]);
     }
@@ -248,7 +248,7 @@ class Parser {
     } catch (const detail::ArchitectureError&) {
       throw;
     } catch (const ValueError& e) {  // what only the layer itself knows to be wrong
-      fail_at(text_, kind.column, e.what());
+      fail_at_column(text_, kind.column, e.what());
     }
   }
   std::size_t end() const { return next_ < words_.size() ? words_[next_].column : text_.size(); }
@@ -334,7 +334,7 @@ class Usage final : public Fields {
 
 }  // namespace
 
-std::vector<Layer> parse_architecture(std::string_view text) { return Parser(text).parse(); }
+std::vector<Layer> parse_architecture(std::string_view text) { return TextParser(text).parse(); }
 
 std::string describe_architecture(const std::vector<Layer>& layers) {
   std::vector<std::string> out;

@@ -17,9 +17,9 @@ namespace {
 
 using detail::ArchitectureError;
 using detail::Fields;
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
-[[noreturn]] void fail_at(std::string_view text, std::size_t offset, std::string_view what) {
+[[noreturn]] void fail_at_offset(std::string_view text, std::size_t offset, std::string_view what) {
   const std::string_view before = text.substr(0, std::min(offset, text.size()));
   const auto line = std::ranges::count(before, '\n') + 1;
   const std::size_t newline = before.rfind('\n');
@@ -75,13 +75,13 @@ class Builder : public nlohmann::json_sax<json> {
     key_ = name;
     key_at_ = text_.rfind('"', offset() - 2);
     for (const auto& [other, value] : open_.back()->members)
-      if (other == name) fail_at(text_, key_at_, fmt::format("\"{}\" is given twice", name));
+      if (other == name) fail_at_offset(text_, key_at_, fmt::format("\"{}\" is given twice", name));
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) override {
     std::string what = e.what();  // "[json.exception...] parse error at line 1, column 2: syntax error ...": the rest is ours
     const std::size_t colon = what.find(": ");
-    fail_at(text_, position ? position - 1 : 0, colon == std::string::npos ? what : what.substr(colon + 2));
+    fail_at_offset(text_, position ? position - 1 : 0, colon == std::string::npos ? what : what.substr(colon + 2));
   }
 
  private:
@@ -101,7 +101,7 @@ class Builder : public nlohmann::json_sax<json> {
     return true;
   }
   bool open(decltype(Value::kind) kind) {
-    if (open_.size() > 3 * static_cast<std::size_t>(detail::deepest_nesting)) fail_at(text_, offset() - 1, "lists too deep inside one another");
+    if (open_.size() > 3 * static_cast<std::size_t>(detail::deepest_nesting)) fail_at_offset(text_, offset() - 1, "lists too deep inside one another");
     const std::size_t at = here();
     Value& value = place();
     value.at = at;
@@ -143,30 +143,30 @@ class MemberReader final : public Fields {
   void rate(double& value) override {
     const Value* v = find("rate", "the rate", true);
     value = number_of(*v, "the rate");
-    if (!(value >= 0 && value < 1)) fail_at(text_, v->at, "the rate must be in [0, 1)");
+    if (!(value >= 0 && value < 1)) fail_at_offset(text_, v->at, "the rate must be in [0, 1)");
   }
   void flag(std::string_view name, bool& value) override {
     const Value* v = find(name, "", false);
-    if (v && !v->scalar.is_boolean()) fail_at(text_, v->at, fmt::format("\"{}\" must be true or false", name));
+    if (v && !v->scalar.is_boolean()) fail_at_offset(text_, v->at, fmt::format("\"{}\" must be true or false", name));
     if (v) value = v->scalar.get<bool>();
   }
   void padding(Padding& value) override {
     const Value* v = find("padding", "", false);
     if (!v) return;
     if (v->scalar == "same") value = Padding::same();
-    else if (v->scalar != "valid") fail_at(text_, v->at, "\"padding\" must be \"same\" or \"valid\"");
+    else if (v->scalar != "valid") fail_at_offset(text_, v->at, "\"padding\" must be \"same\" or \"valid\"");
   }
   void activation(Activation& value) override {
     const Value* v = find("activation", "", false);
     if (!v) return;
     const std::vector<std::string> names = activation_names();
     if (!v->scalar.is_string() || std::ranges::find(names, v->scalar.get<std::string>()) == names.end())
-      fail_at(text_, v->at, fmt::format("{} is no activation; there are {}", v->scalar.dump(), detail::activation_words()));
+      fail_at_offset(text_, v->at, fmt::format("{} is no activation; there are {}", v->scalar.dump(), detail::activation_words()));
     value = activation_of(v->scalar.get<std::string>());
   }
   void sizes(std::vector<std::int64_t>& value, std::string_view what) override {
     const Value* v = find("sizes", what, true);
-    if (v->kind != Value::list || v->items.empty()) fail_at(text_, v->at, fmt::format("{} must be a list of numbers", what));
+    if (v->kind != Value::list || v->items.empty()) fail_at_offset(text_, v->at, fmt::format("{} must be a list of numbers", what));
     for (const Value& item : v->items) value.push_back(integer(item, what));
   }
   void layers(std::string_view name, std::vector<Layer>& value, std::string_view what, bool need) override {
@@ -174,7 +174,7 @@ class MemberReader final : public Fields {
   }
   void branches(std::vector<std::vector<Layer>>& value, std::string_view what) override {
     const Value* v = find("branches", what, true);
-    if (v->kind != Value::list || v->items.empty()) fail_at(text_, v->at, fmt::format("{} must be a list of lists of layers", what));
+    if (v->kind != Value::list || v->items.empty()) fail_at_offset(text_, v->at, fmt::format("{} must be a list of lists of layers", what));
     for (const Value& branch : v->items) value.push_back(layers_of(text_, branch, "a branch"));
   }
 
@@ -182,7 +182,7 @@ class MemberReader final : public Fields {
   void finish() const {
     for (const auto& [name, value] : object_.members)
       if (name != "layer" && std::ranges::find(known_, name) == known_.end())
-        fail_at(text_, value.at, fmt::format("\"{}\" is not understood here{}{}", name, known_.empty() ? "" : "; there are ", fmt::join(known_, ", ")));
+        fail_at_offset(text_, value.at, fmt::format("\"{}\" is not understood here{}{}", name, known_.empty() ? "" : "; there are ", fmt::join(known_, ", ")));
   }
 
  private:
@@ -190,17 +190,17 @@ class MemberReader final : public Fields {
     known_.push_back(name);
     for (const auto& [key, value] : object_.members)
       if (key == name) return &value;
-    if (need) fail_at(text_, object_.at, fmt::format("{} is missing: \"{}\"", what, name));
+    if (need) fail_at_offset(text_, object_.at, fmt::format("{} is missing: \"{}\"", what, name));
     return nullptr;
   }
   double number_of(const Value& v, std::string_view what) const {
-    if (!v.scalar.is_number()) fail_at(text_, v.at, fmt::format("{} must be a number", what));
+    if (!v.scalar.is_number()) fail_at_offset(text_, v.at, fmt::format("{} must be a number", what));
     return v.scalar.get<double>();
   }
   std::int64_t integer(const Value& v, std::string_view what) const {
-    if (!v.scalar.is_number_integer()) fail_at(text_, v.at, fmt::format("{} must be a whole number", what));
+    if (!v.scalar.is_number_integer()) fail_at_offset(text_, v.at, fmt::format("{} must be a whole number", what));
     const double n = v.scalar.get<double>();
-    if (!(n >= 1 && n <= static_cast<double>(detail::largest_size))) fail_at(text_, v.at, fmt::format("{} must be 1 to 1,000,000", what));
+    if (!(n >= 1 && n <= static_cast<double>(detail::largest_size))) fail_at_offset(text_, v.at, fmt::format("{} must be 1 to 1,000,000", what));
     return v.scalar.get<std::int64_t>();
   }
 
@@ -210,9 +210,9 @@ class MemberReader final : public Fields {
 };
 
 Layer layer_of(std::string_view text, const Value& v) {
-  if (v.kind != Value::object) fail_at(text, v.at, "a layer is expected here: {\"layer\": ...}");
+  if (v.kind != Value::object) fail_at_offset(text, v.at, "a layer is expected here: {\"layer\": ...}");
   const auto name = std::ranges::find_if(v.members, [](const auto& m) { return m.first == "layer"; });
-  if (name == v.members.end() || !name->second.scalar.is_string()) fail_at(text, v.at, "the kind of layer is missing: \"layer\": \"dense\"");
+  if (name == v.members.end() || !name->second.scalar.is_string()) fail_at_offset(text, v.at, "the kind of layer is missing: \"layer\": \"dense\"");
   const std::string word = name->second.scalar.get<std::string>();
   MemberReader options(text, v);
   const std::vector<std::string> functions = activation_names();
@@ -222,7 +222,7 @@ Layer layer_of(std::string_view text, const Value& v) {
   }
   const detail::LayerKind* kind = detail::layer_kind(word);
   if (!kind)
-    fail_at(text, name->second.at, fmt::format("no layer \"{}\"; there are {}, {}", word, detail::kind_words(), detail::activation_words()));
+    fail_at_offset(text, name->second.at, fmt::format("no layer \"{}\"; there are {}, {}", word, detail::kind_words(), detail::activation_words()));
   try {
     Layer made = kind->make(options);
     options.finish();
@@ -230,12 +230,12 @@ Layer layer_of(std::string_view text, const Value& v) {
   } catch (const ArchitectureError&) {
     throw;
   } catch (const ValueError& e) {
-    fail_at(text, v.at, e.what());
+    fail_at_offset(text, v.at, e.what());
   }
 }
 
 std::vector<Layer> layers_of(std::string_view text, const Value& list, std::string_view what) {
-  if (list.kind != Value::list || list.items.empty()) fail_at(text, list.at, fmt::format("{} must be a list: [{{\"layer\": ...}}, ...]", what));
+  if (list.kind != Value::list || list.items.empty()) fail_at_offset(text, list.at, fmt::format("{} must be a list: [{{\"layer\": ...}}, ...]", what));
   std::vector<Layer> out;
   for (const Value& v : list.items) out.push_back(layer_of(text, v));
   return out;

@@ -23,11 +23,6 @@ class AtEpochEnd final : public CallbackBase {
   std::function<void(TrainingState&)> f_;
 };
 
-template <class T>
-void expect(bool ok, const char* who, const char* rule, T value) {
-  if (!ok) throw ValueError(fmt::format("{}: {}, got {}", who, rule, value));
-}
-
 }  // namespace
 
 History TrainingState::record() const {

@@ -7,11 +7,12 @@
 #include <ebb/graph/error.h>
 
 namespace ebb {
-namespace {
 
-void expect_images(std::string_view layer, const Tensor& x) {
+void detail::expect_images(std::string_view layer, const Tensor& x) {
   if (x.rank() != 4) fail<ShapeError>(layer, fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
 }
+
+namespace {
 
 template <class Options>
 Tensor finished(Tensor y, const Tensor& bias, const Options& o) {
@@ -26,7 +27,7 @@ DepthwiseConv2D::DepthwiseConv2D(DepthwiseConv2DOptions options) : options_(opti
 }
 
 Tensor DepthwiseConv2D::forward(const Tensor& x) {
-  expect_images("DepthwiseConv2D", x);
+  detail::expect_images("DepthwiseConv2D", x);
   const std::int64_t c = x.size(3), m = options_.multiplier;
   if (!weight.defined()) {
     weight = make_parameter(options_.weight_init, {options_.kernel.h, options_.kernel.w, c, m}, x, "weight");
@@ -46,7 +47,7 @@ Conv2DTranspose::Conv2DTranspose(Conv2DTransposeOptions options) : options_(opti
 }
 
 Tensor Conv2DTranspose::forward(const Tensor& x) {
-  expect_images("Conv2DTranspose", x);
+  detail::expect_images("Conv2DTranspose", x);
   const Pair kernel = options_.kernel, stride = options_.stride;
   if (!weight.defined()) {
     weight = make_parameter(options_.weight_init, {kernel.h, kernel.w, options_.filters, x.size(3)}, x, "weight");

@@ -60,4 +60,9 @@ class Conv2DTranspose : public Module {
   Conv2DTransposeOptions options_;
 };
 
+/// Throws ShapeError of a layer whose input is not (n, h, w, c).
+namespace detail {
+void expect_images(std::string_view layer, const Tensor& x);
+}
+
 }  // namespace ebb

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <ebb/graph/error.h>
+#include <ebb/models/conv.h>
 #include <ebb/ops/window.h>
 
 namespace ebb {
@@ -70,21 +71,18 @@ void Conv2D::visit(Visitor& v) {
 }
 
 namespace {
-void expect_images(std::string_view layer, const Tensor& x) {
-  if (x.rank() != 4) fail<ShapeError>(layer, fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
-}
 void expect_rate(std::string_view layer, double rate) {
-  if (!(rate >= 0 && rate < 1)) throw ValueError(fmt::format("{}: the rate must be in [0, 1), got {}", layer, rate));
+  expect(rate >= 0 && rate < 1, layer, "the rate must be in [0, 1)", rate);
 }
 }  // namespace
 
 Tensor GlobalAvgPool2D::forward(const Tensor& x) {
-  expect_images("GlobalAvgPool2D", x);
+  detail::expect_images("GlobalAvgPool2D", x);
   return mean(x, {1, 2});
 }
 
 Tensor GlobalMaxPool2D::forward(const Tensor& x) {
-  expect_images("GlobalMaxPool2D", x);
+  detail::expect_images("GlobalMaxPool2D", x);
   return max(x, {1, 2});
 }
 
@@ -102,7 +100,7 @@ Dropout::Dropout(DropoutOptions options) : options_(options) { expect_rate("Drop
 SpatialDropout2D::SpatialDropout2D(DropoutOptions options) : options_(options) { expect_rate("SpatialDropout2D", options.rate); }
 
 Tensor SpatialDropout2D::forward(const Tensor& x) {
-  expect_images("SpatialDropout2D", x);
+  detail::expect_images("SpatialDropout2D", x);
   return x * dropout(ones({x.size(0), 1, 1, x.size(3)}, x.dtype()), options_.rate);
 }
 

@@ -11,9 +11,7 @@
 namespace ebb {
 namespace {
 
-void expect_epsilon(std::string_view layer, double epsilon) {
-  if (!(epsilon > 0)) throw ValueError(fmt::format("{}: epsilon must be above 0, got {}", layer, epsilon));
-}
+void expect_epsilon(std::string_view layer, double epsilon) { expect(epsilon > 0, layer, "epsilon must be above 0", epsilon); }
 
 /// (x - mean) / sqrt(variance + epsilon) over some axes.
 Tensor standardised(const Tensor& x, Axes axes, double epsilon) {

@@ -35,9 +35,9 @@ struct Header {
 };
 
 /// Reads the dictionary of a header, which is a Python literal.
-class Parser {
+class HeaderParser {
  public:
-  Parser(const Source& in, std::string_view text, std::int64_t begin) : in_(in), text_(text), begin_(begin) {}
+  HeaderParser(const Source& in, std::string_view text, std::int64_t begin) : in_(in), text_(text), begin_(begin) {}
 
   Header run() {
     bool kind = false, fortran = false, shape = false;
@@ -151,7 +151,7 @@ Header read_header(Source& in) {
   const std::int64_t begin = in.position();
   if (in.read(std::span(reinterpret_cast<std::uint8_t*>(text.data()), length)) != length)
     in.fail_at(begin, fmt::format("expected a header of {} bytes, found the end of the file", length));
-  return Parser(in, text, begin).run();
+  return HeaderParser(in, text, begin).run();
 }
 
 // ---- reading -------------------------------------------------------------------------------------------------------

@@ -15,10 +15,6 @@
 namespace ebb {
 namespace {
 
-void expect(bool ok, std::string_view who, std::string_view rule, double value) {
-  if (!ok) throw ValueError(fmt::format("{}: {}, got {}", who, rule, value));
-}
-
 void expect_share(std::string_view who, std::string_view what, double value) {
   if (!(value >= 0 && value < 1)) throw ValueError(fmt::format("{}: {} must be in [0, 1), got {}", who, what, value));
 }

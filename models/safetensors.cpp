@@ -29,7 +29,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the elements of a file are copied as they are");
 
 namespace fs = std::filesystem;
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 constexpr std::uint64_t prefix_bytes = 8;
 constexpr std::uint64_t max_header_bytes = 100'000'000;
@@ -59,9 +59,9 @@ template <class... Args>
 
 /// A file read from front to back, straight to where the bytes belong. (A mapped file would do without the
 /// copy, but kill the process when somebody shortens it.)
-class Source {
+class FileReader {
  public:
-  explicit Source(const fs::path& path) : path_(path) {
+  explicit FileReader(const fs::path& path) : path_(path) {
     // O_NONBLOCK: opening a pipe by mistake must not wait for a writer; regular files do not care.
     fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd_ < 0) refused(errno);
@@ -75,9 +75,9 @@ class Source {
     if (error) refused(error);
     refused("not a regular file");
   }
-  Source(const Source&) = delete;
-  Source& operator=(const Source&) = delete;
-  ~Source() { ::close(fd_); }
+  FileReader(const FileReader&) = delete;
+  FileReader& operator=(const FileReader&) = delete;
+  ~FileReader() { ::close(fd_); }
 
   std::uint64_t size() const { return size_; }
   void read(std::span<std::byte> out) {
@@ -270,7 +270,7 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
 };
 
 /// The JSON text of the header; leaves the file at the first byte of the data.
-std::string read_header(const fs::path& path, Source& file) {
+std::string read_header(const fs::path& path, FileReader& file) {
   if (file.size() < prefix_bytes)
     broken(path, "file too short: {} bytes, the size of the header takes {}", file.size(), prefix_bytes);
   std::uint64_t size = 0;
@@ -358,7 +358,7 @@ std::string json_string(std::string_view what, std::string_view text) {
 }  // namespace
 
 SafeTensors read_safetensors(const fs::path& path) {
-  Source file(path);
+  FileReader file(path);
   SafeTensors out;
   Entries entries;
   std::uint64_t data_bytes = 0;

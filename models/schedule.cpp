@@ -12,10 +12,6 @@
 namespace ebb {
 namespace {
 
-void expect(bool ok, std::string_view who, std::string_view rule, double value) {
-  if (!ok) throw ValueError(fmt::format("{}: {}, got {}", who, rule, value));
-}
-
 void expect_rate(std::string_view who, std::string_view what, double lr) {
   if (!(lr >= 0 && std::isfinite(lr))) throw ValueError(fmt::format("{}: {} must be a finite number from 0, got {}", who, what, lr));
 }

@@ -72,10 +72,6 @@ struct Scratch {
   explicit Scratch(std::int64_t n) : memory(Tensor::workspace({n}, dtype_of<T>())), data(memory.mutable_values<T>().data()) {}
 };
 
-/// An integer as wide as T.
-template <class T>
-using Wide = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-
 /// Channels that are pooled together: some registers full. Their number stays a variable where they are walked, for a loop
 /// of known short length is unrolled before it can be vectorised.
 constexpr std::int64_t run_length = 64;
@@ -148,12 +144,12 @@ void pool_block(const Window& v, std::int64_t channels, std::int64_t images, con
           for (std::int64_t c0 = 0; c0 < channels; c0 += run_length) {
             const std::int64_t n = std::min(run_length, channels - c0);
             T best[run_length];
-            Wide<T> where[run_length];
+            IntegerOf<T> where[run_length];
             if (square) {
               const T *__restrict x0 = corner + c0, *__restrict x1 = x0 + channels, *__restrict x2 = x0 + v.ow * channels, *__restrict x3 = x2 + channels;
               for (std::int64_t c = 0; c < n; ++c) {
                 T b = x0[c];
-                Wide<T> k = 0;
+                IntegerOf<T> k = 0;
                 bool wins = (x1[c] > b) | (x1[c] != x1[c]);
                 b = wins ? x1[c] : b, k = wins ? 1 : k;
                 wins = (x2[c] > b) | (x2[c] != x2[c]);
@@ -170,7 +166,7 @@ void pool_block(const Window& v, std::int64_t channels, std::int64_t images, con
                   for (std::int64_t c = 0; c < n; ++c) {
                     const bool wins = (from[c] > best[c]) | (from[c] != from[c]);
                     best[c] = wins ? from[c] : best[c];
-                    where[c] = wins ? static_cast<Wide<T>>(k) : where[c];
+                    where[c] = wins ? static_cast<IntegerOf<T>>(k) : where[c];
                   }
                 }
             }
@@ -216,12 +212,12 @@ const T* dense(const Window& v, std::int64_t channels, const Upstream<T>& up, st
           for (std::int64_t c0 = 0; c0 < channels; c0 += run_length) {
             const std::int64_t n = std::min(run_length, channels - c0);
             T on[run_length];
-            Wide<T> where[run_length];
+            IntegerOf<T> where[run_length];
             for (std::int64_t c = 0; c < n; ++c) on[c] = !y || y[c0 + c] > 0 ? g[c0 + c] : T(0), where[c] = choice[c0 + c];
             for (std::int64_t a = 0, k = 0; a < up.pool.h; ++a)
               for (std::int64_t b = 0; b < up.pool.w; ++b, ++k) {
                 T* __restrict to = corner + (a * v.ow + b) * channels + c0;
-                for (std::int64_t c = 0; c < n; ++c) to[c] = where[c] == static_cast<Wide<T>>(k) ? on[c] : T(0);
+                for (std::int64_t c = 0; c < n; ++c) to[c] = where[c] == static_cast<IntegerOf<T>>(k) ? on[c] : T(0);
               }
             if (db)
               for (std::int64_t c = 0; c < n; ++c) db[c0 + c] += on[c];

@@ -63,6 +63,10 @@ void simd_for(const F& f) {
   else f();
 }
 
+/// An integer as wide as T, for loops over both: one width is what vectorises.
+template <class T>
+using IntegerOf = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+
 /// Whether a loop exists for several instruction sets. One that calls the C library for each element gains nothing from them.
 enum class Loop { vector, calls };
 template <Loop how, class T, class F>

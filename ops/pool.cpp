@@ -55,10 +55,6 @@ void over_images(const Window& v, const F& body) {
   });
 }
 
-/// An integer as wide as T.
-template <class T>
-using Wide = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-
 /// Index of the element inside a window: one byte where it fits.
 template <class F>
 void with_index(DType t, const F& f) {
@@ -125,11 +121,11 @@ Tensor Unpool::forward(const Tensor& g) const {
       T* px = out.mutable_values<T>().data();
       over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
         each_element(v, begin, end, [&](std::int64_t to, std::int64_t from, std::int64_t k) EBB_INLINE {
-          const auto here = static_cast<Wide<T>>(k);
+          const auto here = static_cast<detail::IntegerOf<T>>(k);
           const I* __restrict chosen = pi + to;
           const T* __restrict in = pg + to;
           T* __restrict out_row = px + from;
-          for (std::int64_t c = 0; c < v.c; ++c) out_row[c] += static_cast<Wide<T>>(chosen[c]) == here ? in[c] : T(0);
+          for (std::int64_t c = 0; c < v.c; ++c) out_row[c] += static_cast<detail::IntegerOf<T>>(chosen[c]) == here ? in[c] : T(0);
         });
       });
     });
@@ -143,7 +139,7 @@ Tensor Unpool::backward(const Saved&, const Tensor& g) const { return apply(Repo
 /// the channels for each element of a window: the running maxima stay in L1.
 template <bool Choose, class T, class I>
 inline void EBB_INLINE max_windows(const Window& v, std::int64_t begin, std::int64_t end, const T* x, T* y, I* choice) {
-  std::vector<Wide<T>> row(Choose ? static_cast<std::size_t>(v.c) : 0);  // as wide as T: one width is what vectorises
+  std::vector<detail::IntegerOf<T>> row(Choose ? static_cast<std::size_t>(v.c) : 0);  // as wide as T: one width is what vectorises
   for (std::int64_t i = begin; i < end; ++i)
     for (std::int64_t oy = 0; oy < v.oh; ++oy)
       for (std::int64_t ox = 0; ox < v.ow; ++ox) {
@@ -151,9 +147,9 @@ inline void EBB_INLINE max_windows(const Window& v, std::int64_t begin, std::int
         const std::int64_t ky0 = std::max<std::int64_t>(0, -y0), ky1 = std::min(v.kh, v.h - y0);
         const std::int64_t kx0 = std::max<std::int64_t>(0, -x0), kx1 = std::min(v.kw, v.w - x0);
         T* __restrict best = y + to;
-        Wide<T>* __restrict where = row.data();
+        detail::IntegerOf<T>* __restrict where = row.data();
         const T* __restrict first = x + ((i * v.h + y0 + ky0) * v.w + x0 + kx0) * v.c;
-        const auto k0 = static_cast<Wide<T>>(ky0 * v.kw + kx0);
+        const auto k0 = static_cast<detail::IntegerOf<T>>(ky0 * v.kw + kx0);
         for (std::int64_t c = 0; c < v.c; ++c) {
           best[c] = first[c];
           if constexpr (Choose) where[c] = k0;
@@ -161,7 +157,7 @@ inline void EBB_INLINE max_windows(const Window& v, std::int64_t begin, std::int
         for (std::int64_t ky = ky0; ky < ky1; ++ky)
           for (std::int64_t kx = kx0; kx < kx1; ++kx) {
             const T* __restrict from = x + ((i * v.h + y0 + ky) * v.w + x0 + kx) * v.c;
-            const auto k = static_cast<Wide<T>>(ky * v.kw + kx);
+            const auto k = static_cast<detail::IntegerOf<T>>(ky * v.kw + kx);
             for (std::int64_t c = 0; c < v.c; ++c) {
               const bool wins = (from[c] > best[c]) | (from[c] != from[c]);  // not ||: a branch is not vectorised
               best[c] = wins ? from[c] : best[c];

@@ -12,7 +12,7 @@
 namespace ebb {
 namespace {
 
-__extension__ using Wide = unsigned __int128;
+__extension__ using Uint128 = unsigned __int128;
 
 constexpr int width = 16;  // counters per round of the vectorised loop
 
@@ -113,7 +113,7 @@ std::vector<std::int64_t> Generator::permutation(std::int64_t n) {
   for (std::size_t i = order.size(); i > 1; --i) {
     // 64 random bits times i, high half: the bias is below i / 2^64
     const std::uint64_t bits = std::uint64_t{draws[2 * i - 2]} << 32 | draws[2 * i - 1];
-    const auto j = static_cast<std::size_t>((static_cast<Wide>(bits) * i) >> 64);
+    const auto j = static_cast<std::size_t>((static_cast<Uint128>(bits) * i) >> 64);
     std::swap(order[i - 1], order[j]);
   }
   return order;

@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 namespace po = app::po;
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 /// A way to run a program: the peer has several.
 struct Setting {

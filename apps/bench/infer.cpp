@@ -77,7 +77,7 @@ int infer(const std::vector<std::string>& args) {
       times.reserve(times.size() + static_cast<std::size_t>(n));
       const double took = run_calls(n);
       seconds += took;
-      fmt::print("{}\n", nlohmann::json{{"seconds", took}, {"samples", n * caller.batch()}}.dump());
+      fmt::print("{}\n", nlohmann::ordered_json{{"seconds", took}, {"samples", n * caller.batch()}}.dump());
       std::fflush(stdout);
     }
   } else {

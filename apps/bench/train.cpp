@@ -96,7 +96,7 @@ int train(const std::vector<std::string>& args) {
     const Epoch epoch = trainer.epoch(most);
     seconds.push_back(trainer.seconds_per_epoch(epoch));
     losses.push_back(epoch.loss);
-    if (paced) fmt::print("{}\n", nlohmann::json{{"seconds", epoch.seconds}, {"samples", epoch.samples}, {"loss", epoch.loss}}.dump());
+    if (paced) fmt::print("{}\n", nlohmann::ordered_json{{"seconds", epoch.seconds}, {"samples", epoch.samples}, {"loss", epoch.loss}}.dump());
     if (!json) fmt::print("epoch {:<4}{:>9.3f} s   loss {:.4f}{}\n", e + 1, seconds.back(), epoch.loss, e == 0 && epochs > 1 ? "   (warming up)" : "");
     std::fflush(stdout);
   }

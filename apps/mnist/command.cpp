@@ -137,8 +137,8 @@ std::vector<std::string> options_in(const ebb::SavedModel& model, const std::str
   const auto kept = model.metadata.find(options_key);
   if (kept == model.metadata.end()) return {};
   try {
-    return nlohmann::json::parse(kept->second).get<std::vector<std::string>>();
-  } catch (const nlohmann::json::exception& e) {
+    return nlohmann::ordered_json::parse(kept->second).get<std::vector<std::string>>();
+  } catch (const nlohmann::ordered_json::exception& e) {
     throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
   }
 }

@@ -207,7 +207,7 @@ class Results {
     try {
       records_ = Json::parse(in).at("runs");
       for (const Json& r : records_) matches(r, r.at("run"), r.at("seed"), r.at("quick"));
-    } catch (const nlohmann::json::exception& e) {
+    } catch (const nlohmann::ordered_json::exception& e) {
       throw ebb::DataError(fmt::format("{}: not written by mnist reproduce ({}); --force starts afresh",
                                        file().string(), e.what()));
     }

@@ -25,14 +25,6 @@ po::options_description search_options() {
   return o;
 }
 
-po::options_description output_options() {
-  po::options_description o("Output", 80, 40);
-  o.add_options()("save", po::value<std::string>(), "write the best model to this file (safetensors)")(
-      "force", "overwrite that file if it exists")("json", "print one JSON object instead of the table")(
-      "quiet", "no progress on standard error");
-  return o;
-}
-
 /// One option that is varied: a list of values, or a range of numbers.
 struct Varied {
   std::string name;
@@ -180,7 +172,7 @@ std::optional<double> median_at(const std::vector<Trial>& done, std::size_t epoc
 int search(const std::vector<std::string>& args) {
   po::options_description options(80, 40), trained(80, 40);
   trained.add(model_options()).add(training_options());
-  options.add(search_options()).add(trained).add(data_options()).add(output_options());
+  options.add(search_options()).add(trained).add(data_options()).add(output_options("write the best model to this file (safetensors)"));
   po::variables_map v;
   if (!parse(args, options, "mnist search --vary NAME=VALUE|VALUE... [OPTIONS]",
              "Trials are compared by accuracy on held-out training samples\n"

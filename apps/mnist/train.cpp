@@ -17,19 +17,15 @@
 namespace mnist {
 namespace {
 
-po::options_description output_options() {
-  po::options_description o("Output", 80, 40);
+po::options_description train_output_options() {
+  po::options_description o = output_options("write model and training so far to this file (safetensors), also when interrupted");
   o.add_options()
-      ("save", po::value<std::string>(), "write model and training so far to this file (safetensors), also when interrupted")
-      ("force", "overwrite that file if it exists")
       ("checkpoint-every", po::value<int>(), "write it after every N epochs too")
       ("resume", po::value<std::string>(), "go on with the training in this file, under its options, and save to it; --epochs may ask for more")
       ("log-csv", po::value<std::string>(), "write every epoch's numbers to this file")
-      ("json", "print one JSON object instead of text")
       ("verbose", po::value<int>(), "progress: 0 none, 1 a bar, 2 Keras' line an epoch; default: a bar on a terminal, else a line an epoch")
       ("style", po::value<std::string>()->default_value("keras2"), "of the progress: keras2.2, keras2 or keras3")
-      ("color", po::value<std::string>()->default_value("auto"), "auto (a terminal, and NO_COLOR is not set), always or never")
-      ("quiet", "no progress on standard error");
+      ("color", po::value<std::string>()->default_value("auto"), "auto (a terminal, and NO_COLOR is not set), always or never");
   return o;
 }
 
@@ -40,14 +36,14 @@ const std::vector<std::string> outward{"save", "force", "checkpoint-every", "res
 std::string kept_options(const po::options_description& options, const std::vector<std::string>& args, const std::string& before) {
   const auto parsed = po::command_line_parser(args).options(options).run();
   std::vector<std::string> out;
-  if (!before.empty()) out = nlohmann::json::parse(before).get<std::vector<std::string>>();
+  if (!before.empty()) out = nlohmann::ordered_json::parse(before).get<std::vector<std::string>>();
   for (const auto& option : parsed.options) {
     if (std::ranges::find(outward, option.string_key) != outward.end()) continue;
     const std::string word = "--" + option.string_key;
     std::erase_if(out, [&](const std::string& w) { return w == word || w.starts_with(word + "="); });
     out.push_back(option.value.empty() ? word : word + "=" + option.value[0]);
   }
-  return nlohmann::json(out).dump();
+  return nlohmann::ordered_json(out).dump();
 }
 
 /// Stores the options of the file that is resumed below those of the command line. Returns what the file keeps.
@@ -88,7 +84,7 @@ void set_progress(const po::variables_map& v, ebb::FitOptions& o) {
 
 int train(const std::vector<std::string>& args) {
   po::options_description options(80, 40);
-  options.add(model_options()).add(training_options()).add(data_options()).add(split_options()).add(output_options());
+  options.add(model_options()).add(training_options()).add(data_options()).add(split_options()).add(train_output_options());
   po::variables_map v;
   if (!parse(args, options, "mnist train [OPTIONS]",
              "Examples:\n"

@@ -104,6 +104,16 @@ ebb::Augment make_augment(const std::string& text) {
 
 }  // namespace
 
+po::options_description output_options(const char* saved) {
+  po::options_description o("Output", 80, 40);
+  o.add_options()
+      ("save", po::value<std::string>(), saved)
+      ("force", "overwrite that file if it exists")
+      ("json", "print one JSON object instead of text")
+      ("quiet", "no progress on standard error");
+  return o;
+}
+
 po::options_description training_options() {
   po::options_description o("Training", 80, 40);
   o.add_options()

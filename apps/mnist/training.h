@@ -12,6 +12,8 @@ namespace mnist {
 
 /// Optimiser, rate, epochs, validation and the rest; not the model, the data or the output.
 po::options_description training_options();
+/// --save, of which `saved` says what it writes, --force, --json and --quiet.
+po::options_description output_options(const char* saved);
 
 /// --model best is a set of values for options; they stand where the user gave none. `options` holds all of
 /// the command's.

@@ -7,6 +7,7 @@
 
 #include "command.h"
 #include "signals.h"
+#include "training.h"
 
 namespace mnist {
 namespace {
@@ -22,14 +23,6 @@ po::options_description transfer_options() {
       "limit", po::value<std::int64_t>(), "use only the first N training samples: where transfer helps most")(
       "seed", po::value<std::uint64_t>()->default_value(1), "of the new layer, sample order and dropout")(
       "no-baseline", "do not train the same network from scratch for comparison");
-  return o;
-}
-
-po::options_description output_options() {
-  po::options_description o("Output", 80, 40);
-  o.add_options()("save", po::value<std::string>(), "write the transferred model to this file")(
-      "force", "overwrite that file if it exists")("json", "print one JSON object instead of text")(
-      "quiet", "no progress on standard error");
   return o;
 }
 
@@ -62,7 +55,7 @@ struct Row {
 
 int transfer(const std::vector<std::string>& args) {
   po::options_description options(80, 40);
-  options.add(transfer_options()).add(data_options()).add(output_options());
+  options.add(transfer_options()).add(data_options()).add(output_options("write the transferred model to this file (safetensors)"));
   po::variables_map v;
   if (!parse(args, options, "mnist transfer FILE [OPTIONS]",
              "FILE is what mnist train --save wrote. Its last layer is made anew and trained\n"
