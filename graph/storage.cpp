@@ -1,6 +1,7 @@
 #include <ebb/graph/storage.h>
 
 #include <fmt/core.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
@@ -39,6 +40,18 @@ constexpr bool reuse = false;
 constexpr bool reuse = true;
 #endif
 
+// Memory of the system. Large blocks in pages of 2 MiB where the kernel has them: a data set, whose samples are read in any
+// order, has more pages of 4 KiB than a processor can keep in mind.
+void* from_system(std::size_t size) {
+  constexpr std::size_t huge = std::size_t{2} << 20;
+  const std::size_t unit = size < 4 * huge ? 64 : huge;
+  void* const block = std::aligned_alloc(unit, (size + unit - 1) / unit * unit);
+#ifdef MADV_HUGEPAGE
+  if (block && unit == huge) ::madvise(block, size, MADV_HUGEPAGE);
+#endif
+  return block;
+}
+
 // A free block stores the next one in its own first word. One lock for all: uncontended it costs less than
 // the bookkeeping that per-thread caches need when one thread produces what another frees.
 struct Pool {
@@ -64,10 +77,10 @@ struct Pool {
       }
       ++stats.system_requests;
     }
-    void* block = std::aligned_alloc(64, (size + 63) / 64 * 64);
+    void* block = from_system(size);
     if (!block) {
       trim();
-      block = std::aligned_alloc(64, (size + 63) / 64 * 64);
+      block = from_system(size);
     }
     if (!block) {
       const std::lock_guard lock(mutex);

@@ -27,13 +27,14 @@ void gather_rows(const Tensor& from, const std::int64_t* order, std::int64_t fir
   const From* in = from.values<From>().data();
   To* out = to.mutable_values<To>().data();
   const auto factor = static_cast<To>(scale);
-  constexpr std::int64_t ahead = 4;  // rows
+  const std::int64_t rows = from.size(0);
+  constexpr std::int64_t ahead = 4;  // rows; the last ones ask for those of the next batch
   detail::parallel_for(count, std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, n)),
                        [&](std::int64_t begin, std::int64_t end) {
     detail::simd_for<To>([&]() EBB_INLINE {
       for (std::int64_t i = begin; i < end; ++i) {
         const From* __restrict row = in + (order ? order[first + i] : first + i) * n;
-        if (order && i + ahead < count) fetch(in + order[first + i + ahead] * n, n);
+        if (order && first + i + ahead < rows) fetch(in + order[first + i + ahead] * n, n);
         To* __restrict o = out + i * n;
         for (std::int64_t j = 0; j < n; ++j) o[j] = static_cast<To>(row[j]) * factor;
       }
