@@ -12,13 +12,19 @@
 namespace ebb {
 namespace {
 
-/// One product, cut along the longer side of C into a fixed number of pieces when it is worth two threads' while.
+/// How many pieces of C are worth the threads' while. Never by how many threads there are, on which no bit may depend. More
+/// pieces than threads let the faster ones do more; each packs the other operand again, which costs a narrow piece most.
+std::int64_t pieces_of(std::int64_t longer, double flops) {
+  if (flops < 2e6) return 1;  // the hand-over costs more than it gains
+  return longer >= 512 && flops >= 32e6 ? 4 : 2;
+}
+
+/// One product, cut along the longer side of C.
 /// after(begin of the piece in C, rows, columns, first column) is called while a piece is hot.
 template <class T, class After>
 void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c, const After& after) {
   const std::int64_t lda = ta ? m : k, ldb = tb ? k : n;
-  constexpr std::int64_t worth = 1 << 20;  // flops: below this, the hand-over costs more than it gains
-  const std::int64_t pieces = 2 * m * n * k < worth ? 1 : 2;
+  const std::int64_t pieces = pieces_of(std::max(m, n), 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k));
   if (m >= n) {
     const std::int64_t step = (m + pieces - 1) / pieces;
     detail::parallel_for(m, std::max<std::int64_t>(1, step), [&](std::int64_t begin, std::int64_t end) {
