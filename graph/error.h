@@ -28,7 +28,9 @@ template <class E>
   throw E(located(op, message));
 }
 
+namespace detail {
 /// Throws ValueError("who: rule, got value") unless it holds, for options of what runs in no layer.
 void expect(bool holds, std::string_view who, std::string_view rule, double value);
+}
 
 }  // namespace ebb

@@ -35,7 +35,7 @@ std::string located(std::string_view op, std::string_view message) {
   return text;
 }
 
-void expect(bool holds, std::string_view who, std::string_view rule, double value) {
+void detail::expect(bool holds, std::string_view who, std::string_view rule, double value) {
   if (!holds) throw ValueError(fmt::format("{}: {}, got {}", who, rule, value));
 }
 

@@ -35,7 +35,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, bool causal)
 
 MultiHeadAttention::MultiHeadAttention(MultiHeadAttentionOptions options) : options_(options) {
   if (options.heads < 1) throw ValueError(fmt::format("MultiHeadAttention: heads must be at least 1, got {}", options.heads));
-  expect(options.key_dim >= 0, "MultiHeadAttention", "key_dim must not be negative", static_cast<double>(options.key_dim));
+  detail::expect(options.key_dim >= 0, "MultiHeadAttention", "key_dim must not be negative", static_cast<double>(options.key_dim));
 }
 
 void MultiHeadAttention::make(std::int64_t features) {

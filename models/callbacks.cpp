@@ -66,8 +66,8 @@ std::optional<bool> Monitor::better(TrainingState& state, const char* who) {
 }
 
 EarlyStopping::EarlyStopping(EarlyStoppingOptions o) : options_(o), monitor_(o.monitor, o.mode, o.min_delta) {
-  expect(o.patience >= 0, "early stopping", "patience must not be negative", o.patience);
-  expect(o.min_delta >= 0, "early stopping", "min_delta must not be negative", o.min_delta);
+  detail::expect(o.patience >= 0, "early stopping", "patience must not be negative", o.patience);
+  detail::expect(o.min_delta >= 0, "early stopping", "min_delta must not be negative", o.min_delta);
 }
 
 void EarlyStopping::train_begin(TrainingState& state) {
@@ -107,7 +107,7 @@ void EarlyStopping::train_end(TrainingState& state) {
 
 ModelCheckpoint::ModelCheckpoint(ModelCheckpointOptions o) : options_(o), monitor_(o.monitor, o.mode, 0) {
   if (o.path.empty()) throw ValueError("model checkpoint: needs the path of a file");
-  expect(o.every >= 1, "model checkpoint", "every must be at least 1", o.every);
+  detail::expect(o.every >= 1, "model checkpoint", "every must be at least 1", o.every);
   if (!options_.write) options_.write = [](TrainingState& state, const std::filesystem::path& path) { save(state.module, path); };
 }
 
@@ -125,11 +125,11 @@ void LearningRateScheduler::epoch_end(TrainingState& state) { state.logs["lr"] =
 
 ReduceLROnPlateau::ReduceLROnPlateau(ReduceLROnPlateauOptions o) : options_(o), monitor_(o.monitor, o.mode, o.min_delta) {
   constexpr const char* who = "reduce lr on plateau";
-  expect(o.factor > 0 && o.factor < 1, who, "factor must be in (0, 1)", o.factor);
-  expect(o.patience >= 0, who, "patience must not be negative", o.patience);
-  expect(o.min_delta >= 0, who, "min_delta must not be negative", o.min_delta);
-  expect(o.cooldown >= 0, who, "cooldown must not be negative", o.cooldown);
-  expect(o.min_lr >= 0, who, "min_lr must not be negative", o.min_lr);
+  detail::expect(o.factor > 0 && o.factor < 1, who, "factor must be in (0, 1)", o.factor);
+  detail::expect(o.patience >= 0, who, "patience must not be negative", o.patience);
+  detail::expect(o.min_delta >= 0, who, "min_delta must not be negative", o.min_delta);
+  detail::expect(o.cooldown >= 0, who, "cooldown must not be negative", o.cooldown);
+  detail::expect(o.min_lr >= 0, who, "min_lr must not be negative", o.min_lr);
 }
 
 void ReduceLROnPlateau::train_begin(TrainingState& state) {

@@ -111,10 +111,10 @@ std::int64_t count_correct(const Tensor& outputs, const Tensor& labels) {
 }
 
 History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitOptions& o) {
-  expect(o.epochs >= 0, "fit", "epochs must not be negative", o.epochs);
+  detail::expect(o.epochs >= 0, "fit", "epochs must not be negative", o.epochs);
   if (o.validation && o.validation_split > 0) throw ValueError("fit: give either validation data or a validation_split");
-  expect(o.clip_norm >= 0, "fit", "clip_norm must not be negative", o.clip_norm);
-  expect(o.clip_value >= 0, "fit", "clip_value must not be negative", o.clip_value);
+  detail::expect(o.clip_norm >= 0, "fit", "clip_norm must not be negative", o.clip_norm);
+  detail::expect(o.clip_value >= 0, "fit", "clip_value must not be negative", o.clip_value);
   for (const double w : o.class_weight)
     if (!(w >= 0 && std::isfinite(w))) throw ValueError(fmt::format("fit: a class weight must be a finite number from 0, got {}", w));
   const FlushDenormals flush;

@@ -72,7 +72,7 @@ void Conv2D::visit(Visitor& v) {
 
 namespace {
 void expect_rate(std::string_view layer, double rate) {
-  expect(rate >= 0 && rate < 1, layer, "the rate must be in [0, 1)", rate);
+  detail::expect(rate >= 0 && rate < 1, layer, "the rate must be in [0, 1)", rate);
 }
 }  // namespace
 

@@ -81,7 +81,7 @@ void divide(Values& values, double by) {
 
 Tensor confusion_matrix(const Tensor& labels, const Tensor& predicted, std::int64_t classes) {
   constexpr std::string_view op = "confusion_matrix";
-  expect(classes >= 0, op, "classes must not be negative", static_cast<double>(classes));
+  detail::expect(classes >= 0, op, "classes must not be negative", static_cast<double>(classes));
   const Indices rows = detail::class_numbers(labels, op, classes), columns = detail::class_numbers(predicted, op, classes);
   expect_as_many(op, rows.size(), static_cast<std::int64_t>(columns.size()), "predictions");
   if (classes == 0)

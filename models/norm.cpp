@@ -11,7 +11,7 @@
 namespace ebb {
 namespace {
 
-void expect_epsilon(std::string_view layer, double epsilon) { expect(epsilon > 0, layer, "epsilon must be above 0", epsilon); }
+void expect_epsilon(std::string_view layer, double epsilon) { detail::expect(epsilon > 0, layer, "epsilon must be above 0", epsilon); }
 
 /// (x - mean) / sqrt(variance + epsilon) over some axes.
 Tensor standardised(const Tensor& x, Axes axes, double epsilon) {

@@ -106,7 +106,7 @@ std::unique_ptr<Optimizer> make(std::string_view who, const OptimizerOptions& gi
     const auto it = given.find(name);
     if (it == given.end()) return;
     ++used;
-    if constexpr (std::is_same_v<decltype(value), bool&>) expect(it->second == 0 || it->second == 1, who, std::string(name) + " must be 0 or 1", it->second);
+    if constexpr (std::is_same_v<decltype(value), bool&>) detail::expect(it->second == 0 || it->second == 1, who, std::string(name) + " must be 0 or 1", it->second);
     value = static_cast<std::remove_reference_t<decltype(value)>>(it->second);
   });
   if (used < given.size())
@@ -150,17 +150,17 @@ std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const Optimizer
 
 Optimizer::Optimizer(double lr, double weight_decay) : weight_decay_(weight_decay) {
   set_lr(lr);
-  expect(weight_decay >= 0 && std::isfinite(weight_decay), "optimizer", "weight_decay must be a finite number from 0", weight_decay);
+  detail::expect(weight_decay >= 0 && std::isfinite(weight_decay), "optimizer", "weight_decay must be a finite number from 0", weight_decay);
 }
 
 void Optimizer::set_lr(double lr) {
-  expect(lr >= 0 && std::isfinite(lr), "optimizer", "lr must be a finite number from 0", lr);
+  detail::expect(lr >= 0 && std::isfinite(lr), "optimizer", "lr must be a finite number from 0", lr);
   lr_ = lr;
 }
 
 void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
   for (const ParameterGroup& g : groups)
-    expect(g.lr_factor >= 0 && std::isfinite(g.lr_factor), "optimizer", fmt::format("lr_factor of \"{}\" must be a finite number from 0", g.match), g.lr_factor);
+    detail::expect(g.lr_factor >= 0 && std::isfinite(g.lr_factor), "optimizer", fmt::format("lr_factor of \"{}\" must be a finite number from 0", g.match), g.lr_factor);
   groups_ = std::move(groups);
 }
 
@@ -253,7 +253,7 @@ void SGD::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step
 RMSprop::RMSprop(RMSpropOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
   expect_share("rmsprop", "rho", options.rho);
   expect_share("rmsprop", "momentum", options.momentum);
-  expect(options.eps >= 0, "rmsprop", "eps must not be negative", options.eps);
+  detail::expect(options.eps >= 0, "rmsprop", "eps must not be negative", options.eps);
 }
 
 OptimizerOptions RMSprop::options() const { return listed(options_, lr()); }
@@ -299,7 +299,7 @@ void RMSprop::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const 
 Adam::Adam(AdamOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
   expect_share("adam", "beta1", options.beta1);
   expect_share("adam", "beta2", options.beta2);
-  expect(options.eps >= 0, "adam", "eps must not be negative", options.eps);
+  detail::expect(options.eps >= 0, "adam", "eps must not be negative", options.eps);
 }
 
 OptimizerOptions Adam::options() const { return listed(options_, lr()); }
@@ -324,8 +324,8 @@ void Adam::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Ste
 Nadam::Nadam(NadamOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
   expect_share("nadam", "beta1", options.beta1);
   expect_share("nadam", "beta2", options.beta2);
-  expect(options.eps >= 0, "nadam", "eps must not be negative", options.eps);
-  expect(options.momentum_decay >= 0, "nadam", "momentum_decay must not be negative", options.momentum_decay);
+  detail::expect(options.eps >= 0, "nadam", "eps must not be negative", options.eps);
+  detail::expect(options.momentum_decay >= 0, "nadam", "momentum_decay must not be negative", options.momentum_decay);
 }
 
 OptimizerOptions Nadam::options() const { return listed(options_, lr()); }
@@ -361,8 +361,8 @@ void Nadam::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const St
 // ---- Adagrad -------------------------------------------------------------------------------------------------------
 
 Adagrad::Adagrad(AdagradOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
-  expect(options.start >= 0, "adagrad", "start must not be negative", options.start);
-  expect(options.eps >= 0, "adagrad", "eps must not be negative", options.eps);
+  detail::expect(options.start >= 0, "adagrad", "start must not be negative", options.start);
+  detail::expect(options.eps >= 0, "adagrad", "eps must not be negative", options.eps);
 }
 
 OptimizerOptions Adagrad::options() const { return listed(options_, lr()); }

@@ -43,7 +43,7 @@ std::vector<ValueCount> value_counts(const Tensor& labels) {
 }
 
 Tensor to_categorical(const Tensor& labels, std::int64_t classes, DType dtype) {
-  expect(classes >= 0, "to_categorical", "classes must not be negative", static_cast<double>(classes));
+  detail::expect(classes >= 0, "to_categorical", "classes must not be negative", static_cast<double>(classes));
   const std::vector<std::int64_t> values = detail::class_numbers(labels, "to_categorical", classes);
   if (classes == 0) classes = values.empty() ? 0 : *std::ranges::max_element(values) + 1;
   return one_hot(Tensor::from(values, {static_cast<std::int64_t>(values.size())}), classes, dtype);
