@@ -1,9 +1,5 @@
 #include <ebb/graph/dot.h>
 
-#include <boost/graph/adjacency_list.hpp>
-#include <boost/graph/graphviz.hpp>
-#include <boost/range/iterator_range.hpp>
-
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -13,6 +9,7 @@
 #include <map>
 #include <ostream>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include <ebb/graph/error.h>
@@ -39,8 +36,10 @@ struct Drawn {
 /// Data flow along an edge, from input to consumer. Between gradients they flow up: such an edge leads the other way,
 /// with its arrow at the tail, so that a layer's gradients stand beside its values. Values that a gradient reads are dashed.
 enum class Flow { down, up, read };
-// Several edges between the same two are drawn as one.
-using Picture = boost::adjacency_list<boost::setS, boost::vecS, boost::directedS, Drawn, Flow>;
+struct Picture {
+  std::vector<Drawn> boxes;
+  std::map<std::pair<std::size_t, std::size_t>, Flow> arrows;  // from the upper box to the lower; several between the same two are one
+};
 
 Picture picture_of(const Graph& graph, const DotOptions& options) {
   const auto is_backward = [&](const Node& n) { return options.loss && n.id() > options.loss->id() && !n.is_variable(); };
@@ -49,52 +48,52 @@ Picture picture_of(const Graph& graph, const DotOptions& options) {
   std::map<decltype(likeness(*graph.nodes()[0])), std::vector<std::size_t>> groups;
   for (std::size_t i = 0; i < graph.size(); ++i) groups[likeness(*graph.nodes()[i])].push_back(i);
   Picture picture;
-  std::vector<std::size_t> vertex(graph.size());
+  std::vector<std::size_t> box(graph.size());
   for (std::size_t i = 0; i < graph.size(); ++i) {
     const Node* n = graph.nodes()[i];
     const auto& group = groups[likeness(*n)];
     const bool merged = options.collapse > 0 && std::ssize(group) >= options.collapse;
-    vertex[i] = merged && group[0] != i ? vertex[group[0]] : boost::add_vertex({{}, is_backward(*n)}, picture);
-    picture[vertex[i]].nodes.push_back(n);
+    box[i] = merged && group[0] != i ? box[group[0]] : picture.boxes.size();
+    if (box[i] == picture.boxes.size()) picture.boxes.push_back({{}, is_backward(*n)});
+    picture.boxes[box[i]].nodes.push_back(n);
     for (const Input& in : n->inputs()) {
       if (!in.node) continue;
-      const std::size_t from = vertex[graph.index_of(in.node.get())], to = vertex[i];
-      if (picture[from].backward) boost::add_edge(to, from, Flow::up, picture);
-      else boost::add_edge(from, to, picture[to].backward ? Flow::read : Flow::down, picture);
+      const std::size_t from = box[graph.index_of(in.node.get())], to = box[i];
+      if (picture.boxes[from].backward) picture.arrows.try_emplace({to, from}, Flow::up);
+      else picture.arrows.try_emplace({from, to}, picture.boxes[to].backward ? Flow::read : Flow::down);
     }
   }
   return picture;
 }
 
-/// One box per layer, nested as the layers are. write_graphviz knows no clusters, but what a graph property writer
-/// prints stands at the head of the drawing, where vertices may be claimed before their attributes come.
+/// A frame around the boxes of each layer, nested as the layers are.
 class Clusters {
  public:
   explicit Clusters(const Picture& picture) {
-    for (const std::size_t v : boost::make_iterator_range(boost::vertices(picture)))
-      if (const ScopePath* scope = picture[v].first().scope(); scope && !scope->path.empty()) add(scope).vertices.push_back(v);
+    for (std::size_t b = 0; b < picture.boxes.size(); ++b)
+      if (const ScopePath* scope = picture.boxes[b].first().scope(); scope && !scope->path.empty()) add(scope).boxes.push_back(b);
   }
   void write(std::ostream& out) const { write(out, roots_); }
 
-  /// Edges that nobody sees, from the end of each layer to the parameters of the layer below it: dot then puts one box
+  /// Arrows that nobody sees, from the end of each layer to the parameters of the layer below it: dot then puts one frame
   /// under the other, where it would make stairs of them.
   void stack(const Picture& picture, std::ostream& out) const {
-    for (const auto& e : boost::make_iterator_range(boost::edges(picture))) {
-      const std::size_t above = boost::source(e, picture), below = boost::target(e, picture);
-      const auto box = boxes_.find(picture[below].first().scope());
-      if (picture[e] == Flow::read || picture[above].first().scope() == picture[below].first().scope() || box == boxes_.end()) continue;
-      for (const std::size_t v : box->second.vertices)
-        if (picture[v].first().is_variable()) out << fmt::format("{}->{} [style=invis];\n", above, v);
+    for (const auto& [ends, flow] : picture.arrows) {
+      const Node &above = picture.boxes[ends.first].first(), &below = picture.boxes[ends.second].first();
+      const auto frame = frames_.find(below.scope());
+      if (flow == Flow::read || above.scope() == below.scope() || frame == frames_.end()) continue;
+      for (const std::size_t b : frame->second.boxes)
+        if (picture.boxes[b].first().is_variable()) out << fmt::format("{}->{} [style=invis];\n", ends.first, b);
     }
   }
 
  private:
-  struct Box {
-    std::vector<std::size_t> vertices;
+  struct Frame {
+    std::vector<std::size_t> boxes;
     std::vector<const ScopePath*> inner;
   };
-  Box& add(const ScopePath* scope) {
-    const auto [it, made] = boxes_.try_emplace(scope);
+  Frame& add(const ScopePath* scope) {
+    const auto [it, made] = frames_.try_emplace(scope);
     if (made) {
       if (scope->parent && !scope->parent->path.empty()) add(scope->parent).inner.push_back(scope);
       else roots_.push_back(scope);
@@ -103,15 +102,15 @@ class Clusters {
   }
   void write(std::ostream& out, const std::vector<const ScopePath*>& scopes) const {
     for (const ScopePath* scope : scopes) {
-      const Box& box = boxes_.at(scope);
+      const Frame& frame = frames_.at(scope);
       out << fmt::format("subgraph \"cluster_{0}\" {{ label=\"{1}\"; labeljust=l; style=rounded; color=gray60;\n",
                          escaped(scope->path), escaped(scope->name));
-      for (const std::size_t v : box.vertices) out << v << ";\n";
-      write(out, box.inner);
+      for (const std::size_t b : frame.boxes) out << b << ";\n";
+      write(out, frame.inner);
       out << "}\n";
     }
   }
-  std::map<const ScopePath*, Box> boxes_;
+  std::map<const ScopePath*, Frame> frames_;
   std::vector<const ScopePath*> roots_;
 };
 
@@ -136,16 +135,15 @@ std::string heat(double share) {
 
 void write_dot(std::ostream& out, const Graph& graph, const DotOptions& options) {
   const Picture picture = picture_of(graph, options);
-  const auto graph_writer = [&](std::ostream& o) {
-    o << "label=\"" << escaped(options.name) << "\"; labelloc=t; rankdir=TB; fontname=Helvetica;\n"
+  out << "digraph G {\nlabel=\"" << escaped(options.name) << "\"; labelloc=t; rankdir=TB; fontname=Helvetica;\n"
       << "node [shape=box, style=\"rounded,filled\", fillcolor=white, fontname=Helvetica, fontsize=11];\n";
-    if (!options.clusters) return;
+  if (options.clusters) {
     const Clusters clusters(picture);
-    clusters.write(o);
-    clusters.stack(picture, o);
-  };
-  const auto node_writer = [&](std::ostream& o, std::size_t v) {
-    const Drawn& d = picture[v];
+    clusters.write(out);
+    clusters.stack(picture, out);
+  }
+  for (std::size_t b = 0; b < picture.boxes.size(); ++b) {
+    const Drawn& d = picture.boxes[b];
     std::string label = label_of(d), style;
     if (d.first().is_variable()) style = ", style=filled, fillcolor=lightyellow";
     if (d.backward) style = ", color=steelblue, fontcolor=\"#1f4e79\", penwidth=1.5";
@@ -164,13 +162,12 @@ void write_dot(std::ostream& out, const Graph& graph, const DotOptions& options)
       if (all.flops > 0) label += fmt::format("\\n{:.1f} GFLOP/s, {:.1f} GB/s", all.flops / seconds * 1e-9, all.bytes / seconds * 1e-9);
       style += fmt::format(", fillcolor=\"{}\"", heat(share));
     }
-    o << fmt::format(" [label=\"{}\"{}]", label, style);
-  };
-  const auto edge_writer = [&](std::ostream& o, const Picture::edge_descriptor& e) {
-    if (picture[e] == Flow::up) o << " [dir=back, color=steelblue]";
-    if (picture[e] == Flow::read) o << " [style=dashed, color=gray60]";
-  };
-  boost::write_graphviz(out, picture, node_writer, edge_writer, graph_writer);
+    out << fmt::format("{} [label=\"{}\"{}];\n", b, label, style);
+  }
+  for (const auto& [ends, flow] : picture.arrows)
+    out << fmt::format("{}->{}{};\n", ends.first, ends.second,
+                       flow == Flow::up ? " [dir=back, color=steelblue]" : flow == Flow::read ? " [style=dashed, color=gray60]" : "");
+  out << "}\n";
 }
 
 void write_dot(const std::filesystem::path& path, const Graph& graph, const DotOptions& options) {

@@ -66,10 +66,10 @@ TEST_CASE("drawings: gradients flow up beside the values, dashed where they read
   const std::string text = out.str();
   const auto number = [&](const Tensor& t) { return std::to_string(graph.index_of(t.node().get())); };
   // what was computed up to the loss flows down
-  CHECK(text.find(number(h) + "->" + number(y) + " ;") != std::string::npos);
-  CHECK(text.find(number(y) + "->" + number(loss) + " ;") != std::string::npos);
+  CHECK(text.find(number(h) + "->" + number(y) + ";") != std::string::npos);
+  CHECK(text.find(number(y) + "->" + number(loss) + ";") != std::string::npos);
   // exp's rule reads its output, and its gradient comes from below: the arrow points at the upper end
-  CHECK(text.find(number(h) + "->" + number(g[w]) + "  [style=dashed") != std::string::npos);
+  CHECK(text.find(number(h) + "->" + number(g[w]) + " [style=dashed") != std::string::npos);
   std::size_t up = 0;
   for (std::size_t at = text.find("[dir=back"); at != std::string::npos; at = text.find("[dir=back", at + 1)) ++up;
   std::size_t between_gradients = 0;
