@@ -49,29 +49,33 @@ void set_float_mode(std::uint64_t) {}
 
 thread_local bool inside_block = false;
 
-// One job at a time. A ticket is {job number, next block}: a worker that comes late finds another job number and takes
-// nothing, so the job can live on its caller's stack. Workers spin for some microseconds (the gap between two loops of
-// a training step), then sleep in the kernel.
+// One job at a time. Each thread has its share of the blocks, the same part of every job, so that what it wrote in one
+// loop it finds in its own cache in the next; when its share is done it helps with the others'. A ticket is {job number,
+// next block}: a worker that comes late finds another job number and takes nothing, so the job can live on its caller's
+// stack. Workers spin for some microseconds (the gap between two loops of a training step), then sleep in the kernel.
 class Pool {
  public:
-  explicit Pool(int n) {
-    for (int i = 1; i < n; ++i) workers_.emplace_back([this] { work(); });
+  explicit Pool(std::uint32_t n) : shares_(n) {
+    for (std::uint32_t i = 1; i < n; ++i) workers_.emplace_back([this, i] { work(i); });
   }
   ~Pool() {
     stop_ = true;
-    open(0, 0);
+    wake();
     for (std::thread& t : workers_) t.join();
   }
-  int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   void run(std::uint32_t blocks, void (*body)(const void*, std::int64_t), const void* context) {
-    ticket_.store(pack(++job_, closed), std::memory_order_release);
+    ++job_;
+    for (Share& share : shares_) share.ticket.store(pack(job_, closed), std::memory_order_release);
     body_ = body;
     context_ = context;
     mode_ = float_mode();
     done_.store(0, std::memory_order_relaxed);
-    open(job_, blocks);
-    take(job_);
+    blocks_.store(blocks, std::memory_order_release);
+    for (std::uint32_t i = 0; i < shares_.size(); ++i)
+      shares_[i].ticket.store(pack(job_, share_begin(i, blocks)), std::memory_order_release);
+    wake();
+    take(job_, 0);
     for (int spins = 0; done_.load(std::memory_order_acquire) != blocks; ++spins) {
       if (spins < 4000) pause();
       else std::this_thread::yield();
@@ -83,18 +87,29 @@ class Pool {
   static constexpr std::uint32_t closed = 0xFFFFFFFF;
   static std::uint64_t pack(std::uint32_t job, std::uint32_t block) { return std::uint64_t{job} << 32 | block; }
 
-  void open(std::uint32_t job, std::uint32_t blocks) {
-    blocks_.store(blocks, std::memory_order_release);
-    ticket_.store(pack(job, 0), std::memory_order_release);
+  struct alignas(64) Share {
+    std::atomic<std::uint64_t> ticket{pack(0, closed)};
+  };
+  std::uint32_t share_begin(std::size_t i, std::uint32_t blocks) const {
+    return static_cast<std::uint32_t>(i * blocks / shares_.size());
+  }
+
+  void wake() {
     started_.fetch_add(1, std::memory_order_release);
     started_.notify_all();
   }
 
-  void take(std::uint32_t job) {
+  void take(std::uint32_t job, std::size_t own) {
     inside_block = true;
-    std::uint64_t t = ticket_.load(std::memory_order_acquire);
-    while (t >> 32 == job && static_cast<std::uint32_t>(t) < blocks_.load(std::memory_order_acquire)) {
-      if (!ticket_.compare_exchange_weak(t, t + 1, std::memory_order_acq_rel)) continue;
+    for (std::size_t k = 0; k < shares_.size(); ++k) take_share(job, (own + k) % shares_.size());
+    inside_block = false;
+  }
+
+  void take_share(std::uint32_t job, std::size_t i) {
+    std::atomic<std::uint64_t>& ticket = shares_[i].ticket;
+    std::uint64_t t = ticket.load(std::memory_order_acquire);
+    while (t >> 32 == job && static_cast<std::uint32_t>(t) < share_begin(i + 1, blocks_.load(std::memory_order_acquire))) {
+      if (!ticket.compare_exchange_weak(t, t + 1, std::memory_order_acq_rel)) continue;
       if (float_mode() != mode_) set_float_mode(mode_);  // a block's bits are the caller's
       try {
         body_(context_, static_cast<std::int64_t>(t & closed));
@@ -103,12 +118,11 @@ class Pool {
         if (!error_) error_ = std::current_exception();
       }
       done_.fetch_add(1, std::memory_order_acq_rel);
-      t = ticket_.load(std::memory_order_acquire);
+      t = ticket.load(std::memory_order_acquire);
     }
-    inside_block = false;
   }
 
-  void work() {
+  void work(std::size_t own) {
     std::uint32_t seen = 0;
     while (!stop_) {
       std::uint32_t now = started_.load(std::memory_order_acquire);
@@ -121,11 +135,11 @@ class Pool {
         continue;
       }
       seen = now;
-      take(static_cast<std::uint32_t>(ticket_.load(std::memory_order_acquire) >> 32));
+      take(static_cast<std::uint32_t>(shares_[own].ticket.load(std::memory_order_acquire) >> 32), own);
     }
   }
 
-  std::atomic<std::uint64_t> ticket_{pack(0, closed)};
+  std::vector<Share> shares_;
   std::atomic<std::uint32_t> blocks_{0}, done_{0}, started_{0};
   std::uint32_t job_ = 0;
   void (*body_)(const void*, std::int64_t) = nullptr;
@@ -174,7 +188,7 @@ void run_blocks(std::int64_t blocks, void (*body)(const void*, std::int64_t), co
   if (blocks > 1 && blocks < 0x7FFFFFFF && !inside_block && policy().threads.load(std::memory_order_relaxed) > 1) {
     const std::unique_lock lock(policy().mutex, std::try_to_lock);
     if (lock) {
-      if (!policy().pool) policy().pool = std::make_unique<Pool>(policy().threads);
+      if (!policy().pool) policy().pool = std::make_unique<Pool>(static_cast<std::uint32_t>(policy().threads));
       return policy().pool->run(static_cast<std::uint32_t>(blocks), body, context);
     }
   }
