@@ -29,7 +29,9 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
     const T* pg = g.values<T>().data();
     std::array<T*, 3> s{};
     for (std::size_t i = 0; i < slots.size(); ++i) s[i] = slots[i].mutable_values<T>().data();
-    detail::parallel_for(w.numel(), detail::elementwise_block, [&](std::int64_t begin, std::int64_t end) {
+    // Once the parameter is shared, in smaller blocks: a rule takes longer than most loops do
+    const std::int64_t n = w.numel(), block = n <= detail::elementwise_block ? n : detail::elementwise_block / 4;
+    detail::parallel_for(n, block, [&](std::int64_t begin, std::int64_t end) {
       detail::simd_for<T>([&]() EBB_INLINE {
         T* __restrict a = pw;
         const T* __restrict b = pg;

@@ -176,7 +176,7 @@ inline void EBB_INLINE gather(const Window& v, int m, std::int64_t images, bool 
 
 /// Elements of a filter that a thread transforms at a time: a quarter of them, but enough to be worth the hand-over.
 std::int64_t filter_block(std::int64_t size, std::int64_t points) {
-  return (std::max(size / 4, (std::int64_t{1} << 17) / points) + Product::lanes - 1) / Product::lanes * Product::lanes;
+  return (std::max(size / 4, (std::int64_t{1} << 15) / points) + Product::lanes - 1) / Product::lanes * Product::lanes;
 }
 
 }  // namespace
@@ -217,9 +217,12 @@ Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool 
   if (flip) {
     turned = Tensor::workspace({9, out, c}, f32);
     float* t = turned.mutable_values<float>().data();
-    for (std::int64_t p = 0; p < 9; ++p)
-      for (std::int64_t o = 0; o < out; ++o)
-        for (std::int64_t i = 0; i < c; ++i) t[(p * out + o) * c + i] = k[(p * c + i) * out + o];
+    parallel_for(9 * out, std::max<std::int64_t>(9 * out / 4, (1 << 13) / c), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        const float* from = k + row / out * c * out + row % out;
+        for (std::int64_t i = 0; i < c; ++i) t[row * c + i] = from[i * out];
+      }
+    });
     k = t;
   }
   const std::int64_t size = c * out, step = plane(c, out);
