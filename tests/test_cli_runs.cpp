@@ -6,6 +6,8 @@ TEST_CASE("mnist: its runs") { MESSAGE("skipped: the build has no program mnist"
 #else
 
 #include <ebb/models/architecture.h>
+#include <ebb/models/mnist.h>
+#include <ebb/models/preprocess.h>
 #include <ebb/models/serialize.h>
 
 #include <nlohmann/json.hpp>
@@ -230,6 +232,20 @@ TEST_CASE("mnist: a first layer that standardises measures the training data, an
   CHECK(t.at("parameters") == plain.at("parameters"));
   CHECK(t.at("test_loss") != plain.at("test_loss"));
   CHECK(json::parse(mnist({"evaluate", model, "--data", data, "--json"}).out).at("test_loss") == t.at("test_loss"));
+
+  // It measures what it trains on, not what is held out.
+  const Result split = mnist({"train", "--data", data, "--epochs", "1", "--arch", "standardize, flatten, dense 10", "--validation-split",
+                              "0.75", "--json", "--quiet", "--save", model, "--force"});
+  CAPTURE(split);
+  REQUIRE(split.code == 0);
+  const ebb::SavedModel loaded = ebb::load_model(model);
+  const auto& saved = dynamic_cast<const ebb::Standardize&>(*loaded.net.layers()[0]);
+  const ebb::Dataset samples = ebb::load_mnist(data).train.scaled(1 / 255.0);
+  ebb::Standardize quarter, whole;
+  quarter.fit(samples.slice(0, samples.size() / 4).inputs, samples.scale);
+  whole.fit(samples.inputs, samples.scale);
+  CHECK(saved.mean.to_vector() == quarter.mean.to_vector());
+  CHECK(saved.mean.to_vector() != whole.mean.to_vector());
 
   // A search measures them for each of its trainings.
   const auto search = [&](const std::string& architecture) {

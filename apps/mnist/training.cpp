@@ -186,9 +186,11 @@ Training make_training(const po::variables_map& v) {
 ebb::Dataset training_samples(const po::variables_map& v, const ebb::Mnist& data, Training& t, bool resumed) {
   const ebb::Dataset all = data.train.scaled(t.scale);
   const ebb::Dataset samples = v.count("limit") ? all.slice(0, number<std::int64_t>(v, "limit", 1, all.size())) : all;
-  if (v["class-weight"].as<std::string>() == "balanced") t.fit.class_weight = ebb::balanced_weights(samples.labels, 10);
+  // What is held out must not be looked at
+  const ebb::Dataset seen = t.fit.validation_split > 0 ? ebb::split_last(samples, t.fit.validation_split).first : samples;
+  if (v["class-weight"].as<std::string>() == "balanced") t.fit.class_weight = ebb::balanced_weights(seen.labels, 10);
   if (!resumed && !t.net.layers().empty())
-    if (auto* first = dynamic_cast<ebb::Standardize*>(&*t.net.layers()[0])) first->fit(samples.inputs, samples.scale);
+    if (auto* first = dynamic_cast<ebb::Standardize*>(&*t.net.layers()[0])) first->fit(seen.inputs, seen.scale);
   return samples;
 }
 
