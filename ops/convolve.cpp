@@ -252,7 +252,7 @@ void convolve(const Window& v, std::int64_t out, const T* x, const T* k, const T
   const bool relu = tail.relu && !pools;
   if constexpr (std::is_same_v<T, float>) {
     if (const Winograd fast(v, out); fast) {
-      const Tensor filters = fast.filters(k, v.c, out, false);
+      const Tensor filters = fast.filters(k, v.c, out, false, v.n > fast.block_images(v, out));
       const float* u = filters.values<float>().data();
       return in_blocks(fast.block_images(v, out), [&](std::int64_t begin, std::int64_t end, float* to) {
         const Scratch<float> scratch(fast.scratch_size(v, out, end - begin));
@@ -314,7 +314,7 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
 
   if constexpr (std::is_same_v<T, float>) {
     if (const Winograd fast(v, out); fast) {
-      const Tensor flipped = dx ? fast.filters(k, v.c, out, true) : Tensor();
+      const Tensor flipped = dx ? fast.filters(k, v.c, out, true, v.n > fast.block_images(v, out)) : Tensor();
       const float* u = dx ? flipped.values<float>().data() : nullptr;
       return in_groups(fast.block_images(v, out), fast.points() * Winograd::plane(v.c, out),
                        [&](std::int64_t begin, std::int64_t end, const float* dy, float* sums, bool add) {

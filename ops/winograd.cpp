@@ -210,14 +210,14 @@ std::int64_t Winograd::scratch_size(const Window& v, std::int64_t out, std::int6
   return points() * (plane(t, v.c) + plane(t, out) + std::max(v.c, out));
 }
 
-Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool flip) const {
+Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool flip, bool shared) const {
   Tensor result = Tensor::workspace({points(), plane(c, out)}, f32);
   float* to = result.mutable_values<float>().data();
   Tensor turned;
   if (flip) {
     turned = Tensor::workspace({9, out, c}, f32);
     float* t = turned.mutable_values<float>().data();
-    parallel_for(9 * out, std::max<std::int64_t>(9 * out / 4, (1 << 13) / c), [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(9 * out, shared ? std::max<std::int64_t>(9 * out / 4, (1 << 13) / c) : 9 * out, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
         const float* from = k + row / out * c * out + row % out;
         for (std::int64_t i = 0; i < c; ++i) t[row * c + i] = from[i * out];
@@ -226,7 +226,7 @@ Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool 
     k = t;
   }
   const std::int64_t size = c * out, step = plane(c, out);
-  parallel_for(size, filter_block(size, points()), [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(size, shared ? filter_block(size, points()) : size, [&](std::int64_t begin, std::int64_t end) {
     with(m, [&](auto mm, auto lanes) EBB_INLINE {
       constexpr int W = decltype(lanes)::value;
       using V = typename Lanes<W>::type;

@@ -26,8 +26,9 @@ struct Winograd {
 
   /// Floats from one point's matrix to the next.
   static std::int64_t plane(std::int64_t rows, std::int64_t columns);
-  /// Filters (3, 3, c, out) as points planes of (c, out); with `flip` of (out, c).
-  Tensor filters(const float* k, std::int64_t c, std::int64_t out, bool flip) const;
+  /// Filters (3, 3, c, out) as points planes of (c, out); with `flip` of (out, c). `shared`: by several threads, if several
+  /// will read them; one alone would wait for what another has in its cache.
+  Tensor filters(const float* k, std::int64_t c, std::int64_t out, bool flip, bool shared) const;
   /// y for `images` images from x; bias may be null.
   void forward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* filters,
                const float* bias, bool relu, float* y, float* scratch) const;
