@@ -252,9 +252,10 @@ void convolve(const Window& v, std::int64_t out, const T* x, const T* k, const T
   const bool relu = tail.relu && !pools;
   if constexpr (std::is_same_v<T, float>) {
     if (const Winograd fast(v, out); fast) {
-      const Tensor filters = fast.filters(k, v.c, out, false, v.n > fast.block_images(v, out));
+      const std::int64_t block = fast.block_images(v, out);
+      const Tensor filters = fast.filters(k, v.c, out, false, v.n > block);
       const float* u = filters.values<float>().data();
-      return in_blocks(fast.block_images(v, out), [&](std::int64_t begin, std::int64_t end, float* to) {
+      return in_blocks(block, [&](std::int64_t begin, std::int64_t end, float* to) {
         const Scratch<float> scratch(fast.scratch_size(v, out, end - begin));
         fast.forward(v, out, end - begin, x + begin * v.image_size(), u, tail.bias, relu, to, scratch.data);
       });
@@ -314,9 +315,10 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
 
   if constexpr (std::is_same_v<T, float>) {
     if (const Winograd fast(v, out); fast) {
-      const Tensor flipped = dx ? fast.filters(k, v.c, out, true, v.n > fast.block_images(v, out)) : Tensor();
+      const std::int64_t block = fast.block_images(v, out);
+      const Tensor flipped = dx ? fast.filters(k, v.c, out, true, v.n > block) : Tensor();
       const float* u = dx ? flipped.values<float>().data() : nullptr;
-      return in_groups(fast.block_images(v, out), fast.points() * Winograd::plane(v.c, out),
+      return in_groups(block, fast.points() * Winograd::plane(v.c, out),
                        [&](std::int64_t begin, std::int64_t end, const float* dy, float* sums, bool add) {
                          const Scratch<float> scratch(fast.scratch_size(v, out, end - begin));
                          fast.backward(v, out, end - begin, x ? x + begin * v.image_size() : nullptr, dy, u,

@@ -24,8 +24,8 @@ std::int64_t pieces_of(std::int64_t longer, double flops) {
 template <class T, class After>
 void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c, const After& after) {
   const std::int64_t lda = ta ? m : k, ldb = tb ? k : n;
-  const std::int64_t lanes = (n + 15) / 16 * 16;  // a narrow product takes as long as one of whole registers
-  const std::int64_t pieces = pieces_of(std::max(m, n), 2.0 * static_cast<double>(m) * static_cast<double>(lanes) * static_cast<double>(k));
+  const std::int64_t columns = (n + 15) / 16 * 16;  // a narrow product takes as long as one of whole registers
+  const std::int64_t pieces = pieces_of(std::max(m, n), 2.0 * static_cast<double>(m) * static_cast<double>(columns) * static_cast<double>(k));
   if (m >= n) {
     const std::int64_t step = (m + pieces - 1) / pieces;
     detail::parallel_for(m, std::max<std::int64_t>(1, step), [&](std::int64_t begin, std::int64_t end) {
