@@ -8,6 +8,7 @@
 
 #include <ebb/graph/apply.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/observe.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
 

@@ -106,8 +106,8 @@ Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs) {
   if (all.size() > Node::max_inputs) fail<ValueError>("checkpoint", fmt::format("{} inputs and captured tensors, at most {} are supported", all.size(), Node::max_inputs));
   std::array<const Tensor*, Node::max_inputs> in;
   for (std::size_t i = 0; i < all.size(); ++i) in[i] = &all[i];
-  return detail::record(Checkpoint{f, static_cast<int>(inputs.size()), std::move(captured), random, train}, in.data(),
-                        static_cast<int>(all.size()), y.detach());
+  return y.detach().with_node(detail::OpNode<Checkpoint>::make(
+      {f, static_cast<int>(inputs.size()), std::move(captured), random, train}, in.data(), static_cast<int>(all.size()), y));
 }
 
 Tensor checkpoint(const UnaryFunction& f, const Tensor& x) {

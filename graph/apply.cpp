@@ -2,6 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <ebb/graph/error.h>
+#include <ebb/graph/observe.h>
+
 namespace ebb::detail {
 
 Kept kept(const Tensor& t) { return {t.storage(), const_cast<std::byte*>(t.raw()), t.storage()->version()}; }
@@ -17,16 +20,47 @@ void fill_inputs(Input* slots, const Tensor* const* inputs, int count, Keeps kee
   }
 }
 
-void refuse_no_gradient(std::string_view op) {
-  fail<GradientError>(op, "has no gradient; pass stop_gradient(x), or call it under NoGrad");
-}
-
-void refuse_undefined(std::string_view op, int input) {
-  fail<ValueError>(op, fmt::format("input {} is undefined", input));
-}
-
 void refuse_count(std::string_view op, std::size_t count) {
   fail<ValueError>(op, fmt::format("takes 1 to {} inputs, got {}", Node::max_inputs, count));
+}
+
+namespace {
+
+Tensor compute(const OpKind& kind, void* op, std::span<const Tensor* const> inputs) {
+  const NoGrad quiet;
+  return kind.forward(op, inputs);
+}
+
+Tensor record(const OpKind& kind, void* op, std::span<const Tensor* const> inputs, Tensor output) {
+  if (!is_float(output.dtype())) return output;  // integers carry no gradient, and no float op takes them back
+  if (!kind.node) fail<GradientError>(kind.name, "has no gradient; pass stop_gradient(x), or call it under NoGrad");
+  return std::move(output).with_node(kind.node(op, inputs.data(), static_cast<int>(inputs.size()), output));
+}
+
+[[gnu::noinline]] Tensor run_observed(const OpKind& kind, void* op, std::span<const Tensor* const> inputs, bool tracked) {
+  Observation seen(kind.name, inputs);
+  Tensor output = compute(kind, op, inputs);
+  seen.computed();
+  const double flops = kind.flops(op, seen.shapes(), output.shape());
+  const Attributes attributes = kind.attributes(op);
+  if (tracked) output = record(kind, op, inputs, std::move(output));
+  seen.report(output, flops, attributes);
+  return output;
+}
+
+}  // namespace
+
+Tensor run(const OpKind& kind, void* op, std::span<const Tensor* const> inputs) {
+  bool tracked = false;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs[i]->defined()) fail<ValueError>(kind.name, fmt::format("input {} is undefined", i));
+    tracked |= inputs[i]->tracked();
+  }
+  tracked &= recording();
+  if (mode.observer) [[unlikely]] return run_observed(kind, op, inputs, tracked);
+  Tensor output = compute(kind, op, inputs);
+  if (tracked) return record(kind, op, inputs, std::move(output));
+  return output;
 }
 
 }  // namespace ebb::detail

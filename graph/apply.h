@@ -1,4 +1,4 @@
-// Primitive: what an op is. apply(): the only place that runs one and records it.
+// Primitive: what an op is. apply(): the only way to run one and record it.
 #pragma once
 #include <array>
 #include <concepts>
@@ -8,9 +8,7 @@
 #include <utility>
 
 #include <ebb/graph/attribute.h>
-#include <ebb/graph/error.h>
 #include <ebb/graph/node.h>
-#include <ebb/graph/observe.h>
 #include <ebb/graph/tensor.h>
 
 namespace ebb {
@@ -133,52 +131,36 @@ class OpNode final : public Node {
   Op op_;
 };
 
-[[noreturn]] void refuse_no_gradient(std::string_view op);
-[[noreturn]] void refuse_undefined(std::string_view op, int input);
-[[noreturn]] void refuse_count(std::string_view op, std::size_t count);
+/// What running and recording need of an op's type: they exist once, not for each op.
+struct OpKind {
+  std::string_view name;
+  Tensor (*forward)(void* op, std::span<const Tensor* const> inputs);
+  double (*flops)(const void* op, std::span<const Shape* const> inputs, const Shape& output);
+  Attributes (*attributes)(const void* op);
+  /// Null for an op without backward. Moves from op.
+  Ref<Node> (*node)(void* op, const Tensor* const* inputs, int count, const Tensor& output);
+};
 
 template <Primitive Op>
-Tensor record(Op&& op, const Tensor* const* inputs, int count, Tensor out) {
-  if (!is_float(out.dtype())) return out;  // integers carry no gradient, and no float op takes them back
+constexpr OpKind op_kind(Tensor (*forward)(void*, std::span<const Tensor* const>)) {
+  OpKind kind{
+      .name = Op::name,
+      .forward = forward,
+      .flops = [](const void* op, std::span<const Shape* const> inputs, const Shape& output) {
+        return flops_of(*static_cast<const Op*>(op), inputs, output);
+      },
+      .attributes = [](const void* op) { return attributes_of(*static_cast<const Op*>(op)); },
+      .node = nullptr};
   if constexpr (RuleForEach<Op> || RuleForAll<Op>)
-    return out.with_node(OpNode<Op>::make(std::move(op), inputs, count, out));
-  else
-    refuse_no_gradient(Op::name);
+    kind.node = [](void* op, const Tensor* const* inputs, int count, const Tensor& output) {
+      return OpNode<Op>::make(std::move(*static_cast<Op*>(op)), inputs, count, output);
+    };
+  return kind;
 }
 
-/// Not inlined: forward would be compiled once for each of its two callers.
-template <class Forward>
-[[gnu::noinline]] Tensor compute(const Forward& forward) {
-  const NoGrad quiet;
-  return forward();
-}
-
-template <Primitive Op, class Forward>
-[[gnu::noinline, gnu::cold]] Tensor run_observed(Op& op, std::span<const Tensor* const> in, bool tracked, const Forward& forward) {
-  Observation seen(Op::name, in);
-  Tensor out = compute(forward);
-  seen.computed();
-  const double flops = flops_of(op, seen.shapes(), out.shape());
-  const Attributes attributes = attributes_of(op);
-  if (tracked) out = record(std::move(op), in.data(), static_cast<int>(in.size()), std::move(out));
-  seen.report(out, flops, attributes);
-  return out;
-}
-
-/// Runs op by `forward` and records it if any input is tracked.
-template <Primitive Op, class Forward>
-Tensor run(Op& op, std::span<const Tensor* const> in, const Forward& forward) {
-  bool tracked = false;
-  for (std::size_t i = 0; i < in.size(); ++i) {
-    if (!in[i]->defined()) refuse_undefined(Op::name, static_cast<int>(i));
-    tracked |= in[i]->tracked();
-  }
-  tracked &= recording();
-  if (mode.observer) [[unlikely]] return run_observed(op, in, tracked, forward);
-  Tensor out = compute(forward);
-  if (!tracked) return out;
-  return record(std::move(op), in.data(), static_cast<int>(in.size()), std::move(out));
-}
+[[noreturn]] void refuse_count(std::string_view op, std::size_t count);
+/// Runs op and records it if any input is tracked.
+Tensor run(const OpKind& kind, void* op, std::span<const Tensor* const> inputs);
 
 }  // namespace detail
 
@@ -186,17 +168,25 @@ Tensor run(Op& op, std::span<const Tensor* const> in, const Forward& forward) {
 /// Throws what forward throws; ValueError on an undefined input; GradientError on a tracked op without backward.
 template <Primitive Op, std::same_as<Tensor>... T>
 Tensor apply(Op op, const T&... inputs) {
+  static constexpr detail::OpKind kind = detail::op_kind<Op>([](void* self, std::span<const Tensor* const> in) {
+    return [&]<std::size_t... i>(std::index_sequence<i...>) -> Tensor {
+      return static_cast<Op*>(self)->forward(*in[i]...);
+    }(std::index_sequence_for<T...>{});
+  });
   const std::array<const Tensor*, sizeof...(T)> in{&inputs...};
-  return detail::run(op, in, [&] { return op.forward(inputs...); });
+  return detail::run(kind, &op, in);
 }
 
 /// The same for ops with any number of inputs (1 to Node::max_inputs, else ValueError).
 template <Primitive Op>
 Tensor apply(Op op, std::span<const Tensor> inputs) {
+  static constexpr detail::OpKind kind = detail::op_kind<Op>([](void* self, std::span<const Tensor* const> in) -> Tensor {
+    return static_cast<Op*>(self)->forward(std::span<const Tensor>(in[0], in.size()));
+  });
   if (inputs.empty() || inputs.size() > Node::max_inputs) detail::refuse_count(Op::name, inputs.size());
   std::array<const Tensor*, Node::max_inputs> in;
   for (std::size_t i = 0; i < inputs.size(); ++i) in[i] = &inputs[i];
-  return detail::run(op, std::span<const Tensor* const>(in.data(), inputs.size()), [&] { return op.forward(inputs); });
+  return detail::run(kind, &op, std::span<const Tensor* const>(in.data(), inputs.size()));
 }
 
 }  // namespace ebb

@@ -106,7 +106,7 @@ Tensor variable(const Tensor& value, std::string name) {
   if (!value.defined()) fail<ValueError>("variable", "the value is undefined");
   if (!is_float(value.dtype()))
     fail<DTypeError>("variable", fmt::format("gradients need float32 or float64, got {}", describe(value)));
-  return value.with_node(VariableNode::make(value, std::move(name)));
+  return Tensor(value).with_node(VariableNode::make(value, std::move(name)));
 }
 
 Tensor tensor(std::initializer_list<double> values, const Shape& shape, DType dtype) {

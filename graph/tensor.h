@@ -91,7 +91,10 @@ class Tensor {
   void assign(const Tensor& source);
 
   /// This tensor attached to a node (engine use).
-  Tensor with_node(Ref<Node> node) const { return Tensor(storage_, data_, shape_, dtype_, std::move(node)); }
+  Tensor with_node(Ref<Node> node) && {
+    node_ = std::move(node);
+    return std::move(*this);
+  }
 
  private:
   static Tensor from_bytes(const void* values, std::size_t count, const Shape& shape, DType dtype);
