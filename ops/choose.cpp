@@ -1,6 +1,8 @@
 // Comparison, choice and conversion.
 #include <fmt/core.h>
 
+#include <functional>
+
 #include <ebb/graph/apply.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
@@ -8,12 +10,12 @@
 namespace ebb {
 namespace {
 
-/// Comparisons take any element type and give uint8, which carries no gradient.
+/// Comparisons take any element type and give uint8, which carries no gradient; no step waits for them: one version.
 template <class F>
 Tensor compare(std::string_view op, const Tensor& a, const Tensor& b, const F& f) {
   detail::expect_alike(op, a, b);
   Tensor out = Tensor::empty(broadcast(a.shape(), b.shape(), op), u8);
-  visit_dtype(a.dtype(), [&](auto zero) { detail::zip<decltype(zero), std::uint8_t>(a, b, out, f); });
+  visit_dtype(a.dtype(), [&](auto zero) { detail::zip(a, b, out, &f, detail::zip_run<decltype(zero), std::uint8_t, detail::Loop::calls, F>); });
   return out;
 }
 
@@ -71,10 +73,8 @@ struct Cast {
     Tensor out = Tensor::empty(x.shape(), to);
     visit_dtype(x.dtype(), [&](auto from_zero) {
       visit_dtype(to, [&](auto to_zero) {
-        using From = decltype(from_zero);
-        using To = decltype(to_zero);
-        detail::map(x.values<From>().data(), out.mutable_values<To>().data(), x.numel(),
-                    [](From v) { return static_cast<To>(v); });
+        constexpr std::identity same;
+        detail::map(x, out, &same, detail::map_run<decltype(from_zero), decltype(to_zero), detail::Loop::vector, std::identity>);
       });
     });
     return out;

@@ -19,53 +19,12 @@ struct Walk {
   std::array<std::int64_t, Shape::max_rank> sizes;
   std::array<std::array<std::int64_t, Shape::max_rank>, N> strides;
 
-  Walk(const Shape& out, std::array<const Shape*, N> shapes) {
-    std::array<std::int64_t, N> next;
-    next.fill(1);
-    // From the last axis to the first; merged axes grow in place.
-    for (int axis = out.rank() - 1; axis >= 0; --axis) {
-      const std::int64_t n = out[axis];
-      std::array<std::int64_t, N> stride;
-      for (std::size_t k = 0; k < N; ++k) {
-        const int own = axis - (out.rank() - shapes[k]->rank());
-        const std::int64_t size = own < 0 ? 1 : (*shapes[k])[own];
-        stride[k] = size == 1 ? 0 : next[k];
-        next[k] *= size;
-      }
-      if (n == 1) continue;
-      bool merges = rank > 0;
-      for (std::size_t k = 0; merges && k < N; ++k)
-        merges = stride[k] == strides[k][at(rank - 1)] * sizes[at(rank - 1)];
-      if (merges) {
-        sizes[at(rank - 1)] *= n;
-        continue;
-      }
-      sizes[at(rank)] = n;
-      for (std::size_t k = 0; k < N; ++k) strides[k][at(rank)] = stride[k];
-      ++rank;
-    }
-    if (rank == 0) {
-      rank = 1;
-      sizes[0] = out.numel();
-      for (auto& s : strides) s[0] = 0;
-    }
-    inner = sizes[0];  // axis 0 of the walk is the innermost
-    outer = 1;
-    for (int i = 1; i < rank; ++i) outer *= sizes[at(i)];
-  }
+  Walk(const Shape& out, std::array<const Shape*, N> shapes);
 
   std::int64_t inner, outer;
 
   /// Offset of each operand at outer row i.
-  [[gnu::noinline]] std::array<std::int64_t, N> offsets(std::int64_t i) const {
-    std::array<std::int64_t, N> o{};
-    for (int axis = 1; axis < rank; ++axis) {
-      const std::int64_t j = i % sizes[at(axis)];
-      i /= sizes[at(axis)];
-      for (std::size_t k = 0; k < N; ++k) o[k] += j * strides[k][at(axis)];
-    }
-    return o;
-  }
+  std::array<std::int64_t, N> offsets(std::int64_t i) const;
   static std::size_t at(int i) { return static_cast<std::size_t>(i); }
 };
 
@@ -87,54 +46,69 @@ class Held {
 void expect_alike(std::string_view op, const Tensor& a, const Tensor& b);
 void expect_float(std::string_view op, const Tensor& x);
 
-/// out[i] = f(a[i], b[i]) with broadcasting, for elements of type T.
-template <class T, class Out, Loop how = Loop::vector, class F>
-void zip(const Tensor& a, const Tensor& b, Tensor& out, const F& f) {
-  const Walk<2> walk(out.shape(), {&a.shape(), &b.shape()});
-  const T* pa = reinterpret_cast<const T*>(a.raw());
-  const T* pb = reinterpret_cast<const T*>(b.raw());
-  Out* po = out.mutable_values<Out>().data();
-  const bool step_a = walk.strides[0][0] != 0, step_b = walk.strides[1][0] != 0;
-  const auto row = [&](const T* __restrict x, const T* __restrict y, Out* __restrict o, std::int64_t n) EBB_INLINE {
-    if (step_a && step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[i]));
-    else if (step_a) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[0]));
-    else if (step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[0], y[i]));
-    else std::fill(o, o + n, static_cast<Out>(f(x[0], y[0])));
-  };
-  // One long row is cut into pieces, of many rows several are taken at a time: one loop for both, which exists in many versions.
-  const bool one = walk.outer == 1;
-  const std::int64_t block = one ? elementwise_block : std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, walk.inner));
-  parallel_for(one ? walk.inner : walk.outer, block, [&](std::int64_t begin, std::int64_t end) {
-    run_loop<how, T>([&]() EBB_INLINE {
-      const std::int64_t first = one ? begin : 0, n = one ? end - begin : walk.inner, last = one ? 1 : end;
-      for (std::int64_t i = one ? 0 : begin; i < last; ++i) {
-        const auto o = walk.offsets(i);
-        row(pa + o[0] + (step_a ? first : 0), pb + o[1] + (step_b ? first : 0), po + i * walk.inner + first, n);
-      }
-    });
+// Of an elementwise op, the loop alone is compiled for each function, element type and instruction set; what leads to it
+// exists once. The loop is a MapRun or a ZipRun, the function (a lambda that it calls) is passed to it by address.
+
+struct Map {
+  const void *f, *x;
+  void* out;
+};
+using MapRun = void (*)(const Map& m, std::int64_t begin, std::int64_t end);
+
+/// out[i] = f(x[i]).
+template <class T, class Out, Loop how, class F>
+void map_run(const Map& m, std::int64_t begin, std::int64_t end) {
+  run_loop<how, Out>([&]() EBB_INLINE {
+    const F f = *static_cast<const F*>(m.f);
+    const T* __restrict x = static_cast<const T*>(m.x);
+    Out* __restrict o = static_cast<Out*>(m.out);
+    for (std::int64_t i = begin; i < end; ++i) o[i] = static_cast<Out>(f(x[i]));
   });
 }
+void map(const Tensor& x, Tensor& out, const void* f, MapRun run);
 
-/// A float op of two inputs.
-template <Loop how = Loop::vector, class F>
-Tensor float_zip(std::string_view op, const Tensor& a, const Tensor& b, const F& f) {
-  expect_float(op, a);
-  expect_alike(op, a, b);
-  Tensor out = Tensor::empty(broadcast(a.shape(), b.shape(), op), a.dtype());
-  visit_float(a.dtype(), [&](auto zero) { zip<decltype(zero), decltype(zero), how>(a, b, out, f); });
-  return out;
+/// Of two operands one long row is cut into pieces; of many rows several are taken at a time.
+struct Zip {
+  const void *f, *a, *b;
+  void* out;
+  Walk<2> walk;
+  bool one_row = walk.outer == 1;
+};
+using ZipRun = void (*)(const Zip& z, std::int64_t begin, std::int64_t end);
+
+/// out[i] = f(a[i], b[i]) with broadcasting, for elements of type T.
+template <class T, class Out, Loop how, class F>
+void zip_run(const Zip& z, std::int64_t begin, std::int64_t end) {
+  run_loop<how, T>([&]() EBB_INLINE {
+    const F f = *static_cast<const F*>(z.f);
+    const bool step_a = z.walk.strides[0][0] != 0, step_b = z.walk.strides[1][0] != 0, one = z.one_row;
+    const std::int64_t first = one ? begin : 0, n = one ? end - begin : z.walk.inner, last = one ? 1 : end;
+    for (std::int64_t row = one ? 0 : begin; row < last; ++row) {
+      const auto offsets = z.walk.offsets(row);
+      const T* __restrict x = static_cast<const T*>(z.a) + offsets[0] + (step_a ? first : 0);
+      const T* __restrict y = static_cast<const T*>(z.b) + offsets[1] + (step_b ? first : 0);
+      Out* __restrict o = static_cast<Out*>(z.out) + row * z.walk.inner + first;
+      if (step_a && step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[i]));
+      else if (step_a) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[0]));
+      else if (step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[0], y[i]));
+      else std::fill(o, o + n, static_cast<Out>(f(x[0], y[0])));
+    }
+  });
 }
+void zip(const Tensor& a, const Tensor& b, Tensor& out, const void* f, ZipRun run);
 
 /// A float op of one input.
+Tensor float_map(std::string_view op, const Tensor& x, const void* f, MapRun run32, MapRun run64);
 template <Loop how = Loop::vector, class F>
 Tensor float_map(std::string_view op, const Tensor& x, const F& f) {
-  expect_float(op, x);
-  Tensor out = Tensor::empty(x.shape(), x.dtype());
-  visit_float(x.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    map<how>(x.values<T>().data(), out.mutable_values<T>().data(), x.numel(), f);
-  });
-  return out;
+  return float_map(op, x, &f, map_run<float, float, how, F>, map_run<double, double, how, F>);
+}
+
+/// A float op of two inputs, which broadcast.
+Tensor float_zip(std::string_view op, const Tensor& a, const Tensor& b, const void* f, ZipRun run32, ZipRun run64);
+template <Loop how = Loop::vector, class F>
+Tensor float_zip(std::string_view op, const Tensor& a, const Tensor& b, const F& f) {
+  return float_zip(op, a, b, &f, zip_run<float, float, how, F>, zip_run<double, double, how, F>);
 }
 
 /// The gradient of relu, sigmoid and tanh given that of their value y and y itself, in one pass: ops like any other.

@@ -16,10 +16,8 @@ void run_blocks(std::int64_t blocks, void (*body)(const void*, std::int64_t), co
 /// body(begin, end) over [0, n) on the fixed grid of `block` elements: the same pieces for any number of threads.
 template <class F>
 void parallel_for(std::int64_t n, std::int64_t block, const F& body) {
-  if (n <= 0) return;
-  if (n <= block) return body(std::int64_t{0}, n);
   struct Context { const F* body; std::int64_t n, block; } context{&body, n, block};
-  run_blocks((n + block - 1) / block, [](const void* p, std::int64_t i) {
+  run_blocks(n <= block ? n > 0 : (n + block - 1) / block, [](const void* p, std::int64_t i) {
     const auto& c = *static_cast<const Context*>(p);
     (*c.body)(i * c.block, std::min(c.n, (i + 1) * c.block));
   }, &context);
@@ -77,17 +75,5 @@ void run_loop(const F& f) {
 
 /// Elements of one block of an elementwise loop: big enough to hide the hand-over, small enough for L2.
 inline constexpr std::int64_t elementwise_block = 1 << 15;
-
-/// y[i] = f(x[i]).
-template <Loop how = Loop::vector, class In, class Out, class F>
-void map(const In* x, Out* y, std::int64_t n, const F& f) {
-  parallel_for(n, elementwise_block, [&](std::int64_t begin, std::int64_t end) {
-    run_loop<how, Out>([&]() EBB_INLINE {
-      const In* __restrict in = x;
-      Out* __restrict out = y;
-      for (std::int64_t i = begin; i < end; ++i) out[i] = static_cast<Out>(f(in[i]));
-    });
-  });
-}
 
 }  // namespace ebb::detail

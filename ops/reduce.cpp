@@ -199,7 +199,11 @@ struct BroadcastTo {
       fail<ShapeError>(name, fmt::format("{} does not broadcast to {}", x.shape().str(), shape.str()));
     Tensor out = Tensor::empty(shape, x.dtype());
     const Tensor zero = scalar(0, x.dtype());
-    visit_float(x.dtype(), [&](auto z) { detail::zip<decltype(z), decltype(z)>(x, zero, out, [](auto v, auto) { return v; }); });
+    const auto first = [](auto v, auto) { return v; };
+    visit_float(x.dtype(), [&](auto z) {
+      using T = decltype(z);
+      detail::zip(x, zero, out, &first, detail::zip_run<T, T, detail::Loop::vector, decltype(first)>);
+    });
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return sum_to(g, s.input_shape(0)); }
