@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <ebb/autograd/backward.h>
+#include <ebb/autograd/jacobian.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
 #include <ebb/ops/ops.h>
@@ -15,7 +16,6 @@
 namespace ebb {
 namespace {
 
-using Function = std::function<Tensor(std::span<const Tensor>)>;
 using Vectors = std::vector<std::vector<double>>;  // one row of numbers per input
 
 Vectors zeros_like(std::span<const Tensor> inputs) {
@@ -26,7 +26,7 @@ Vectors zeros_like(std::span<const Tensor> inputs) {
 
 /// A scalar function of the inputs together with the gradient that is to be checked.
 struct Scalar {
-  Function value;                                                    // float64, one element
+  MultiFunction value;                                                   // float64, one element
   std::function<std::vector<Tensor>(std::span<const Tensor>)> gradient;  // one per input, undefined where zero
 };
 
@@ -187,7 +187,7 @@ std::vector<Tensor> gradient_of(const Tensor& y, std::span<const Tensor> xs, con
   return grad(y, xs, {.retain_graph = true, .create_graph = create_graph, .allow_unused = true, .cotangent = cotangent});
 }
 
-void check_first(Checker& checker, const Function& f, const Tensor& weights) {
+void check_first(Checker& checker, const MultiFunction& f, const Tensor& weights) {
   const Scalar s{[&](std::span<const Tensor> x) {
                    const NoGrad quiet;
                    return sum(f(x) * weights);
@@ -197,7 +197,7 @@ void check_first(Checker& checker, const Function& f, const Tensor& weights) {
 }
 
 /// The gradient is a function of the inputs and of the cotangent: its weighted sum is differentiated once more.
-void check_second(Checker& checker, const Function& f, const Tensor& weights) {
+void check_second(Checker& checker, const MultiFunction& f, const Tensor& weights) {
   std::vector<Tensor> points = checker.inputs();
   points.push_back(weights);
   std::vector<Tensor> mix;
@@ -232,7 +232,7 @@ std::string GradcheckReport::str() const {
 
 std::ostream& operator<<(std::ostream& out, const GradcheckReport& report) { return out << report.str(); }
 
-GradcheckReport gradcheck(const Function& f, std::vector<Tensor> inputs, const GradcheckOptions& options) {
+GradcheckReport gradcheck(const MultiFunction& f, std::vector<Tensor> inputs, const GradcheckOptions& options) {
   if (options.order < 1 || options.order > 2) fail<ValueError>("gradcheck", fmt::format("order must be 1 or 2, got {}", options.order));
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].dtype() != f64)

@@ -3,7 +3,7 @@
 namespace ebb {
 namespace {
 
-constexpr std::int64_t shown = 3;  // elements kept at each end of a shortened axis
+constexpr std::int64_t edge_items = 3;  // kept at each end of a shortened axis
 
 void write(std::string& out, const Tensor& t, int axis, std::int64_t offset, std::int64_t stride) {
   if (axis == t.rank()) {
@@ -22,9 +22,9 @@ void write(std::string& out, const Tensor& t, int axis, std::int64_t offset, std
   out += '[';
   for (std::int64_t i = 0; i < n; ++i) {
     if (i) out += last ? ", " : ",\n" + std::string(static_cast<std::size_t>(axis) + 1, ' ');
-    if (n > 2 * shown + 1 && i == shown) {
+    if (n > 2 * edge_items + 1 && i == edge_items) {
       out += "...";
-      i = n - shown - 1;
+      i = n - edge_items - 1;
       continue;
     }
     write(out, t, axis + 1, offset + i * inner, inner);

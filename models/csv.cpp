@@ -18,8 +18,7 @@
 namespace ebb {
 namespace {
 
-constexpr std::int64_t side = 28;
-constexpr std::size_t pixels = side * side, columns = pixels + 1;
+constexpr std::size_t pixels = Digits::pixels, columns = pixels + 1;
 /// More than any known set of ten digits has; keeps a small file that inflates without end from taking all memory.
 constexpr std::size_t max_rows = 1'000'000;
 constexpr std::size_t longest_line = std::size_t{1} << 16;  // of a header; a row cannot have more than 3142 bytes
@@ -149,7 +148,7 @@ Digits load_digits_csv(const std::filesystem::path& path) {
   lines.expect_end();
   if (labels.empty()) throw DataError(fmt::format("{}: line 2: expected a digit, found the end of the data", path.string()));
   const auto n = static_cast<std::int64_t>(labels.size());
-  return {Tensor::from(images, {n, side, side}), Tensor::from(labels, {n})};
+  return {Tensor::from(images, {n, Digits::side, Digits::side}), Tensor::from(labels, {n})};
 }
 
 void save_digits_csv(const std::filesystem::path& path, const Digits& digits) {
@@ -157,7 +156,7 @@ void save_digits_csv(const std::filesystem::path& path, const Digits& digits) {
   const std::int64_t n = digits.size();
   if (!digits.images.defined() || digits.images.dtype() != u8 || !digits.labels.defined() || digits.labels.dtype() != u8)
     throw DTypeError(fmt::format("save_digits_csv: writes uint8 only, got {} and {}", describe(digits.images), describe(digits.labels)));
-  if (!is(digits.images, {n, side, side}) || !is(digits.labels, {n}))
+  if (!is(digits.images, {n, Digits::side, Digits::side}) || !is(digits.labels, {n}))
     throw ShapeError(fmt::format("save_digits_csv: expected images (n, 28, 28) and labels (n,), got {} and {}", digits.images.shape().str(),
                                  digits.labels.shape().str()));
   std::string text = "label";

@@ -57,7 +57,7 @@ Digits load_part(const fs::path& folder, std::string_view part) {
   const Digits digits{read_idx(image_path), read_idx(label_path)};
 
   const Shape &images = digits.images.shape(), &labels = digits.labels.shape();
-  if (images.rank() != 3 || images[1] != 28 || images[2] != 28)
+  if (images.rank() != 3 || images[1] != Digits::side || images[2] != Digits::side)
     throw DataError(
         fmt::format("{}: expected images of shape (n, 28, 28), found {}", image_path.string(), images.str()));
   if (labels.rank() != 1)

@@ -1,5 +1,6 @@
 // MNIST and its drop-in replacements: where they are and how to read them.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -15,6 +16,8 @@ namespace ebb {
 
 /// Images (n, 28, 28) u8 and labels (n) u8 of one part.
 struct Digits {
+  static constexpr int side = 28;  ///< rows of an image, and pixels in each
+  static constexpr std::size_t pixels = side * side;  ///< of an image
   Tensor images, labels;  ///< of the same number
   /// As a network takes them: (n, 28, 28, 1), pixels times `scale`.
   Dataset scaled(double scale = 1.0 / 255) const;

@@ -13,8 +13,7 @@
 namespace ebb {
 namespace {
 
-constexpr int side = 28;
-constexpr std::size_t pixels = side * side;
+constexpr int side = Digits::side;
 
 struct Point {
   float x, y;
@@ -270,14 +269,14 @@ class Canvas {
       }
   }
   void write(std::span<std::uint8_t> out, float noise, Random& random) const {
-    for (std::size_t i = 0; i < pixels; ++i)
+    for (std::size_t i = 0; i < Digits::pixels; ++i)
       out[i] = static_cast<std::uint8_t>(std::clamp(ink_[i] + random.normal(noise), 0.f, 1.f) * 255 + .5f);
   }
 
  private:
   static int first(float v) { return std::max(0, static_cast<int>(std::ceil(v))); }
   static int last(float v) { return std::min(side - 1, static_cast<int>(std::floor(v))); }
-  std::array<float, pixels> ink_{};
+  std::array<float, Digits::pixels> ink_{};
 };
 
 /// The point at t of the Catmull-Rom curve from b to c; a and d are their neighbours.
@@ -345,7 +344,7 @@ Digits generate(std::int64_t count, std::uint64_t seed, std::uint64_t part) {
   const auto images = digits.images.mutable_values<std::uint8_t>(),
              labels = digits.labels.mutable_values<std::uint8_t>();
   for (std::size_t i = 0; i < labels.size(); ++i)
-    labels[i] = draw(Random(seed, part, i), images.subspan(i * pixels, pixels));
+    labels[i] = draw(Random(seed, part, i), images.subspan(i * Digits::pixels, Digits::pixels));
   return digits;
 }
 
