@@ -1,9 +1,10 @@
 // bench compare: the workloads beside LibTorch at its best, interleaved.
-#include <fmt/chrono.h>
 #include <fmt/core.h>
 
+#include <array>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <functional>
 #include <optional>
@@ -31,6 +32,13 @@ struct Setting {
   std::vector<std::string> more = {};
   std::map<std::string, std::string> environment = {};
 };
+
+std::string now_utc() {
+  const std::time_t now = std::time(nullptr);
+  std::array<char, 32> text{};
+  std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M UTC", std::gmtime(&now));
+  return text.data();
+}
 
 /// The first of /usr/lib/<any>/NAME that is there.
 std::optional<fs::path> debian_library(const std::string& name) {
@@ -229,7 +237,7 @@ int compare(const std::vector<std::string>& args) {
   plan.data = data.source;
   plan.samples = data.train.images.size(0);
 
-  Run run{.date = fmt::format("{:%Y-%m-%d %H:%M} UTC", fmt::gmtime(std::time(nullptr))), .processor = processor(), .ours = "ebb " + ebb::version(),
+  Run run{.date = now_utc(), .processor = processor(), .ours = "ebb " + ebb::version(),
           .peer = against, .notes = torch ? torch_notes(threads) : "", .samples = plan.samples};
   const auto settings = [&](const Workload& w, int n, bool train) {
     std::vector<Setting> out{ours};
