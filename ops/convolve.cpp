@@ -1,10 +1,12 @@
 #include <ebb/ops/convolve.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <type_traits>
 
 #include <ebb/ops/blas.h>
+#include <ebb/ops/convolve_tail.h>
 #include <ebb/ops/loops.h>
 #include <ebb/ops/tile.h>
 #include <ebb/ops/winograd.h>
@@ -72,9 +74,24 @@ struct Scratch {
   explicit Scratch(std::int64_t n) : memory(Tensor::workspace({n}, dtype_of<T>())), data(memory.mutable_values<T>().data()) {}
 };
 
-/// Channels that are pooled together: some registers full. Their number stays a variable where they are walked, for a loop
-/// of known short length is unrolled before it can be vectorised.
-constexpr std::int64_t run_length = 64;
+/// Transformed filters, made by each thread that needs them: to take them from the cache of another would take longer.
+class Filters {
+ public:
+  Filters(const Winograd& winograd, const float* k, std::int64_t c, std::int64_t out, bool flip)
+      : winograd_(winograd), k_(k), c_(c), out_(out), flip_(flip) {}
+  const float* mine() {
+    Tensor& u = of_thread_[static_cast<std::size_t>(thread_index())];
+    if (!u.defined()) u = winograd_.filters(k_, c_, out_, flip_);
+    return u.values<float>().data();
+  }
+
+ private:
+  const Winograd& winograd_;
+  const float* k_;
+  std::int64_t c_, out_;
+  bool flip_;
+  std::array<Tensor, most_threads> of_thread_;
+};
 
 // ---- how one block is convolved ------------------------------------------------------------------------------------
 
@@ -114,126 +131,6 @@ struct Direct {
   }
 };
 
-/// y += bias, then relu.
-template <class T>
-void finish(std::int64_t rows, std::int64_t channels, const T* bias, bool relu, T* y) {
-  if (!bias && !relu) return;
-  simd_for<T>([&]() EBB_INLINE {
-    for (std::int64_t r = 0; r < rows; ++r) {
-      T* __restrict row = y + r * channels;
-      for (std::int64_t c = 0; c < channels; ++c) {
-        const T z = bias ? row[c] + bias[c] : row[c];
-        row[c] = relu && z <= 0 ? T(0) : z;
-      }
-    }
-  });
-}
-
-// ---- max-pool of a block -------------------------------------------------------------------------------------------
-
-/// Largest element of each window of images (oh, ow, c), where in the window it was, and relu.
-template <class T>
-void pool_block(const Window& v, std::int64_t channels, std::int64_t images, const Tail<T>& tail, const T* conv, T* y, std::uint8_t* choice) {
-  const std::int64_t rows = v.oh / tail.pool.h, cols = v.ow / tail.pool.w;
-  const bool square = tail.pool == Pair(2);  // the usual one, in one pass
-  simd_for<T>([&]() EBB_INLINE {
-    for (std::int64_t i = 0; i < images; ++i)
-      for (std::int64_t r = 0; r < rows; ++r)
-        for (std::int64_t q = 0; q < cols; ++q, y += channels, choice += choice ? channels : 0) {
-          const T* corner = conv + ((i * v.oh + r * tail.pool.h) * v.ow + q * tail.pool.w) * channels;
-          for (std::int64_t c0 = 0; c0 < channels; c0 += run_length) {
-            const std::int64_t n = std::min(run_length, channels - c0);
-            T best[run_length];
-            IntegerOf<T> where[run_length];
-            if (square) {
-              const T *__restrict x0 = corner + c0, *__restrict x1 = x0 + channels, *__restrict x2 = x0 + v.ow * channels, *__restrict x3 = x2 + channels;
-              for (std::int64_t c = 0; c < n; ++c) {
-                T b = x0[c];
-                IntegerOf<T> k = 0;
-                bool wins = (x1[c] > b) | (x1[c] != x1[c]);
-                b = wins ? x1[c] : b, k = wins ? 1 : k;
-                wins = (x2[c] > b) | (x2[c] != x2[c]);
-                b = wins ? x2[c] : b, k = wins ? 2 : k;
-                wins = (x3[c] > b) | (x3[c] != x3[c]);
-                b = wins ? x3[c] : b, k = wins ? 3 : k;
-                best[c] = b, where[c] = k;
-              }
-            } else {
-              for (std::int64_t c = 0; c < n; ++c) best[c] = corner[c0 + c], where[c] = 0;
-              for (std::int64_t a = 0, k = 0; a < tail.pool.h; ++a)
-                for (std::int64_t b = 0; b < tail.pool.w; ++b, ++k) {
-                  const T* __restrict from = corner + (a * v.ow + b) * channels + c0;
-                  for (std::int64_t c = 0; c < n; ++c) {
-                    const bool wins = (from[c] > best[c]) | (from[c] != from[c]);
-                    best[c] = wins ? from[c] : best[c];
-                    where[c] = wins ? static_cast<IntegerOf<T>>(k) : where[c];
-                  }
-                }
-            }
-            for (std::int64_t c = 0; c < n; ++c) y[c0 + c] = tail.relu && best[c] <= 0 ? T(0) : best[c];
-            if (choice)
-              for (std::int64_t c = 0; c < n; ++c) choice[c0 + c] = static_cast<std::uint8_t>(where[c]);
-          }
-        }
-  });
-}
-
-/// The gradient of the convolution's output for images [begin, end): up.g itself, or sent back through pool and relu
-/// into `buffer`; db, unless null, gets its sum over positions added.
-template <class T>
-const T* dense(const Window& v, std::int64_t channels, const Upstream<T>& up, std::int64_t begin, std::int64_t end, T* buffer, T* db) {
-  const std::int64_t rows = v.oh / up.pool.h, cols = v.ow / up.pool.w, size = rows * cols * channels;
-  const T* g = up.g + begin * size;
-  const T* y = up.y ? up.y + begin * size : nullptr;
-  const std::uint8_t* choice = up.choice ? up.choice + begin * size : nullptr;
-  const bool whole = up.pool.h == 1 && up.pool.w == 1;
-  simd_for<T>([&]() EBB_INLINE {
-    if (whole) {
-      if (!y && !db) return;
-      for (std::int64_t p = 0; p < (end - begin) * v.positions(); ++p) {
-        const T* __restrict from = g + p * channels;
-        T* __restrict to = buffer + p * channels;
-        if (y) {
-          const T* __restrict out = y + p * channels;
-          for (std::int64_t c = 0; c < channels; ++c) to[c] = out[c] > 0 ? from[c] : T(0);
-        }
-        if (db) {
-          const T* __restrict add = y ? to : from;
-          for (std::int64_t c = 0; c < channels; ++c) db[c] += add[c];
-        }
-      }
-      return;
-    }
-    T* image = buffer;
-    for (std::int64_t i = begin; i < end; ++i, image += v.positions() * channels) {
-      for (std::int64_t r = 0; r < rows; ++r) {
-        for (std::int64_t q = 0; q < cols; ++q, g += channels, y += y ? channels : 0, choice += channels) {
-          T* corner = image + (r * up.pool.h * v.ow + q * up.pool.w) * channels;
-          for (std::int64_t c0 = 0; c0 < channels; c0 += run_length) {
-            const std::int64_t n = std::min(run_length, channels - c0);
-            T on[run_length];
-            IntegerOf<T> where[run_length];
-            for (std::int64_t c = 0; c < n; ++c) on[c] = !y || y[c0 + c] > 0 ? g[c0 + c] : T(0), where[c] = choice[c0 + c];
-            for (std::int64_t a = 0, k = 0; a < up.pool.h; ++a)
-              for (std::int64_t b = 0; b < up.pool.w; ++b, ++k) {
-                T* __restrict to = corner + (a * v.ow + b) * channels + c0;
-                for (std::int64_t c = 0; c < n; ++c) to[c] = where[c] == static_cast<IntegerOf<T>>(k) ? on[c] : T(0);
-              }
-            if (db)
-              for (std::int64_t c = 0; c < n; ++c) db[c0 + c] += on[c];
-          }
-        }
-        for (std::int64_t a = 0; a < up.pool.h; ++a) {  // columns that no window covers
-          T* line = image + (r * up.pool.h + a) * v.ow * channels;
-          std::fill(line + cols * up.pool.w * channels, line + v.ow * channels, T(0));
-        }
-      }
-      std::fill(image + rows * up.pool.h * v.ow * channels, image + v.positions() * channels, T(0));
-    }
-  });
-  return whole && !y ? g : buffer;
-}
-
 }  // namespace
 
 template <class T>
@@ -252,12 +149,10 @@ void convolve(const Window& v, std::int64_t out, const T* x, const T* k, const T
   const bool relu = tail.relu && !pools;
   if constexpr (std::is_same_v<T, float>) {
     if (const Winograd fast(v, out); fast) {
-      const std::int64_t block = fast.block_images(v, out);
-      const Tensor filters = fast.filters(k, v.c, out, false, v.n > block);
-      const float* u = filters.values<float>().data();
-      return in_blocks(block, [&](std::int64_t begin, std::int64_t end, float* to) {
+      Filters filters(fast, k, v.c, out, false);
+      return in_blocks(fast.block_images(v, out, 8), [&](std::int64_t begin, std::int64_t end, float* to) {
         const Scratch<float> scratch(fast.scratch_size(v, out, end - begin));
-        fast.forward(v, out, end - begin, x + begin * v.image_size(), u, tail.bias, relu, to, scratch.data);
+        fast.forward(v, out, end - begin, x + begin * v.image_size(), filters.mine(), tail.bias, relu, to, scratch.data);
       });
     }
     if (Direct::suits(v, out)) {
@@ -274,7 +169,7 @@ void convolve(const Window& v, std::int64_t out, const T* x, const T* k, const T
     const Scratch<T> cols(rows * v.patch());
     patches_of(v, x, begin, end, cols.data);
     gemm(false, false, rows, out, v.patch(), cols.data, v.patch(), k, out, T(0), to, out);
-    finish(rows, out, tail.bias, relu, to);
+    add_bias(rows, out, tail.bias, relu, to);
   });
 }
 
@@ -283,11 +178,11 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
   const std::int64_t conv_size = v.positions() * out;
   const bool copies = up.y || up.choice;
 
+  constexpr std::int64_t most_groups = 4;
   // Sums over images are made in a few groups, whatever the number of threads, and the groups are added in order.
   // back(first, last, dy, sums, add) does a block; `size` sums a group.
   const auto in_groups = [&](std::int64_t block, std::int64_t size, const auto& back, const auto& reduce) {
-    constexpr std::int64_t most = 4;
-    const std::int64_t blocks = (v.n + block - 1) / block, groups = dk || db ? most : std::max<std::int64_t>(1, blocks);
+    const std::int64_t blocks = (v.n + block - 1) / block, groups = dk || db ? most_groups : std::max<std::int64_t>(1, blocks);
     const std::int64_t share = (blocks + groups - 1) / groups * block, used = share ? (v.n + share - 1) / share : 0;
     const Scratch<T> sums(dk ? used * size : 0), biases(db ? used * out : 0);
     parallel_for(used, 1, [&](std::int64_t group, std::int64_t) {
@@ -297,7 +192,7 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
       if (db) std::fill(bias, bias + out, T(0));
       for (std::int64_t begin = first; begin < last; begin += block) {
         const std::int64_t end = std::min(last, begin + block);
-        const T* dy = dense(v, out, up, begin, end, buffer.data, bias);
+        const T* dy = tail_gradient(v, out, up, begin, end, buffer.data, bias);
         back(begin, end, dy, dk ? sums.data + group * size : nullptr, begin != first);
       }
     });
@@ -315,13 +210,11 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
 
   if constexpr (std::is_same_v<T, float>) {
     if (const Winograd fast(v, out); fast) {
-      const std::int64_t block = fast.block_images(v, out);
-      const Tensor flipped = dx ? fast.filters(k, v.c, out, true, v.n > block) : Tensor();
-      const float* u = dx ? flipped.values<float>().data() : nullptr;
-      return in_groups(block, fast.points() * Winograd::plane(v.c, out),
+      Filters filters(fast, k, v.c, out, true);
+      return in_groups(fast.block_images(v, out, v.n / most_groups), fast.points() * Winograd::plane(v.c, out),
                        [&](std::int64_t begin, std::int64_t end, const float* dy, float* sums, bool add) {
                          const Scratch<float> scratch(fast.scratch_size(v, out, end - begin));
-                         fast.backward(v, out, end - begin, x ? x + begin * v.image_size() : nullptr, dy, u,
+                         fast.backward(v, out, end - begin, x ? x + begin * v.image_size() : nullptr, dy, dx ? filters.mine() : nullptr,
                                        dx ? dx + begin * v.image_size() : nullptr, sums, add, scratch.data);
                        },
                        [&](std::int64_t parts, const float* sums) { fast.filter_gradient(v.c, out, parts, sums, dk); });

@@ -13,6 +13,10 @@ namespace ebb::detail {
 /// takes which block is left to chance; what a block computes must not depend on it.
 void run_blocks(std::int64_t blocks, void (*body)(const void*, std::int64_t), const void* context);
 
+/// The calling thread's place in the pool: 0 for a thread that is not of the pool, as who calls run_blocks.
+int thread_index();
+inline constexpr int most_threads = 256;
+
 /// body(begin, end) over [0, n) on the fixed grid of `block` elements: the same pieces for any number of threads.
 template <class F>
 void parallel_for(std::int64_t n, std::int64_t block, const F& body) {

@@ -48,6 +48,7 @@ void set_float_mode(std::uint64_t) {}
 #endif
 
 thread_local bool inside_block = false;
+thread_local int index_in_pool = 0;
 
 // One job at a time. Each thread has its share of the blocks, the same part of every job, so that what it wrote in one
 // loop it finds in its own cache in the next; when its share is done it helps with the others'. A ticket is {job number,
@@ -123,6 +124,7 @@ class Pool {
   }
 
   void work(std::size_t own) {
+    index_in_pool = static_cast<int>(own);
     std::uint32_t seen = 0;
     while (!stop_) {
       std::uint32_t now = started_.load(std::memory_order_acquire);
@@ -170,7 +172,7 @@ Policy& policy() {
 }  // namespace
 
 void set_threads(int n) {
-  if (n < 1 || n > 256) fail<ValueError>("set_threads", fmt::format("1 to 256 threads, got {}", n));
+  if (n < 1 || n > detail::most_threads) fail<ValueError>("set_threads", fmt::format("1 to {} threads, got {}", detail::most_threads, n));
   const std::lock_guard lock(policy().mutex);
   if (n == policy().threads) return;
   policy().pool.reset();
@@ -183,6 +185,8 @@ FlushDenormals::FlushDenormals() : before_(float_mode()) { set_float_mode(before
 FlushDenormals::~FlushDenormals() { set_float_mode(before_); }
 
 namespace detail {
+
+int thread_index() { return index_in_pool; }
 
 void run_blocks(std::int64_t blocks, void (*body)(const void*, std::int64_t), const void* context) {
   if (blocks > 1 && blocks < 0x7FFFFFFF && !inside_block && policy().threads.load(std::memory_order_relaxed) > 1) {

@@ -174,11 +174,6 @@ inline void EBB_INLINE gather(const Window& v, int m, std::int64_t images, bool 
   });
 }
 
-/// Elements of a filter that a thread transforms at a time: a quarter of them, but enough to be worth the hand-over.
-std::int64_t filter_block(std::int64_t size, std::int64_t points) {
-  return (std::max(size / 4, (std::int64_t{1} << 15) / points) + Product::lanes - 1) / Product::lanes * Product::lanes;
-}
-
 }  // namespace
 
 // Not a multiple of the page size, which would put one element of all points into the same few lines of the L1 cache.
@@ -200,9 +195,10 @@ Winograd::Winograd(const Window& v, std::int64_t out) {
   m = best_m;
 }
 
-std::int64_t Winograd::block_images(const Window& v, std::int64_t out) const {
-  const std::int64_t bytes = tiles(v) * points() * (v.c + out) * 4;
-  return std::clamp<std::int64_t>((512 << 10) / bytes, 1, 8);
+std::int64_t Winograd::block_images(const Window& v, std::int64_t out, std::int64_t most) const {
+  constexpr std::int64_t rows = 16;
+  const std::int64_t bytes = tiles(v) * points() * (v.c + out) * 4, enough = (rows + tiles(v) - 1) / tiles(v);
+  return std::clamp<std::int64_t>((512 << 10) / bytes, 1, std::max(enough, most));
 }
 
 std::int64_t Winograd::scratch_size(const Window& v, std::int64_t out, std::int64_t images) const {
@@ -210,31 +206,27 @@ std::int64_t Winograd::scratch_size(const Window& v, std::int64_t out, std::int6
   return points() * (plane(t, v.c) + plane(t, out) + std::max(v.c, out));
 }
 
-Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool flip, bool shared) const {
+Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool flip) const {
   Tensor result = Tensor::workspace({points(), plane(c, out)}, f32);
   float* to = result.mutable_values<float>().data();
   Tensor turned;
   if (flip) {
     turned = Tensor::workspace({9, out, c}, f32);
     float* t = turned.mutable_values<float>().data();
-    parallel_for(9 * out, shared ? std::max<std::int64_t>(9 * out / 4, (1 << 13) / c) : 9 * out, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) {
-        const float* from = k + row / out * c * out + row % out;
-        for (std::int64_t i = 0; i < c; ++i) t[row * c + i] = from[i * out];
-      }
-    });
+    for (std::int64_t row = 0; row < 9 * out; ++row) {
+      const float* from = k + row / out * c * out + row % out;
+      for (std::int64_t i = 0; i < c; ++i) t[row * c + i] = from[i * out];
+    }
     k = t;
   }
   const std::int64_t size = c * out, step = plane(c, out);
-  parallel_for(size, shared ? filter_block(size, points()) : size, [&](std::int64_t begin, std::int64_t end) {
-    with(m, [&](auto mm, auto lanes) EBB_INLINE {
-      constexpr int W = decltype(lanes)::value;
-      using V = typename Lanes<W>::type;
-      static constexpr auto& G = Maps<decltype(mm)::value>::filter;
-      for (std::int64_t e = begin; e < end; e += W)
-        sandwich<G, V>([&](int i, int j, V& x) EBB_INLINE { x = at<W>(k + (i * 3 + j) * size + e); },
-                       [&](int i, int j, const V& sum) EBB_INLINE { at<W>(to + (i * G.rows + j) * step + e) = sum; });
-    });
+  with(m, [&](auto mm, auto lanes) EBB_INLINE {
+    constexpr int W = decltype(lanes)::value;
+    using V = typename Lanes<W>::type;
+    static constexpr auto& G = Maps<decltype(mm)::value>::filter;
+    for (std::int64_t e = 0; e < size; e += W)
+      sandwich<G, V>([&](int i, int j, V& x) EBB_INLINE { x = at<W>(k + (i * 3 + j) * size + e); },
+                     [&](int i, int j, const V& sum) EBB_INLINE { at<W>(to + (i * G.rows + j) * step + e) = sum; });
   });
   return result;
 }
@@ -316,7 +308,8 @@ void Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
 
 void Winograd::filter_gradient(std::int64_t c, std::int64_t out, std::int64_t parts, const float* sums, float* dk) const {
   const std::int64_t size = c * out, step = plane(c, out);
-  parallel_for(size, filter_block(size, points()), [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t block = (std::max(size / 4, elementwise_block / points()) + Product::lanes - 1) / Product::lanes * Product::lanes;
+  parallel_for(size, block, [&](std::int64_t begin, std::int64_t end) {
     with(m, [&](auto mm, auto lanes) EBB_INLINE {
       constexpr int W = decltype(lanes)::value;
       using V = typename Lanes<W>::type;
