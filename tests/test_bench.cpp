@@ -110,9 +110,12 @@ TEST_CASE("bench: the ratio is the peer's best median over ours, with the range 
 }
 
 TEST_CASE("bench: equal learning is one point of accuracy, or none learned yet") {
-  CHECK(bench::Learned{"a", 1, 0.975, 0.966, 0.2, 0.2}.equal());
-  CHECK_FALSE(bench::Learned{"a", 1, 0.975, 0.964, 0.2, 0.2}.equal());
-  CHECK(bench::Learned{"a", 1, 0.0980, 0.1135, 2.303, 2.303}.equal());
+  CHECK(bench::Learned{"a", 1, {0.975}, {0.966}, {0.2}, {0.2}}.equal());
+  CHECK_FALSE(bench::Learned{"a", 1, {0.975}, {0.964}, {0.2}, {0.2}}.equal());
+  CHECK(bench::Learned{"a", 1, {0.0980}, {0.1135}, {2.303}, {2.303}}.equal());
+  CHECK(bench::Learned{"a", 1, {0.69, 0.70, 0.75}, {0.68, 0.73, 0.74}}.equal());        // seeds differ as much
+  CHECK_FALSE(bench::Learned{"a", 1, {0.69, 0.70, 0.71}, {0.68, 0.73, 0.74}}.equal());  // 0.73 is none of ours
+  CHECK_FALSE(bench::Learned{"a", 1, {0.69, 0.70, 0.75}, {0.71, 0.73, 0.74}}.equal());  // 0.70 is none of theirs
 }
 
 TEST_CASE("bench: the tables") {
@@ -120,7 +123,7 @@ TEST_CASE("bench: the tables") {
   run.training = {cell("mlp_512", 1, {1.0, 1.2, 1.1}, {2.0, 2.2, 9.0}, {1.65, 1.2, 1.76}), cell("mlp_512", 2, {0.5, 0.6, 0.55}, {1, 1, 1}, {0.6, 0.6, 0.6}),
                   cell("sig_32x5", 1, {0.1}, {0.5}, {0.46})};
   run.training[0].limit = 1;
-  run.learned = {{"mlp_512", 1, 0.961, 0.962, 0.26, 0.26}};
+  run.learned = {{"mlp_512", 1, {0.961}, {0.962}, {0.26}, {0.26}}};
   bench::Cell one = cell("cnn_64", 1, {1e-4}, {5e-4}, {4e-4});
   one.workload.batch = 1;
   run.inference = {one};

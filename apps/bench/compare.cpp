@@ -159,16 +159,20 @@ void interleave(Cell& cell, const std::vector<Setting>& settings, const std::str
   }
 }
 
-/// Both programs for the same whole epochs.
-Learned learn(const Workload& w, const Setting& ours, const Setting& peer, int threads, int epochs, const std::string& data) {
+/// Both programs for the same whole epochs, with each seed.
+Learned learn(const Workload& w, const Setting& ours, const Setting& peer, int threads, int epochs, int seeds, const std::string& data) {
   Learned out{.workload = w.name, .epochs = epochs};
-  const auto run = [&](const Setting& s, double& accuracy, double& loss) {
-    Paced program(s, "train", w, threads, data, 1);
+  const auto run = [&](const Setting& s, int seed, std::vector<double>& accuracy, std::vector<double>& losses) {
+    Paced program(s, "train", w, threads, data, static_cast<std::uint64_t>(seed));
+    double loss = 0;
     for (int e = 0; e < epochs; ++e) loss = program.turn(0).at("loss");
-    accuracy = program.end().at("test_accuracy");
+    losses.push_back(loss);
+    accuracy.push_back(program.end().at("test_accuracy"));
   };
-  run(ours, out.ours, out.our_loss);
-  run(peer, out.peer, out.peer_loss);
+  for (int seed = 1; seed <= seeds; ++seed) {
+    run(ours, seed, out.ours, out.our_loss);
+    run(peer, seed, out.peer, out.peer_loss);
+  }
   return out;
 }
 
@@ -197,7 +201,8 @@ int compare(const std::vector<std::string>& args) {
       ("repeats", po::value<int>()->default_value(3), "fresh processes of each program")
       ("rounds", po::value<int>()->default_value(5), "turns that each process gets, in rotating order")
       ("seconds", po::value<double>()->default_value(0.2), "that the fastest program takes for a turn")
-      ("epochs", po::value<int>()->default_value(1), "whole epochs after which accuracies are compared; 0: they are not");
+      ("epochs", po::value<int>()->default_value(1), "whole epochs after which accuracies are compared; 0: they are not")
+      ("seeds", po::value<int>()->default_value(5), "of weights and order, for each of which accuracies are compared");
   output.add_options()
       ("markdown", "one row per workload, for a page")
       ("json", po::value<std::string>(), "write every number to this file")
@@ -220,6 +225,7 @@ int compare(const std::vector<std::string>& args) {
   const std::vector<Workload> chosen = workloads_of(v["models"].as<std::string>());
   const std::vector<int> threads = thread_list(v["threads"].as<std::string>());
   const auto epochs = number(v, "epochs", 0, 1000);
+  const auto seeds = number(v, "seeds", 1, 1000);
   const auto against = v["against"].as<std::string>();
   const bool torch = against == "torch", training = v.count("no-train") == 0;
   std::vector<std::int64_t> infer_batches;
@@ -268,7 +274,7 @@ int compare(const std::vector<std::string>& args) {
       const Cell& last = run.training.back();
       const auto all = settings(w, last.threads, true);
       const auto best = std::ranges::find(all, best_peer(last).name, &Setting::name);
-      run.learned.push_back(learn(w, ours, *best, last.threads, epochs, plan.data));
+      run.learned.push_back(learn(w, ours, *best, last.threads, epochs, seeds, plan.data));
     }
     for (const std::int64_t b : infer_batches)
       for (const int n : threads) {

@@ -57,7 +57,11 @@ std::string heading(const Run& run) {
 
 }  // namespace
 
-bool Learned::equal() const { return std::abs(ours - peer) <= 0.01 || std::max(ours, peer) < 0.15; }
+bool Learned::equal() const {
+  const Range a = range(ours), b = range(peer);
+  const auto within = [](const Range& r, double x) { return r.low <= x && x <= r.high; };
+  return std::abs(a.middle - b.middle) <= 0.01 || (within(a, b.middle) && within(b, a.middle)) || std::max(a.middle, b.middle) < 0.15;
+}
 
 Range range(const std::vector<double>& values) {
   const auto [low, high] = std::ranges::minmax(values);
@@ -107,9 +111,14 @@ std::string text_table(const Run& run) {
     }
   }
   if (!run.learned.empty()) {
-    out += fmt::format("\n{:<13}{:>7}{:>16}{:>12}{:>12}{:>12}\n", "workload", "epochs", "ebb: accuracy", "loss", "peer", "loss");
+    const auto accuracy = [](const std::vector<double>& values) {
+      const Range r = range(values);
+      return fmt::format("{:.4f} ({:.4f}..{:.4f})", r.middle, r.low, r.high);
+    };
+    out += fmt::format("\n{:<13}{:>6}{:>6}  {:<26}{:<10}{:<26}{}\n", "workload", "epochs", "seeds", "accuracy: ebb", "loss", "peer", "loss");
     for (const Learned& l : run.learned)
-      out += fmt::format("{:<13}{:>7}{:>16.4f}{:>12.4f}{:>12.4f}{:>12.4f}  {}\n", l.workload, l.epochs, l.ours, l.our_loss, l.peer, l.peer_loss, l.equal() ? "equal" : "NOT EQUAL");
+      out += fmt::format("{:<13}{:>6}{:>6}  {:<26}{:<10.4f}{:<26}{:<10.4f}{}\n", l.workload, l.epochs, l.ours.size(), accuracy(l.ours), median(l.our_loss),
+                         accuracy(l.peer), median(l.peer_loss), l.equal() ? "equal" : "NOT EQUAL");
   }
   if (!run.inference.empty()) {
     out += fmt::format("\nInference, samples a second\n\n{:<13}{:>6}{:>4}{:>12}{:>12}  {:<14}{}\n", "workload", "batch", "thr", "ebb", "peer", "", "ratio");
@@ -142,7 +151,8 @@ std::string markdown_table(const Run& run) {
     out += " MB: ebb, LibTorch | first step, s |";
     rule += "---|---|";
     if (!run.learned.empty()) {
-      out += fmt::format(" test accuracy after {} epoch{} |", run.learned[0].epochs, run.learned[0].epochs == 1 ? "" : "s");
+      const Learned& l = run.learned[0];
+      out += fmt::format(" test accuracy after {} epoch{}, median of {} seed{} |", l.epochs, l.epochs == 1 ? "" : "s", l.ours.size(), l.ours.size() == 1 ? "" : "s");
       rule += "---|";
     }
     out += "\n" + rule + "\n";
@@ -177,7 +187,7 @@ std::string markdown_table(const Run& run) {
       out += fmt::format(" {:.0f}, {:.0f} | {:.2f}, {:.2f} |", ours, peers, ours_first, peers_first);
       if (!run.learned.empty()) {
         const Learned* l = learned(run, name);
-        out += l ? fmt::format(" {:.4f}, {:.4f}{} |", l->ours, l->peer, l->equal() ? "" : " (not equal)") : " |";
+        out += l ? fmt::format(" {:.4f}, {:.4f}{} |", median(l->ours), median(l->peer), l->equal() ? "" : " (not equal)") : " |";
       }
       out += "\n";
     }

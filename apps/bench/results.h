@@ -25,13 +25,14 @@ struct Cell {
   double limit = 0;  ///< seconds of an epoch that this machine allows; 0: not known
 };
 
-/// After the same whole epochs.
+/// After the same whole epochs: a number for each seed.
 struct Learned {
   std::string workload;
   int epochs = 0;
-  double ours = 0, peer = 0;            ///< test accuracy
-  double our_loss = 0, peer_loss = 0;  ///< mean of the last epoch
-  /// Within one point of each other, or neither has learned anything yet.
+  std::vector<double> ours = {}, peer = {};            ///< test accuracy
+  std::vector<double> our_loss = {}, peer_loss = {};  ///< mean of the last epoch
+  /// The medians are within one point of each other, or each is in the range of the other's seeds; or neither program has
+  /// learned anything yet.
   bool equal() const;
 };
 
