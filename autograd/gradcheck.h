@@ -2,14 +2,13 @@
 #pragma once
 #include <concepts>
 #include <cstdint>
-#include <functional>
 #include <iosfwd>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <ebb/graph/tensor.h>
+#include <ebb/autograd/jacobian.h>
 
 namespace ebb {
 
@@ -55,15 +54,14 @@ struct GradcheckReport {
 ///
 /// Checks the gradients of f at `inputs` (float64 tensors, else DTypeError). Relative errors are measured against the
 /// larger of the two derivatives, but not against less than a hundredth of the gradient's own size.
-GradcheckReport gradcheck(const std::function<Tensor(std::span<const Tensor>)>& f, std::vector<Tensor> inputs,
-                          const GradcheckOptions& options = {});
+GradcheckReport gradcheck(const MultiFunction& f, std::vector<Tensor> inputs, const GradcheckOptions& options = {});
 
 /// The same for a function that takes its inputs one by one: gradcheck([](auto& x, auto& w) { ... }, {x, w}).
 template <class F>
   requires(!std::invocable<F, std::span<const Tensor>>)
 GradcheckReport gradcheck(F f, std::vector<Tensor> inputs, const GradcheckOptions& options = {}) {
   using T = const Tensor&;
-  return gradcheck(std::function<Tensor(std::span<const Tensor>)>([f = std::move(f)](std::span<const Tensor> x) -> Tensor {
+  return gradcheck(MultiFunction([f = std::move(f)](std::span<const Tensor> x) -> Tensor {
                      if constexpr (std::invocable<F, T>) return f(x[0]);
                      else if constexpr (std::invocable<F, T, T>) return f(x[0], x[1]);
                      else if constexpr (std::invocable<F, T, T, T>) return f(x[0], x[1], x[2]);

@@ -67,12 +67,12 @@ void map_run(const Map& m, std::int64_t begin, std::int64_t end) {
 }
 void map(const Tensor& x, Tensor& out, const void* f, MapRun run);
 
-/// Of two operands one long row is cut into pieces; of many rows several are taken at a time.
+/// Two operands in rows. A ZipRun takes some of the rows or, where there is but one, some of its elements.
 struct Zip {
   const void *f, *a, *b;
   void* out;
   Walk<2> walk;
-  bool one_row = walk.outer == 1;
+  bool one_row() const { return walk.outer == 1; }
 };
 using ZipRun = void (*)(const Zip& z, std::int64_t begin, std::int64_t end);
 
@@ -81,7 +81,7 @@ template <class T, class Out, Loop how, class F>
 void zip_run(const Zip& z, std::int64_t begin, std::int64_t end) {
   run_loop<how, T>([&]() EBB_INLINE {
     const F f = *static_cast<const F*>(z.f);
-    const bool step_a = z.walk.strides[0][0] != 0, step_b = z.walk.strides[1][0] != 0, one = z.one_row;
+    const bool step_a = z.walk.strides[0][0] != 0, step_b = z.walk.strides[1][0] != 0, one = z.one_row();
     const std::int64_t first = one ? begin : 0, n = one ? end - begin : z.walk.inner, last = one ? 1 : end;
     for (std::int64_t row = one ? 0 : begin; row < last; ++row) {
       const auto offsets = z.walk.offsets(row);
