@@ -55,23 +55,32 @@ void* from_system(std::size_t size) {
 // A free block stores the next one in its own first word. One lock for all: uncontended it costs less than
 // the bookkeeping that per-thread caches need when one thread produces what another frees.
 struct Pool {
-  struct Free { Free* next; };
+  struct Free {
+    Free* next;
+    const void* worker;
+  };
   std::mutex mutex;
-  std::array<Free*, classes> lists{};
+  std::array<std::array<Free*, classes>, 2> lists{};  // of values, of workspaces
   MemoryStats stats;
   std::size_t workspace = 0;  // in use now
 
-  void* take(int c, std::size_t size, bool works) {
+  void* take(int c, std::size_t size, const void* worker) {
     std::size_t highest = 0;
     {
       const std::lock_guard lock(mutex);
       ++stats.requests;
-      std::size_t& used = works ? workspace : stats.in_use;
-      std::size_t& peak = works ? stats.workspace : stats.peak;
+      std::size_t& used = worker ? workspace : stats.in_use;
+      std::size_t& peak = worker ? stats.workspace : stats.peak;
       used += size;
       highest = std::exchange(peak, std::max(peak, used));
-      if (Free* block = lists[static_cast<std::size_t>(c)]) {
-        lists[static_cast<std::size_t>(c)] = block->next;
+      Free** link = &list(c, worker);
+      for (Free** own = link; worker && *own; own = &(*own)->next)
+        if ((*own)->worker == worker) {
+          link = own;
+          break;
+        }
+      if (Free* block = *link) {
+        *link = block->next;
         stats.cached -= size;
         return block;
       }
@@ -84,24 +93,27 @@ struct Pool {
     }
     if (!block) {
       const std::lock_guard lock(mutex);
-      (works ? workspace : stats.in_use) -= size;
-      (works ? stats.workspace : stats.peak) = highest;
+      (worker ? workspace : stats.in_use) -= size;
+      (worker ? stats.workspace : stats.peak) = highest;
     }
     return block;
   }
 
-  void give(void* block, int c, std::size_t size, bool works) {
+  void give(void* block, int c, std::size_t size, const void* worker) {
     const std::lock_guard lock(mutex);
-    (works ? workspace : stats.in_use) -= size;
+    (worker ? workspace : stats.in_use) -= size;
     if (!reuse) return std::free(block);
-    lists[static_cast<std::size_t>(c)] = ::new (block) Free{lists[static_cast<std::size_t>(c)]};
+    list(c, worker) = ::new (block) Free{list(c, worker), worker};
     stats.cached += size;
   }
 
+  Free*& list(int c, const void* worker) { return lists[worker ? 1 : 0][static_cast<std::size_t>(c)]; }
+
   void trim() {
     const std::lock_guard lock(mutex);
-    for (Free*& list : lists)
-      while (list) std::free(std::exchange(list, list->next));
+    for (auto& kind : lists)
+      for (Free*& list : kind)
+        while (list) std::free(std::exchange(list, list->next));
     stats.cached = 0;
   }
 };
@@ -112,14 +124,19 @@ Pool& pool() {
   return p;
 }
 
+const void* this_thread() {
+  thread_local char here;
+  return &here;
+}
+
 }  // namespace
 
 namespace detail {
 
-void* allocate_block(std::size_t bytes, bool workspace) {
+void* allocate_block(std::size_t bytes, const void* worker) {
   if (bytes > std::size_t{1} << 50) fail<MemoryError>("allocate", fmt::format("{} bytes asked for", bytes));
   const int c = class_of(bytes);
-  void* block = pool().take(c, bytes_of(c), workspace);
+  void* block = pool().take(c, bytes_of(c), worker);
   if (!block)
     fail<MemoryError>("allocate", fmt::format("no memory for {:.1f} MiB ({:.1f} MiB in use)",
                                               static_cast<double>(bytes) / (1 << 20),
@@ -127,9 +144,9 @@ void* allocate_block(std::size_t bytes, bool workspace) {
   return block;
 }
 
-void free_block(void* block, std::size_t bytes, bool workspace) noexcept {
+void free_block(void* block, std::size_t bytes, const void* worker) noexcept {
   const int c = class_of(bytes);
-  pool().give(block, c, bytes_of(c), workspace);
+  pool().give(block, c, bytes_of(c), worker);
 }
 
 std::size_t block_bytes(std::size_t bytes) { return bytes_of(class_of(bytes)); }
@@ -139,10 +156,11 @@ std::size_t block_bytes(std::size_t bytes) { return bytes_of(class_of(bytes)); }
 std::size_t Storage::footprint(std::size_t bytes) { return detail::block_bytes(sizeof(Storage) + bytes); }
 
 Ref<Storage> Storage::allocate(std::size_t bytes, bool workspace) {
-  return Ref<Storage>::adopt(::new (detail::allocate_block(sizeof(Storage) + bytes, workspace)) Storage(bytes, workspace));
+  const void* const worker = workspace ? this_thread() : nullptr;
+  return Ref<Storage>::adopt(::new (detail::allocate_block(sizeof(Storage) + bytes, worker)) Storage(bytes, worker));
 }
 
-void Storage::destroy() { detail::free_block(this, sizeof(Storage) + bytes_, workspace_); }
+void Storage::destroy() { detail::free_block(this, sizeof(Storage) + bytes_, worker_); }
 
 MemoryStats memory_stats() {
   const std::lock_guard lock(pool().mutex);

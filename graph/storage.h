@@ -31,12 +31,12 @@ class alignas(64) Storage {
   }
 
  private:
-  Storage(std::size_t bytes, bool workspace) : workspace_(workspace), bytes_(bytes) {}
+  Storage(std::size_t bytes, const void* worker) : worker_(worker), bytes_(bytes) {}
   void destroy();
 
   std::atomic<std::int32_t> refs_{1};
   std::uint32_t version_ = 0;
-  bool workspace_;
+  const void* worker_;  // of a workspace, the thread that asked for it
   std::size_t bytes_;
 };
 
@@ -55,9 +55,10 @@ void reset_peak_memory();  ///< the peak is what is in use now
 void release_cached_memory();
 
 namespace detail {
-/// A 64-byte aligned block; give it back with the same size. Blocks are reused by size class.
-void* allocate_block(std::size_t bytes, bool workspace = false);
-void free_block(void* block, std::size_t bytes, bool workspace = false) noexcept;
+/// A 64-byte aligned block; give it back with the same size. Blocks are reused by size class. `worker`, any address that is a
+/// thread's own, makes it a workspace: the same thread gets it again if it can, since its cache holds it.
+void* allocate_block(std::size_t bytes, const void* worker = nullptr);
+void free_block(void* block, std::size_t bytes, const void* worker = nullptr) noexcept;
 /// What a block of so many bytes counts for in MemoryStats.
 std::size_t block_bytes(std::size_t bytes);
 }  // namespace detail

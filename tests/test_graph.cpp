@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <functional>
+#include <semaphore>
 #include <sstream>
 #include <thread>
 
@@ -80,6 +81,29 @@ TEST_CASE("storage: alignment, versions, reuse") {
   if (!cache_is_off) CHECK(memory_stats().cached >= 4'000'000);
   release_cached_memory();
   CHECK(memory_stats().cached == 0);
+}
+
+TEST_CASE("storage: a thread works again in the memory that its cache holds") {
+  if (cache_is_off) return;
+  const void *own = nullptr, *others = nullptr;
+  std::binary_semaphore taken{0}, returned{0};
+  Tensor here = Tensor::workspace({5000});
+  own = here.raw();
+  std::thread other([&] {
+    const Tensor there = Tensor::workspace({5000});
+    others = there.raw();
+    taken.release();
+    returned.acquire();
+  });
+  taken.acquire();
+  here = Tensor();
+  returned.release();
+  other.join();  // what came back last is the other's
+  CHECK(own != others);
+  here = Tensor::workspace({5000});
+  CHECK(here.raw() == own);
+  CHECK(Tensor::empty({5000}).raw() != others);  // values are not mixed with them
+  CHECK(Tensor::workspace({5000}).raw() == others);  // rather than new memory
 }
 
 TEST_CASE("storage: what does not fit is refused") {
