@@ -182,8 +182,7 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
   // Sums over images are made in a few groups, whatever the number of threads, and the groups are added in order.
   // back(first, last, dy, sums, add) does a block; `size` sums a group.
   const auto in_groups = [&](std::int64_t block, std::int64_t size, const auto& back, const auto& reduce) {
-    const std::int64_t blocks = (v.n + block - 1) / block, groups = dk || db ? most_groups : std::max<std::int64_t>(1, blocks);
-    const std::int64_t share = (blocks + groups - 1) / groups * block, used = share ? (v.n + share - 1) / share : 0;
+    const std::int64_t share = dk || db ? std::max(block, (v.n + most_groups - 1) / most_groups) : block, used = (v.n + share - 1) / share;
     const Scratch<T> sums(dk ? used * size : 0), biases(db ? used * out : 0);
     parallel_for(used, 1, [&](std::int64_t group, std::int64_t) {
       const std::int64_t first = group * share, last = std::min(v.n, first + share);

@@ -104,6 +104,9 @@ TEST_CASE("fused: conv2d_relu is its plain definition") {
       {{13, 13, 13, 16}, {3, 3, 16, 16}, {}, 2},
       {{5, 5, 5, 16}, {3, 3, 16, 32}, {}, 1},
       {{3, 9, 8, 3}, {5, 4, 3, 16}, {.stride = 2, .pad = 2}, 2},
+      {{2, 4, 141, 1}, {1, 1, 1, 16}, {}, {3, 2}},  // more windows side by side than are pooled at once
+      {{1, 4, 4, 1}, {1, 1, 1, 1100}, {}, 2},       // more channels than that
+      {{40, 5, 5, 16}, {3, 3, 16, 16}, {}, 1},      // several blocks of Winograd's smallest images
   };
   for (const Setting& s : settings) {
     CAPTURE(s.image.str());
