@@ -52,8 +52,9 @@ void* from_system(std::size_t size) {
   return block;
 }
 
-// A free block stores the next one in its own first word. One lock for all: uncontended it costs less than
-// the bookkeeping that per-thread caches need when one thread produces what another frees.
+// A free block holds the link to the next one. One lock for all: uncontended it costs less than the bookkeeping that
+// per-thread caches need when one thread produces what another frees. A workspace goes to the thread that had it before:
+// two threads that swap theirs wait for lines of each other's cache.
 struct Pool {
   struct Free {
     Free* next;

@@ -12,6 +12,7 @@ namespace {
 /// Elements of windows side by side that are pooled at once: where each came from is a byte in memory and as wide as an
 /// element in registers, and the 32 channels of one window do not fill a register of bytes.
 constexpr std::int64_t line = 1024;
+std::int64_t windows_in_line(std::int64_t channels) { return std::max<std::int64_t>(1, line / std::max<std::int64_t>(1, channels)); }
 
 /// x or 0 without a branch, which a choice of stores would become.
 template <class T>
@@ -40,7 +41,7 @@ void pool_block(const Window& v, std::int64_t channels, std::int64_t images, con
   const std::int64_t rows = v.oh / tail.pool.h, cols = v.ow / tail.pool.w;
   const bool square = tail.pool == Pair(2);  // the usual one, in one pass
   const T floor = tail.relu ? T(0) : -std::numeric_limits<T>::infinity();
-  const std::int64_t at_once = std::max<std::int64_t>(1, line / channels);
+  const std::int64_t at_once = windows_in_line(channels);
   simd_for<T>([&]() EBB_INLINE {
     IntegerOf<T> where[line];
     for (std::int64_t i = 0; i < images * rows; ++i)
@@ -113,7 +114,7 @@ const T* tail_gradient(const Window& v, std::int64_t channels, const Upstream<T>
       }
       return;
     }
-    const std::int64_t at_once = std::max<std::int64_t>(1, line / channels);
+    const std::int64_t at_once = windows_in_line(channels);
     T on[line];
     IntegerOf<T> where[line];
     T* image = buffer;

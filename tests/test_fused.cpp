@@ -145,6 +145,17 @@ TEST_CASE("fused: NaN goes through conv2d_relu as through its definition") {
     }
 }
 
+TEST_CASE("fused: conv2d_relu without channels has nothing to do") {
+  for (const Pair pool : {Pair(1), Pair(2)}) {
+    const Tensor x = variable(randn({2, 6, 6, 1})), k = variable(zeros({3, 3, 1, 0})), b = variable(zeros({0}));
+    const Tensor y = conv2d_relu(x, k, b, {}, pool);
+    CHECK(y.shape() == Shape{2, 4 / pool.h, 4 / pool.w, 0});
+    const auto g = grad(sum(y), {x, k, b});
+    CHECK(same_bits(g[0], zeros(x.shape())));
+    CHECK(g[1].shape() == k.shape());
+  }
+}
+
 TEST_CASE("fused: Winograd's convolutions are the plain ones but for rounding") {
   struct Switch {
     bool before = winograd();
