@@ -23,8 +23,8 @@ template <class T>
 struct Upstream {
   const T* g;
   const T* y = nullptr;  // relu's output: the gradient passes where it is positive; null: no relu
-  Pair pool = 1;
-  const std::uint8_t* choice = nullptr;
+  Pair pool = 1;                          // behind relu: only with y
+  const std::uint8_t* choice = nullptr;  // of the pool
 };
 /// Gradients of the image, the kernel and the bias in one pass; each may be null.
 template <class T>

@@ -125,7 +125,7 @@ const T* tail_gradient(const Window& v, std::int64_t channels, const Upstream<T>
           for (std::int64_t c0 = 0; c0 < channels; c0 += line) {
             const std::int64_t n = std::min(line, channels - c0);
             for (std::int64_t j = 0; j < windows * n; ++j) where[j] = choice[c0 + j];
-            for (std::int64_t j = 0; j < windows * n; ++j) on[j] = y ? only_if(y[c0 + j] > 0, g[c0 + j]) : g[c0 + j];
+            for (std::int64_t j = 0; j < windows * n; ++j) on[j] = only_if(y[c0 + j] > 0, g[c0 + j]);
             for (std::int64_t a = 0; a < up.pool.h; ++a) {
               T* to = image + ((r * up.pool.h + a) * v.ow + q0 * up.pool.w) * channels + c0;
               for (std::int64_t q = 0; q < windows; ++q)
@@ -136,7 +136,7 @@ const T* tail_gradient(const Window& v, std::int64_t channels, const Upstream<T>
               for (std::int64_t c = 0; c < n; ++c) db[c0 + c] += on[q * n + c];
           }
           g += windows * channels;
-          y += y ? windows * channels : 0;
+          y += windows * channels;
           choice += windows * channels;
         }
         for (std::int64_t a = 0; a < up.pool.h; ++a) {  // columns that no window covers
