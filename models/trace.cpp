@@ -96,7 +96,6 @@ class Joiner {
       Step& s = p_.steps[i];
       if (s.op == "add") join_bias(s);
       else if (s.op == "affine") join_mean(s);
-      else if (s.op == "where") join_leaky_relu(s) || join_elu(s);
       else if (s.op == "reshape") join_depthwise(s) || join_grouped(s);
       maker_[static_cast<std::size_t>(s.output)] = static_cast<int>(i);
     }
@@ -111,7 +110,6 @@ class Joiner {
     const int at = maker_[static_cast<std::size_t>(id)];
     return at >= 0 && p_.steps[static_cast<std::size_t>(at)].op == op ? &p_.steps[static_cast<std::size_t>(at)] : nullptr;
   }
-  bool is_zero(int id) const { return !value(id).computed && tensor(id).numel() == 1 && tensor(id).item() == 0; }
   static void become(Step& s, std::string_view op, std::vector<int> inputs, Attributes attributes) {
     s.op = op, s.inputs = std::move(inputs), s.attributes = std::move(attributes);
   }
@@ -132,29 +130,6 @@ class Joiner {
     const Tensor& x = tensor(sum->inputs[0]);
     if (x.numel() == 0 || s.number("scale") != 1.0 / static_cast<double>(x.numel() / tensor(sum->output).numel())) return false;
     become(s, "mean", sum->inputs, Attributes(sum->attributes));
-    return true;
-  }
-
-  /// The x of where(x > 0, x, below).
-  bool splits_at_zero(const Step& s) const {
-    const Step* above = made_by(s.inputs[2], "greater");
-    return above && above->inputs[0] == s.inputs[0] && is_zero(above->inputs[1]);
-  }
-  bool join_leaky_relu(Step& s) {
-    const Step* below = made_by(s.inputs[1], "affine");
-    if (!splits_at_zero(s) || !below || below->inputs[0] != s.inputs[0] || below->number("shift") != 0) return false;
-    become(s, "leaky_relu", below->inputs, {{"slope", below->number("scale")}});
-    return true;
-  }
-  bool join_elu(Step& s) {
-    const Step* scaled = made_by(s.inputs[1], "affine");
-    const Step* less = scaled ? made_by(scaled->inputs[0], "affine") : nullptr;
-    const Step* exp = less ? made_by(less->inputs[0], "exp") : nullptr;
-    const Step* low = exp ? made_by(exp->inputs[0], "minimum") : nullptr;
-    if (!splits_at_zero(s) || !low || low->inputs[0] != s.inputs[0] || !is_zero(low->inputs[1]) || less->number("scale") != 1 ||
-        less->number("shift") != -1 || scaled->number("shift") != 0)
-      return false;
-    become(s, "elu", {s.inputs[0]}, {{"alpha", scaled->number("scale")}});
     return true;
   }
 

@@ -35,7 +35,7 @@ struct Step {
 };
 
 /// The ops on the way from the input, value 0, to the output, in order. Besides the primitive ops there are some that stand for
-/// several: mean, leaky_relu, elu, conv2d_grouped (inputs x and a kernel (kh, kw, in / groups, out)); and a convolution may have a
+/// several: mean, conv2d_grouped (inputs x and a kernel (kh, kw, in / groups, out)); and a convolution may have a
 /// bias as its third input.
 struct Program {
   static constexpr std::int64_t batch = 3, other_batch = 5;

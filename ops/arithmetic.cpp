@@ -147,7 +147,7 @@ struct Log {
   static constexpr std::string_view name = "log";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map<Loop::calls>(name, x, [](auto v) { return std::log(v); });
+    return float_map(name, x, [](auto v) EBB_INLINE { return detail::log_of(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return g / s.input(0); }
 };
@@ -156,7 +156,7 @@ struct Log1p {
   static constexpr std::string_view name = "log1p";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map<Loop::calls>(name, x, [](auto v) { return std::log1p(v); });
+    return float_map(name, x, [](auto v) EBB_INLINE { return detail::log1p_of(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return g / (s.input(0) + 1); }
 };
@@ -208,11 +208,33 @@ struct Abs {
   Tensor backward(const Saved& s, const Tensor& g) const { return g * apply(Sign{}, s.input(0).detach()); }
 };
 
+/// sin (0 quarters) or cos (1) in float32: vectorised where the angle is not too large for it, else `exact`, as in float64.
+template <int quarters, class F>
+Tensor trigonometric(std::string_view op, const Tensor& x, const F& exact) {
+  const auto run = [](const detail::Map& m, std::int64_t begin, std::int64_t end) {
+    std::int32_t far = 0;
+    detail::simd([&]() EBB_INLINE {
+      const float* __restrict in = static_cast<const float*>(m.x);
+      float* __restrict out = static_cast<float*>(m.out);
+      std::int32_t any = 0;
+      for (std::int64_t i = begin; i < end; ++i) {
+        out[i] = detail::trig_of<quarters>(in[i]);
+        any |= std::abs(in[i]) <= detail::trig_limit ? 0 : 1;
+      }
+      far = any;
+    });
+    const auto* in = static_cast<const float*>(m.x);
+    for (std::int64_t i = begin; far && i < end; ++i)
+      if (!(std::abs(in[i]) <= detail::trig_limit)) static_cast<float*>(m.out)[i] = (*static_cast<const F*>(m.f))(in[i]);
+  };
+  return float_map(op, x, &exact, run, detail::map_run<double, double, Loop::calls, F>);
+}
+
 struct Sin {
   static constexpr std::string_view name = "sin";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map<Loop::calls>(name, x, [](auto v) { return std::sin(v); });
+    return trigonometric<0>(name, x, [](auto v) { return std::sin(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return g * cos(s.input(0)); }
 };
@@ -221,7 +243,7 @@ struct Cos {
   static constexpr std::string_view name = "cos";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map<Loop::calls>(name, x, [](auto v) { return std::cos(v); });
+    return trigonometric<1>(name, x, [](auto v) { return std::cos(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return -g * sin(s.input(0)); }
 };
@@ -230,93 +252,14 @@ struct Erf {
   static constexpr std::string_view name = "erf";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map<Loop::calls>(name, x, [](auto v) { return std::erf(v); });
+    return float_map(name, x, [](auto v) EBB_INLINE { return detail::erf_of(v); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const {
     return g * exp(-square(s.input(0))) * (2 * std::numbers::inv_sqrtpi);
   }
 };
 
-/// g (1 - y^2), the gradient of tanh in one pass.
-struct TanhGrad {
-  static constexpr std::string_view name = "tanh_grad";
-  static constexpr Keeps keeps = Keeps::inputs;
-  Tensor forward(const Tensor& g, const Tensor& y) const {
-    return float_zip(name, g, y, [](auto d, auto v) { return d * (1 - v * v); });
-  }
-  Tensor backward(const Saved& s, const Tensor& g, int i) const {
-    const Tensor y = s.input(1);
-    return i == 0 ? apply(TanhGrad{}, g, y) : g * s.input(0) * (-2 * y);
-  }
-};
-
-struct Tanh {
-  static constexpr std::string_view name = "tanh";
-  static constexpr Keeps keeps = Keeps::output;
-  Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) EBB_INLINE { return detail::tanh_of(v); });
-  }
-  Tensor backward(const Saved& s, const Tensor& g) const { return detail::tanh_grad(g, s.output()); }
-};
-
-/// g y (1 - y), the gradient of sigmoid in one pass.
-struct SigmoidGrad {
-  static constexpr std::string_view name = "sigmoid_grad";
-  static constexpr Keeps keeps = Keeps::inputs;
-  Tensor forward(const Tensor& g, const Tensor& y) const {
-    return float_zip(name, g, y, [](auto d, auto v) { return d * v * (1 - v); });
-  }
-  Tensor backward(const Saved& s, const Tensor& g, int i) const {
-    const Tensor y = s.input(1);
-    return i == 0 ? apply(SigmoidGrad{}, g, y) : g * s.input(0) * (1 - 2 * y);
-  }
-};
-
-struct Sigmoid {
-  static constexpr std::string_view name = "sigmoid";
-  static constexpr Keeps keeps = Keeps::output;
-  Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) EBB_INLINE { return detail::sigmoid_of(v); });
-  }
-  Tensor backward(const Saved& s, const Tensor& g) const { return detail::sigmoid_grad(g, s.output()); }
-};
-
-struct Softplus {
-  static constexpr std::string_view name = "softplus";
-  static constexpr Keeps keeps = Keeps::inputs;
-  Tensor forward(const Tensor& x) const {
-    return float_map<Loop::calls>(name, x, [](auto v) { return (v > 0 ? v : 0) + std::log1p(std::exp(-std::abs(v))); });
-  }
-  Tensor backward(const Saved& s, const Tensor& g) const { return g * sigmoid(s.input(0)); }
-};
-
-/// g where y > 0, else 0: the gradient of relu in one pass. Linear in g, and flat in y on both sides of the kink.
-struct ReluGrad {
-  static constexpr std::string_view name = "relu_grad";
-  detail::Held y;
-  Attributes attributes() const { return {{"y", y.value()}}; }
-  Tensor forward(const Tensor& g) const {
-    return float_zip(name, g, y.value(), [](auto d, auto v) { return v > 0 ? d : 0; });
-  }
-  Tensor backward(const Saved&, const Tensor& g) const { return apply(ReluGrad{y.unchanged(name, "outputs of relu")}, g); }
-};
-
-struct Relu {
-  static constexpr std::string_view name = "relu";
-  static constexpr Keeps keeps = Keeps::output;
-  Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) EBB_INLINE { return detail::relu_of(v); });
-  }
-  Tensor backward(const Saved& s, const Tensor& g) const { return detail::relu_grad(g, s.output()); }
-};
-
 }  // namespace
-
-namespace detail {
-Tensor relu_grad(const Tensor& g, const Tensor& y) { return apply(ReluGrad{y.detach()}, g); }
-Tensor sigmoid_grad(const Tensor& g, const Tensor& y) { return apply(SigmoidGrad{}, g, y); }
-Tensor tanh_grad(const Tensor& g, const Tensor& y) { return apply(TanhGrad{}, g, y); }
-}  // namespace detail
 
 Tensor add(const Tensor& a, const Tensor& b) { return apply(Add{}, a, b); }
 Tensor sub(const Tensor& a, const Tensor& b) { return apply(Sub{}, a, b); }
@@ -345,9 +288,5 @@ Tensor abs(const Tensor& x) { return apply(Abs{}, x); }
 Tensor sin(const Tensor& x) { return apply(Sin{}, x); }
 Tensor cos(const Tensor& x) { return apply(Cos{}, x); }
 Tensor erf(const Tensor& x) { return apply(Erf{}, x); }
-Tensor tanh(const Tensor& x) { return apply(Tanh{}, x); }
-Tensor sigmoid(const Tensor& x) { return apply(Sigmoid{}, x); }
-Tensor softplus(const Tensor& x) { return apply(Softplus{}, x); }
-Tensor relu(const Tensor& x) { return apply(Relu{}, x); }
 
 }  // namespace ebb

@@ -9,16 +9,9 @@
 
 namespace ebb {
 
-Tensor leaky_relu(const Tensor& x, double slope) { return where(greater(x, 0.0), x, x * slope); }
-
-Tensor elu(const Tensor& x, double alpha) {
-  const Tensor below = minimum(x, scalar(0, x.dtype()));  // keeps exp from overflowing where it is not used
-  return where(greater(x, 0.0), x, alpha * (exp(below) - 1));
-}
-
 Tensor selu(const Tensor& x) { return 1.0507009873554805 * elu(x, 1.6732632423543772); }
 
-Tensor gelu(const Tensor& x) { return x * (erf(x / std::numbers::sqrt2) + 1) * 0.5; }
+Tensor gelu(const Tensor& x) { return x * affine(erf(x / std::numbers::sqrt2), 0.5, 0.5); }
 
 Tensor silu(const Tensor& x) { return x * sigmoid(x); }
 
