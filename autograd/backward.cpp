@@ -85,6 +85,11 @@ class Walk {
     Tensor gradient = slots_[position];
     if (needed_.empty() || needed_[position] != wanted) slots_[position] = Tensor();
     if (mask == 0) return;
+    if (node.adds_gradient() && owned(slots_[at[0]])) {
+      node.add_gradient(gradient, slots_[at[0]]);
+      if (detail::mode.observer) detail::observe_gradient(node, 0, slots_[at[0]]);
+      return;
+    }
     std::array<Tensor, 4> few;
     std::vector<Tensor> many(inputs.size() > few.size() ? inputs.size() : 0);
     const std::span<Tensor> out = many.empty() ? std::span(few).first(inputs.size()) : std::span(many);
@@ -108,9 +113,12 @@ class Walk {
     return g.shape() == in.shape ? g : sum_to(g, in.shape);
   }
 
+  /// A sum that nobody else sees, and that is not part of a graph itself.
+  bool owned(const Tensor& slot) const { return slot.defined() && !create_ && slot.storage()->unique(); }
+
   void accumulate(Tensor& slot, Tensor g) {
     if (!slot.defined()) slot = std::move(g);
-    else if (!create_ && slot.storage()->unique()) detail::add_in_place(slot, g);
+    else if (owned(slot)) detail::add_in_place(slot, g);
     else slot = slot + g;
   }
 

@@ -112,7 +112,7 @@ MemoryPlan plan_backward(const Graph& graph) {
     for (const Input& in : n.inputs()) {
       if (!in.node) continue;
       char& has = has_gradient[graph.index_of(in.node.get())];
-      (has ? passing : live) += gradient_bytes(*in.node);  // a further gradient of one value is added to the first
+      if (!has || !n.adds_gradient()) (has ? passing : live) += gradient_bytes(*in.node);  // a further one is added to the first
       has = 1;
     }
     if (live + passing > plan.peak) {

@@ -33,6 +33,8 @@ namespace ebb {
 /// is the gradient that it got);
 /// `double flops(std::span<const Shape* const> inputs, const Shape& output) const`,
 /// for profiles; `Attributes attributes() const`, the options by name, for observers and exporters; operator==, so that equal sub-expressions can be found.
+/// `void add_gradient(const Tensor& g, Tensor& sum) const`, for an op of one input whose gradient is mostly zeros: adds it to
+/// what other ops gave that input, in place.
 /// An op without backward is refused when it would be recorded. `static constexpr bool broadcasts = true` says that
 /// the inputs broadcast to the output: backward then returns gradients of the output's shape and the engine sums.
 template <class Op>
@@ -48,6 +50,9 @@ concept RuleForEach = requires(const Op& op, const Saved& s, const Tensor& g) {
 };
 template <class Op>
 concept RuleForAll = requires(const Op& op, const Saved& s, const Tensor& g) { op.backward(s, g); };
+
+template <class Op>
+concept AddsGradient = requires(const Op& op, const Tensor& g, Tensor& sum) { op.add_gradient(g, sum); };
 
 template <class Op>
 constexpr Keeps keeps_of() {
@@ -118,6 +123,10 @@ class OpNode final : public Node {
           if (i < out.size()) out[i++] = std::move(t);
       }
     }
+  }
+  bool adds_gradient() const override { return AddsGradient<Op>; }
+  void add_gradient(const Tensor& g, Tensor& sum) const override {
+    if constexpr (AddsGradient<Op>) op_.add_gradient(g, sum);
   }
 
  private:

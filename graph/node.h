@@ -94,6 +94,10 @@ class Node {
   virtual bool same_op(const Node&) const { return false; }
   /// Gradients of the wanted inputs given that of the output; the rest of `out` stays undefined.
   virtual void backward(const Saved& saved, const Tensor& gradient, std::span<Tensor> out) const = 0;
+  /// True for an op of one input that can add its gradient to what is there instead of making it: one that is mostly zeros.
+  virtual bool adds_gradient() const { return false; }
+  /// sum += the gradient of the input, in place. `sum` has the input's shape and no other owner.
+  virtual void add_gradient(const Tensor& /*gradient*/, Tensor& /*sum*/) const {}
   /// Drops what was kept for backward; a later backward through this node is refused.
   void free_kept();
 

@@ -39,7 +39,7 @@ class Observer {
 
   /// After an op has run. What it calls inside is part of it.
   virtual void ran(const OpEvent&) {}
-  /// After a backward rule gave the gradient of an input of a node.
+  /// After a backward rule gave the gradient of an input of a node; of one that added to what others gave, the sum.
   virtual void made_gradient(const Node&, int /*input*/, const Tensor&) {}
   Observer* outer() const { return outer_; }  ///< the next one that watches; null for the outermost
 

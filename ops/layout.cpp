@@ -110,6 +110,27 @@ struct Slice {
   Tensor backward(const Saved& s, const Tensor& g) const {
     return unslice(g, axis, begin, step, s.input_shape(0)[axis]);
   }
+  /// A recurrent layer takes a slice for each step: as many whole tensors of zeros would be more work than all the rest.
+  void add_gradient(const Tensor& g, Tensor& sum) const {
+    visit_float(g.dtype(), [&](auto zero) {
+      using T = decltype(zero);
+      const AxisView v(sum.shape(), axis, g.dtype());
+      const auto row = static_cast<std::int64_t>(v.row / sizeof(T)), n = sum.shape()[axis];
+      const std::int64_t run = step == 1 ? count * row : row, runs = step == 1 ? 1 : count;
+      const T* from = g.values<T>().data();
+      T* to = sum.mutable_values<T>().data();
+      detail::parallel_for(static_cast<std::int64_t>(v.outer) * runs, std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, run)),
+                           [=, this](std::int64_t first, std::int64_t last) {
+                             detail::simd_for<T>([=, this]() EBB_INLINE {
+                               for (std::int64_t i = first; i < last; ++i) {
+                                 const T* __restrict x = from + i * run;
+                                 T* __restrict y = to + (i / runs * n + begin + i % runs * step) * row;
+                                 for (std::int64_t j = 0; j < run; ++j) y[j] += x[j];
+                               }
+                             });
+                           });
+    });
+  }
 };
 
 /// The adjoint of Slice: an axis of `size` zeros with g at begin, begin + step, ...

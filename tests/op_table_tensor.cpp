@@ -102,7 +102,9 @@ std::vector<Row> tensor_rows() {
       {"slice", [](In x) { return slice(x[0], {.axis = -1, .begin = 1, .end = -1}); },
        {{{{5}}}, {{{2, 4}}}, {{{7, 2}}, [](In x) { return slice(x[0], {.begin = 1, .step = 3}); }},
         {{{2, 7, 2}}, [](In x) { return slice(x[0], {.axis = 1, .begin = -100, .end = 100, .step = 2}); }},
-        {{{3, 2}}, [](In x) { return slice(x[0], {.begin = 2, .end = 2}); }}, {{{0, 3}}}},
+        {{{3, 2}}, [](In x) { return slice(x[0], {.begin = 2, .end = 2}); }}, {{{0, 3}}},
+        // the second gradient of one value is added in place
+        {{{5, 2}}, [](In x) { return slice(x[0], {.begin = 0, .end = 3}) * slice(x[0], {.begin = 0, .end = 5, .step = 2}); }}},
        anywhere,
        {refuses<ShapeError>([] { return slice(zeros({3}), {.axis = 1}); }, "slice: axis 1 does not exist in (3,)"),
         refuses<ValueError>([] { return slice(zeros({3}), {.step = 0}); }, "slice: the step must be at least 1, got 0")},

@@ -1,6 +1,7 @@
 // Gradients as values, grad, higher derivatives, messages, and custom ops.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include <ebb/autograd/backward.h>
@@ -8,6 +9,7 @@
 #include <ebb/graph/apply.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
+#include <ebb/graph/observe.h>
 #include <ebb/ops/ops.h>
 
 using namespace ebb;
@@ -151,6 +153,41 @@ TEST_CASE("backward: gradients of all uses add up") {
   const Gradients g = backward(sum((a + b) + a * 3));
   CHECK(g[a].item() == 4);
   CHECK(g[b].item() == 1);
+}
+
+TEST_CASE("backward: slices of one value add their gradients in place, as sums of whole gradients would be") {
+  Generator random(7);
+  for (const DType type : {f32, f64})
+    for (const std::int64_t width : {4, 9000}) {  // the wide one is shared by threads
+      const Tensor x = variable(rand({3, 5, width}, type, random));
+      const std::vector<SliceOptions> slices{{.axis = 1, .begin = 1, .end = 4}, {.axis = 1, .begin = 0, .end = 5, .step = 2}, {.axis = -1, .begin = 2, .end = 3},
+                                             {.axis = 0, .begin = 1, .end = 3}, {.axis = 2, .begin = 3, .end = 3}, {.axis = 0, .begin = 0, .end = 3, .step = 2}};
+      Tensor loss = zeros({}, type);
+      for (const SliceOptions& o : slices) {
+        const Tensor part = slice(x, o);
+        loss = loss + sum(part * rand(part.shape(), type, random));
+      }
+      const Tensor whole = backward(loss, {.create_graph = true})[x];  // recorded, nothing is changed in place
+      CHECK(backward(loss)[x].to_vector() == whole.to_vector());
+    }
+}
+
+TEST_CASE("backward: observers see the sum after a slice added to it, and anomalies in it") {
+  struct Seen : Observer {
+    std::vector<std::string> gradients;
+    void made_gradient(const Node& node, int, const Tensor& g) override {
+      gradients.push_back(std::string(node.op()) + g.shape().str());
+    }
+  };
+  const Tensor x = variable(ones({4, 2}));
+  const auto loss = [&](double factor) {
+    return sum(slice(x, {.begin = 0, .end = 2}) * tensor({1, factor})) + sum(slice(x, {.begin = 1, .end = 2}));
+  };
+  const Seen seen;
+  backward(loss(1));
+  CHECK(std::ranges::count(seen.gradients, "slice(4, 2)") == 2);
+  const DetectAnomaly detect;
+  CHECK_THROWS_WITH_AS(backward(loss(std::nan(""))), doctest::Contains("is nan"), NumericError);
 }
 
 TEST_CASE("grad: inputs, intermediates, cotangents") {
