@@ -3,10 +3,13 @@
 
 #include <array>
 #include <limits>
+#include <numeric>
+#include <vector>
 
 #include <ebb/graph/apply.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
+#include <ebb/ops/rows.h>
 
 namespace ebb {
 
@@ -58,62 +61,88 @@ Run last_run(const Shape& shape, unsigned mask) {
   return r;
 }
 
-constexpr int lanes = 16;
+using detail::elementwise_block;
 
-/// Sum of a row: 16 partial sums a block of 4096, blocks added in double, so that the error does not grow with n.
-template <class T>
-double row_sum(const T* x, std::int64_t n) {
-  double total = 0;
-  detail::simd_for<T>([&]() EBB_INLINE {
-    for (std::int64_t begin = 0; begin < n; begin += 4096) {
-      const std::int64_t end = std::min(n, begin + 4096), whole = begin + (end - begin) / lanes * lanes;
-      T part[lanes] = {};
-      for (std::int64_t i = begin; i < whole; i += lanes)
-        for (int k = 0; k < lanes; ++k) part[k] += x[i + k];
-      for (std::int64_t i = whole; i < end; ++i) part[i - whole] += x[i];
-      for (int width = lanes / 2; width; width /= 2)
-        for (int k = 0; k < width; ++k) part[k] += part[k + width];
-      total += static_cast<double>(part[0]);
-    }
-  });
-  return total;
+// How a row is folded, block by block; the blocks' results meet in double.
+
+struct Total : detail::Adding {
+  static constexpr std::int64_t block = 4096;  // so that the error does not grow with the row
+  template <class T>
+  EBB_INLINE static T row(const T* x, std::int64_t n) { return detail::fold<Adding>(x, n); }
+};
+
+struct Largest : detail::Larger {
+  static constexpr std::int64_t block = 512;  // read twice: a comparison that keeps a NaN is a slow one
+  template <class T>
+  EBB_INLINE T operator()(T a, T b) const { return (b > a) | (b != b) ? b : a; }
+  template <class T>
+  EBB_INLINE static T row(const T* x, std::int64_t n) {
+    const T top = detail::fold<Larger>(x, n);
+    detail::IntegerOf<T> nan = 0;
+    for (std::int64_t i = 0; i < n; ++i) nan |= x[i] != x[i];
+    return nan ? std::numeric_limits<T>::quiet_NaN() : top;
+  }
+};
+
+template <class Op, class T>
+EBB_INLINE inline double fold_row(const T* x, std::int64_t n) {
+  double all = Op::template start<double>;
+  for (std::int64_t i = 0; i < n; i += Op::block)
+    all = Op()(all, static_cast<double>(Op::row(x + i, std::min(n - i, Op::block))));
+  return all;
 }
 
-/// y[j] += sum over rows of x[i][j].
-template <class T>
-void add_rows(const T* x, std::int64_t n, std::int64_t inner, T* y) {
-  detail::simd_for<T>([&]() EBB_INLINE {
+/// y[i] = row i of x, folded; few long rows piece by piece.
+template <class Op, class T>
+void fold_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
+  if (rows > 8 || n <= elementwise_block)
+    return detail::parallel_for(rows, std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, n)),
+                                [=](std::int64_t begin, std::int64_t end) {
+                                  detail::simd_for<T>([=]() EBB_INLINE {
+                                    for (std::int64_t i = begin; i < end; ++i) y[i] = static_cast<T>(fold_row<Op>(x + i * n, n));
+                                  });
+                                });
+  std::vector<double> parts(static_cast<std::size_t>((n + elementwise_block - 1) / elementwise_block));
+  for (std::int64_t i = 0; i < rows; ++i, x += n) {
+    detail::parallel_for(n, elementwise_block, [x, p = parts.data()](std::int64_t begin, std::int64_t end) {
+      detail::simd_for<T>([=]() EBB_INLINE { p[begin / elementwise_block] = fold_row<Op>(x + begin, end - begin); });
+    });
+    y[i] = static_cast<T>(std::accumulate(parts.begin(), parts.end(), Op::template start<double>, Op()));
+  }
+}
+
+/// y[j] = op(y[j], x[i][j]) for each row i.
+template <class Op, class T>
+void fold_columns(const T* x, std::int64_t rows, std::int64_t inner, T* y) {
+  detail::simd_for<T>([=]() EBB_INLINE {
     const T* __restrict in = x;
     T* __restrict out = y;
-    for (std::int64_t i = 0; i < n; ++i)
-      for (std::int64_t j = 0; j < inner; ++j) out[j] += in[i * inner + j];
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t j = 0; j < inner; ++j) out[j] = Op()(out[j], in[i * inner + j]);
   });
 }
 
-template <class T>
-void sum_run(const T* x, T* y, const Run& r) {
-  if (r.inner == 1) {
-    const std::int64_t rows = std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, r.n));
-    return detail::parallel_for(r.outer, rows, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) y[i] = static_cast<T>(row_sum(x + i * r.n, r.n));
-    });
-  }
-  std::fill(y, y + r.outer * r.inner, T(0));
-  const std::int64_t rows = std::max<std::int64_t>(64, detail::elementwise_block / std::max<std::int64_t>(1, r.inner));
+template <class Op, class T>
+void fold_run(const T* x, T* y, const Run& r) {
+  if (r.inner == 1) return fold_rows<Op>(x, y, r.outer, r.n);
+  std::fill(y, y + r.outer * r.inner, Op::template start<T>);
+  const std::int64_t rows = std::max<std::int64_t>(64, elementwise_block / std::max<std::int64_t>(1, r.inner));
   const std::int64_t chunks = (r.n + rows - 1) / rows;
   if (chunks <= 1 || r.outer > 1)
     return detail::parallel_for(r.outer, std::max<std::int64_t>(1, rows / std::max<std::int64_t>(1, r.n)),
                                 [&](std::int64_t begin, std::int64_t end) {
                                   for (std::int64_t i = begin; i < end; ++i)
-                                    add_rows(x + i * r.n * r.inner, r.n, r.inner, y + i * r.inner);
+                                    fold_columns<Op>(x + i * r.n * r.inner, r.n, r.inner, y + i * r.inner);
                                 });
-  // A tall matrix: partial sums of fixed pieces, added in their order.
-  const Tensor parts = zeros({chunks, r.inner}, dtype_of<T>());
-  T* p = const_cast<T*>(parts.values<T>().data());
+  // A tall matrix: results of fixed pieces, folded in their order.
+  Tensor parts = Tensor::empty({chunks, r.inner}, dtype_of<T>());
+  T* p = parts.mutable_values<T>().data();
   detail::parallel_for(r.n, rows, [&](std::int64_t begin, std::int64_t end) {
-    add_rows(x + begin * r.inner, end - begin, r.inner, p + begin / rows * r.inner);
+    T* const part = p + begin / rows * r.inner;
+    std::fill(part, part + r.inner, Op::template start<T>);
+    fold_columns<Op>(x + begin * r.inner, end - begin, r.inner, part);
   });
-  add_rows(p, chunks, r.inner, y);
+  fold_columns<Op>(p, chunks, r.inner, y);
 }
 
 struct Sum {
@@ -135,7 +164,7 @@ struct Sum {
       Tensor to = Tensor::empty(r.rest ? next : out_shape, x.dtype());
       visit_float(x.dtype(), [&](auto zero) {
         using T = decltype(zero);
-        sum_run(from.values<T>().data(), to.mutable_values<T>().data(), r);
+        fold_run<Total>(from.values<T>().data(), to.mutable_values<T>().data(), r);
       });
       if (!r.rest) return to;
       from = to;
@@ -166,16 +195,7 @@ struct Max {
       Tensor to = Tensor::empty(shape, x.dtype());
       visit_float(x.dtype(), [&](auto zero) {
         using T = decltype(zero);
-        const T* in = from.values<T>().data();
-        T* out = to.mutable_values<T>().data();
-        for (std::int64_t o = 0; o < r.outer; ++o, in += r.n * r.inner, out += r.inner) {
-          std::copy(in, in + r.inner, out);
-          for (std::int64_t i = 1; i < r.n; ++i)
-            for (std::int64_t j = 0; j < r.inner; ++j) {
-              const T v = in[i * r.inner + j];
-              out[j] = (v > out[j]) | (v != v) ? v : out[j];
-            }
-        }
+        fold_run<Largest>(from.values<T>().data(), to.mutable_values<T>().data(), r);
       });
       from = to;
       left = r.rest;
@@ -209,6 +229,21 @@ struct BroadcastTo {
   Tensor backward(const Saved& s, const Tensor& g) const { return sum_to(g, s.input_shape(0)); }
 };
 
+/// Position of the first largest of n elements; a NaN is not larger than what is before it, and nothing than a NaN.
+template <class T>
+std::int64_t first_largest(const T* x, std::int64_t n, std::int64_t step) {
+  if (step == 1 && n >= 64 && x[0] == x[0]) {
+    T top;
+    detail::simd_for<T>([&]() EBB_INLINE { top = detail::fold<detail::Larger>(x, n); });
+    return std::find(x, x + n, top) - x;
+  }
+  T top = x[0];
+  std::int64_t first = 0;
+  for (std::int64_t i = 1; i < n; ++i)
+    if (x[i * step] > top) top = x[i * step], first = i;
+  return first;
+}
+
 /// Position of the first largest element along one axis.
 struct Argmax {
   static constexpr std::string_view name = "argmax";
@@ -222,12 +257,11 @@ struct Argmax {
       using T = decltype(zero);
       const T* in = x.values<T>().data();
       std::int64_t* best = out.mutable_values<std::int64_t>().data();
-      for (std::int64_t o = 0; o < r.outer; ++o, in += r.n * r.inner, best += r.inner)
-        for (std::int64_t j = 0; j < r.inner; ++j) {
-          best[j] = 0;
-          for (std::int64_t i = 1; i < r.n; ++i)
-            if (in[i * r.inner + j] > in[best[j] * r.inner + j]) best[j] = i;
-        }
+      const std::int64_t block = std::max<std::int64_t>(1, elementwise_block / (r.n * std::max<std::int64_t>(1, r.inner)));
+      detail::parallel_for(r.outer, block, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t o = begin; o < end; ++o)
+          for (std::int64_t j = 0; j < r.inner; ++j) best[o * r.inner + j] = first_largest(in + o * r.n * r.inner + j, r.n, r.inner);
+      });
     });
     return out;
   }
