@@ -2,47 +2,57 @@
 #include <fmt/core.h>
 
 #include <cmath>
+#include <numeric>
 #include <utility>
+#include <vector>
 
 #include <ebb/graph/apply.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/functions.h>
 #include <ebb/ops/ops.h>
+#include <ebb/ops/rows.h>
 
 namespace ebb {
 namespace {
 
-/// y = exp(x - max of its row) for rows of n.
+using detail::Adding, detail::fold, detail::Larger;
+
+/// e = exp(x - max of its row) for rows of n, and the maxima.
 template <class T>
-void exp_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
-  detail::simd_for<T>([&]() EBB_INLINE {
+void exp_group(const T* x, T* e, T* tops, std::int64_t rows, std::int64_t n) {
+  detail::simd_for<T>([=]() EBB_INLINE {
     const T* __restrict in = x;
-    T* __restrict out = y;
+    T* __restrict out = e;
     for (std::int64_t i = 0; i < rows; ++i) {
-      const T* row = in + i * n;
-      T top = row[0];
-      for (std::int64_t j = 1; j < n; ++j) top = row[j] > top ? row[j] : top;
-      for (std::int64_t j = 0; j < n; ++j) out[i * n + j] = row[j] - top;
+      const T top = tops[i] = fold<Larger>(in + i * n, n);
+      for (std::int64_t j = 0; j < n; ++j) out[i * n + j] = in[i * n + j] - top;
     }
     for (std::int64_t i = 0; i < rows * n; ++i) out[i] = detail::exp_of(out[i]);  // few classes still fill a vector
   });
 }
 
-template <class T>
-T row_max(const T* x, std::int64_t n) {
-  T top = x[0];
-  for (std::int64_t i = 1; i < n; ++i) top = x[i] > top ? x[i] : top;
-  return top;
+/// The same, then row(i, e, top) with e where row i's are, for a group of rows at a time, which stays in L1. `e` has room
+/// for all rows when they are to be kept (`keep`), else for one group.
+constexpr std::int64_t group = 1024;
+template <class T, class F>
+void exp_rows(const T* x, T* e, bool keep, std::int64_t rows, std::int64_t n, const F& row) {
+  constexpr std::int64_t most = 64;
+  T tops[most];
+  const std::int64_t some = std::clamp<std::int64_t>(group / n, 1, most);
+  for (std::int64_t begin = 0; begin < rows; begin += some) {
+    const std::int64_t here = std::min(some, rows - begin);
+    T* const out = keep ? e + begin * n : e;
+    exp_group(x + begin * n, out, tops, here, n);
+    detail::simd_for<T>([&]() EBB_INLINE {
+      for (std::int64_t i = 0; i < here; ++i) row(begin + i, out + i * n, tops[i]);
+    });
+  }
 }
 
-template <class T>
-T row_total(const T* x, std::int64_t n) {
-  T total = 0;
-  for (std::int64_t i = 0; i < n; ++i) total += x[i];
-  return total;
-}
+/// Rows of one piece of the grid that threads share.
+std::int64_t rows_of(std::int64_t n) { return std::max<std::int64_t>(1, 8192 / n); }
 
-/// y = exp(x - max) along the last axis, then row(x, y, n) for each row.
+/// y = exp(x - max) along the last axis, then row(x, y, n, max) for each row.
 template <class F>
 Tensor each_row(std::string_view op, const Tensor& x, const F& row) {
   detail::expect_float(op, x);
@@ -54,26 +64,77 @@ Tensor each_row(std::string_view op, const Tensor& x, const F& row) {
     using T = decltype(zero);
     const T* px = x.values<T>().data();
     T* py = out.mutable_values<T>().data();
-    detail::parallel_for(x.numel() / n, std::max<std::int64_t>(1, 8192 / n), [&](std::int64_t begin, std::int64_t end) {
-      exp_rows(px + begin * n, py + begin * n, end - begin, n);
-      for (std::int64_t i = begin; i < end; ++i) row(px + i * n, py + i * n, n);
+    detail::parallel_for(x.numel() / n, rows_of(n), [=](std::int64_t begin, std::int64_t end) {
+      const T* from = px + begin * n;
+      exp_rows(from, py + begin * n, true, end - begin, n,
+               [=](std::int64_t i, T* y, T top) EBB_INLINE { row(from + i * n, y, n, top); });
     });
   });
   return out;
 }
 
+/// row(g, y, out, n) for each row of a gradient and of the value that it is of.
+template <class F>
+Tensor each_row(const Tensor& g, const Tensor& y, const F& row) {
+  Tensor out = Tensor::empty(y.shape(), y.dtype());
+  const std::int64_t n = y.size(-1);
+  if (y.numel() == 0) return out;
+  visit_float(y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T *pg = g.values<T>().data(), *py = y.values<T>().data();
+    T* po = out.mutable_values<T>().data();
+    detail::parallel_for(y.numel() / n, rows_of(n), [=](std::int64_t begin, std::int64_t end) {
+      detail::simd_for<T>([=]() EBB_INLINE {
+        for (std::int64_t i = begin * n; i < end * n; i += n) row(pg + i, py + i, po + i, n);
+      });
+    });
+  });
+  return out;
+}
+
+/// With s the sum of g y of a row: y (g - s), in one pass.
+struct SoftmaxGrad {
+  static constexpr std::string_view name = "softmax_grad";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Tensor forward(const Tensor& g, const Tensor& y) const {
+    return each_row(g, y, []<class T>(const T* gi, const T* yi, T* out, std::int64_t n) EBB_INLINE {
+      const T s = fold<Adding, T>(n, [=](std::int64_t j) EBB_INLINE { return gi[j] * yi[j]; });
+      for (std::int64_t j = 0; j < n; ++j) out[j] = yi[j] * (gi[j] - s);
+    });
+  }
+  Tensor backward(const Saved& saved, const Tensor& v, int i) const {
+    const Tensor g = saved.input(0), y = saved.input(1);
+    if (i == 0) return apply(SoftmaxGrad{}, v, y);
+    return v * (g - sum(g * y, -1, {.keepdims = true})) - g * sum(v * y, -1, {.keepdims = true});
+  }
+};
+
 struct Softmax {
   static constexpr std::string_view name = "softmax";
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
-    return each_row(name, x, [](const auto*, auto* out, std::int64_t n) {
-      const auto scale = 1 / row_total(out, n);
+    return each_row(name, x, []<class T>(const T*, T* out, std::int64_t n, T) EBB_INLINE {
+      const T scale = 1 / fold<Adding>(out, n);
       for (std::int64_t i = 0; i < n; ++i) out[i] *= scale;
     });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const {
-    const Tensor y = s.output(), gy = g * y;
-    return gy - y * sum(gy, -1, {.keepdims = true});
+  Tensor backward(const Saved& s, const Tensor& g) const { return apply(SoftmaxGrad{}, g, s.output()); }
+};
+
+/// With s the sum of a row of g: g - e^y s, in one pass.
+struct LogSoftmaxGrad {
+  static constexpr std::string_view name = "log_softmax_grad";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Tensor forward(const Tensor& g, const Tensor& y) const {
+    return each_row(g, y, []<class T>(const T* gi, const T* yi, T* out, std::int64_t n) EBB_INLINE {
+      const T s = fold<Adding>(gi, n);
+      for (std::int64_t j = 0; j < n; ++j) out[j] = gi[j] - detail::exp_of(yi[j]) * s;
+    });
+  }
+  Tensor backward(const Saved& saved, const Tensor& v, int i) const {
+    const Tensor g = saved.input(0), p = exp(saved.input(1));
+    if (i == 0) return v - sum(v * p, -1, {.keepdims = true});
+    return -v * p * sum(g, -1, {.keepdims = true});
   }
 };
 
@@ -81,12 +142,12 @@ struct LogSoftmax {
   static constexpr std::string_view name = "log_softmax";
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
-    return each_row(name, x, [](const auto* in, auto* out, std::int64_t n) {
-      const auto top = row_max(in, n), shift = std::log(row_total(out, n));
+    return each_row(name, x, []<class T>(const T* in, T* out, std::int64_t n, T top) EBB_INLINE {
+      const T shift = std::log(fold<Adding>(out, n));
       for (std::int64_t i = 0; i < n; ++i) out[i] = in[i] - top - shift;
     });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return g - exp(s.output()) * sum(g, -1, {.keepdims = true}); }
+  Tensor backward(const Saved& s, const Tensor& g) const { return apply(LogSoftmaxGrad{}, g, s.output()); }
 };
 
 // ---- cross-entropy -------------------------------------------------------------------------------------------------
@@ -145,19 +206,23 @@ struct CrossEntropyGrad {
       T* py = out.mutable_values<T>().data();
       const T share = static_cast<T>(g.item()) / static_cast<T>(rows);
       const T keep = static_cast<T>(1 - target.smoothing), spread = static_cast<T>(target.smoothing / static_cast<double>(n));
-      exp_rows(px, py, rows, n);
-      for (std::int64_t i = 0; i < rows; ++i, py += n) {
-        const T scale = share / row_total(py, n);
-        if (target.sparse()) {
-          for (std::int64_t j = 0; j < n; ++j) py[j] = py[j] * scale - share * spread;
-          py[target.labels().values<std::int64_t>()[static_cast<std::size_t>(i)]] -= share * keep;
-        } else {
-          const T* p = target.labels().values<T>().data() + i * n;
-          T mass = 0;  // the target's own sum, which need not be one
-          for (std::int64_t j = 0; j < n; ++j) mass += keep * p[j] + spread;
-          for (std::int64_t j = 0; j < n; ++j) py[j] = py[j] * scale * mass - share * (keep * p[j] + spread);
-        }
-      }
+      const std::int64_t* classes = target.sparse() ? target.labels().values<std::int64_t>().data() : nullptr;
+      const T* targets = classes ? nullptr : target.labels().values<T>().data();
+      detail::parallel_for(rows, rows_of(n), [=](std::int64_t begin, std::int64_t end) {
+        exp_rows(px + begin * n, py + begin * n, true, end - begin, n, [=](std::int64_t i, T* e, T) EBB_INLINE {
+          T* __restrict y = e;
+          const T scale = share / fold<Adding>(e, n);
+          if (classes) {
+            for (std::int64_t j = 0; j < n; ++j) y[j] = y[j] * scale - share * spread;
+            y[classes[begin + i]] -= share * keep;
+          } else {
+            const T* p = targets + (begin + i) * n;
+            // the target's own sum, which need not be one
+            const T mass = fold<Adding, T>(n, [=](std::int64_t j) EBB_INLINE { return keep * p[j] + spread; });
+            for (std::int64_t j = 0; j < n; ++j) y[j] = y[j] * scale * mass - share * (keep * p[j] + spread);
+          }
+        });
+      });
     });
     return out;
   }
@@ -180,32 +245,36 @@ struct CrossEntropy {
   const Tensor& state() const { return target.labels(); }
   Tensor forward(const Tensor& x) const {
     const std::int64_t rows = x.shape()[0], n = x.shape()[1];
-    Tensor exps = Tensor::empty(x.shape(), x.dtype());
-    double total = 0;
+    std::vector<double> totals(static_cast<std::size_t>((rows + rows_of(n) - 1) / rows_of(n)));
     visit_float(x.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const T* px = x.values<T>().data();
-      T* pe = exps.mutable_values<T>().data();
-      exp_rows(px, pe, rows, n);
       const double keep = 1 - target.smoothing, spread = target.smoothing / static_cast<double>(n);
-      double product = 1;  // of the rows' sums, which are at least 1: one logarithm for many
-      for (std::int64_t i = 0; i < rows; ++i, px += n, pe += n) {
-        const auto top = static_cast<double>(row_max(px, n)), z = static_cast<double>(row_total(pe, n));
-        if (target.sparse()) {
-          const T hit = px[target.labels().values<std::int64_t>()[static_cast<std::size_t>(i)]];
-          product *= z;
-          if (!(product < 1e200)) total += std::log(std::exchange(product, 1));
-          total += top - keep * static_cast<double>(hit);
-          if (spread != 0) total -= spread * static_cast<double>(row_total(px, n));
-        } else {
-          const T* p = target.labels().values<T>().data() + i * n;
-          const double log_z = top + std::log(z);
-          for (std::int64_t j = 0; j < n; ++j)
-            total += (keep * static_cast<double>(p[j]) + spread) * (log_z - static_cast<double>(px[j]));
-        }
-      }
-      total += std::log(product);
+      const std::int64_t* classes = target.sparse() ? target.labels().values<std::int64_t>().data() : nullptr;
+      const T* targets = classes ? nullptr : target.labels().values<T>().data();
+      detail::parallel_for(rows, rows_of(n), [&](std::int64_t begin, std::int64_t end) {
+        Tensor exps = Tensor::workspace({std::max(n, std::min(group, (end - begin) * n))}, x.dtype());
+        double total = 0, product = 1;  // of the rows' sums, which are at least 1: one logarithm for many
+        exp_rows(px + begin * n, exps.mutable_values<T>().data(), false, end - begin, n, [&](std::int64_t i, T* e, T top) EBB_INLINE {
+          const T* row = px + (begin + i) * n;
+          const auto z = static_cast<double>(fold<Adding>(e, n));
+          if (classes) {
+            product *= z;
+            if (!(product < 1e200)) total += std::log(std::exchange(product, 1));
+            total += static_cast<double>(top) - keep * static_cast<double>(row[classes[begin + i]]);
+            if (spread != 0) total -= spread * static_cast<double>(fold<Adding>(row, n));
+          } else {
+            const T* p = targets + (begin + i) * n;
+            const double log_z = static_cast<double>(top) + std::log(z);
+            total += fold<Adding, double>(n, [=](std::int64_t j) EBB_INLINE {
+              return (keep * static_cast<double>(p[j]) + spread) * (log_z - static_cast<double>(row[j]));
+            });
+          }
+        });
+        totals[static_cast<std::size_t>(begin / rows_of(n))] = total + std::log(product);
+      });
     });
+    const double total = std::accumulate(totals.begin(), totals.end(), 0.0);
     return scalar(total / static_cast<double>(rows), x.dtype());
   }
   Tensor backward(const Saved& s, const Tensor& g) const {
