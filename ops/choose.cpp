@@ -1,6 +1,7 @@
 // Comparison, choice and conversion.
 #include <fmt/core.h>
 
+#include <bit>
 #include <functional>
 
 #include <ebb/graph/apply.h>
@@ -10,12 +11,16 @@
 namespace ebb {
 namespace {
 
-/// Comparisons take any element type and give uint8, which carries no gradient; no step waits for them: one version.
+/// Comparisons take any element type and give uint8, which carries no gradient.
 template <class F>
 Tensor compare(std::string_view op, const Tensor& a, const Tensor& b, const F& f) {
   detail::expect_alike(op, a, b);
   Tensor out = Tensor::empty(broadcast(a.shape(), b.shape(), op), u8);
-  visit_dtype(a.dtype(), [&](auto zero) { detail::zip(a, b, out, &f, detail::zip_run<decltype(zero), std::uint8_t, detail::Loop::calls, F>); });
+  visit_dtype(a.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    constexpr auto how = std::is_same_v<T, float> ? detail::Loop::vector : detail::Loop::calls;  // one version for the others
+    detail::zip(a, b, out, &f, detail::zip_run<T, std::uint8_t, how, F>);
+  });
   return out;
 }
 
@@ -33,6 +38,40 @@ struct Equal {
   }
 };
 
+/// Elements one beside the other (step 1), or one for all (0).
+template <class T>
+struct Strided {
+  const T* first;
+  std::int64_t step;
+};
+
+/// out[i] = c[i] ? a[i] : b[i]
+template <class T>
+EBB_INLINE inline void choose(Strided<std::uint8_t> c, Strided<T> a, Strided<T> b, T* out, std::int64_t n) {
+  T* __restrict o = out;
+  if (c.step == 0) {
+    const Strided<T> from = *c.first ? a : b;
+    if (from.step) std::copy(from.first, from.first + n, o);
+    else std::fill(o, o + n, *from.first);
+    return;
+  }
+  // by bits: a choice would be a jump or a store under a mask
+  using Bits = detail::IntegerOf<T>;
+  const std::uint8_t* __restrict pc = c.first;
+  const auto each = [&](auto x, auto y) EBB_INLINE {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const Bits yes = -Bits(pc[i] != 0);
+      o[i] = std::bit_cast<T>((std::bit_cast<Bits>(x(i)) & yes) | (std::bit_cast<Bits>(y(i)) & ~yes));
+    }
+  };
+  const auto one = [](const T* p) EBB_INLINE { return [v = *p](std::int64_t) EBB_INLINE { return v; }; };
+  const auto all = [](const T* __restrict p) EBB_INLINE { return [p](std::int64_t i) EBB_INLINE { return p[i]; }; };
+  if (a.step && b.step) each(all(a.first), all(b.first));
+  else if (a.step) each(all(a.first), one(b.first));
+  else if (b.step) each(one(a.first), all(b.first));
+  else each(one(a.first), one(b.first));
+}
+
 struct Where {
   static constexpr std::string_view name = "where";
   static constexpr bool broadcasts = true;
@@ -46,16 +85,24 @@ struct Where {
     detail::expect_alike(name, a, b);
     Tensor out = Tensor::empty(broadcast(broadcast(a.shape(), b.shape(), name), condition.shape(), name), a.dtype());
     const detail::Walk<3> walk(out.shape(), {&condition.shape(), &a.shape(), &b.shape()});
+    const bool one = walk.outer == 1;
+    const std::int64_t row = one ? 1 : std::max<std::int64_t>(1, walk.inner), block = std::max<std::int64_t>(1, detail::elementwise_block / row);
     visit_float(a.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const std::uint8_t* pc = condition.values<std::uint8_t>().data();
       const T *pa = a.values<T>().data(), *pb = b.values<T>().data();
       T* po = out.mutable_values<T>().data();
-      const std::int64_t c = walk.strides[0][0], s = walk.strides[1][0], t = walk.strides[2][0];
-      for (std::int64_t i = 0; i < walk.outer; ++i, po += walk.inner) {
-        const auto o = walk.offsets(i);
-        for (std::int64_t j = 0; j < walk.inner; ++j) po[j] = pc[o[0] + j * c] ? pa[o[1] + j * s] : pb[o[2] + j * t];
-      }
+      detail::parallel_for(one ? walk.inner : walk.outer, block, [&](std::int64_t begin, std::int64_t end) {
+        const std::int64_t c = walk.strides[0][0], s = walk.strides[1][0], t = walk.strides[2][0];
+        const std::int64_t first = one ? begin : 0, n = one ? end - begin : walk.inner, last = one ? 1 : end;
+        detail::simd_for<T>([&]() EBB_INLINE {
+          for (std::int64_t i = one ? 0 : begin; i < last; ++i) {
+            const auto o = walk.offsets(i);
+            choose(Strided{pc + o[0] + first * c, c}, Strided{pa + o[1] + first * s, s}, Strided{pb + o[2] + first * t, t},
+                   po + i * walk.inner + first, n);
+          }
+        });
+      });
     });
     return out;
   }

@@ -102,7 +102,7 @@ std::vector<Row> elementwise_rows() {
         refuses<ShapeError>([] { return where(zeros({3}, u8), zeros({2}), zeros({2})); }, "where: shapes do not broadcast: (2,) and (3,)"),
         refuses<DTypeError>([] { return where(zeros({2}, u8), zeros({2}), zeros({2}, f64)); },
                             "where: types differ: float32 (2,) and float64 (2,); cast(x, f32) converts")},
-       {{{{100, 257}, {257}, {100, 1}}}}},
+       {{{{100, 257}, {257}, {100, 1}}}, {{{300, 257}, {300, 257}, {300, 257}}}, {{{}, {257}, {300, 257}}}}},
       // to float64, where differences see a derivative; the tests in float32 run a conversion
       {"cast", [](In x) { return cast(cast(x[0] * 2, f64) * 1.5, x[0].dtype()); },
        {{{{}}}, {{{1}}}, {{{7}}}, {{{2, 3}}}, {{{3, 1, 2}}}, {{{0, 4}}}, {{{2, 3}}, [](In x) { return cast(x[0] * 2, f64); }}}, anywhere, {}, {}, "affine"},
