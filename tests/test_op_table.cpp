@@ -12,23 +12,12 @@
 #include <set>
 #include <sstream>
 
-#include <ebb/ops/loops.h>
-
 #include "op_table.h"
 
 using namespace ebb;
 using namespace ebb::testing;
 
 namespace {
-
-struct Threads {  // restores what the tests change
-  int n = threads();
-  ~Threads() { set_threads(n); }
-};
-struct Instructions {
-  detail::Isa isa = detail::isa();
-  ~Instructions() { detail::set_isa(isa); }
-};
 
 void for_each_case(const std::function<void(const Row&, const Case&)>& use, bool large = false) {
   for (const Row& row : rows()) {

@@ -33,6 +33,15 @@ void each_index(const Shape& shape, const F& use) {
   }
 }
 
+/// Whole numbers from 0 to below n.
+Tensor whole_numbers(const Shape& shape, double n, DType dtype) { return cast(cast(uniform(shape, 0, n, f64), i64), dtype); }
+
+Tensor of_vector(const std::vector<double>& v, const Shape& shape, DType dtype) {
+  Tensor t = zeros(shape, f64);
+  std::copy(v.begin(), v.end(), t.mutable_values<double>().begin());
+  return cast(t, dtype);
+}
+
 }  // namespace
 
 TEST_CASE("values: functions of one number are those of <cmath>") {
@@ -229,6 +238,126 @@ TEST_CASE("values: softmax rows are distributions, log_softmax their logarithm, 
     CHECK(distance(softmax(extreme), tensor({0.5, 0, 0.5, 0}, t)) == 0);
     CHECK(log_softmax(extreme).to_vector()[1] == doctest::Approx(-2e4 - std::log(2.0)));
     CHECK(logsumexp(extreme).item() == doctest::Approx(1e4 + std::log(2.0)));
+  }
+}
+
+TEST_CASE("values: rows shorter and longer than a vector, a block and a thread's share are naive loops") {
+  const Instructions restore;
+  for (const DType dtype : {f32, f64})
+    for (const detail::Isa isa : {detail::Isa::baseline, detail::Isa::avx2, detail::Isa::avx512}) {
+      if (isa > detail::best_isa()) continue;
+      detail::set_isa(isa);
+      for (const auto& [rows, n] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+               {70, 1}, {130, 10}, {3, 15}, {3, 16}, {5, 17}, {5, 33}, {5, 64}, {70, 100}, {3, 1030}, {2, 4101}, {9, 33000}, {2, 66000}}) {
+        CAPTURE(name_of(dtype));
+        CAPTURE(detail::name_of(isa));
+        CAPTURE(n);
+        const Tensor x = randn({rows, n}, dtype), labels = whole_numbers({rows}, static_cast<double>(n), i64), target = softmax(randn({rows, n}, f64));
+        const std::vector<double> v = x.to_vector(), label = labels.to_vector(), t = target.to_vector();
+        const std::vector<double> sums = sum(x, 1).to_vector(), tops = max(x, 1).to_vector(), places = argmax(x).to_vector(),
+                                  p = softmax(x).to_vector(), l = log_softmax(x).to_vector();
+        const double near = dtype == f32 ? 1e-5 : 1e-13;
+        double hard = 0, soft = 0;
+        for (std::int64_t i = 0; i < rows; ++i) {
+          const double* row = v.data() + i * n;
+          const auto at = [&](const std::vector<double>& of) { return of[static_cast<std::size_t>(i)]; };
+          double total = 0, magnitude = 0, norm = 0, worst = 0;
+          for (std::int64_t j = 0; j < n; ++j) total += row[j], magnitude += std::abs(row[j]), norm += std::exp(row[j]);
+          CHECK(std::abs(at(sums) - total) <= near * magnitude);
+          const double* top = std::max_element(row, row + n);
+          CHECK(at(tops) == *top);
+          CHECK(at(places) == static_cast<double>(top - row));
+          for (std::int64_t j = 0; j < n; ++j) {
+            const auto k = static_cast<std::size_t>(i * n + j);
+            const double log_p = row[j] - std::log(norm);
+            worst = std::max({worst, std::abs(p[k] - std::exp(log_p)), std::abs(l[k] - log_p) / (1 - log_p)});
+            soft -= (0.9 * t[k] + 0.1 / static_cast<double>(n)) * log_p;
+          }
+          CHECK(worst <= near);
+          hard -= row[static_cast<std::int64_t>(at(label))] - std::log(norm);
+        }
+        CHECK(cross_entropy(x, labels).item() == doctest::Approx(hard / static_cast<double>(rows)).epsilon(near));
+        CHECK(cross_entropy(x, cast(target, dtype), {.label_smoothing = 0.1}).item() ==
+              doctest::Approx(soft / static_cast<double>(rows)).epsilon(near));
+      }
+    }
+}
+
+TEST_CASE("values: a NaN anywhere in a row is its largest, and spoils its softmax, not its neighbours'") {
+  for (const DType dtype : {f32, f64})
+    for (const std::int64_t n : {3, 16, 40, 70}) {
+      const Tensor plain = randn({3, n}, dtype);
+      for (std::int64_t at = 0; at < n; ++at) {
+        std::vector<double> v = plain.to_vector();
+        v[static_cast<std::size_t>(n + at)] = NAN;
+        const Tensor x = of_vector(v, {3, n}, dtype);
+        const Tensor along = max(x, 1), across = max(transpose(x), 0);
+        for (const Tensor& top : {along, across, sum(x, 1)}) {
+          CHECK(std::isnan(top.to_vector()[1]));
+          CHECK(!std::isnan(top.to_vector()[0] + top.to_vector()[2]));
+        }
+        CHECK(std::isnan(max(x).item()));
+        for (const Tensor& y : {softmax(x), log_softmax(x)})
+          for (std::int64_t j = 0; j < 3 * n; ++j) CHECK(std::isnan(y.to_vector()[static_cast<std::size_t>(j)]) == (j / n == 1));
+        CHECK(std::isnan(cross_entropy(x, zeros({3}, i64)).item()));
+        // nothing compares with a NaN: the first stays, another is passed over
+        v[static_cast<std::size_t>(n + at)] = -INFINITY;
+        const double expected = at == 0 ? 0 : argmax(of_vector(v, {3, n}, dtype)).to_vector()[1];
+        CHECK(argmax(x).to_vector()[1] == expected);
+        CHECK(argmax(transpose(x), 0).to_vector()[1] == expected);
+      }
+    }
+  const Tensor low = full({2, 70}, -INFINITY);
+  CHECK(max(low, 1).to_vector() == std::vector<double>(2, -INFINITY));
+  CHECK(argmax(low).to_vector() == std::vector<double>{0, 0});
+  CHECK(argmax(zeros({2, 70}, i64)).to_vector() == std::vector<double>{0, 0});
+}
+
+TEST_CASE("values: comparison and choice of many elements, in every type, are those of C++") {
+  const Threads restore;
+  for (const int threads : {1, 3}) {
+    set_threads(threads);
+    for (const DType dtype : {f32, f64, u8, i64})
+      for (const Shape& shape : {Shape{1}, Shape{7}, Shape{3, 45}, Shape{301, 257}}) {
+        CAPTURE(name_of(dtype));
+        CAPTURE(shape.str());
+        const Tensor a = whole_numbers(shape, 4, dtype), b = whole_numbers({shape.at(-1)}, 4, dtype);
+        const std::vector<double> va = a.to_vector(), vb = b.to_vector(), larger = greater(a, b).to_vector(), smaller = less(a, b).to_vector(),
+                                  same = equal(a, b).to_vector(), above = greater(a, 1.5).to_vector();
+        bool right = true;
+        for (std::size_t i = 0; i < va.size(); ++i) {
+          const double y = vb[i % vb.size()];
+          right = right && larger[i] == (va[i] > y) && smaller[i] == (va[i] < y) && same[i] == (va[i] == y) && above[i] == (va[i] > 1.5);
+        }
+        CHECK(right);
+      }
+    for (const DType dtype : {f32, f64})
+      for (const Shape& whole : {Shape{1}, Shape{3, 45}, Shape{301, 257}, Shape{2, 40001}}) {
+        const std::int64_t n = whole.at(-1);
+        const Shape column = whole.rank() == 2 ? Shape{whole[0], 1} : Shape{};
+        for (const Shape& sc : {whole, Shape{n}, column, Shape{}})
+          for (const Shape& sa : {whole, Shape{n}, column, Shape{}})
+            for (const Shape& sb : {whole, Shape{n}, column, Shape{}}) {
+              CAPTURE(sc.str());
+              CAPTURE(sa.str());
+              CAPTURE(sb.str());
+              const Tensor c = whole_numbers(sc, 3, u8);  // 2 is as good as 1
+              Tensor a = randn(sa, dtype), b = randn(sb, dtype);
+              if (sa == whole && n > 1) a = a / where(greater(a, 2.0), zeros_like(a), ones_like(a));  // infinities
+              const Tensor y = where(c, a, b);
+              const auto all = [&](const Tensor& t) { return broadcast_to(cast(t, f64), y.shape()).to_vector(); };
+              const std::vector<double> vc = all(c), va = all(a), vb = all(b), vy = y.to_vector();
+              bool right = true;
+              for (std::size_t i = 0; i < vy.size(); ++i) right = right && vy[i] == (vc[i] != 0 ? va[i] : vb[i]);
+              CHECK(right);
+            }
+      }
+  }
+  for (const DType dtype : {f32, f64}) {
+    const Tensor nan = full({37}, NAN, dtype), one = ones({37}, dtype);
+    for (const Tensor& t : {greater(nan, one), less(nan, one), equal(nan, nan)}) CHECK(t.to_vector() == std::vector<double>(37, 0));
+    CHECK(where(ones({37}, u8), one, nan).to_vector() == std::vector<double>(37, 1));  // what is not chosen does not show
+    CHECK(std::isnan(where(zeros({37}, u8), one, nan).to_vector()[36]));
   }
 }
 
