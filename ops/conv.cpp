@@ -38,6 +38,7 @@ Window::Window(std::string_view op, const Shape& image, Pair kernel, Pair stride
                                      h + top + bottom, w + left + right));
   oh = (h + top + bottom - span_h) / sh + 1;
   ow = (w + left + right - span_w) / sw + 1;
+  apart = sh == kh && sw == kw && dh == 1 && dw == 1 && top == 0 && left == 0 && oh * kh <= h && ow * kw <= w;
 }
 
 }  // namespace detail

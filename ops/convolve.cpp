@@ -143,7 +143,7 @@ void convolve(const Window& v, std::int64_t out, const T* x, const T* k, const T
       if (!pools) return conv(begin, end, y + begin * y_size);
       const Scratch<T> whole((end - begin) * conv_size);
       conv(begin, end, whole.data);
-      pool_block(v, out, end - begin, tail, whole.data, y + begin * y_size, tail.choice ? tail.choice + begin * y_size : nullptr);
+      max_windows(pool_of(v, out, tail.pool), end - begin, whole.data, tail.relu, y + begin * y_size, tail.choice ? tail.choice + begin * y_size : nullptr);
     });
   };
   const bool relu = tail.relu && !pools;

@@ -26,7 +26,7 @@ struct Upstream {
   Pair pool = 1;                          // behind relu: only with y
   const std::uint8_t* choice = nullptr;  // of the pool
 };
-/// Gradients of the image, the kernel and the bias in one pass; each may be null.
+/// Gradients of the image, the kernel and, behind relu, the bias in one pass; each may be null.
 template <class T>
 void convolve_back(const Window& v, std::int64_t out_channels, const T* x, const T* k, const Upstream<T>& up, T* dx, T* dk, T* db);
 

@@ -20,6 +20,24 @@ EBB_INLINE inline T only_if(bool yes, T x) {
   return std::bit_cast<T>(std::bit_cast<IntegerOf<T>>(x) & -static_cast<IntegerOf<T>>(yes));
 }
 
+/// One window of any size, whose first element is at `first`, for n channels.
+template <bool choose, class T>
+EBB_INLINE inline void largest(const Window& pool, const Window::Place& in, const T* first, std::int64_t n, T* __restrict best, IntegerOf<T>* __restrict which) {
+  const auto k0 = static_cast<IntegerOf<T>>(in.top * pool.kw + in.left);
+  for (std::int64_t c = 0; c < n; ++c) best[c] = first[c];
+  for (std::int64_t c = 0; choose && c < n; ++c) which[c] = k0;
+  for (std::int64_t a = in.top; a < in.bottom; ++a)
+    for (std::int64_t b = in.left; b < in.right; ++b) {
+      const T* __restrict from = first + ((a - in.top) * pool.w + b - in.left) * pool.c;
+      const auto k = static_cast<IntegerOf<T>>(a * pool.kw + b);
+      for (std::int64_t c = 0; c < n; ++c) {
+        const bool wins = (from[c] > best[c]) | (from[c] != from[c]);  // not ||: a branch is not vectorised
+        best[c] = wins ? from[c] : best[c];
+        if constexpr (choose) which[c] = wins ? k : which[c];
+      }
+    }
+}
+
 }  // namespace
 
 template <class T>
@@ -36,25 +54,26 @@ void add_bias(std::int64_t rows, std::int64_t channels, const T* bias, bool relu
   });
 }
 
-template <class T>
-void pool_block(const Window& v, std::int64_t channels, std::int64_t images, const Tail<T>& tail, const T* conv, T* y, std::uint8_t* choice) {
-  const std::int64_t rows = v.oh / tail.pool.h, cols = v.ow / tail.pool.w;
-  const bool square = tail.pool == Pair(2);  // the usual one, in one pass
-  const T floor = tail.relu ? T(0) : -std::numeric_limits<T>::infinity();
+template <class T, class I>
+void max_windows(const Window& of, std::int64_t images, const T* x, bool relu, T* y, I* choice) {
+  const Window pool = of;  // no store of a byte can change it
+  const std::int64_t rows = pool.oh, cols = pool.ow, channels = pool.c;
+  const T floor = relu ? T(0) : -std::numeric_limits<T>::infinity();
   const std::int64_t at_once = windows_in_line(channels);
   simd_for<T>([&]() EBB_INLINE {
     IntegerOf<T> where[line];
     for (std::int64_t i = 0; i < images * rows; ++i)
       for (std::int64_t q0 = 0; q0 < cols; q0 += at_once) {
-        const std::int64_t windows = std::min(at_once, cols - q0);
+        const std::int64_t windows = std::min(at_once, cols - q0), image = i / rows, row = i % rows;
         for (std::int64_t c0 = 0; c0 < channels; c0 += line) {
           const std::int64_t n = std::min(line, channels - c0);
           for (std::int64_t q = 0; q < windows; ++q) {
-            const T* corner = conv + ((i / rows * v.oh + i % rows * tail.pool.h) * v.ow + (q0 + q) * tail.pool.w) * channels + c0;
+            const Window::Place in = pool.place(row, q0 + q);
+            const T* corner = x + ((image * pool.h + in.y + in.top) * pool.w + in.x + in.left) * channels + c0;
             T* __restrict best = y + q * channels + c0;
             IntegerOf<T>* __restrict which = where + q * n;
-            if (square) {
-              const T *__restrict x0 = corner, *__restrict x1 = x0 + channels, *__restrict x2 = x0 + v.ow * channels, *__restrict x3 = x2 + channels;
+            if (pool.kh == 2 && pool.kw == 2 && in.bottom - in.top == 2 && in.right - in.left == 2) {  // the usual one, in one pass
+              const T *__restrict x0 = corner, *__restrict x1 = x0 + channels, *__restrict x2 = x0 + pool.w * channels, *__restrict x3 = x2 + channels;
               for (std::int64_t c = 0; c < n; ++c) {
                 T b = x0[c];
                 IntegerOf<T> k = 0;
@@ -67,22 +86,13 @@ void pool_block(const Window& v, std::int64_t channels, std::int64_t images, con
                 best[c] = b <= floor ? floor : b, which[c] = k;  // a NaN passes
               }
             } else {
-              for (std::int64_t c = 0; c < n; ++c) best[c] = corner[c], which[c] = 0;
-              for (std::int64_t a = 0, k = 0; a < tail.pool.h; ++a)
-                for (std::int64_t b = 0; b < tail.pool.w; ++b, ++k) {
-                  const T* __restrict from = corner + (a * v.ow + b) * channels;
-                  for (std::int64_t c = 0; c < n; ++c) {
-                    const bool wins = (from[c] > best[c]) | (from[c] != from[c]);
-                    best[c] = wins ? from[c] : best[c];
-                    which[c] = wins ? static_cast<IntegerOf<T>>(k) : which[c];
-                  }
-                }
-              for (std::int64_t c = 0; c < n; ++c) best[c] = best[c] <= floor ? floor : best[c];
+              choice ? largest<true>(pool, in, corner, n, best, which) : largest<false>(pool, in, corner, n, best, which);
+              for (std::int64_t c = 0; relu && c < n; ++c) best[c] = best[c] <= 0 ? T(0) : best[c];
             }
           }
           if (!choice) continue;
-          std::uint8_t* __restrict to = choice + c0;  // as bytes, which may be part of anything, its stores would hold up the loop
-          for (std::int64_t j = 0; j < windows * n; ++j) to[j] = static_cast<std::uint8_t>(where[j]);
+          I* __restrict to = choice + c0;  // as bytes, which may be part of anything, its stores would hold up the loop
+          for (std::int64_t j = 0; j < windows * n; ++j) to[j] = static_cast<I>(where[j]);
         }
         y += windows * channels;
         choice += choice ? windows * channels : 0;
@@ -90,70 +100,85 @@ void pool_block(const Window& v, std::int64_t channels, std::int64_t images, con
   });
 }
 
-template <class T>
-const T* tail_gradient(const Window& v, std::int64_t channels, const Upstream<T>& up, std::int64_t begin, std::int64_t end, T* buffer, T* db) {
-  const std::int64_t rows = v.oh / up.pool.h, cols = v.ow / up.pool.w, size = rows * cols * channels;
-  const T* g = up.g + begin * size;
-  const T* y = up.y ? up.y + begin * size : nullptr;
-  const std::uint8_t* choice = up.choice ? up.choice + begin * size : nullptr;
-  const bool whole = up.pool.h == 1 && up.pool.w == 1;
+template <class T, class I>
+void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T* y, const I* choice, T* dx, T* db) {
+  const std::int64_t channels = pool.c, at_once = windows_in_line(channels);
+  const bool apart = pool.apart;  // then each element is written once
+  const std::int64_t covered_h = pool.oh * pool.kh, covered_w = pool.ow * pool.kw;
   simd_for<T>([&]() EBB_INLINE {
-    if (whole) {
-      if (!y && !db) return;
-      for (std::int64_t p = 0; p < (end - begin) * v.positions(); ++p) {
-        const T* __restrict from = g + p * channels;
-        T* __restrict to = buffer + p * channels;
-        if (y) {
-          const T* __restrict out = y + p * channels;
-          for (std::int64_t c = 0; c < channels; ++c) to[c] = only_if(out[c] > 0, from[c]);
-        }
-        if (db) {
-          const T* __restrict add = y ? to : from;
-          for (std::int64_t c = 0; c < channels; ++c) db[c] += add[c];
-        }
-      }
-      return;
-    }
-    const std::int64_t at_once = windows_in_line(channels);
     T on[line];
     IntegerOf<T> where[line];
-    T* image = buffer;
-    for (std::int64_t i = begin; i < end; ++i, image += v.positions() * channels) {
-      for (std::int64_t r = 0; r < rows; ++r) {
-        for (std::int64_t q0 = 0; q0 < cols; q0 += at_once) {
-          const std::int64_t windows = std::min(at_once, cols - q0);
+    T* image = dx;
+    for (std::int64_t i = 0; i < images; ++i, image += pool.image_size()) {
+      if (!apart) std::fill(image, image + pool.image_size(), T(0));
+      for (std::int64_t r = 0; r < pool.oh; ++r) {
+        for (std::int64_t q0 = 0; q0 < pool.ow; q0 += at_once) {
+          const std::int64_t windows = std::min(at_once, pool.ow - q0);
           for (std::int64_t c0 = 0; c0 < channels; c0 += line) {
             const std::int64_t n = std::min(line, channels - c0);
-            for (std::int64_t j = 0; j < windows * n; ++j) where[j] = choice[c0 + j];
-            for (std::int64_t j = 0; j < windows * n; ++j) on[j] = only_if(y[c0 + j] > 0, g[c0 + j]);
-            for (std::int64_t a = 0; a < up.pool.h; ++a) {
-              T* to = image + ((r * up.pool.h + a) * v.ow + q0 * up.pool.w) * channels + c0;
-              for (std::int64_t q = 0; q < windows; ++q)
-                for (std::int64_t b = 0; b < up.pool.w; ++b, to += channels)
-                  for (std::int64_t c = 0; c < n; ++c) to[c] = only_if(where[q * n + c] == static_cast<IntegerOf<T>>(a * up.pool.w + b), on[q * n + c]);
-            }
+            for (std::int64_t j = 0; j < windows * n; ++j) where[j] = static_cast<IntegerOf<T>>(choice[c0 + j]);
+            for (std::int64_t j = 0; j < windows * n; ++j) on[j] = y ? only_if(y[c0 + j] > 0, g[c0 + j]) : g[c0 + j];
+            for (std::int64_t a = 0; a < pool.kh; ++a)
+              for (std::int64_t q = 0; q < windows; ++q) {
+                const Window::Place in = pool.place(r, q0 + q);
+                if (a < in.top || a >= in.bottom) break;
+                T* to = image + ((in.y + a) * pool.w + in.x + in.left) * channels + c0;
+                for (std::int64_t b = in.left; b < in.right; ++b, to += channels) {
+                  const auto k = static_cast<IntegerOf<T>>(a * pool.kw + b);
+                  const T* __restrict from = on + q * n;
+                  if (apart) for (std::int64_t c = 0; c < n; ++c) to[c] = only_if(where[q * n + c] == k, from[c]);
+                  else for (std::int64_t c = 0; c < n; ++c) to[c] += only_if(where[q * n + c] == k, from[c]);
+                }
+              }
             for (std::int64_t q = 0; db && q < windows; ++q)
               for (std::int64_t c = 0; c < n; ++c) db[c0 + c] += on[q * n + c];
           }
           g += windows * channels;
-          y += windows * channels;
+          y += y ? windows * channels : 0;
           choice += windows * channels;
         }
-        for (std::int64_t a = 0; a < up.pool.h; ++a) {  // columns that no window covers
-          T* row = image + (r * up.pool.h + a) * v.ow * channels;
-          std::fill(row + cols * up.pool.w * channels, row + v.ow * channels, T(0));
+        for (std::int64_t a = 0; apart && a < pool.kh; ++a) {  // columns that no window covers
+          T* row = image + (r * pool.kh + a) * pool.w * channels;
+          std::fill(row + covered_w * channels, row + pool.w * channels, T(0));
         }
       }
-      std::fill(image + rows * up.pool.h * v.ow * channels, image + v.positions() * channels, T(0));
+      if (apart) std::fill(image + covered_h * pool.w * channels, image + pool.image_size(), T(0));
     }
   });
-  return whole && !y ? g : buffer;
+}
+
+template <class T>
+const T* tail_gradient(const Window& v, std::int64_t channels, const Upstream<T>& up, std::int64_t begin, std::int64_t end, T* buffer, T* db) {
+  const Window pool = pool_of(v, channels, up.pool);
+  const std::int64_t size = pool.positions() * channels;
+  const T* g = up.g + begin * size;
+  const T* y = up.y ? up.y + begin * size : nullptr;
+  if (up.choice) {
+    unmax_windows(pool, end - begin, g, y, up.choice + begin * size, buffer, db);
+    return buffer;
+  }
+  if (!y) return g;
+  simd_for<T>([&]() EBB_INLINE {
+    for (std::int64_t p = 0; p < (end - begin) * v.positions(); ++p) {
+      const T *__restrict from = g + p * channels, *__restrict out = y + p * channels;
+      T* __restrict to = buffer + p * channels;
+      for (std::int64_t c = 0; c < channels; ++c) to[c] = only_if(out[c] > 0, from[c]);
+      for (std::int64_t c = 0; db && c < channels; ++c) db[c] += to[c];
+    }
+  });
+  return buffer;
 }
 
 template void add_bias(std::int64_t, std::int64_t, const float*, bool, float*);
 template void add_bias(std::int64_t, std::int64_t, const double*, bool, double*);
-template void pool_block(const Window&, std::int64_t, std::int64_t, const Tail<float>&, const float*, float*, std::uint8_t*);
-template void pool_block(const Window&, std::int64_t, std::int64_t, const Tail<double>&, const double*, double*, std::uint8_t*);
+template void max_windows(const Window&, std::int64_t, const float*, bool, float*, std::uint8_t*);
+template void unmax_windows(const Window&, std::int64_t, const float*, const float*, const std::uint8_t*, float*, float*);
+template void max_windows(const Window&, std::int64_t, const float*, bool, float*, std::int64_t*);
+template void unmax_windows(const Window&, std::int64_t, const float*, const float*, const std::int64_t*, float*, float*);
+template void max_windows(const Window&, std::int64_t, const double*, bool, double*, std::uint8_t*);
+template void unmax_windows(const Window&, std::int64_t, const double*, const double*, const std::uint8_t*, double*, double*);
+template void max_windows(const Window&, std::int64_t, const double*, bool, double*, std::int64_t*);
+template void unmax_windows(const Window&, std::int64_t, const double*, const double*, const std::int64_t*, double*, double*);
 template const float* tail_gradient(const Window&, std::int64_t, const Upstream<float>&, std::int64_t, std::int64_t, float*, float*);
 template const double* tail_gradient(const Window&, std::int64_t, const Upstream<double>&, std::int64_t, std::int64_t, double*, double*);
 

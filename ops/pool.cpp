@@ -1,11 +1,11 @@
-// Pooling over NHWC windows; every loop runs along the channels, which are contiguous.
+// Pooling over NHWC windows; every loop runs along the channels, which are contiguous. Largest elements are those of
+// convolve_tail.cpp.
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <limits>
-#include <vector>
 
 #include <ebb/graph/apply.h>
+#include <ebb/ops/convolve_tail.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
 #include <ebb/ops/window.h>
@@ -31,27 +31,32 @@ Attributes pool_attributes(const PoolOptions& o) {
   return detail::window_attributes(o.size, {.stride = {o.stride.h ? o.stride.h : o.size.h, o.stride.w ? o.stride.w : o.size.w}, .pad = o.pad});
 }
 
+/// Calls use(output offset, input offset, what lies inside the image) for each window of images [begin, end); offsets point at
+/// the first channel, that into the image at the window's first element, wherever it is.
+template <class F>
+inline void EBB_INLINE each_window(const Window& v, std::int64_t begin, std::int64_t end, const F& use) {
+  for (std::int64_t i = begin; i < end; ++i)
+    for (std::int64_t oy = 0; oy < v.oh; ++oy)
+      for (std::int64_t ox = 0; ox < v.ow; ++ox) {
+        const Window::Place in = v.place(oy, ox);
+        use(((i * v.oh + oy) * v.ow + ox) * v.c, ((i * v.h + in.y) * v.w + in.x) * v.c, in);
+      }
+}
+
 /// Calls use(output offset, input offset, position in the window) for each element of each window of images
 /// [begin, end) that lies inside the image; offsets point at the first channel.
 template <class F>
 inline void EBB_INLINE each_element(const Window& v, std::int64_t begin, std::int64_t end, const F& use) {
-  for (std::int64_t i = begin; i < end; ++i)
-    for (std::int64_t oy = 0; oy < v.oh; ++oy)
-      for (std::int64_t ox = 0; ox < v.ow; ++ox) {
-        const std::int64_t to = ((i * v.oh + oy) * v.ow + ox) * v.c, y0 = oy * v.sh - v.top, x0 = ox * v.sw - v.left;
-        for (std::int64_t ky = std::max<std::int64_t>(0, -y0); ky < std::min(v.kh, v.h - y0); ++ky)
-          for (std::int64_t kx = std::max<std::int64_t>(0, -x0); kx < std::min(v.kw, v.w - x0); ++kx)
-            use(to, ((i * v.h + y0 + ky) * v.w + x0 + kx) * v.c, ky * v.kw + kx);
-      }
+  each_window(v, begin, end, [&](std::int64_t to, std::int64_t from, const Window::Place& in) EBB_INLINE {
+    for (std::int64_t ky = in.top; ky < in.bottom; ++ky)
+      for (std::int64_t kx = in.left; kx < in.right; ++kx) use(to, from + (ky * v.w + kx) * v.c, ky * v.kw + kx);
+  });
 }
 
-/// Runs body(begin, end) over the images of T, with loops vectorised.
-template <class T, class F>
+/// Runs body(begin, end) over the images.
+template <class F>
 void over_images(const Window& v, const F& body) {
-  const std::int64_t block = std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, v.image_size()));
-  detail::parallel_for(v.n, block, [&](std::int64_t begin, std::int64_t end) {
-    detail::simd_for<T>([&]() EBB_INLINE { body(begin, end); });
-  });
+  detail::parallel_for(v.n, std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, v.image_size())), body);
 }
 
 /// Index of the element inside a window: one byte where it fits.
@@ -59,15 +64,6 @@ template <class F>
 void with_index(DType t, const F& f) {
   if (t == u8) f(std::uint8_t{});
   else f(std::int64_t{});
-}
-
-/// The first element of each window that lies inside the image: the choice when all of them are minus infinity.
-template <class I>
-void first_inside(const Window& v, I* choice) {
-  for (std::int64_t i = 0; i < v.n * v.positions(); ++i, choice += v.c) {
-    const std::int64_t y0 = i % v.positions() / v.ow * v.sh - v.top, x0 = i % v.ow * v.sw - v.left;
-    std::fill(choice, choice + v.c, static_cast<I>(std::max<std::int64_t>(0, -y0) * v.kw + std::max<std::int64_t>(0, -x0)));
-  }
 }
 
 /// g of a pooled shape, sent back to where the largest elements were.
@@ -95,8 +91,8 @@ struct Repool {
         const T* px = x.values<T>().data();
         const I* pi = choice.values<I>().data();
         T* py = out.mutable_values<T>().data();
-        over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
-          each_element(v, begin, end, [&](std::int64_t to, std::int64_t from, std::int64_t k) EBB_INLINE {
+        over_images(v, [&](std::int64_t begin, std::int64_t end) {
+          each_element(v, begin, end, [&](std::int64_t to, std::int64_t from, std::int64_t k) {
             for (std::int64_t c = 0; c < v.c; ++c)
               if (pi[to + c] == static_cast<I>(k)) py[to + c] = px[from + c];
           });
@@ -110,22 +106,16 @@ struct Repool {
 
 Tensor Unpool::forward(const Tensor& g) const {
   const Window v = window_of(name, image, options);
-  Tensor out = zeros(image, g.dtype());
+  Tensor out = Tensor::empty(image, g.dtype());
   visit_float(g.dtype(), [&](auto zero) {
     with_index(choice.dtype(), [&](auto index_zero) {
       using T = decltype(zero);
-      using I = decltype(index_zero);
       const T* pg = g.values<T>().data();
-      const I* pi = choice.values<I>().data();
+      const auto* pi = choice.values<decltype(index_zero)>().data();
       T* px = out.mutable_values<T>().data();
-      over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
-        each_element(v, begin, end, [&](std::int64_t to, std::int64_t from, std::int64_t k) EBB_INLINE {
-          const auto here = static_cast<detail::IntegerOf<T>>(k);
-          const I* __restrict chosen = pi + to;
-          const T* __restrict in = pg + to;
-          T* __restrict out_row = px + from;
-          for (std::int64_t c = 0; c < v.c; ++c) out_row[c] += static_cast<detail::IntegerOf<T>>(chosen[c]) == here ? in[c] : T(0);
-        });
+      over_images(v, [&](std::int64_t begin, std::int64_t end) {
+        const std::int64_t first = begin * v.positions() * v.c;
+        detail::unmax_windows<T>(v, end - begin, pg + first, nullptr, pi + first, px + begin * v.image_size(), nullptr);
       });
     });
   });
@@ -133,40 +123,6 @@ Tensor Unpool::forward(const Tensor& g) const {
 }
 
 Tensor Unpool::backward(const Saved&, const Tensor& g) const { return apply(Repool{options, choice}, g); }
-
-/// Largest element of each window of images [begin, end), and with Choose where in the window it was. One pass along
-/// the channels for each element of a window: the running maxima stay in L1.
-template <bool Choose, class T, class I>
-inline void EBB_INLINE max_windows(const Window& v, std::int64_t begin, std::int64_t end, const T* x, T* y, I* choice) {
-  std::vector<detail::IntegerOf<T>> row(Choose ? static_cast<std::size_t>(v.c) : 0);  // as wide as T: one width is what vectorises
-  for (std::int64_t i = begin; i < end; ++i)
-    for (std::int64_t oy = 0; oy < v.oh; ++oy)
-      for (std::int64_t ox = 0; ox < v.ow; ++ox) {
-        const std::int64_t y0 = oy * v.sh - v.top, x0 = ox * v.sw - v.left, to = ((i * v.oh + oy) * v.ow + ox) * v.c;
-        const std::int64_t ky0 = std::max<std::int64_t>(0, -y0), ky1 = std::min(v.kh, v.h - y0);
-        const std::int64_t kx0 = std::max<std::int64_t>(0, -x0), kx1 = std::min(v.kw, v.w - x0);
-        T* __restrict best = y + to;
-        detail::IntegerOf<T>* __restrict where = row.data();
-        const T* __restrict first = x + ((i * v.h + y0 + ky0) * v.w + x0 + kx0) * v.c;
-        const auto k0 = static_cast<detail::IntegerOf<T>>(ky0 * v.kw + kx0);
-        for (std::int64_t c = 0; c < v.c; ++c) {
-          best[c] = first[c];
-          if constexpr (Choose) where[c] = k0;
-        }
-        for (std::int64_t ky = ky0; ky < ky1; ++ky)
-          for (std::int64_t kx = kx0; kx < kx1; ++kx) {
-            const T* __restrict from = x + ((i * v.h + y0 + ky) * v.w + x0 + kx) * v.c;
-            const auto k = static_cast<detail::IntegerOf<T>>(ky * v.kw + kx);
-            for (std::int64_t c = 0; c < v.c; ++c) {
-              const bool wins = (from[c] > best[c]) | (from[c] != from[c]);  // not ||: a branch is not vectorised
-              best[c] = wins ? from[c] : best[c];
-              if constexpr (Choose) where[c] = wins ? k : where[c];
-            }
-          }
-        if constexpr (Choose)
-          for (std::int64_t c = 0; c < v.c; ++c) choice[to + c] = static_cast<I>(where[c]);
-      }
-}
 
 struct MaxPool2d {
   static constexpr std::string_view name = "max_pool2d";
@@ -182,16 +138,15 @@ struct MaxPool2d {
     Tensor out = Tensor::empty({v.n, v.oh, v.ow, v.c}, x.dtype());
     if (recorded) choice = Tensor::empty(out.shape(), v.kh * v.kw <= 255 ? u8 : i64);
     visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
-      const T* px = x.values<T>().data();
-      T* py = out.mutable_values<T>().data();
-      if (!recorded)
-        return over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
-          max_windows<false>(v, begin, end, px, py, static_cast<std::uint8_t*>(nullptr));
+      with_index(choice.defined() ? choice.dtype() : u8, [&](auto index_zero) {
+        using T = decltype(zero);
+        const T* px = x.values<T>().data();
+        T* py = out.mutable_values<T>().data();
+        auto* pi = choice.defined() ? choice.mutable_values<decltype(index_zero)>().data() : nullptr;
+        over_images(v, [&](std::int64_t begin, std::int64_t end) {
+          const std::int64_t first = begin * v.positions() * v.c;
+          detail::max_windows(v, end - begin, px + begin * v.image_size(), false, py + first, pi ? pi + first : pi);
         });
-      with_index(choice.dtype(), [&](auto index_zero) {
-        auto* pi = choice.mutable_values<decltype(index_zero)>().data();
-        over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE { max_windows<true>(v, begin, end, px, py, pi); });
       });
     });
     return out;
@@ -208,11 +163,10 @@ struct AvgUnpool2d {
   Tensor backward(const Saved&, const Tensor& g) const { return avg_pool2d(g, options); }
 };
 
-/// Elements of the window at one output position that lie inside the image.
-std::int64_t inside(const Window& v, std::int64_t position) {
-  const std::int64_t y0 = position / v.ow * v.sh - v.top, x0 = position % v.ow * v.sw - v.left;
-  return (std::min(v.kh, v.h - y0) - std::max<std::int64_t>(0, -y0)) *
-         (std::min(v.kw, v.w - x0) - std::max<std::int64_t>(0, -x0));
+/// The weight of each element in a window's mean.
+template <class T>
+T share_of(const Window::Place& in) {
+  return T(1) / static_cast<T>((in.bottom - in.top) * (in.right - in.left));
 }
 
 struct AvgPool2d {
@@ -222,19 +176,32 @@ struct AvgPool2d {
   Tensor forward(const Tensor& x) const {
     detail::expect_float(name, x);
     const Window v = window_of(name, x.shape(), options);
-    Tensor out = zeros({v.n, v.oh, v.ow, v.c}, x.dtype());
+    Tensor out = Tensor::empty({v.n, v.oh, v.ow, v.c}, x.dtype());
     visit_float(x.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const T* px = x.values<T>().data();
       T* py = out.mutable_values<T>().data();
-      over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
-        each_element(v, begin, end, [&](std::int64_t to, std::int64_t from, std::int64_t) EBB_INLINE {
-          for (std::int64_t c = 0; c < v.c; ++c) py[to + c] += px[from + c];
+      typedef T V __attribute__((vector_size(64), aligned(alignof(T)), may_alias));
+      constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
+      over_images(v, [&](std::int64_t begin, std::int64_t end) {
+        detail::simd_for<T>([&]() EBB_INLINE {
+          each_window(v, begin, end, [&](std::int64_t to, std::int64_t from, const Window::Place& in) EBB_INLINE {
+            const T share = share_of<T>(in);
+            std::int64_t c = 0;
+            for (; c + lanes <= v.c; c += lanes) {
+              V sum = {};
+              for (std::int64_t ky = in.top; ky < in.bottom; ++ky)
+                for (std::int64_t kx = in.left; kx < in.right; ++kx) sum += *reinterpret_cast<const V*>(px + from + (ky * v.w + kx) * v.c + c);
+              *reinterpret_cast<V*>(py + to + c) = sum * share;
+            }
+            for (; c < v.c; ++c) {
+              T sum = 0;
+              for (std::int64_t ky = in.top; ky < in.bottom; ++ky)
+                for (std::int64_t kx = in.left; kx < in.right; ++kx) sum += px[from + (ky * v.w + kx) * v.c + c];
+              py[to + c] = sum * share;
+            }
+          });
         });
-        for (std::int64_t p = begin * v.positions(); p < end * v.positions(); ++p) {
-          const T share = T(1) / static_cast<T>(inside(v, p % v.positions()));
-          for (std::int64_t c = 0; c < v.c; ++c) py[p * v.c + c] *= share;
-        }
       });
     });
     return out;
@@ -249,10 +216,17 @@ Tensor AvgUnpool2d::forward(const Tensor& g) const {
     using T = decltype(zero);
     const T* pg = g.values<T>().data();
     T* px = out.mutable_values<T>().data();
-    over_images<T>(v, [&](std::int64_t begin, std::int64_t end) EBB_INLINE {
-      each_element(v, begin, end, [&](std::int64_t to, std::int64_t from, std::int64_t) EBB_INLINE {
-        const T share = T(1) / static_cast<T>(inside(v, to / v.c % v.positions()));
-        for (std::int64_t c = 0; c < v.c; ++c) px[from + c] += share * pg[to + c];
+    over_images(v, [&](std::int64_t begin, std::int64_t end) {
+      detail::simd_for<T>([&]() EBB_INLINE {
+        each_window(v, begin, end, [&](std::int64_t to, std::int64_t from, const Window::Place& in) EBB_INLINE {
+          const T share = share_of<T>(in);
+          const T* __restrict slope = pg + to;
+          for (std::int64_t ky = in.top; ky < in.bottom; ++ky)
+            for (std::int64_t kx = in.left; kx < in.right; ++kx) {
+              T* __restrict row = px + from + (ky * v.w + kx) * v.c;
+              for (std::int64_t c = 0; c < v.c; ++c) row[c] += share * slope[c];
+            }
+        });
       });
     });
   });

@@ -156,11 +156,13 @@ std::vector<Row> image_rows() {
        anywhere,
        {refuses<ShapeError>([] { return col2im(zeros({1, 2, 4, 13}), {4, 5}, {3, 2}); }, "col2im: patches (1, 2, 4, 13) do not come from an image of 4x5 by a 3x2 window")},
        {{{{37, 26, 27, 12}}, [](In x) { return col2im(x[0], 28, {3, 2}); }}}},
-      {"max_pool2d", max_pool({}), poolings(max_pool), spread, pooling_errors("max_pool2d", max_pool2d), {{{{37, 28, 28, 3}}}}},
+      {"max_pool2d", max_pool({}), poolings(max_pool), spread, pooling_errors("max_pool2d", max_pool2d),
+       {{{{37, 28, 28, 3}}}, {{{5, 13, 13, 16}}, max_pool({.size = 3, .stride = 2, .pad = 1})}}},
       // internal: the second derivative of max_pool2d is that of this one's gradient
       {"max_unpool2d", [](In x) { return detail::max_unpool2d(x[0], tensor({0, 3, 1, 2, 3, 0}, {1, 1, 3, 2}, u8), {}, {1, 2, 7, 2}); },
        {{{{1, 1, 3, 2}}}, {{{1, 2, 1, 1}}, [](In x) { return detail::max_unpool2d(x[0], tensor({299, 4}, {1, 2, 1, 1}, i64), {.size = {1, 300}}, {1, 2, 300, 1}); }}}},
-      {"avg_pool2d", avg_pool({}), poolings(avg_pool), anywhere, pooling_errors("avg_pool2d", avg_pool2d), {{{{37, 28, 28, 3}}}}},
+      {"avg_pool2d", avg_pool({}), poolings(avg_pool), anywhere, pooling_errors("avg_pool2d", avg_pool2d),
+       {{{{37, 28, 28, 3}}}, {{{5, 13, 13, 17}}, avg_pool({.size = 3, .stride = 2, .pad = 1})}}},
   };
 }
 

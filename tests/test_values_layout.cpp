@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "op_table.h"
 
@@ -204,6 +205,76 @@ TEST_CASE("values: pools against loops over the window") {
   }
   CHECK(max_pool2d(zeros({1, 11, 11, 1})).shape() == Shape{1, 5, 5, 1});
   CHECK(max_pool2d(zeros({1, 11, 11, 1}), {.pad = Padding::same()}).shape() == Shape{1, 6, 6, 1});
+}
+
+TEST_CASE("values: gradients of pools against loops over the window") {
+  struct Setting {
+    Shape image;
+    PoolOptions options;
+  };
+  Padding uneven = 0;
+  uneven.bottom = uneven.left = 1;
+  const Setting settings[] = {{{2, 5, 7, 17}, {}},    // a row and a column are left over
+                              {{3, 7, 5, 33}, {.size = 3, .stride = 2, .pad = 1}},
+                              {{1, 5, 6, 16}, {.size = {3, 2}, .pad = uneven}},
+                              {{1, 7, 8, 3}, {.size = 2, .stride = 3}},          // gaps between windows
+                              {{1, 4, 141, 16}, {.size = {3, 2}, .stride = {1, 2}}},  // more windows side by side than are pooled at once
+                              {{1, 4, 5, 1100}, {.size = 2, .stride = 1, .pad = uneven}},  // more channels than that
+                              {{2, 4, 4, 0}, {}}};
+  for (const Setting& s : settings)
+    for (const DType t : {f32, f64}) {
+      CAPTURE(s.image.str());
+      const PoolOptions& o = s.options;
+      const Index sh = o.stride.h ? o.stride.h : o.size.h, sw = o.stride.w ? o.stride.w : o.size.w;
+      const Tensor x = variable(cast(cast(uniform(s.image, 0, 5), u8), t)), most = max_pool2d(x, o), average = avg_pool2d(x, o);  // many are equal
+      const Tensor g = cast(randn(most.shape(), f64), t), slope = cast(g, f64);
+      const Tensor plain = cast(x.detach(), f64), plain_most = cast(most.detach(), f64), plain_average = cast(average.detach(), f64);
+      Tensor to_most = zeros(s.image, f64), to_average = zeros(s.image, f64);
+      for (Index n = 0; n < most.size(0); ++n)
+        for (Index i = 0; i < most.size(1); ++i)
+          for (Index j = 0; j < most.size(2); ++j)
+            for (Index c = 0; c < most.size(3); ++c) {
+              std::vector<std::size_t> window;  // what lies inside the image
+              for (Index y = std::max<Index>(0, i * sh - o.pad.top); y < std::min(s.image[1], i * sh - o.pad.top + o.size.h); ++y)
+                for (Index z = std::max<Index>(0, j * sw - o.pad.left); z < std::min(s.image[2], j * sw - o.pad.left + o.size.w); ++z)
+                  window.push_back(static_cast<std::size_t>(((n * s.image[1] + y) * s.image[2] + z) * s.image[3] + c));
+              const auto values = plain.values<double>();
+              std::size_t first = window.front();
+              double total = 0;
+              for (const std::size_t at : window) {
+                if (values[at] > values[first]) first = at;
+                total += values[at];
+                to_average.mutable_values<double>()[at] += at4(slope, n, i, j, c) / static_cast<double>(window.size());
+              }
+              to_most.mutable_values<double>()[first] += at4(slope, n, i, j, c);
+              REQUIRE(at4(plain_most, n, i, j, c) == values[first]);
+              REQUIRE(at4(plain_average, n, i, j, c) == doctest::Approx(total / static_cast<double>(window.size())).epsilon(t == f32 ? 1e-6 : 1e-14));
+            }
+      CHECK(same_bits(max_pool2d(x.detach(), o), most.detach()));  // where they were is not asked for
+      CHECK(distance(grad(most, x, {.cotangent = g}), to_most) <= (t == f32 ? 1e-6 : 1e-14));
+      CHECK(distance(grad(average, x, {.cotangent = g}), to_average) <= (t == f32 ? 1e-6 : 1e-14));
+    }
+}
+
+TEST_CASE("values: a pool's largest element is NaN if there is one, and the first one of equals") {
+  for (const DType t : {f32, f64})
+    for (const std::int64_t c : {1, 16, 35})
+      for (const PoolOptions& o : {PoolOptions{}, PoolOptions{.size = 3, .stride = 2, .pad = 1}}) {
+        const double lowest = -std::numeric_limits<double>::infinity();
+        Tensor image = full({1, 4, 4, c}, lowest, f64);
+        const auto at = static_cast<std::size_t>(5 * c);  // pixel (1, 1), which one window of 2x2 sees and each of 3x3
+        image.mutable_values<double>()[at] = std::nan("");
+        const Tensor x = variable(cast(image, t)), y = max_pool2d(x, o);
+        const std::vector<double> values = y.to_vector(), slopes = grad(y, x, {.cotangent = ones(y.shape(), t)}).to_vector();
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          const bool sees = i % static_cast<std::size_t>(c) == 0 && (i == 0 || o.size.h == 3);
+          CHECK((sees ? std::isnan(values[i]) : values[i] == lowest));
+        }
+        CHECK(slopes[at] == (o.size.h == 3 ? 4 : 1));
+        double total = 0;  // padding gets nothing
+        for (const double s : slopes) total += s;
+        CHECK(total == static_cast<double>(y.numel()));
+      }
 }
 
 TEST_CASE("values: a window of more than 255 elements") {
