@@ -86,7 +86,8 @@ struct Where {
     Tensor out = Tensor::empty(broadcast(broadcast(a.shape(), b.shape(), name), condition.shape(), name), a.dtype());
     const detail::Walk<3> walk(out.shape(), {&condition.shape(), &a.shape(), &b.shape()});
     const bool one = walk.outer == 1;
-    const std::int64_t row = one ? 1 : std::max<std::int64_t>(1, walk.inner), block = std::max<std::int64_t>(1, detail::elementwise_block / row);
+    constexpr std::int64_t most = detail::elementwise_block;
+    const std::int64_t block = one ? most : std::max<std::int64_t>(1, most / std::max<std::int64_t>(1, walk.inner));
     visit_float(a.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const std::uint8_t* pc = condition.values<std::uint8_t>().data();

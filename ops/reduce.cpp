@@ -95,13 +95,14 @@ EBB_INLINE inline double fold_row(const T* x, std::int64_t n) {
 /// y[i] = row i of x, folded; few long rows piece by piece.
 template <class Op, class T>
 void fold_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
-  if (rows > 8 || n <= elementwise_block)
-    return detail::parallel_for(rows, std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, n)),
-                                [=](std::int64_t begin, std::int64_t end) {
-                                  detail::simd_for<T>([=]() EBB_INLINE {
-                                    for (std::int64_t i = begin; i < end; ++i) y[i] = static_cast<T>(fold_row<Op>(x + i * n, n));
-                                  });
-                                });
+  if (rows > 8 || n <= elementwise_block) {
+    const std::int64_t block = rows * n <= elementwise_block ? rows : std::max<std::int64_t>(1, elementwise_block / n);
+    return detail::parallel_for(rows, block, [=](std::int64_t begin, std::int64_t end) {
+      detail::simd_for<T>([=]() EBB_INLINE {
+        for (std::int64_t i = begin; i < end; ++i) y[i] = static_cast<T>(fold_row<Op>(x + i * n, n));
+      });
+    });
+  }
   std::vector<double> parts(static_cast<std::size_t>((n + elementwise_block - 1) / elementwise_block));
   for (std::int64_t i = 0; i < rows; ++i, x += n) {
     detail::parallel_for(n, elementwise_block, [x, p = parts.data()](std::int64_t begin, std::int64_t end) {

@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 
 #include <cmath>
-#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -38,7 +37,7 @@ template <class T, class F>
 void exp_rows(const T* x, T* e, bool keep, std::int64_t rows, std::int64_t n, const F& row) {
   constexpr std::int64_t most = 64;
   T tops[most];
-  const std::int64_t some = std::clamp<std::int64_t>(group / n, 1, most);
+  const std::int64_t some = n <= group / most ? most : std::max<std::int64_t>(1, group / n);
   for (std::int64_t begin = 0; begin < rows; begin += some) {
     const std::int64_t here = std::min(some, rows - begin);
     T* const out = keep ? e + begin * n : e;
@@ -245,36 +244,40 @@ struct CrossEntropy {
   const Tensor& state() const { return target.labels(); }
   Tensor forward(const Tensor& x) const {
     const std::int64_t rows = x.shape()[0], n = x.shape()[1];
-    std::vector<double> totals(static_cast<std::size_t>((rows + rows_of(n) - 1) / rows_of(n)));
+    const std::int64_t piece = rows_of(n);
+    double total = 0;
+    std::vector<double> totals(rows <= piece ? 0 : static_cast<std::size_t>((rows + piece - 1) / piece));
     visit_float(x.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const T* px = x.values<T>().data();
       const double keep = 1 - target.smoothing, spread = target.smoothing / static_cast<double>(n);
       const std::int64_t* classes = target.sparse() ? target.labels().values<std::int64_t>().data() : nullptr;
       const T* targets = classes ? nullptr : target.labels().values<T>().data();
-      detail::parallel_for(rows, rows_of(n), [&](std::int64_t begin, std::int64_t end) {
-        Tensor exps = Tensor::workspace({std::max(n, std::min(group, (end - begin) * n))}, x.dtype());
-        double total = 0, product = 1;  // of the rows' sums, which are at least 1: one logarithm for many
-        exp_rows(px + begin * n, exps.mutable_values<T>().data(), false, end - begin, n, [&](std::int64_t i, T* e, T top) EBB_INLINE {
+      detail::parallel_for(rows, piece, [&](std::int64_t begin, std::int64_t end) {
+        T few[group];
+        Tensor many = n <= group ? Tensor() : Tensor::workspace({n}, x.dtype());
+        T* const exps = n <= group ? few : many.mutable_values<T>().data();
+        double sum = 0, product = 1;  // of the rows' sums, which are at least 1: one logarithm for many
+        exp_rows(px + begin * n, exps, false, end - begin, n, [&](std::int64_t i, T* e, T top) EBB_INLINE {
           const T* row = px + (begin + i) * n;
           const auto z = static_cast<double>(fold<Adding>(e, n));
           if (classes) {
             product *= z;
-            if (!(product < 1e200)) total += std::log(std::exchange(product, 1));
-            total += static_cast<double>(top) - keep * static_cast<double>(row[classes[begin + i]]);
-            if (spread != 0) total -= spread * static_cast<double>(fold<Adding>(row, n));
+            if (!(product < 1e200)) sum += std::log(std::exchange(product, 1));
+            sum += static_cast<double>(top) - keep * static_cast<double>(row[classes[begin + i]]);
+            if (spread != 0) sum -= spread * static_cast<double>(fold<Adding>(row, n));
           } else {
             const T* p = targets + (begin + i) * n;
             const double log_z = static_cast<double>(top) + std::log(z);
-            total += fold<Adding, double>(n, [=](std::int64_t j) EBB_INLINE {
+            sum += fold<Adding, double>(n, [=](std::int64_t j) EBB_INLINE {
               return (keep * static_cast<double>(p[j]) + spread) * (log_z - static_cast<double>(row[j]));
             });
           }
         });
-        totals[static_cast<std::size_t>(begin / rows_of(n))] = total + std::log(product);
+        (totals.empty() ? total : totals[static_cast<std::size_t>(begin / piece)]) = sum + std::log(product);
       });
     });
-    const double total = std::accumulate(totals.begin(), totals.end(), 0.0);
+    for (const double t : totals) total += t;
     return scalar(total / static_cast<double>(rows), x.dtype());
   }
   Tensor backward(const Saved& s, const Tensor& g) const {
