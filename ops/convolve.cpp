@@ -107,12 +107,20 @@ struct Direct {
     v.w = std::max(v.w + v.left, (v.ow - 1) * v.sw + v.kw);
     pads = v.h != w.h || v.w != w.w;
   }
-  std::int64_t scratch_size() const { return pads ? v.image_size() : 0; }
+  /// Images to a block: few, for threads to have even shares.
+  std::int64_t block_images() const {
+    return std::min({std::int64_t{8}, (v.n + 3) / 4, detail::block_images(v, 2 * v.positions() * out * static_cast<std::int64_t>(sizeof(float)))});
+  }
+  /// Zeros for padded(), which leaves those around the image as they are.
+  Scratch<float> margin() const {
+    Scratch<float> zeros(pads ? v.image_size() : 0);
+    std::fill_n(zeros.data, zeros.memory.numel(), 0.f);
+    return zeros;
+  }
 
   /// One image with its padding.
   const float* padded(const Window& w, const float* x, float* scratch) const {
     if (!pads) return x;
-    std::fill(scratch, scratch + v.image_size(), 0.f);
     for (std::int64_t y = 0; y < w.h; ++y)
       std::copy_n(x + y * w.w * w.c, w.w * w.c, scratch + ((y + v.top) * v.w + v.left) * v.c);
     return scratch;
@@ -128,6 +136,32 @@ struct Direct {
       multiply({.m = v.kw * v.c, .n = out, .outer = v.oh, .inner = v.ow,
                 .a = x + ky * v.dh * v.w * v.c, .a_row = 1, .a_outer = v.sh * v.w * v.c, .a_inner = v.sw * v.c,
                 .b = dy, .b_outer = v.ow * out, .b_inner = out, .c = dk + ky * v.kw * v.c * out, .c_row = out, .add = add});
+  }
+
+  /// Whether there is a gradient of the image too.
+  static bool suits_back(const Window& v, std::int64_t out) { return suits(v, out) && v.c % Product::lanes == 0 && v.dh == 1; }
+  /// k (kh, kw, c, out) as (kh, kw, out, c), which image_gradient reads.
+  void exchanged(const float* k, float* to) const {
+    for (std::int64_t tap = 0; tap < v.kh * v.kw; ++tap, k += v.c * out, to += v.c * out)
+      for (std::int64_t o = 0; o < out; ++o)
+        for (std::int64_t c = 0; c < v.c; ++c) to[o * v.c + c] = k[c * out + o];
+  }
+  /// Each row of the image (w is without padding) adds up, for each column of the window, the rows of dy that it went into.
+  void image_gradient(const Window& w, const float* dy, const float* k, float* dx) const {
+    std::fill(dx, dx + w.image_size(), 0.f);
+    for (std::int64_t y = 0; y < w.h; ++y) {
+      const std::int64_t at = y + w.top, oy = std::min(w.oh - 1, at / w.sh), ky = at - oy * w.sh;  // oy falls while ky grows
+      const std::int64_t taps = std::min(oy + 1, (w.kh - ky + w.sh - 1) / w.sh);
+      for (std::int64_t kx = 0; taps > 0 && kx < w.kw; ++kx) {
+        const std::int64_t first = (std::max<std::int64_t>(0, w.left - kx) + w.sw - 1) / w.sw;
+        const std::int64_t last = std::min(w.ow, (w.w + w.left - kx + w.sw - 1) / w.sw);
+        if (first < last)
+          multiply({.m = last - first, .n = w.c, .outer = taps, .inner = out,
+                    .a = dy + (oy * w.ow + first) * out, .a_row = out, .a_outer = -w.ow * out, .a_inner = 1,
+                    .b = k + (ky * w.kw + kx) * out * w.c, .b_outer = w.sh * w.kw * out * w.c, .b_inner = w.c,
+                    .c = dx + (y * w.w + first * w.sw + kx - w.left) * w.c, .c_row = w.sw * w.c, .add = true});
+      }
+    }
   }
 };
 
@@ -157,8 +191,8 @@ void convolve(const Window& v, std::int64_t out, const T* x, const T* k, const T
     }
     if (Direct::suits(v, out)) {
       const Direct direct(v, out);
-      return in_blocks(block_images(v, 2 * conv_size * 4), [&](std::int64_t begin, std::int64_t end, float* to) {
-        const Scratch<float> scratch(direct.scratch_size());
+      return in_blocks(direct.block_images(), [&](std::int64_t begin, std::int64_t end, float* to) {
+        const Scratch<float> scratch = direct.margin();
         for (std::int64_t i = begin; i < end; ++i, to += conv_size)
           direct.forward(direct.padded(v, x + i * v.image_size(), scratch.data), k, tail.bias, relu, to);
       });
@@ -218,15 +252,17 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
                        },
                        [&](std::int64_t parts, const float* sums) { fast.filter_gradient(v.c, out, parts, sums, dk); });
     }
-    if (!dx && Direct::suits(v, out)) {
+    if (dx ? Direct::suits_back(v, out) : Direct::suits(v, out)) {
       const Direct direct(v, out);
-      return in_groups(block_images(v, 2 * conv_size * 4), kernel_size,
+      const Scratch<float> exchanged(dx ? kernel_size : 0);
+      if (dx) direct.exchanged(k, exchanged.data);
+      return in_groups(direct.block_images(), kernel_size,
                        [&](std::int64_t begin, std::int64_t end, const float* dy, float* sums, bool add) {
-                         if (!sums) return;
-                         const Scratch<float> scratch(direct.scratch_size());
-                         for (std::int64_t i = begin; i < end; ++i)
-                           direct.kernel_gradient(direct.padded(v, x + i * v.image_size(), scratch.data), dy + (i - begin) * conv_size, sums,
-                                                  add || i != begin);
+                         const Scratch<float> scratch = direct.margin();
+                         for (std::int64_t i = begin; i < end; ++i, dy += conv_size) {
+                           if (sums) direct.kernel_gradient(direct.padded(v, x + i * v.image_size(), scratch.data), dy, sums, add || i != begin);
+                           if (dx) direct.image_gradient(v, dy, exchanged.data, dx + i * v.image_size());
+                         }
                        },
                        add_up);
     }

@@ -49,7 +49,8 @@ std::vector<Case> large_convolutions(Function (*with)(Conv2dOptions)) {
   return {{{{37, 28, 28, 1}, {3, 3, 1, 8}}, with({.pad = 1})}, {{{9, 13, 13, 32}, {3, 3, 32, 16}}, with({})},
           {{{9, 5, 5, 16}, {3, 3, 16, 48}}, with({})},           {{{16, 4, 4, 32}, {3, 3, 32, 32}}, with({})},
           {{{5, 6, 7, 16}, {3, 3, 16, 16}}, with({.pad = Padding::same()})},
-          {{{9, 9, 9, 3}, {5, 4, 3, 32}}, with({.stride = 2, .pad = 2})}};
+          {{{9, 9, 9, 3}, {5, 4, 3, 32}}, with({.stride = 2, .pad = 2})}, {{{9, 9, 8, 16}, {5, 4, 16, 32}}, with({.stride = 2, .pad = 2})},
+          {{{7, 6, 5, 32}, {1, 1, 32, 16}}, with({.stride = {1, 2}})}};
 }
 
 std::vector<Case> fused_convolutions() {

@@ -107,6 +107,15 @@ TEST_CASE("fused: conv2d_relu is its plain definition") {
       {{2, 4, 141, 1}, {1, 1, 1, 16}, {}, {3, 2}},  // more windows side by side than are pooled at once
       {{1, 4, 4, 1}, {1, 1, 1, 1100}, {}, 2},       // more channels than that
       {{40, 5, 5, 16}, {3, 3, 16, 16}, {}, 1},      // several blocks of Winograd's smallest images
+      // Gradients of images whose channels fill registers:
+      {{9, 9, 8, 16}, {5, 5, 16, 32}, {}, 1},
+      {{7, 9, 8, 32}, {5, 4, 32, 16}, {.stride = 2, .pad = 2}, 2},
+      {{2, 8, 5, 16}, {2, 3, 16, 16}, {.stride = {3, 2}, .pad = Padding::same()}, 1},
+      {{3, 7, 6, 16}, {1, 1, 16, 48}, {}, 1},
+      {{3, 7, 6, 16}, {1, 2, 16, 16}, {.stride = {2, 3}}, 1},    // pixels that no window sees
+      {{2, 4, 4, 16}, {2, 2, 16, 16}, {.pad = 3}, 1},            // windows of padding alone
+      {{1, 2, 3, 16}, {5, 5, 16, 16}, {.stride = 2, .pad = 4}, 1},  // a window larger than the image
+      {{2, 9, 5, 16}, {3, 3, 16, 16}, {.stride = 2, .pad = 2, .dilation = {2, 1}}, 1},
   };
   for (const Setting& s : settings) {
     CAPTURE(s.image.str());
