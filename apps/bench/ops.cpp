@@ -80,6 +80,18 @@ std::vector<Timed> timed_ops() {
     out.push_back({"max_pool2d", {image}, [](In x) { return ebb::max_pool2d(x[0]); }});
     out.push_back({"avg_pool2d", {image}, [](In x) { return ebb::avg_pool2d(x[0]); }});
   }
+  for (const auto& [side, c] : {std::pair<std::int64_t, std::int64_t>{28, 16}, {14, 64}}) {  // as in residual networks
+    const Shape image{32, side, side, c};
+    out.push_back({"conv2d", {image, {3, 3, c, c}}, [](In x) { return ebb::conv2d(x[0], x[1], {.pad = 1}); }});
+    out.push_back({"conv2d_1x1", {image, {1, 1, c, c}}, [](In x) { return ebb::conv2d(x[0], x[1]); }});
+    out.push_back({"conv2d_5x5", {image, {5, 5, c, c}}, [](In x) { return ebb::conv2d(x[0], x[1], {.pad = 2}); }});
+    out.push_back({"conv2d_stride_2", {image, {3, 3, c, 2 * c}}, [](In x) { return ebb::conv2d(x[0], x[1], {.stride = 2, .pad = 1}); }});
+    out.push_back({"batch_norm", {image, {c}, {c}}, [](In x) { return ebb::batch_norm(x[0], x[1], x[2]); }});
+    out.push_back({"max_pool2d", {image}, [](In x) { return ebb::max_pool2d(x[0]); }});
+    out.push_back({"max_pool2d_3x3", {image}, [](In x) { return ebb::max_pool2d(x[0], {.size = 3, .stride = 2, .pad = 1}); }});
+    out.push_back({"avg_pool2d", {image}, [](In x) { return ebb::avg_pool2d(x[0]); }});
+    out.push_back({"mean_of_positions", {image}, [](In x) { return ebb::mean(x[0], {1, 2}); }});
+  }
   return out;
 }
 
