@@ -1,9 +1,11 @@
 // Ops that choose by index.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include <ebb/graph/apply.h>
+#include <ebb/ops/copy.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
 
@@ -33,12 +35,14 @@ struct Gather {
   Tensor forward(const Tensor& x) const {
     const Tensor& indices = held.value();
     Tensor out = Tensor::empty(joined(indices.shape(), x.shape().without(0)), x.dtype());
-    const std::size_t row = x.shape()[0] ? x.bytes() / static_cast<std::size_t>(x.shape()[0]) : 0;
-    std::byte* to = out.mutable_raw();
-    for (const std::int64_t i : indices.values<std::int64_t>()) {
-      if (row) std::memcpy(to, x.raw() + static_cast<std::size_t>(i) * row, row);
-      to += row;
-    }
+    if (out.numel() == 0) return out;
+    const std::int64_t* const rows = indices.values<std::int64_t>().data();
+    const std::byte* const from = x.raw();
+    std::byte* const to = out.mutable_raw();
+    const auto row = static_cast<std::int64_t>(x.bytes()) / x.shape()[0];
+    detail::parallel_for(indices.numel(), detail::in_block(indices.numel(), row), [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) std::memcpy(to + i * row, from + rows[i] * row, static_cast<std::size_t>(row));
+    });
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return scatter_rows(g, held.unchanged(name, "indices"), s.input_shape(0)[0]); }
@@ -56,14 +60,26 @@ struct ScatterRows {
     if (g.rank() < lead || Shape(std::span(g.shape().begin(), static_cast<std::size_t>(lead))) != indices.shape())
       fail<ShapeError>(name, fmt::format("{} does not begin with the shape of the indices {}", g.shape().str(), indices.shape().str()));
     const Shape rest(std::span(g.shape().begin() + lead, g.shape().end()));
-    Tensor out = zeros(rest.inserted(0, rows), g.dtype());
+    Tensor out = Tensor::empty(rest.inserted(0, rows), g.dtype());
+    detail::zero(out.mutable_raw(), static_cast<std::int64_t>(out.bytes()));
     visit_float(g.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const T* from = g.values<T>().data();
       T* to = out.mutable_values<T>().data();
+      const auto index = indices.values<std::int64_t>();
       const std::int64_t n = rest.numel();
-      for (const std::int64_t i : indices.values<std::int64_t>())
-        for (std::int64_t j = 0; j < n; ++j) to[i * n + j] += *from++;
+      // A block has some of the columns, from top to bottom: each sum is one thread's, in the order of the indices.
+      const std::int64_t columns = n * indices.numel() <= detail::elementwise_block ? n : 128;
+      detail::parallel_for(n, columns, [=](std::int64_t begin, std::int64_t end) {
+        detail::simd_for<T>([=]() EBB_INLINE {
+          const T* __restrict x = from;
+          for (const std::int64_t i : index) {
+            T* __restrict y = to + i * n;
+            for (std::int64_t j = begin; j < end; ++j) y[j] += x[j];
+            x += n;
+          }
+        });
+      });
     });
     return out;
   }
@@ -82,9 +98,10 @@ struct Pick {
       using T = decltype(zero);
       const T* row = x.values<T>().data();
       T* to = out.mutable_values<T>().data();
+      const std::int64_t classes = x.size(-1);
       for (const std::int64_t i : indices.values<std::int64_t>()) {
         *to++ = row[i];
-        row += x.size(-1);
+        row += classes;
       }
     });
     return out;
@@ -102,15 +119,17 @@ struct Place {
     detail::expect_float(name, g);
     if (g.shape() != indices.shape())
       fail<ShapeError>(name, fmt::format("values {} and indices {} differ in shape", g.shape().str(), indices.shape().str()));
-    Tensor out = zeros(g.shape().inserted(g.rank(), classes), g.dtype());
+    Tensor out = Tensor::empty(g.shape().inserted(g.rank(), classes), g.dtype());
     visit_float(g.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const T* from = g.values<T>().data();
-      T* row = out.mutable_values<T>().data();
-      for (const std::int64_t i : indices.values<std::int64_t>()) {
-        row[i] = *from++;
-        row += classes;
-      }
+      T* to = out.mutable_values<T>().data();
+      const std::int64_t* index = indices.values<std::int64_t>().data();
+      const std::int64_t n = classes;
+      detail::parallel_for(g.numel(), detail::in_block(g.numel(), n * static_cast<std::int64_t>(sizeof(T))), [=](std::int64_t begin, std::int64_t end) {
+        std::fill(to + begin * n, to + end * n, T{});
+        for (std::int64_t i = begin; i < end; ++i) to[i * n + index[i]] = from[i];
+      });
     });
     return out;
   }

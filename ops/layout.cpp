@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <numeric>
 
 #include <ebb/graph/apply.h>
+#include <ebb/ops/copy.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
 
@@ -36,34 +36,20 @@ struct Transpose {
   Attributes attributes() const { return {{"axes", std::vector<std::int64_t>(axes.begin(), axes.begin() + rank)}}; }
   bool operator==(const Transpose&) const = default;
   Tensor forward(const Tensor& x) const {
-    std::array<std::int64_t, Shape::max_rank> sizes, from_strides, strides;
-    std::int64_t step = 1;
+    const auto bytes = static_cast<std::int64_t>(size_of(x.dtype()));
+    std::array<std::int64_t, Shape::max_rank> sizes, strides;
+    std::int64_t step = bytes;
     for (int i = rank - 1; i >= 0; --i) {
-      from_strides[at(i)] = step;
+      strides[at(i)] = step;
       step *= x.shape()[i];
     }
+    std::array<detail::CopyAxis, Shape::max_rank> moved;
     for (int i = 0; i < rank; ++i) {
       sizes[at(i)] = x.shape()[axes[at(i)]];
-      strides[at(i)] = from_strides[at(axes[at(i)])];
+      moved[at(i)] = {sizes[at(i)], strides[at(axes[at(i)])]};
     }
     Tensor out = Tensor::empty(Shape(std::span<const std::int64_t>(sizes.data(), at(rank))), x.dtype());
-    if (out.numel() == 0) return out;
-    visit_dtype(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
-      const T* in = x.values<T>().data();
-      T* to = out.mutable_values<T>().data();
-      const std::int64_t inner = rank ? sizes[at(rank - 1)] : 1, inner_stride = rank ? strides[at(rank - 1)] : 0;
-      std::array<std::int64_t, Shape::max_rank> index{};
-      for (std::int64_t done = 0, offset = 0; done < x.numel(); done += inner) {
-        for (std::int64_t j = 0; j < inner; ++j) *to++ = in[offset + j * inner_stride];
-        for (int axis = rank - 2; axis >= 0; --axis) {
-          offset += strides[at(axis)];
-          if (++index[at(axis)] < sizes[at(axis)]) break;
-          offset -= strides[at(axis)] * sizes[at(axis)];
-          index[at(axis)] = 0;
-        }
-      }
-    });
+    if (out.numel() > 0) detail::permute(out.mutable_raw(), x.raw(), bytes, std::span(moved).first(at(rank)));
     return out;
   }
   Tensor backward(const Saved&, const Tensor& g) const {
@@ -76,10 +62,10 @@ struct Transpose {
 
 /// A tensor as (outer, n, row bytes) around one axis.
 struct AxisView {
-  std::size_t outer = 1, n, row;
-  AxisView(const Shape& shape, int axis, DType dtype) : n(static_cast<std::size_t>(shape[axis])), row(size_of(dtype)) {
-    for (int i = 0; i < axis; ++i) outer *= static_cast<std::size_t>(shape[i]);
-    for (int i = axis + 1; i < shape.rank(); ++i) row *= static_cast<std::size_t>(shape[i]);
+  std::int64_t outer = 1, n, row;
+  AxisView(const Shape& shape, int axis, DType dtype) : n(shape[axis]), row(static_cast<std::int64_t>(size_of(dtype))) {
+    for (int i = 0; i < axis; ++i) outer *= shape[i];
+    for (int i = axis + 1; i < shape.rank(); ++i) row *= shape[i];
   }
 };
 
@@ -94,17 +80,14 @@ struct Slice {
   Tensor forward(const Tensor& x) const {
     Tensor out = Tensor::empty(x.shape().with(axis, count), x.dtype());
     const AxisView v(x.shape(), axis, x.dtype());
-    std::byte* to = out.mutable_raw();
-    const auto n = static_cast<std::size_t>(count), first = static_cast<std::size_t>(begin);
-    for (std::size_t o = 0; o < v.outer; ++o) {
-      const std::byte* from = x.raw() + (o * v.n + first) * v.row;
-      if (step == 1) {
-        if (n) std::memcpy(to, from, n * v.row);
-        to += n * v.row;
-        continue;
-      }
-      for (std::size_t i = 0; i < n; ++i, to += v.row) std::memcpy(to, from + i * static_cast<std::size_t>(step) * v.row, v.row);
-    }
+    const std::byte* const from = x.raw() + begin * v.row;
+    std::byte* const to = out.mutable_raw();
+    const std::int64_t whole = v.n * v.row, part = count * v.row;
+    if (step == 1 || count < 2) detail::copy_runs(to, part, from, whole, v.outer, part);
+    else
+      detail::parallel_for(v.outer, detail::in_block(v.outer, part), [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t o = first; o < last; ++o) detail::copy_runs(to + o * part, v.row, from + o * whole, step * v.row, count, v.row);
+      });
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const {
@@ -115,20 +98,19 @@ struct Slice {
     visit_float(g.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const AxisView v(sum.shape(), axis, g.dtype());
-      const auto row = static_cast<std::int64_t>(v.row / sizeof(T)), n = sum.shape()[axis];
+      const std::int64_t row = v.row / static_cast<std::int64_t>(sizeof(T));
       const std::int64_t run = step == 1 ? count * row : row, runs = step == 1 ? 1 : count;
       const T* from = g.values<T>().data();
       T* to = sum.mutable_values<T>().data();
-      detail::parallel_for(static_cast<std::int64_t>(v.outer) * runs, std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, run)),
-                           [=, this](std::int64_t first, std::int64_t last) {
-                             detail::simd_for<T>([=, this]() EBB_INLINE {
-                               for (std::int64_t i = first; i < last; ++i) {
-                                 const T* __restrict x = from + i * run;
-                                 T* __restrict y = to + (i / runs * n + begin + i % runs * step) * row;
-                                 for (std::int64_t j = 0; j < run; ++j) y[j] += x[j];
-                               }
-                             });
-                           });
+      detail::parallel_for(v.outer * runs, std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, run)), [=, this](std::int64_t first, std::int64_t last) {
+        detail::simd_for<T>([=, this]() EBB_INLINE {
+          for (std::int64_t i = first; i < last; ++i) {
+            const T* __restrict x = from + i * run;
+            T* __restrict y = to + (i / runs * v.n + begin + i % runs * step) * row;
+            for (std::int64_t j = 0; j < run; ++j) y[j] += x[j];
+          }
+        });
+      });
     });
   }
 };
@@ -140,14 +122,24 @@ struct Unslice {
   std::int64_t begin, step, size;
   Attributes attributes() const { return {{"axis", axis}, {"begin", begin}, {"step", step}, {"size", size}}; }
   Tensor forward(const Tensor& g) const {
-    Tensor out = zeros(g.shape().with(axis, size), g.dtype());
-    const AxisView v(out.shape(), axis, g.dtype());
-    const std::byte* from = g.raw();
-    const auto n = static_cast<std::size_t>(g.shape()[axis]), first = static_cast<std::size_t>(begin);
-    for (std::size_t o = 0; o < v.outer; ++o) {
-      std::byte* to = out.mutable_raw() + (o * v.n + first) * v.row;
-      for (std::size_t i = 0; i < n; ++i, from += v.row) std::memcpy(to + i * static_cast<std::size_t>(step) * v.row, from, v.row);
-    }
+    Tensor out = Tensor::empty(g.shape().with(axis, size), g.dtype());
+    const AxisView v(g.shape(), axis, g.dtype());
+    const std::byte* const from = g.raw();
+    std::byte* const to = out.mutable_raw();
+    const std::int64_t before = begin * v.row, part = v.n * v.row, whole = size * v.row;
+    detail::parallel_for(v.outer, detail::in_block(v.outer, whole), [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t o = first; o < last; ++o) {
+        std::byte* const row = to + o * whole;
+        if (step == 1 || v.n < 2) {
+          detail::zero(row, before);
+          detail::copy(row + before, from + o * part, part);
+          detail::zero(row + before + part, whole - before - part);
+        } else {
+          detail::zero(row, whole);
+          detail::copy_runs(row + before, step * v.row, from + o * part, v.row, v.n, v.row);
+        }
+      }
+    });
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const {
@@ -173,14 +165,21 @@ struct Concat {
       total += p.shape()[axis];
     }
     Tensor out = Tensor::empty(first.shape().with(axis, total), first.dtype());
-    const AxisView whole(out.shape(), axis, out.dtype());
-    std::byte* to = out.mutable_raw();
-    for (std::size_t o = 0; o < whole.outer; ++o)
-      for (const Tensor& p : parts) {
-        const std::size_t bytes = static_cast<std::size_t>(p.shape()[axis]) * whole.row;
-        if (bytes) std::memcpy(to, p.raw() + o * bytes, bytes);
-        to += bytes;
+    const AxisView v(out.shape(), axis, out.dtype());
+    const std::int64_t whole = total * v.row;
+    std::byte* const to = out.mutable_raw();
+    // A row at a time, as the result lies in memory; of short ones some of each part, so that their elements move in loops.
+    const std::int64_t few = std::max<std::int64_t>(1, 256 / std::max<std::int64_t>(1, whole));
+    detail::parallel_for(v.outer, detail::in_block(v.outer, whole), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t o = begin; o < end; o += few) {
+        std::byte* t = to + o * whole;
+        for (const Tensor& p : parts) {
+          const std::int64_t run = p.shape()[axis] * v.row;
+          detail::copy_runs(t, whole, p.raw() + o * run, run, std::min(few, end - o), run);
+          t += run;
+        }
       }
+    });
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g, int i) const {
