@@ -7,6 +7,7 @@
 
 #include <ebb/ops/blas.h>
 #include <ebb/ops/convolve_tail.h>
+#include <ebb/ops/copy.h>
 #include <ebb/ops/loops.h>
 #include <ebb/ops/tile.h>
 #include <ebb/ops/winograd.h>
@@ -140,13 +141,7 @@ struct Direct {
 
   /// Whether there is a gradient of the image too.
   static bool suits_back(const Window& v, std::int64_t out) { return suits(v, out) && v.c % Product::lanes == 0 && v.dh == 1; }
-  /// k (kh, kw, c, out) as (kh, kw, out, c), which image_gradient reads.
-  void exchanged(const float* k, float* to) const {
-    for (std::int64_t tap = 0; tap < v.kh * v.kw; ++tap, k += v.c * out, to += v.c * out)
-      for (std::int64_t o = 0; o < out; ++o)
-        for (std::int64_t c = 0; c < v.c; ++c) to[o * v.c + c] = k[c * out + o];
-  }
-  /// Each row of the image (w is without padding) adds up, for each column of the window, the rows of dy that it went into.
+  /// Each row of the image (w is without padding; k is (kh, kw, out, c)) adds up, for each column of the window, the rows of dy that it went into.
   void image_gradient(const Window& w, const float* dy, const float* k, float* dx) const {
     std::fill(dx, dx + w.image_size(), 0.f);
     for (std::int64_t y = 0; y < w.h; ++y) {
@@ -254,14 +249,14 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
     }
     if (dx ? Direct::suits_back(v, out) : Direct::suits(v, out)) {
       const Direct direct(v, out);
-      const Scratch<float> exchanged(dx ? kernel_size : 0);
-      if (dx) direct.exchanged(k, exchanged.data);
+      const Scratch<float> turned(dx ? kernel_size : 0);  // (kh, kw, out, c)
+      if (dx) transpose_each(turned.data, k, v.kh * v.kw, v.c, out);
       return in_groups(direct.block_images(), kernel_size,
                        [&](std::int64_t begin, std::int64_t end, const float* dy, float* sums, bool add) {
                          const Scratch<float> scratch = direct.margin();
                          for (std::int64_t i = begin; i < end; ++i, dy += conv_size) {
                            if (sums) direct.kernel_gradient(direct.padded(v, x + i * v.image_size(), scratch.data), dy, sums, add || i != begin);
-                           if (dx) direct.image_gradient(v, dy, exchanged.data, dx + i * v.image_size());
+                           if (dx) direct.image_gradient(v, dy, turned.data, dx + i * v.image_size());
                          }
                        },
                        add_up);

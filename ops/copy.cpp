@@ -175,4 +175,10 @@ void permute(std::byte* to, const std::byte* from, std::int64_t bytes, std::span
   });
 }
 
+void transpose_each(float* to, const float* from, std::int64_t n, std::int64_t rows, std::int64_t columns) {
+  constexpr std::int64_t bytes = sizeof(float);
+  std::array<CopyAxis, 3> axes{{{n, rows * columns * bytes}, {columns, bytes}, {rows, columns * bytes}}};
+  permute(reinterpret_cast<std::byte*>(to), reinterpret_cast<const std::byte*>(from), bytes, axes);
+}
+
 }  // namespace ebb::detail

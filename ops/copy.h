@@ -28,5 +28,7 @@ struct CopyAxis {
 /// Elements of so many bytes (1, 4 or 8), at least one, to where they lie densely in the order of the axes; one of the axes has
 /// them densely in `from`. Changes the axes.
 void permute(std::byte* to, const std::byte* from, std::int64_t bytes, std::span<CopyAxis> axes);
+/// n matrices (rows, columns), at least one element, each transposed.
+void transpose_each(float* to, const float* from, std::int64_t n, std::int64_t rows, std::int64_t columns);
 
 }  // namespace ebb::detail

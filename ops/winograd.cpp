@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <ebb/ops/copy.h>
 #include <ebb/ops/tile.h>
 
 namespace ebb {
@@ -213,10 +214,7 @@ Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool 
   if (flip) {
     turned = Tensor::workspace({9, out, c}, f32);
     float* t = turned.mutable_values<float>().data();
-    for (std::int64_t row = 0; row < 9 * out; ++row) {
-      const float* from = k + row / out * c * out + row % out;
-      for (std::int64_t i = 0; i < c; ++i) t[row * c + i] = from[i * out];
-    }
+    transpose_each(t, k, 9, c, out);
     k = t;
   }
   const std::int64_t size = c * out, step = plane(c, out);
