@@ -85,23 +85,19 @@ struct Where {
     detail::expect_alike(name, a, b);
     Tensor out = Tensor::empty(broadcast(broadcast(a.shape(), b.shape(), name), condition.shape(), name), a.dtype());
     const detail::Walk<3> walk(out.shape(), {&condition.shape(), &a.shape(), &b.shape()});
-    const bool one = walk.outer == 1;
-    constexpr std::int64_t most = detail::elementwise_block;
-    const std::int64_t block = one ? most : std::max<std::int64_t>(1, most / std::max<std::int64_t>(1, walk.inner));
     visit_float(a.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const std::uint8_t* pc = condition.values<std::uint8_t>().data();
       const T *pa = a.values<T>().data(), *pb = b.values<T>().data();
       T* po = out.mutable_values<T>().data();
-      detail::parallel_for(one ? walk.inner : walk.outer, block, [&](std::int64_t begin, std::int64_t end) {
-        const std::int64_t c = walk.strides[0][0], s = walk.strides[1][0], t = walk.strides[2][0];
-        const std::int64_t first = one ? begin : 0, n = one ? end - begin : walk.inner, last = one ? 1 : end;
+      const std::int64_t c = walk.strides[0][0], s = walk.strides[1][0], t = walk.strides[2][0];
+      walk.in_blocks([&](std::int64_t begin, std::int64_t end) {
         detail::simd_for<T>([&]() EBB_INLINE {
-          for (std::int64_t i = one ? 0 : begin; i < last; ++i) {
-            const auto o = walk.offsets(i);
+          walk.rows_of(begin, end, [&](std::int64_t row, std::int64_t first, std::int64_t n) EBB_INLINE {
+            const auto o = walk.offsets(row);
             choose(Strided{pc + o[0] + first * c, c}, Strided{pa + o[1] + first * s, s}, Strided{pb + o[2] + first * t, t},
-                   po + i * walk.inner + first, n);
-          }
+                   po + row * walk.inner + first, n);
+          });
         });
       });
     });

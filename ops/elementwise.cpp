@@ -79,9 +79,7 @@ void map(const Tensor& x, Tensor& out, const void* f, MapRun run) {
 
 void zip(const Tensor& a, const Tensor& b, Tensor& out, const void* f, ZipRun run) {
   const Zip z{f, a.raw(), b.raw(), out.mutable_raw(), Walk<2>(out.shape(), {&a.shape(), &b.shape()})};
-  const auto loop = [&](std::int64_t begin, std::int64_t end) { run(z, begin, end); };
-  if (z.one_row()) return parallel_for(z.walk.inner, elementwise_block, loop);
-  parallel_for(z.walk.outer, std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, z.walk.inner)), loop);
+  z.walk.in_blocks([&](std::int64_t begin, std::int64_t end) { run(z, begin, end); });
 }
 
 Tensor float_map(std::string_view op, const Tensor& x, const void* f, MapRun run32, MapRun run64) {

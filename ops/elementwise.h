@@ -25,6 +25,20 @@ struct Walk {
 
   /// Offset of each operand at outer row i.
   std::array<std::int64_t, N> offsets(std::int64_t i) const;
+
+  /// f(begin, end) for some of the rows or, where there is but one, for some of its elements, on the pool.
+  template <class F>
+  void in_blocks(const F& f) const {
+    if (outer == 1) return parallel_for(inner, elementwise_block, f);
+    parallel_for(outer, std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, inner)), f);
+  }
+  /// f(row, first element, elements) for each row of such a block.
+  template <class F>
+  void EBB_INLINE rows_of(std::int64_t begin, std::int64_t end, const F& f) const {
+    const bool one = outer == 1;
+    const std::int64_t first = one ? begin : 0, n = one ? end - begin : inner, last = one ? 1 : end;
+    for (std::int64_t row = one ? 0 : begin; row < last; ++row) f(row, first, n);
+  }
   static std::size_t at(int i) { return static_cast<std::size_t>(i); }
 };
 
@@ -67,12 +81,11 @@ void map_run(const Map& m, std::int64_t begin, std::int64_t end) {
 }
 void map(const Tensor& x, Tensor& out, const void* f, MapRun run);
 
-/// Two operands in rows. A ZipRun takes some of the rows or, where there is but one, some of its elements.
+/// Two operands in rows. A ZipRun takes a block of Walk::in_blocks.
 struct Zip {
   const void *f, *a, *b;
   void* out;
   Walk<2> walk;
-  bool one_row() const { return walk.outer == 1; }
 };
 using ZipRun = void (*)(const Zip& z, std::int64_t begin, std::int64_t end);
 
@@ -81,9 +94,8 @@ template <class T, class Out, Loop how, class F>
 void zip_run(const Zip& z, std::int64_t begin, std::int64_t end) {
   run_loop<how, T>([&]() EBB_INLINE {
     const F f = *static_cast<const F*>(z.f);
-    const bool step_a = z.walk.strides[0][0] != 0, step_b = z.walk.strides[1][0] != 0, one = z.one_row();
-    const std::int64_t first = one ? begin : 0, n = one ? end - begin : z.walk.inner, last = one ? 1 : end;
-    for (std::int64_t row = one ? 0 : begin; row < last; ++row) {
+    const bool step_a = z.walk.strides[0][0] != 0, step_b = z.walk.strides[1][0] != 0;
+    z.walk.rows_of(begin, end, [&](std::int64_t row, std::int64_t first, std::int64_t n) EBB_INLINE {
       const auto offsets = z.walk.offsets(row);
       const T* __restrict x = static_cast<const T*>(z.a) + offsets[0] + (step_a ? first : 0);
       const T* __restrict y = static_cast<const T*>(z.b) + offsets[1] + (step_b ? first : 0);
@@ -92,7 +104,7 @@ void zip_run(const Zip& z, std::int64_t begin, std::int64_t end) {
       else if (step_a) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[0]));
       else if (step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[0], y[i]));
       else std::fill(o, o + n, static_cast<Out>(f(x[0], y[0])));
-    }
+    });
   });
 }
 void zip(const Tensor& a, const Tensor& b, Tensor& out, const void* f, ZipRun run);
