@@ -11,6 +11,9 @@
 
 namespace ebb::detail {
 
+/// ln 2 in two parts, the first so short that a power of two's exponent times it is exact.
+inline constexpr float ln2_high = 0x1.63p-1f, ln2_low = -0x1.bd0106p-13f;
+
 /// e^x = 2^n (1 + less). x = n ln 2 + r with |r| <= ln 2 / 2, and a minimax polynomial for e^r (Remez; error 0.05 ulp).
 struct ExpParts {
   float less;
@@ -18,8 +21,7 @@ struct ExpParts {
   static EBB_INLINE ExpParts of(float x) {  // in [-104, 89]; a NaN passes
     constexpr float round = 0x1.8p23f;  // adding it leaves no room for a fraction
     const float shifted = x * 0x1.715476p+0f + round, n = shifted - round;
-    // ln 2 in two parts, the first so short that n times it is exact; `rest` is what r lost in rounding
-    const float t = x - n * 0x1.63p-1f, u = n * -0x1.bd0106p-13f, r = t - u, rest = (t - r) - u;
+    const float t = x - n * ln2_high, u = n * ln2_low, r = t - u, rest = (t - r) - u;  // what r lost in rounding
     const float p = ((((0.00138145394f * r + 0.00836874545f) * r + 0.041668389f) * r + 0.166665211f) * r + 0.49999994f);
     return {r + (r * r * p + rest), std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(round)};
   }
@@ -91,8 +93,7 @@ EBB_INLINE inline T log_of(T x) {
     const float f = std::bit_cast<float>((bits & 0x7fffff) + root) - 1.0f, t = f * f;
     const float p = (((((((-0.07636439f * f + 0.12762217f) * f - 0.1315961f) * f + 0.1420158f) * f - 0.16623409f) * f + 0.20001242f) * f -
                       0.2500082f) * f + 0.3333333f);
-    // ln 2 in two parts as in exp_of; what is small is added first
-    const float y = n * 0x1.63p-1f + (f + (n * -0x1.bd0106p-13f + (f * t * p - 0.5f * t)));
+    const float y = n * ln2_high + (f + (n * ln2_low + (f * t * p - 0.5f * t)));  // what is small is added first
     return x > 0 ? x < infinity ? y : x : x == 0 ? -infinity : std::numeric_limits<float>::quiet_NaN();
   }
 }
