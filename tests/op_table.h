@@ -16,23 +16,12 @@
 #include <ebb/graph/dot.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/graph.h>
-#include <ebb/ops/loops.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb::testing {
 
 using In = std::span<const Tensor>;
 using Function = std::function<Tensor(In)>;
-
-/// Restores what a test changes.
-struct Threads {
-  int n = threads();
-  ~Threads() { set_threads(n); }
-};
-struct Instructions {
-  detail::Isa isa = detail::isa();
-  ~Instructions() { detail::set_isa(isa); }
-};
 
 /// Where input values come from: uniform in [low, high), moved away from 0 by `gap`; or, for ops with kinks
 /// and ties, `distinct`: different multiples of a step, shuffled over all inputs, none closer to 0 or to

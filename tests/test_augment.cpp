@@ -6,6 +6,8 @@
 #include <ebb/ebb.h>
 #include <ebb/models/augment.h>
 
+#include "restore.h"
+
 using namespace ebb;
 
 namespace {
@@ -106,7 +108,7 @@ TEST_CASE(
 }
 
 TEST_CASE("augment: the same bits for any number of threads, others for the next batch") {
-  const int before = threads();
+  const testing::Threads restore;
   const Tensor x = square_image(33);
   set_threads(1);
   Generator g(5);
@@ -115,7 +117,6 @@ TEST_CASE("augment: the same bits for any number of threads, others for the next
   Generator again(5);
   CHECK(same_bits(one, Augment()(x, again)));
   CHECK_FALSE(same_bits(one, next));
-  set_threads(before);
 }
 
 TEST_CASE("augment: what it refuses") {

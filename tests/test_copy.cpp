@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include <ebb/ops/loops.h>
+#include "restore.h"
 
 using namespace ebb;
 
@@ -47,19 +47,11 @@ Index place_of(const Shape& shape, const std::vector<Index>& index) {
 
 /// Runs check with 1 to 4 threads in each instruction set.
 void everywhere(const std::function<void()>& check) {
-  const int before = threads();
-  const detail::Isa isa = detail::isa();
-  for (const int n : {1, 2, 3, 4})
-    for (const detail::Isa i : {detail::Isa::baseline, detail::Isa::avx2, detail::Isa::avx512}) {
-      if (i > detail::best_isa()) continue;
-      set_threads(n);
-      detail::set_isa(i);
-      CAPTURE(n);
-      CAPTURE(detail::name_of(i));
-      check();
-    }
-  set_threads(before);
-  detail::set_isa(isa);
+  for (const int n : {1, 2, 3, 4}) {
+    const testing::Threads use(n);
+    CAPTURE(n);
+    testing::on_every_instruction_set(check);
+  }
 }
 
 constexpr DType all_types[] = {u8, i64, f32, f64};

@@ -22,6 +22,8 @@
 #include <utility>
 #include <vector>
 
+#include "restore.h"
+
 namespace {
 
 using namespace ebb;
@@ -68,12 +70,6 @@ FitOptions quiet(int epochs, std::int64_t batch = 16) {
   o.verbose = Verbose::silent;
   return o;
 }
-
-struct Threads {
-  explicit Threads(int n) { set_threads(n); }
-  ~Threads() { set_threads(before); }
-  int before = threads();
-};
 
 /// What is written to stderr while one lives.
 class Stderr {
@@ -178,7 +174,7 @@ TEST_CASE("fit: keys and lengths of the history") {
 TEST_CASE("fit: the same seed gives the same bits, for any number of threads") {
   const Dataset data = clouds(200);
   const auto run = [&](int threads, std::uint64_t seed) {
-    const Threads use(threads);
+    const testing::Threads use(threads);
     manual_seed(9);
     Sequential net({2}, {Dense(300, relu), Dropout(0.5), Dense(70, tanh), Dense(2)});
     manual_seed(static_cast<std::uint64_t>(threads));  // the default generator has no part in a fit
@@ -547,7 +543,7 @@ TEST_CASE("fit: builds a module that is not built") {
 }
 
 TEST_CASE("fit: a step leaves no memory behind and asks the system for none") {
-  const Threads one(1);  // with more, how many blocks are out at once depends on their timing
+  const testing::Threads one(1);  // with more, how many blocks are out at once depends on their timing
   manual_seed(9);
   Sequential net({8, 8, 1}, {Conv2D({.filters = 4, .activation = relu}), MaxPool2D(2), Flatten(),
                              Dropout(0.3), Dense(20, tanh), Dense(3)});
@@ -572,7 +568,7 @@ TEST_CASE("fit: a step leaves no memory behind and asks the system for none") {
 }
 
 TEST_CASE("fit: resident memory does not grow from epoch to epoch") {
-  const Threads one(1);
+  const testing::Threads one(1);
   manual_seed(10);
   Sequential net({784}, {Dense(512, relu), Dense(10)});
   Tensor x = Tensor::empty({2000, 784}, u8), y = Tensor::empty({2000}, u8);

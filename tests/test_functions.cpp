@@ -5,13 +5,15 @@
 #include <bit>
 #include <cmath>
 #include <limits>
-#include <string>
 #include <vector>
 
 #include <ebb/ops/functions.h>
 #include <ebb/ops/ops.h>
 
+#include "restore.h"
+
 using namespace ebb;
+using testing::on_every_instruction_set;
 
 namespace {
 
@@ -46,18 +48,6 @@ Worst worst(Tensor (*f)(const Tensor&), double (*truth)(double), float low = -12
     side = std::max(side, ulps(got[i], t));
   }
   return w;
-}
-
-template <class F>
-void on_every_instruction_set(const F& f) {
-  const detail::Isa before = detail::isa();
-  for (const detail::Isa isa : {detail::Isa::baseline, detail::Isa::avx2, detail::Isa::avx512}) {
-    detail::set_isa(isa);
-    const std::string set = detail::name_of(isa);
-    CAPTURE(set);
-    f();
-  }
-  detail::set_isa(before);
 }
 
 double true_sigmoid(double x) { return x < 0 ? std::exp(x) / (1 + std::exp(x)) : 1 / (1 + std::exp(-x)); }

@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "op_table.h"
+#include "restore.h"
 
 using namespace ebb;
 using namespace ebb::testing;

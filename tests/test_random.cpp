@@ -12,6 +12,8 @@
 #include <ebb/ops/loops.h>
 #include <ebb/ops/ops.h>
 
+#include "restore.h"
+
 using namespace ebb;
 
 namespace {
@@ -165,18 +167,14 @@ TEST_CASE("random: the same bits for any number of threads and any instruction s
     return std::vector<Tensor>{uniform({100'003}, -1, 1, f32, g), uniform({70'001}, 0, 1, f64, g),
                                normal({70'001}, 0, 1, f32, g), bernoulli({100'003}, 0.3, 1, f32, g)};
   };
-  const int before = threads();
-  const detail::Isa isa = detail::isa();
   const std::vector<Tensor> expected = draw();
-  for (const int n : {1, 2, 3})
-    for (const detail::Isa i : {detail::Isa::baseline, detail::Isa::avx2, detail::Isa::avx512}) {
-      set_threads(n);
-      detail::set_isa(i);
+  for (const int n : {1, 2, 3}) {
+    const testing::Threads use(n);
+    testing::on_every_instruction_set([&] {
       const std::vector<Tensor> drawn = draw();
       for (std::size_t k = 0; k < drawn.size(); ++k) CHECK(same_bits(drawn[k], expected[k]));
-    }
-  set_threads(before);
-  detail::set_isa(isa);
+    });
+  }
 }
 
 TEST_CASE("dropout: rate, scale, gradient, and off at inference") {

@@ -12,10 +12,12 @@
 #include <ebb/ops/loops.h>
 #include <ebb/ops/ops.h>
 
+#include "restore.h"
+
 using namespace ebb;
 
 TEST_CASE("threads: limits, and an error inside a block reaches the caller") {
-  const int before = threads();
+  const testing::Threads restore;
   CHECK_THROWS_WITH_AS(set_threads(0), "set_threads: 1 to 256 threads, got 0", ValueError);
   CHECK_THROWS_WITH_AS(set_threads(257), "set_threads: 1 to 256 threads, got 257", ValueError);
   for (const int n : {1, 3}) {
@@ -32,13 +34,12 @@ TEST_CASE("threads: limits, and an error inside a block reaches the caller") {
       CHECK(done == 100);
     }
   }
-  set_threads(before);
 }
 
 TEST_CASE("threads: denormals are flushed on request, by every thread, and only then") {
   const std::int64_t n = 1 << 18;  // several blocks
   const Tensor tiny = full({n}, 1e-39), one = ones({n});
-  const int before = threads();
+  const testing::Threads restore;
   for (const int count : {1, 2, 4}) {
     set_threads(count);
     CHECK(sum(tiny * one).item() > 0);
@@ -49,7 +50,6 @@ TEST_CASE("threads: denormals are flushed on request, by every thread, and only 
     }
     CHECK(min(tiny * one).item() > 0);
   }
-  set_threads(before);
 }
 
 TEST_CASE("blas: a processor that OpenBLAS does not know gets the kernels that it can run") {

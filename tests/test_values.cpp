@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "op_table.h"
+#include "restore.h"
 
 using namespace ebb;
 using namespace ebb::testing;
