@@ -15,17 +15,27 @@ inline void EBB_INLINE tile(const Product& p, const float* a, const float* b, fl
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int j = 0; j < N; ++j) sum[r][j] = bias ? *reinterpret_cast<const V*>(bias + j * W) : V{};
+  constexpr int bases = (R + 2) / 3;
   for (std::int64_t o = 0; o < p.outer; ++o) {
-    const float *pa = a + o * p.a_outer, *pb = b + o * p.b_outer;
-    for (std::int64_t i = 0; i < p.inner; ++i, pa += p.a_inner, pb += p.b_inner) {
+    const float *pa[bases], *pb = b + o * p.b_outer;
+#pragma GCC unroll 8
+    for (int g = 0; g < bases; ++g) pa[g] = a + o * p.a_outer + 3 * g * p.a_row;
+    for (std::int64_t i = 0; i < p.inner; ++i, pb += p.b_inner) {
       V row[N];
 #pragma GCC unroll 4
       for (int j = 0; j < N; ++j) row[j] = *reinterpret_cast<const V*>(pb + j * W);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const float x = pa[r * p.a_row];
+        const float x = pa[r / 3][r % 3 * p.a_row];
 #pragma GCC unroll 4
         for (int j = 0; j < N; ++j) sum[r][j] += x * row[j];
+      }
+      // One stride reaches all rows from a pointer to each third. The compiler must not know how far apart the pointers are:
+      // it would keep an offset for each row instead, more than there are registers for, and load them at each step.
+#pragma GCC unroll 8
+      for (int g = 0; g < bases; ++g) {
+        pa[g] += p.a_inner;
+        asm("" : "+r"(pa[g]));
       }
     }
   }
