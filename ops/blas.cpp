@@ -14,6 +14,7 @@
 extern "C" {
 [[gnu::weak]] void gotoblas_dynamic_init();
 [[gnu::weak]] void gotoblas_dynamic_quit();
+[[gnu::weak]] int blas_thread_shutdown_();
 }
 
 namespace ebb::detail {
@@ -32,16 +33,18 @@ void mend_choice() {
   ::unsetenv("OPENBLAS_CORETYPE");
 }
 
-// BLAS runs on the thread that calls it: our own loops hand out the blocks (ops/loops.h). Its pthread pool beside ours
-// would only fight for the processors.
+// BLAS runs on the thread that calls it: our own loops hand out the blocks (ops/loops.h). Its own threads would only fight
+// for the processors, and do so unasked: they spin for the first tenth of a second of a process, which loads its data then.
 void once() {
   static const bool set = [] {
     mend_choice();
     openblas_set_num_threads(1);
+    if (blas_thread_shutdown_) blas_thread_shutdown_();
     return true;
   }();
   (void)set;
 }
+[[maybe_unused]] const bool at_start = (once(), true);
 
 int narrow(std::int64_t n) {
   if (n > std::numeric_limits<int>::max()) fail<ShapeError>("matmul", fmt::format("size {} is too large for BLAS", n));

@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
@@ -49,6 +51,19 @@ TEST_CASE("threads: denormals are flushed on request, by every thread, and only 
       CHECK(max(full({n}, 1e-30) * 1e-9).item() == 0);
     }
     CHECK(min(tiny * one).item() > 0);
+  }
+}
+
+TEST_CASE("blas: no thread but ours") {
+  const testing::Threads restore;
+  const auto running = [] {
+    const std::filesystem::directory_iterator tasks("/proc/self/task");
+    return std::distance(begin(tasks), end(tasks));
+  };
+  for (const int count : {1, 3}) {
+    set_threads(count);
+    CHECK(sum(matmul(ones({300, 300}), ones({300, 300}))).item() == 300.0 * 300 * 300);
+    CHECK(running() == count);
   }
 }
 
