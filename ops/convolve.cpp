@@ -94,6 +94,27 @@ class Filters {
   std::array<Tensor, most_threads> of_thread_;
 };
 
+/// Transformed filters for a single image, whose products take little longer than the transform: a thread keeps its last ones
+/// beside a copy of the kernel. Every number of it is compared, since a kernel may be changed in ways that nobody is told of.
+const float* kept_filters(const Winograd& winograd, const float* k, std::int64_t c, std::int64_t out) {
+  struct Kept {
+    Tensor kernel, filters;
+    int m = 0;
+  };
+  thread_local std::array<Kept, 8> kept;
+  thread_local std::size_t oldest = 0;
+  const Shape shape{9, c, out};
+  const auto bytes = static_cast<std::size_t>(shape.numel()) * sizeof(float);
+  for (const Kept& e : kept)
+    if (e.m == winograd.m && e.kernel.shape() == shape && std::memcmp(e.kernel.values<float>().data(), k, bytes) == 0)
+      return e.filters.values<float>().data();
+  Kept& e = kept[oldest++ % kept.size()];
+  e = {};
+  e = {Tensor::workspace(shape, f32), winograd.filters(k, c, out, false), winograd.m};
+  std::memcpy(e.kernel.mutable_values<float>().data(), k, bytes);
+  return e.filters.values<float>().data();
+}
+
 // ---- how one block is convolved ------------------------------------------------------------------------------------
 
 /// The window read where it lies in the image, which for this is copied into its padding first if it has any.
@@ -178,11 +199,15 @@ void convolve(const Window& v, std::int64_t out, const T* x, const T* k, const T
   const bool relu = tail.relu && !pools;
   if constexpr (std::is_same_v<T, float>) {
     if (const Winograd fast(v, out); fast) {
-      Filters filters(fast, k, v.c, out, false);
-      return in_blocks(fast.block_images(v, out, 8), [&](std::int64_t begin, std::int64_t end, float* to) {
+      const std::int64_t block = fast.block_images(v, out, 8);
+      const auto images = [&](std::int64_t begin, std::int64_t end, const float* filters, float* to) {
         const Scratch<float> scratch(fast.scratch_size(v, out, end - begin));
-        fast.forward(v, out, end - begin, x + begin * v.image_size(), filters.mine(), tail.bias, relu, to, scratch.data);
-      });
+        fast.forward(v, out, end - begin, x + begin * v.image_size(), filters, tail.bias, relu, to, scratch.data);
+      };
+      if (v.n == 1 && v.patch() * out <= 1 << 16)  // 256 KiB, and up to four times that when transformed
+        return in_blocks(block, [&](std::int64_t begin, std::int64_t end, float* to) { images(begin, end, kept_filters(fast, k, v.c, out), to); });
+      Filters filters(fast, k, v.c, out, false);
+      return in_blocks(block, [&](std::int64_t begin, std::int64_t end, float* to) { images(begin, end, filters.mine(), to); });
     }
     if (Direct::suits(v, out)) {
       const Direct direct(v, out);
