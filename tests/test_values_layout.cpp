@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "op_table.h"
+#include "restore.h"
 
 using namespace ebb;
 using namespace ebb::testing;
@@ -118,6 +119,38 @@ TEST_CASE("values: matmul with all transpose flags and batches against three loo
   CHECK(matmul(zeros({2, 0}), zeros({0, 3})).to_vector() == std::vector<double>(6, 0));
   CHECK(linear(tensor({1, 2}, {1, 2}), tensor({1, 2, 3, 4}, {2, 2}), tensor({10, 20})).to_vector() ==
         std::vector<double>{17, 30});
+}
+
+TEST_CASE("values: products in all the ways that they are cut, exact in whole numbers") {
+  const Index sizes[][3] = {{7, 5, 3}, {24, 60, 811}, {300, 60, 90}, {60, 300, 90}, {600, 200, 150}, {200, 600, 150}};
+  const testing::Threads restore;
+  Generator numbers(5);
+  for (const auto& [m, n, k] : sizes) {
+    CAPTURE(Shape({m, n, k}).str());
+    const auto whole = [&](const Shape& shape) { return cast(cast(uniform(shape, -9, 9, f64, numbers), i64), f64); };
+    const Tensor a = whole({m, k}), b = whole({k, n}), bias = whole({n});
+    std::vector<double> product(static_cast<std::size_t>(m * n), 0);
+    const auto va = a.values<double>(), vb = b.values<double>();
+    for (Index r = 0; r < m; ++r)
+      for (Index i = 0; i < k; ++i)
+        for (Index c = 0; c < n; ++c)
+          product[static_cast<std::size_t>(r * n + c)] +=
+              va[static_cast<std::size_t>(r * k + i)] * vb[static_cast<std::size_t>(i * n + c)];
+    std::vector<double> activated = product;
+    for (std::size_t i = 0; i < activated.size(); ++i)
+      activated[i] = std::max(0.0, activated[i] + bias.values<double>()[i % static_cast<std::size_t>(n)]);
+    for (const int count : {1, 2, 3}) {
+      set_threads(count);
+      for (const DType dtype : {f32, f64}) {
+        const Tensor x = cast(a, dtype), y = cast(b, dtype);
+        CHECK(matmul(x, y).to_vector() == product);
+        CHECK(matmul(transpose(x), y, {.transpose_a = true}).to_vector() == product);
+        CHECK(matmul(x, transpose(y), {.transpose_b = true}).to_vector() == product);
+        CHECK(matmul(transpose(x), transpose(y), {true, true}).to_vector() == product);
+        CHECK(linear(x, y, cast(bias, dtype), relu).to_vector() == activated);
+      }
+    }
+  }
 }
 
 TEST_CASE("values: conv2d against seven loops") {
