@@ -19,21 +19,26 @@ std::int64_t pieces_of(std::int64_t longer, double flops) {
   return longer >= 512 && flops >= 32e6 ? 4 : 2;
 }
 
-/// The same C = op(A) op(B) from two halves of k, which are added: of a dense layer's x W, each takes half the rows of W. So are
-/// the gradient and the optimiser's pass over W cut, and no thread has to fetch from another's cache what that has updated.
+/// C = op(A) B as the sum of products of `pieces` parts of k: of a dense layer's x W, each takes a part of W's rows. So are
+/// the gradient and the optimiser's pass over W cut, and no thread has to fetch from another's cache what that has updated; and
+/// BLAS packs each number of x once.
 template <class T, class After>
-void product_by_depth(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c, const After& after) {
-  Tensor second = Tensor::workspace({m, n}, dtype_of<T>());
-  T* const half[] = {c, second.mutable_values<T>().data()};
-  const std::int64_t lda = ta ? m : k, ldb = tb ? k : n, step = (k + 1) / 2;
+void product_by_depth(std::int64_t pieces, bool ta, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c,
+                      const After& after) {
+  Tensor others = Tensor::workspace({pieces - 1, m, n}, dtype_of<T>());
+  T* const more = others.mutable_values<T>().data();
+  const std::int64_t lda = ta ? m : k, step = (k + pieces - 1) / pieces;
   detail::parallel_for(k, step, [&](std::int64_t begin, std::int64_t end) {
-    detail::gemm(ta, tb, m, n, end - begin, a + (ta ? begin * lda : begin), lda, b + (tb ? begin : begin * ldb), ldb, T(0), half[begin / step], n);
+    T* const to = begin == 0 ? c : more + (begin / step - 1) * m * n;
+    detail::gemm(ta, false, m, n, end - begin, a + (ta ? begin * lda : begin), lda, b + begin * n, n, T(0), to, n);
   });
-  detail::parallel_for(m, std::max<std::int64_t>(1, detail::elementwise_block / 4 / n), [&](std::int64_t begin, std::int64_t end) {
+  detail::parallel_for(m, std::max<std::int64_t>(1, detail::elementwise_block / 16 / n), [&](std::int64_t begin, std::int64_t end) {
     detail::simd_for<T>([=]() EBB_INLINE {
-      T* __restrict to = half[0];
-      const T* __restrict add = half[1];
-      for (std::int64_t i = begin * n; i < end * n; ++i) to[i] += add[i];
+      for (std::int64_t piece = 0; piece < pieces - 1; ++piece) {
+        T* __restrict to = c;
+        const T* __restrict add = more + piece * m * n;
+        for (std::int64_t i = begin * n; i < end * n; ++i) to[i] += add[i];
+      }
     });
     after(c + begin * n, end - begin, n, std::int64_t{0});
   });
@@ -46,8 +51,8 @@ void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, c
   const std::int64_t lda = ta ? m : k, ldb = tb ? k : n;
   const std::int64_t columns = (n + 15) / 16 * 16;  // a narrow product takes as long as one of whole registers
   const std::int64_t pieces = pieces_of(std::max(m, n), 2.0 * static_cast<double>(m) * static_cast<double>(columns) * static_cast<double>(k));
-  // Never instead of four pieces, which occupy four threads
-  if (pieces == 2 && k >= 512 && k >= 2 * m) return product_by_depth(ta, tb, m, n, k, a, b, c, after);
+  // Where C is small beside B, and its parts are in the cache when they are added. W^T is cut by W's rows along n.
+  if (pieces > 1 && !tb && k >= 512 && k >= 2 * m && m * n <= 65536) return product_by_depth(pieces, ta, m, n, k, a, b, c, after);
   if (m >= n) {
     const std::int64_t step = (m + pieces - 1) / pieces;
     detail::parallel_for(m, std::max<std::int64_t>(1, step), [&](std::int64_t begin, std::int64_t end) {

@@ -122,7 +122,7 @@ TEST_CASE("values: matmul with all transpose flags and batches against three loo
 }
 
 TEST_CASE("values: products in all the ways that they are cut, exact in whole numbers") {
-  const Index sizes[][3] = {{7, 5, 3}, {24, 60, 811}, {300, 60, 90}, {60, 300, 90}, {600, 200, 150}, {200, 600, 150}};
+  const Index sizes[][3] = {{7, 5, 3}, {24, 60, 811}, {120, 530, 700}, {300, 60, 90}, {60, 300, 90}, {600, 200, 150}, {200, 600, 150}};
   const testing::Threads restore;
   Generator numbers(5);
   for (const auto& [m, n, k] : sizes) {
