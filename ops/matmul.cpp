@@ -12,11 +12,24 @@
 namespace ebb {
 namespace {
 
-/// How many pieces of C are worth the threads' while. Never by how many threads there are, on which no bit may depend. More
-/// pieces than threads let the faster ones do more; each packs the other operand again, which costs a narrow piece most.
+/// How many pieces of a product are worth the threads' while. Never by how many threads there are, on which no bit may depend.
+/// More pieces than threads let the faster ones do more; each piece of C packs the other operand again, which costs a narrow one
+/// most.
 std::int64_t pieces_of(std::int64_t longer, double flops) {
   if (flops < 2e6) return 1;  // the hand-over costs more than it gains
   return longer >= 512 && flops >= 32e6 ? 4 : 2;
+}
+
+/// Adds `count` matrices of `size` numbers, one behind the other in `more`, to c: elements [begin, end) of each.
+template <class T>
+void add_parts(T* c, const T* more, std::int64_t count, std::int64_t size, std::int64_t begin, std::int64_t end) {
+  detail::simd_for<T>([=]() EBB_INLINE {
+    for (std::int64_t part = 0; part < count; ++part) {
+      T* __restrict to = c;
+      const T* __restrict add = more + part * size;
+      for (std::int64_t i = begin; i < end; ++i) to[i] += add[i];
+    }
+  });
 }
 
 /// C = op(A) B as the sum of products of `pieces` parts of k: of a dense layer's x W, each takes a part of W's rows. So are
@@ -33,13 +46,7 @@ void product_by_depth(std::int64_t pieces, bool ta, std::int64_t m, std::int64_t
     detail::gemm(ta, false, m, n, end - begin, a + (ta ? begin * lda : begin), lda, b + begin * n, n, T(0), to, n);
   });
   detail::parallel_for(m, std::max<std::int64_t>(1, detail::elementwise_block / 16 / n), [&](std::int64_t begin, std::int64_t end) {
-    detail::simd_for<T>([=]() EBB_INLINE {
-      for (std::int64_t piece = 0; piece < pieces - 1; ++piece) {
-        T* __restrict to = c;
-        const T* __restrict add = more + piece * m * n;
-        for (std::int64_t i = begin * n; i < end * n; ++i) to[i] += add[i];
-      }
-    });
+    add_parts(c, more, pieces - 1, m * n, begin * n, end * n);
     after(c + begin * n, end - begin, n, std::int64_t{0});
   });
 }
