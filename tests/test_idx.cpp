@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <fstream>
 #include <iterator>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -146,6 +147,26 @@ TEST_CASE("idx: more inside gzip than the header says is not inflated") {
   const std::size_t before = ebb::memory_stats().in_use;
   CHECK(error_of(path) == path.string() + ": byte 9: expected the end of the data, found more bytes");
   CHECK(ebb::memory_stats().peak - before < 1 << 20);
+}
+
+TEST_CASE("idx: a large gzip, whose memory another thread asks for") {
+  const TempDir dir;
+  constexpr unsigned count = 9'000'003;
+  std::string values(count, '\0');
+  std::uint32_t state = 1;  // two bits in each byte, so that the file is large as well
+  for (char& v : values) v = static_cast<char>((state = state * 1664525u + 1013904223u) >> 30);
+  const fs::path path = dir / "large.gz";
+  gzFile out = ::gzopen(path.c_str(), "wb1");
+  REQUIRE(out != nullptr);
+  const std::string header{0, 0, 8, 1, char(count >> 24), char(count >> 16 & 0xff), char(count >> 8 & 0xff), char(count & 0xff)};
+  ::gzwrite(out, header.data(), static_cast<unsigned>(header.size()));
+  ::gzwrite(out, values.data(), count);
+  REQUIRE(::gzclose(out) == Z_OK);
+  CHECK(ebb::same_bits(ebb::read_idx(path), ebb::Tensor::from(std::span(reinterpret_cast<const std::uint8_t*>(values.data()), count), {count})));
+  const std::string good = read(path), size = std::to_string(good.size() - 1);
+  REQUIRE(good.size() > std::size_t{1} << 20);
+  CHECK(message(dir, std::string_view(good).substr(0, good.size() - 1)) ==
+        "byte " + size + " of the gzip file: expected more compressed data, found the end of the file");
 }
 
 TEST_CASE("idx: broken gzip") {
