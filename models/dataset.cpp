@@ -17,7 +17,7 @@ namespace {
 template <class T>
 EBB_INLINE inline void fetch(const T* row, std::int64_t n) {
   const auto* p = reinterpret_cast<const char*>(row);
-  for (std::int64_t b = 0; b < n * static_cast<std::int64_t>(sizeof(T)); b += 64) __builtin_prefetch(p + b);
+  for (std::int64_t b = 0; b < n * static_cast<std::int64_t>(sizeof(T)); b += 64) __builtin_prefetch(p + b, 0, 2);
 }
 
 /// Rows of `from` in the given order, converted and scaled on the way.
