@@ -147,16 +147,18 @@ struct Direct {
       std::copy_n(x + y * w.w * w.c, w.w * w.c, scratch + ((y + v.top) * v.w + v.left) * v.c);
     return scratch;
   }
-  void forward(const float* x, const float* k, const float* bias, bool relu, float* y) const {
-    for (std::int64_t oy = 0; oy < v.oh; ++oy)
+  /// Rows [first, last) of the output of one image.
+  void forward(const float* x, const float* k, const float* bias, bool relu, std::int64_t first, std::int64_t last, float* y) const {
+    for (std::int64_t oy = first; oy < last; ++oy, y += v.ow * out)
       multiply({.m = v.ow, .n = out, .outer = v.kh, .inner = v.kw * v.c,
                 .a = x + oy * v.sh * v.w * v.c, .a_row = v.sw * v.c, .a_outer = v.dh * v.w * v.c, .a_inner = 1,
-                .b = k, .b_outer = v.kw * v.c * out, .b_inner = out, .c = y + oy * v.ow * out, .c_row = out, .bias = bias, .relu = relu});
+                .b = k, .b_outer = v.kw * v.c * out, .b_inner = out, .c = y, .c_row = out, .bias = bias, .relu = relu});
   }
-  void kernel_gradient(const float* x, const float* dy, float* dk, bool add) const {
+  /// From rows [first, last) of the gradient of one image's output.
+  void kernel_gradient(const float* x, const float* dy, std::int64_t first, std::int64_t last, float* dk, bool add) const {
     for (std::int64_t ky = 0; ky < v.kh; ++ky)
-      multiply({.m = v.kw * v.c, .n = out, .outer = v.oh, .inner = v.ow,
-                .a = x + ky * v.dh * v.w * v.c, .a_row = 1, .a_outer = v.sh * v.w * v.c, .a_inner = v.sw * v.c,
+      multiply({.m = v.kw * v.c, .n = out, .outer = last - first, .inner = v.ow,
+                .a = x + (first * v.sh + ky * v.dh) * v.w * v.c, .a_row = 1, .a_outer = v.sh * v.w * v.c, .a_inner = v.sw * v.c,
                 .b = dy, .b_outer = v.ow * out, .b_inner = out, .c = dk + ky * v.kw * v.c * out, .c_row = out, .add = add});
   }
 
@@ -177,6 +179,30 @@ struct Direct {
                     .b = k + (ky * w.kw + kx) * out * w.c, .b_outer = w.sh * w.kw * out * w.c, .b_inner = w.c,
                     .c = dx + (y * w.w + first * w.sw + kx - w.left) * w.c, .c_row = w.sw * w.c, .add = true});
       }
+    }
+  }
+};
+
+/// The outputs of one image, a few rows of the pool's windows at a time: the convolution's outputs stay in the L1 cache until
+/// they are pooled, and their gradients until they are used.
+struct Strips {
+  Window all;         // the pool of the whole image
+  std::int64_t rows;  // of windows in a strip; the last has what is left
+  Strips(const Window& v, std::int64_t out, Pair pool, bool whole) : all(pool_of(v, out, pool)), rows(all.oh) {
+    constexpr std::int64_t fits = (16 << 10) / static_cast<std::int64_t>(sizeof(float));
+    if (!whole) rows = std::clamp<std::int64_t>(fits / (pool.h * v.ow * out), 1, rows);
+  }
+  /// Elements of the largest strip, with rows that no window covers.
+  std::int64_t outputs() const { return (rows * all.kh + all.h - all.oh * all.kh) * all.w * all.c; }
+  /// use(pool of a strip, its first row of the convolution's outputs, the last one's end, its place among the pooled elements)
+  template <class Use>
+  void each(const Use& use) const {
+    for (std::int64_t r = 0; r < all.oh; r += rows) {
+      Window strip = all;
+      strip.oh = std::min(rows, all.oh - r);
+      const std::int64_t first = r * all.kh, last = r + strip.oh == all.oh ? all.h : first + strip.oh * all.kh;
+      strip.h = last - first;
+      use(strip, first, last, r * all.ow * all.c);
     }
   }
 };
@@ -211,10 +237,17 @@ void convolve(const Window& v, std::int64_t out, const T* x, const T* k, const T
     }
     if (Direct::suits(v, out)) {
       const Direct direct(v, out);
-      return in_blocks(direct.block_images(), [&](std::int64_t begin, std::int64_t end, float* to) {
-        const Scratch<float> scratch = direct.margin();
-        for (std::int64_t i = begin; i < end; ++i, to += conv_size)
-          direct.forward(direct.padded(v, x + i * v.image_size(), scratch.data), k, tail.bias, relu, to);
+      const Strips strips(v, out, tail.pool, !pools);
+      return parallel_for(v.n, direct.block_images(), [&](std::int64_t begin, std::int64_t end) {
+        const Scratch<float> scratch = direct.margin(), outputs(pools ? strips.outputs() : 0);
+        for (std::int64_t i = begin; i < end; ++i) {
+          const float* image = direct.padded(v, x + i * v.image_size(), scratch.data);
+          strips.each([&](const Window& strip, std::int64_t first, std::int64_t last, std::int64_t at) {
+            at += i * y_size;
+            direct.forward(image, k, tail.bias, relu, first, last, pools ? outputs.data : y + at);
+            if (pools) max_windows(strip, 1, outputs.data, tail.relu, y + at, tail.choice ? tail.choice + at : nullptr);
+          });
+        }
       });
     }
   }
@@ -229,24 +262,28 @@ void convolve(const Window& v, std::int64_t out, const T* x, const T* k, const T
 
 template <class T>
 void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, const Upstream<T>& up, T* dx, T* dk, T* db) {
-  const std::int64_t conv_size = v.positions() * out;
+  const Window pool = pool_of(v, out, up.pool);
+  const std::int64_t pooled_size = pool.positions() * out;
   const bool copies = up.y || up.choice;
+  // The gradient of what the convolution of some images gave.
+  const auto upstream = [&](std::int64_t begin, std::int64_t end, const Scratch<T>& buffer, T* bias) {
+    return tail_gradient(pool, end - begin, up.from(begin * pooled_size), buffer.data, bias);
+  };
+  const auto buffer_of = [&](std::int64_t images) { return Scratch<T>(copies ? images * v.positions() * out : 0); };
 
   constexpr std::int64_t most_groups = 4;
   // Sums over images are made in a few groups, whatever the number of threads, and the groups are added in order.
-  // back(first, last, dy, sums, add) does a block; `size` sums a group.
+  // back(first, last, db, sums, add) does a block; `size` sums a group.
   const auto in_groups = [&](std::int64_t block, std::int64_t size, const auto& back, const auto& reduce) {
     const std::int64_t share = dk || db ? std::max(block, (v.n + most_groups - 1) / most_groups) : block, used = (v.n + share - 1) / share;
     const Scratch<T> sums(dk ? used * size : 0), biases(db ? used * out : 0);
     parallel_for(used, 1, [&](std::int64_t group, std::int64_t) {
       const std::int64_t first = group * share, last = std::min(v.n, first + share);
-      const Scratch<T> buffer(copies ? std::min(block, last - first) * conv_size : 0);
       T* bias = db ? biases.data + group * out : nullptr;
       if (db) std::fill(bias, bias + out, T(0));
       for (std::int64_t begin = first; begin < last; begin += block) {
         const std::int64_t end = std::min(last, begin + block);
-        const T* dy = tail_gradient(v, out, up, begin, end, buffer.data, bias);
-        back(begin, end, dy, dk ? sums.data + group * size : nullptr, begin != first);
+        back(begin, end, bias, dk ? sums.data + group * size : nullptr, begin != first);
       }
     });
     if (db) std::fill(db, db + out, T(0));
@@ -265,8 +302,9 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
     if (const Winograd fast(v, out); fast) {
       Filters filters(fast, k, v.c, out, true);
       return in_groups(fast.block_images(v, out, v.n / most_groups), fast.points() * Winograd::plane(v.c, out),
-                       [&](std::int64_t begin, std::int64_t end, const float* dy, float* sums, bool add) {
-                         const Scratch<float> scratch(fast.scratch_size(v, out, end - begin));
+                       [&](std::int64_t begin, std::int64_t end, float* bias, float* sums, bool add) {
+                         const Scratch<float> scratch(fast.scratch_size(v, out, end - begin)), buffer = buffer_of(end - begin);
+                         const float* dy = upstream(begin, end, buffer, bias);
                          fast.backward(v, out, end - begin, x ? x + begin * v.image_size() : nullptr, dy, dx ? filters.mine() : nullptr,
                                        dx ? dx + begin * v.image_size() : nullptr, sums, add, scratch.data);
                        },
@@ -274,23 +312,29 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
     }
     if (dx ? Direct::suits_back(v, out) : Direct::suits(v, out)) {
       const Direct direct(v, out);
+      const Strips strips(v, out, up.pool, dx != nullptr);  // a row of the image needs the gradients of all rows that it went into
       const Scratch<float> turned(dx ? kernel_size : 0);  // (kh, kw, out, c)
       if (dx) transpose_each(turned.data, k, v.kh * v.kw, v.c, out);
       return in_groups(direct.block_images(), kernel_size,
-                       [&](std::int64_t begin, std::int64_t end, const float* dy, float* sums, bool add) {
-                         const Scratch<float> scratch = direct.margin();
-                         for (std::int64_t i = begin; i < end; ++i, dy += conv_size) {
-                           if (sums) direct.kernel_gradient(direct.padded(v, x + i * v.image_size(), scratch.data), dy, sums, add || i != begin);
-                           if (dx) direct.image_gradient(v, dy, turned.data, dx + i * v.image_size());
+                       [&](std::int64_t begin, std::int64_t end, float* bias, float* sums, bool add) {
+                         const Scratch<float> scratch = direct.margin(), buffer(copies ? strips.outputs() : 0);
+                         for (std::int64_t i = begin; i < end; ++i) {
+                           const float* image = sums ? direct.padded(v, x + i * v.image_size(), scratch.data) : nullptr;
+                           strips.each([&](const Window& strip, std::int64_t first, std::int64_t last, std::int64_t at) {
+                             const float* dy = tail_gradient(strip, 1, up.from(i * pooled_size + at), buffer.data, bias);
+                             if (sums) direct.kernel_gradient(image, dy, first, last, sums, add || i != begin || first != 0);
+                             if (dx) direct.image_gradient(v, dy, turned.data, dx + i * v.image_size());
+                           });
                          }
                        },
                        add_up);
     }
   }
   in_groups(block_images(v, v.positions() * v.patch() * static_cast<std::int64_t>(sizeof(T))), kernel_size,
-            [&](std::int64_t begin, std::int64_t end, const T* dy, T* sums, bool add) {
+            [&](std::int64_t begin, std::int64_t end, T* bias, T* sums, bool add) {
               const std::int64_t rows = (end - begin) * v.positions();
-              const Scratch<T> cols(rows * v.patch());
+              const Scratch<T> cols(rows * v.patch()), buffer = buffer_of(end - begin);
+              const T* dy = upstream(begin, end, buffer, bias);
               if (sums) {
                 patches_of(v, x, begin, end, cols.data);
                 gemm(true, false, v.patch(), out, rows, cols.data, v.patch(), dy, out, add ? T(1) : T(0), sums, out);

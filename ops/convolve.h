@@ -25,6 +25,8 @@ struct Upstream {
   const T* y = nullptr;  // relu's output: the gradient passes where it is positive; null: no relu
   Pair pool = 1;                          // behind relu: only with y
   const std::uint8_t* choice = nullptr;  // of the pool
+  /// The same from an element of g on.
+  Upstream from(std::int64_t at) const { return {g + at, y ? y + at : nullptr, pool, choice ? choice + at : nullptr}; }
 };
 /// Gradients of the image, the kernel and, behind relu, the bias in one pass; each may be null.
 template <class T>

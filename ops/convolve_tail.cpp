@@ -148,19 +148,16 @@ void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T*
 }
 
 template <class T>
-const T* tail_gradient(const Window& v, std::int64_t channels, const Upstream<T>& up, std::int64_t begin, std::int64_t end, T* buffer, T* db) {
-  const Window pool = pool_of(v, channels, up.pool);
-  const std::int64_t size = pool.positions() * channels;
-  const T* g = up.g + begin * size;
-  const T* y = up.y ? up.y + begin * size : nullptr;
+const T* tail_gradient(const Window& pool, std::int64_t images, const Upstream<T>& up, T* buffer, T* db) {
   if (up.choice) {
-    unmax_windows(pool, end - begin, g, y, up.choice + begin * size, buffer, db);
+    unmax_windows(pool, images, up.g, up.y, up.choice, buffer, db);
     return buffer;
   }
-  if (!y) return g;
+  if (!up.y) return up.g;
+  const std::int64_t channels = pool.c;
   simd_for<T>([&]() EBB_INLINE {
-    for (std::int64_t p = 0; p < (end - begin) * v.positions(); ++p) {
-      const T *__restrict from = g + p * channels, *__restrict out = y + p * channels;
+    for (std::int64_t p = 0; p < images * pool.positions(); ++p) {
+      const T *__restrict from = up.g + p * channels, *__restrict out = up.y + p * channels;
       T* __restrict to = buffer + p * channels;
       for (std::int64_t c = 0; c < channels; ++c) to[c] = only_if(out[c] > 0, from[c]);
       for (std::int64_t c = 0; db && c < channels; ++c) db[c] += to[c];
@@ -179,7 +176,7 @@ template void max_windows(const Window&, std::int64_t, const double*, bool, doub
 template void unmax_windows(const Window&, std::int64_t, const double*, const double*, const std::uint8_t*, double*, double*);
 template void max_windows(const Window&, std::int64_t, const double*, bool, double*, std::int64_t*);
 template void unmax_windows(const Window&, std::int64_t, const double*, const double*, const std::int64_t*, double*, double*);
-template const float* tail_gradient(const Window&, std::int64_t, const Upstream<float>&, std::int64_t, std::int64_t, float*, float*);
-template const double* tail_gradient(const Window&, std::int64_t, const Upstream<double>&, std::int64_t, std::int64_t, double*, double*);
+template const float* tail_gradient(const Window&, std::int64_t, const Upstream<float>&, float*, float*);
+template const double* tail_gradient(const Window&, std::int64_t, const Upstream<double>&, double*, double*);
 
 }  // namespace ebb::detail

@@ -23,9 +23,9 @@ void max_windows(const Window& pool, std::int64_t images, const T* x, bool relu,
 template <class T, class I>
 void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T* y, const I* choice, T* dx, T* db);
 
-/// The gradient of the convolution's output for images [begin, end): up.g itself, or sent back through pool and relu
-/// into `buffer`; db, which is null without relu, gets its sum over positions added.
+/// The gradient of the convolution's output for these images, or rows of one, that begin where `up` does: up.g itself, or sent
+/// back through pool and relu into `buffer`; db, which is null without relu, gets its sum over positions added.
 template <class T>
-const T* tail_gradient(const Window& v, std::int64_t channels, const Upstream<T>& up, std::int64_t begin, std::int64_t end, T* buffer, T* db);
+const T* tail_gradient(const Window& pool, std::int64_t images, const Upstream<T>& up, T* buffer, T* db);
 
 }  // namespace ebb::detail

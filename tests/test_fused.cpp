@@ -106,6 +106,12 @@ TEST_CASE("fused: conv2d_relu is its plain definition") {
       {{3, 9, 8, 3}, {5, 4, 3, 16}, {.stride = 2, .pad = 2}, 2},
       {{2, 4, 141, 1}, {1, 1, 1, 16}, {}, {3, 2}},  // more windows side by side than are pooled at once
       {{1, 4, 4, 1}, {1, 1, 1, 1100}, {}, 2},       // more channels than that
+      // Convolved and pooled by strips of rows, some with rows that no window covers:
+      {{2, 28, 28, 1}, {3, 3, 1, 32}, {}, 1},
+      {{3, 29, 28, 1}, {3, 3, 1, 32}, {}, 2},
+      {{2, 28, 28, 1}, {5, 3, 1, 32}, {.pad = 1}, {3, 2}},
+      {{2, 40, 37, 3}, {3, 3, 3, 16}, {.stride = {2, 1}, .pad = 1}, {3, 5}},
+      {{2, 13, 13, 16}, {5, 5, 16, 16}, {}, 2},
       {{40, 5, 5, 16}, {3, 3, 16, 16}, {}, 1},      // several blocks of Winograd's smallest images
       // Gradients of images whose channels fill registers:
       {{9, 9, 8, 16}, {5, 5, 16, 32}, {}, 1},
