@@ -131,7 +131,7 @@ struct Direct {
   }
   /// Images to a block: few, for threads to have even shares.
   std::int64_t block_images() const {
-    return std::min({std::int64_t{8}, (v.n + 3) / 4, detail::block_images(v, 2 * v.positions() * out * static_cast<std::int64_t>(sizeof(float)))});
+    return std::clamp<std::int64_t>(v.n / 8, 1, 4);
   }
   /// Zeros for padded(), which leaves those around the image as they are.
   Scratch<float> margin() const {
