@@ -29,10 +29,8 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
     const T* pg = g.values<T>().data();
     std::array<T*, 3> s{};
     for (std::size_t i = 0; i < slots.size(); ++i) s[i] = slots[i].mutable_values<T>().data();
-    // Once the parameter is shared, in smaller blocks: a rule takes longer than most loops do; a number of them that two or four
-    // threads share evenly, and each of whole cache lines.
-    const std::int64_t n = w.numel(), fours = (n - 1) / detail::elementwise_block + 1;
-    const std::int64_t block = n <= detail::elementwise_block ? n : ((n - 1) / (4 * fours) / 16 + 1) * 16;
+    // Once the parameter is shared, in smaller blocks: a rule takes longer than most loops do
+    const std::int64_t n = w.numel(), block = n <= detail::elementwise_block ? n : detail::even_block(n, detail::elementwise_block / 4, 16);
     detail::parallel_for(n, block, [&](std::int64_t begin, std::int64_t end) {
       detail::simd_for<T>([&]() EBB_INLINE {
         T* __restrict a = pw;

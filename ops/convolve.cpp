@@ -130,9 +130,7 @@ struct Direct {
     pads = v.h != w.h || v.w != w.w;
   }
   /// Images to a block: few, for threads to have even shares.
-  std::int64_t block_images() const {
-    return std::clamp<std::int64_t>(v.n / 8, 1, 4);
-  }
+  std::int64_t block_images() const { return std::clamp<std::int64_t>(v.n / 8, 1, 4); }
   /// Zeros for padded(), which leaves those around the image as they are.
   Scratch<float> margin() const {
     Scratch<float> zeros(pads ? v.image_size() : 0);

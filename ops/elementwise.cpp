@@ -74,7 +74,7 @@ template struct Walk<3>;
 
 void map(const Tensor& x, Tensor& out, const void* f, MapRun run) {
   const Map m{f, x.raw(), out.mutable_raw()};
-  parallel_for(x.numel(), elementwise_block, [&](std::int64_t begin, std::int64_t end) { run(m, begin, end); });
+  parallel_for(x.numel(), even_block(x.numel(), elementwise_block, 16), [&](std::int64_t begin, std::int64_t end) { run(m, begin, end); });
 }
 
 void zip(const Tensor& a, const Tensor& b, Tensor& out, const void* f, ZipRun run) {
@@ -102,7 +102,7 @@ void add_in_place(Tensor& to, const Tensor& from) {
     using T = decltype(zero);
     T* y = to.mutable_values<T>().data();
     const T* x = from.values<T>().data();
-    parallel_for(to.numel(), elementwise_block, [=](std::int64_t begin, std::int64_t end) {
+    parallel_for(to.numel(), even_block(to.numel(), elementwise_block, 16), [=](std::int64_t begin, std::int64_t end) {
       simd_for<T>([=]() EBB_INLINE {
         for (std::int64_t i = begin; i < end; ++i) y[i] += x[i];
       });

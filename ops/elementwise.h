@@ -29,8 +29,8 @@ struct Walk {
   /// f(begin, end) for some of the rows or, where there is but one, for some of its elements, on the pool.
   template <class F>
   void in_blocks(const F& f) const {
-    if (outer == 1) return parallel_for(inner, elementwise_block, f);
-    parallel_for(outer, std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, inner)), f);
+    if (outer == 1) return parallel_for(inner, even_block(inner, elementwise_block, 16), f);
+    parallel_for(outer, even_block(outer, elementwise_block / std::max<std::int64_t>(1, inner), 1), f);
   }
   /// f(row, first element, elements) for each row of such a block.
   template <class F>

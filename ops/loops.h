@@ -80,4 +80,12 @@ void run_loop(const F& f) {
 /// Elements of one block of an elementwise loop: big enough to hide the hand-over, small enough for L2.
 inline constexpr std::int64_t elementwise_block = 1 << 15;
 
+/// The block for n things of which `block` are worth handing over: a number of blocks that two or four threads share evenly, each
+/// of whole units, such as the floats of a cache line.
+inline std::int64_t even_block(std::int64_t n, std::int64_t block, std::int64_t unit) {
+  if (n <= block) return std::max<std::int64_t>(1, n);
+  const std::int64_t blocks = 4 * ((n - 1) / (4 * std::max<std::int64_t>(1, block)) + 1);
+  return ((n - 1) / (blocks * unit) + 1) * unit;
+}
+
 }  // namespace ebb::detail

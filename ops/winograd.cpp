@@ -306,9 +306,7 @@ void Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
 
 void Winograd::filter_gradient(std::int64_t c, std::int64_t out, std::int64_t parts, const float* sums, float* dk) const {
   const std::int64_t size = c * out, step = plane(c, out);
-  const std::int64_t quarter = (size / Product::lanes + 3) / 4 * Product::lanes;
-  const std::int64_t block = size * points() * parts < elementwise_block ? size : quarter;
-  parallel_for(size, block, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(size, even_block(size, elementwise_block / (points() * parts), Product::lanes), [&](std::int64_t begin, std::int64_t end) {
     with(m, [&](auto mm, auto lanes) EBB_INLINE {
       constexpr int W = decltype(lanes)::value;
       using V = typename Lanes<W>::type;

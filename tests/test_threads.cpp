@@ -38,6 +38,16 @@ TEST_CASE("threads: limits, and an error inside a block reaches the caller") {
   }
 }
 
+TEST_CASE("threads: even shares of what is handed over") {
+  CHECK(detail::even_block(0, 8, 1) == 1);
+  CHECK(detail::even_block(8, 8, 16) == 8);      // not worth the hand-over
+  CHECK(detail::even_block(9, 8, 1) == 3);       // 3, 3, 3 and nothing: fewer than fours
+  CHECK(detail::even_block(128, 41, 1) == 32);   // and not 41, 41, 41 and 5
+  CHECK(detail::even_block(5, 0, 1) == 1);       // each larger than a block
+  CHECK(detail::even_block(36864, 1 << 15, 16) == 9216);
+  CHECK(detail::even_block((1 << 17) + 1, 1 << 15, 16) == (1 << 14) + 16);
+}
+
 TEST_CASE("threads: denormals are flushed on request, by every thread, and only then") {
   const std::int64_t n = 1 << 18;  // several blocks
   const Tensor tiny = full({n}, 1e-39), one = ones({n});
