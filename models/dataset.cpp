@@ -13,7 +13,8 @@
 namespace ebb {
 namespace {
 
-/// Asks for a row that is needed soon: shuffled rows lie anywhere in memory, and each would be waited for.
+/// Asks for a row that is needed soon: shuffled rows lie anywhere in memory, and each would be waited for. It comes into the
+/// second-level cache; on its way to the first it would hold up the stores of the rows that are made meanwhile.
 template <class T>
 EBB_INLINE inline void fetch(const T* row, std::int64_t n) {
   const auto* p = reinterpret_cast<const char*>(row);
