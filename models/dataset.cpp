@@ -30,8 +30,7 @@ void gather_rows(const Tensor& from, const std::int64_t* order, std::int64_t fir
   const auto factor = static_cast<To>(scale);
   const std::int64_t rows = from.size(0);
   constexpr std::int64_t ahead = 4;  // rows; the last ones ask for those of the next batch
-  detail::parallel_for(count, detail::even_block(count, detail::elementwise_block / std::max<std::int64_t>(1, n), 1),
-                       [&](std::int64_t begin, std::int64_t end) {
+  detail::parallel_for(count, detail::even_rows(count, n), [&](std::int64_t begin, std::int64_t end) {
     detail::simd_for<To>([&]() EBB_INLINE {
       for (std::int64_t i = begin; i < end; ++i) {
         const From* __restrict row = in + (order ? order[first + i] : first + i) * n;

@@ -30,7 +30,7 @@ struct Walk {
   template <class F>
   void in_blocks(const F& f) const {
     if (outer == 1) return parallel_for(inner, even_block(inner, elementwise_block, 16), f);
-    parallel_for(outer, even_block(outer, elementwise_block / std::max<std::int64_t>(1, inner), 1), f);
+    parallel_for(outer, even_rows(outer, inner), f);
   }
   /// f(row, first element, elements) for each row of such a block.
   template <class F>

@@ -102,7 +102,7 @@ struct Slice {
       const std::int64_t run = step == 1 ? count * row : row, runs = step == 1 ? 1 : count;
       const T* from = g.values<T>().data();
       T* to = sum.mutable_values<T>().data();
-      detail::parallel_for(v.outer * runs, std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, run)), [=, this](std::int64_t first, std::int64_t last) {
+      detail::parallel_for(v.outer * runs, detail::even_rows(v.outer * runs, run), [=, this](std::int64_t first, std::int64_t last) {
         detail::simd_for<T>([=, this]() EBB_INLINE {
           for (std::int64_t i = first; i < last; ++i) {
             const T* __restrict x = from + i * run;

@@ -87,5 +87,9 @@ inline std::int64_t even_block(std::int64_t n, std::int64_t block, std::int64_t 
   const std::int64_t blocks = 4 * ((n - 1) / (4 * std::max<std::int64_t>(1, block)) + 1);
   return ((n - 1) / (blocks * unit) + 1) * unit;
 }
+/// The same for rows of so many elements.
+inline std::int64_t even_rows(std::int64_t rows, std::int64_t elements) {
+  return even_block(rows, elementwise_block / std::max<std::int64_t>(1, elements), 1);
+}
 
 }  // namespace ebb::detail

@@ -56,7 +56,7 @@ inline void EBB_INLINE each_element(const Window& v, std::int64_t begin, std::in
 /// Runs body(begin, end) over the images.
 template <class F>
 void over_images(const Window& v, const F& body) {
-  detail::parallel_for(v.n, std::max<std::int64_t>(1, detail::elementwise_block / std::max<std::int64_t>(1, v.image_size())), body);
+  detail::parallel_for(v.n, detail::even_rows(v.n, v.image_size()), body);
 }
 
 /// Index of the element inside a window: one byte where it fits.

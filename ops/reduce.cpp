@@ -264,8 +264,7 @@ struct Argmax {
       using T = decltype(zero);
       const T* in = x.values<T>().data();
       std::int64_t* best = out.mutable_values<std::int64_t>().data();
-      const std::int64_t block = std::max<std::int64_t>(1, elementwise_block / (r.n * std::max<std::int64_t>(1, r.inner)));
-      detail::parallel_for(r.outer, block, [&](std::int64_t begin, std::int64_t end) {
+      detail::parallel_for(r.outer, detail::even_rows(r.outer, r.n * r.inner), [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t o = begin; o < end; ++o)
           for (std::int64_t j = 0; j < r.inner; ++j) best[o * r.inner + j] = first_largest(in + o * r.n * r.inner + j, r.n, r.inner);
       });
