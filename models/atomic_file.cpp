@@ -2,10 +2,14 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <ctime>
 #include <string>
 #include <system_error>
 
@@ -63,7 +67,33 @@ class Remover {
   bool kept_ = false;
 };
 
+/// As long as it lives, a write beyond the limit of `ulimit -f`, or to a pipe that nobody reads any more, fails in
+/// this thread like any other: the signals that would end the program are held back and dropped.
+class WriteSignalsOff {
+ public:
+  WriteSignalsOff() {
+    ::sigset_t pending;
+    ::sigpending(&pending);
+    ::sigemptyset(&mine_);
+    for (const int s : {SIGXFSZ, SIGPIPE})
+      if (!::sigismember(&pending, s)) ::sigaddset(&mine_, s);  // one that waits already is somebody else's
+    ::pthread_sigmask(SIG_BLOCK, &mine_, &old_);
+  }
+  WriteSignalsOff(const WriteSignalsOff&) = delete;
+  WriteSignalsOff& operator=(const WriteSignalsOff&) = delete;
+  ~WriteSignalsOff() {
+    const std::timespec at_once{};
+    while (::sigtimedwait(&mine_, nullptr, &at_once) > 0) {
+    }
+    ::pthread_sigmask(SIG_SETMASK, &old_, nullptr);
+  }
+
+ private:
+  ::sigset_t mine_{}, old_{};
+};
+
 void write_all(const fs::path& path, int fd, Pieces pieces) {
+  const WriteSignalsOff off;
   for (std::span<const std::byte> rest : pieces)
     while (!rest.empty()) {  // one write may take less than it is given
       const ssize_t n = retried([&] { return ::write(fd, rest.data(), rest.size()); });
@@ -85,21 +115,96 @@ fs::path followed(const fs::path& path) {
   return at;
 }
 
+/// What a path leads to.
+struct Place {
+  fs::path target;      ///< with symbolic links followed; empty for what is written to directly
+  bool exists = false;  ///< the target
+  struct stat old {};   ///< of what is there
+};
+
+/// Throws where nothing can be written, whatever it is.
+Place place_of(const fs::path& path) {
+  Place at;
+  const bool found = ::stat(path.c_str(), &at.old) == 0;
+  if (!found && (errno != ENOENT || path.empty())) refused(path, errno);
+  const mode_t mode = at.old.st_mode;
+  if (found && S_ISDIR(mode)) refused(path, EISDIR);
+  if (found && S_ISSOCK(mode)) refused(path, "it is a socket");
+  if (found && S_ISBLK(mode)) refused(path, "it is a disk");
+  if (found && !S_ISREG(mode)) return at;  // a rename would put a file in the place of the device
+  at.target = followed(path);
+  at.exists = found;
+  struct statx info;
+  if (found && ::statx(AT_FDCWD, at.target.c_str(), AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &info) == 0 &&
+      info.stx_attributes & STATX_ATTR_MOUNT_ROOT)
+    refused(path, "the file is a mount point, which cannot be replaced as a whole; mount its folder instead");
+  return at;
+}
+
+/// Opens a device or a pipe to write to; a pipe that nobody reads would be waited for without end.
+int open_direct(const fs::path& path) {
+  const int fd = retried([&] { return ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC); });
+  if (fd < 0 && errno == ENXIO) refused(path, "nobody reads from this pipe");
+  if (fd < 0) refused(path, errno);
+  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+  return fd;
+}
+
+constexpr std::string_view temporary_prefix = ".ebb-tmp-";
+
+/// True when `name` still is the file that is open.
+bool names(const fs::path& name, int fd) {
+  struct stat there, ours;
+  return ::lstat(name.c_str(), &there) == 0 && ::fstat(fd, &ours) == 0 && there.st_dev == ours.st_dev &&
+         there.st_ino == ours.st_ino;
+}
+
 /// Creates a file of a new name in the directory of `target`; sets `name`. The name does not grow with the
-/// target's, which may already be as long as the system allows.
+/// target's, which may already be as long as the system allows. The file is locked as long as it is open: what
+/// is not was left by a process that died, whatever machine of a shared disk it ran on.
 int create_beside(const fs::path& target, mode_t mode, fs::path& name) {
   for (int i = 0;; ++i) {
-    name = target.parent_path() / fmt::format(".ebb-tmp-{}-{}", ::getpid(), i);
+    name = target.parent_path() / fmt::format("{}{}-{}", temporary_prefix, ::getpid(), i);
     const int fd =
         retried([&] { return ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode); });
-    if (fd >= 0 || errno != EEXIST) return fd;
+    if (fd < 0 && errno == EEXIST) continue;
+    if (fd < 0) return fd;
+    const bool locked = ::flock(fd, LOCK_EX | LOCK_NB) == 0;
+    if (locked ? names(name, fd) : errno != EWOULDBLOCK) return fd;  // some file systems have no locks
+    ::close(fd);  // another process took it for a remnant before it was locked
   }
+}
+
+/// Removes the temporary files of processes that died while they wrote into this directory. What fails is left.
+void remove_remnants(const fs::path& directory) {
+  std::error_code error;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    const std::string file = it->path().filename().string();
+    if (!file.starts_with(temporary_prefix) ||
+        file.find_first_not_of("0123456789-", temporary_prefix.size()) != std::string::npos)
+      continue;
+    const File remnant(::open(it->path().c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    if (remnant.fd() >= 0 && ::flock(remnant.fd(), LOCK_EX | LOCK_NB) == 0 && names(it->path(), remnant.fd()))
+      ::unlink(it->path().c_str());
+  }
+}
+
+fs::path directory_of(const fs::path& target) {
+  return target.has_parent_path() ? target.parent_path() : ".";
+}
+
+/// create_beside(); throws.
+int create_or_refuse(const fs::path& path, const fs::path& target, mode_t mode, fs::path& name) {
+  const int fd = create_beside(target, mode, name);
+  if (fd < 0 && errno == ENOENT) refused(path, "No such directory");
+  if (fd < 0) refused(path, errno);
+  return fd;
 }
 
 /// A rename is on the disk only once its directory is. Some file systems cannot sync a directory, and one
 /// that may not be listed cannot be opened: neither is an error.
 void sync_directory(const fs::path& path, const fs::path& target) {
-  const fs::path directory = target.has_parent_path() ? target.parent_path() : ".";
+  const fs::path directory = directory_of(target);
   const File file(retried([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
   if (file.fd() < 0) return;
   if (retried([&] { return ::fsync(file.fd()); }) != 0 && errno != EINVAL) refused(path, errno);
@@ -108,37 +213,63 @@ void sync_directory(const fs::path& path, const fs::path& target) {
 }  // namespace
 
 void write_atomically(const fs::path& path, Pieces pieces) {
-  struct stat old;
-  const bool exists = ::stat(path.c_str(), &old) == 0;
-  if (!exists && (errno != ENOENT || path.empty())) refused(path, errno);
-  if (exists && S_ISDIR(old.st_mode)) refused(path, EISDIR);
-  if (exists && !S_ISREG(old.st_mode)) {  // a rename would put a file in the place of the device
-    const File device(retried([&] { return ::open(path.c_str(), O_WRONLY | O_CLOEXEC); }));
-    if (device.fd() < 0) refused(path, errno);
+  const Place at = place_of(path);
+  if (at.target.empty()) {
+    const File device(open_direct(path));
     write_all(path, device.fd(), pieces);
     return;
   }
   // A rename asks only for the directory's permission; the file's own counts too.
-  if (exists && ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0) refused(path, errno);
+  if (at.exists && ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0) refused(path, errno);
 
-  const fs::path target = followed(path);
-  const mode_t mode = exists ? old.st_mode & 0777 : 0666;
+  remove_remnants(directory_of(at.target));  // first, for the room they take
+  const mode_t mode = at.exists ? at.old.st_mode & 0777 : 0666;
   fs::path name;
-  const File file(create_beside(target, mode, name));
-  if (file.fd() < 0 && errno == ENOENT) refused(path, "No such directory");
-  if (file.fd() < 0) refused(path, errno);
+  const File file(create_or_refuse(path, at.target, mode, name));
   Remover remover(name);
-  if (exists) ::fchmod(file.fd(), mode);  // bits that umask took; without them the file is only more private
+  if (at.exists) ::fchmod(file.fd(), mode);  // bits that umask took; without them the file is only more private
   write_all(path, file.fd(), pieces);
   if (retried([&] { return ::fsync(file.fd()); }) != 0) refused(path, errno);
-  if (::rename(name.c_str(), target.c_str()) != 0) refused(path, errno);
+  if (::rename(name.c_str(), at.target.c_str()) != 0) refused(path, errno);
   remover.keep();
-  sync_directory(path, target);
+  sync_directory(path, at.target);
 }
 
 void write_atomically(const fs::path& path, std::string_view text) {
   const std::span<const std::byte> piece = std::as_bytes(std::span(text));
   write_atomically(path, std::span(&piece, 1));
+}
+
+void check_writable(const fs::path& path, bool overwrite, std::uintmax_t bytes) {
+  const Place at = place_of(path);
+  if (at.target.empty()) {
+    const int fd = open_direct(path);
+    if (!S_ISFIFO(at.old.st_mode)) ::close(fd);  // whoever reads a pipe would take that for its end
+    return;
+  }
+  if (at.exists && !overwrite)
+    throw IoError(fmt::format("{}: exists already; choose another name, or --force to overwrite it", path.string()));
+  // Only opening, creating and removing files tells: names can be too long, folders closed, disks read-only.
+  if (at.exists) {
+    const File probe(retried([&] { return ::open(at.target.c_str(), O_WRONLY | O_CLOEXEC); }));
+    if (probe.fd() < 0) refused(path, errno);
+  } else {
+    const File probe(retried([&] { return ::open(at.target.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }));
+    if (probe.fd() < 0) refused(path, errno == ENOENT ? "No such directory" : std::generic_category().message(errno));
+    ::unlink(at.target.c_str());
+  }
+  fs::path name;
+  const File probe(create_or_refuse(path, at.target, 0600, name));
+  if (::unlink(name.c_str()) != 0) refused(path, errno);
+  struct stat folder;
+  const uid_t me = ::geteuid();
+  if (at.exists && ::stat(directory_of(at.target).c_str(), &folder) == 0 && folder.st_mode & S_ISVTX && me != 0 &&
+      me != folder.st_uid && me != at.old.st_uid)
+    refused(path, "another user's file in a folder where only its owner may replace it");
+  struct statvfs disk;
+  if (::fstatvfs(probe.fd(), &disk) != 0 || disk.f_blocks == 0) return;  // not every file system tells
+  const std::uintmax_t room = static_cast<std::uintmax_t>(me == 0 ? disk.f_bfree : disk.f_bavail) * disk.f_frsize;
+  if (room < bytes) refused(path, fmt::format("it takes {} bytes, the disk has room for {}", bytes, room));
 }
 
 }  // namespace ebb

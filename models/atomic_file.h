@@ -1,6 +1,7 @@
 // Files that appear complete or not at all.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string_view>
@@ -11,10 +12,16 @@ namespace ebb {
 /// directory, which is synced and renamed: at any moment, and after a crash, `path` is the old file or the
 /// whole new one. The permission bits of an existing file are kept, a symbolic link is followed, and a device
 /// or pipe is written to directly. Throws IoError "PATH: cannot write: REASON", also for an existing file
-/// that may not be written; the old file is then as it was (unless all that failed was the last step, syncing
-/// the directory) and no temporary file is left.
+/// that may not be written, and for a file that is a mount point; the old file is then as it was (unless all that
+/// failed was the last step, syncing the directory) and no temporary file is left. One that a killed process left
+/// is removed by the next call for the same directory.
 void write_atomically(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces);
 /// The same for a text.
 void write_atomically(const std::filesystem::path& path, std::string_view text);
+
+/// Throws IoError when write_atomically() could not make a file of so many bytes there: no such folder, no
+/// permission, a read-only or full disk, a pipe that nobody reads, or, unless `overwrite`, a file that exists. Asked
+/// before long work whose result goes there. A pipe stays open to the end of the program, so that its reader waits.
+void check_writable(const std::filesystem::path& path, bool overwrite, std::uintmax_t bytes);
 
 }  // namespace ebb

@@ -1,19 +1,16 @@
 #include <ebb/models/serialize.h>
 
 #include <fmt/format.h>
-#include <fcntl.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
 #include <ebb/graph/error.h>
 #include <ebb/models/architecture.h>
+#include <ebb/models/atomic_file.h>
 #include <ebb/models/safetensors.h>
 #include <ebb/models/version.h>
 
@@ -190,20 +187,6 @@ SavedModel load_model(const std::filesystem::path& path) {
   return out;
 }
 
-void check_writable(const std::filesystem::path& path, bool overwrite) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) throw IoError(fmt::format("{}: cannot write: it is a folder", path.string()));
-  const bool exists = std::filesystem::exists(path, error);
-  if (exists && !overwrite)
-    throw IoError(fmt::format("{}: exists already; choose another name, or --force to overwrite it", path.string()));
-  std::filesystem::path target = path;  // where a link that leads nowhere yet would lead to
-  for (int hops = 0; hops < 40 && std::filesystem::is_symlink(target, error); ++hops)
-    target = target.parent_path() / std::filesystem::read_symlink(target, error);
-  // Only opening it tells: names can be too long, folders missing or closed, disks read-only.
-  const int fd = ::open(target.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-  if (fd < 0) throw IoError(fmt::format("{}: cannot write: {}", path.string(), std::strerror(errno)));
-  ::close(fd);
-  if (!exists) std::filesystem::remove(target, error);
-}
+void check_writable(const std::filesystem::path& path, bool overwrite) { check_writable(path, overwrite, 0); }
 
 }  // namespace ebb

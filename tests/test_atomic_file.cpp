@@ -1,8 +1,14 @@
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
 #include <ebb/models/atomic_file.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,6 +16,7 @@
 #include <csignal>
 #include <cstddef>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <span>
 #include <string>
@@ -20,6 +27,7 @@
 namespace {
 
 namespace fs = std::filesystem;
+using ebb::check_writable;
 using ebb::write_atomically;
 
 std::string read(const fs::path& path) {
@@ -41,19 +49,58 @@ unsigned mode_of(const fs::path& path) {
   return info.st_mode & 07777;
 }
 
-std::string error_of(const fs::path& path, std::string_view text) {
+std::string error_of(const std::function<void()>& f) {
   try {
-    write_atomically(path, text);
+    f();
   } catch (const ebb::IoError& e) {
     return e.what();
   }
   return "no error";
 }
+std::string error_of(const fs::path& path, std::string_view text) {
+  return error_of([&] { write_atomically(path, text); });
+}
+std::string check_of(const fs::path& path, std::uintmax_t bytes = 0) {
+  return error_of([&] { check_writable(path, true, bytes); });
+}
 
-/// As long as it lives, no file may grow beyond `bytes`: a write takes what fits, the next one fails.
+/// What `f` gives in a process of its own, which may give up rights or mount disks for itself alone.
+std::string in_child(const std::function<std::string()>& f) {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const std::string text = f();
+    const bool written = ::write(ends[1], text.data(), text.size()) == static_cast<ssize_t>(text.size());
+    ::_exit(written ? 0 : 1);
+  }
+  ::close(ends[1]);
+  std::string text;
+  char buffer[256];
+  for (ssize_t n; (n = ::read(ends[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(n));
+  ::close(ends[0]);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  CHECK(status == 0);
+  return text;
+}
+
+/// In a child: mounts that no other process sees; false where the system does not allow it.
+bool own_mounts() {
+  return ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+}
+const std::string not_allowed = "not allowed";
+bool skipped(const std::string& said) {
+  if (said == not_allowed) MESSAGE("skipped: only the superuser may mount disks");
+  return said == not_allowed;
+}
+
+/// As long as it lives, no file may grow beyond `bytes`: a write takes what fits, the next one fails, and the signal
+/// that says so would end the program.
 class FileSizeLimit {
  public:
-  explicit FileSizeLimit(rlim_t bytes) : handler_(::signal(SIGXFSZ, SIG_IGN)) {
+  explicit FileSizeLimit(rlim_t bytes) : handler_(::signal(SIGXFSZ, SIG_DFL)) {
     ::getrlimit(RLIMIT_FSIZE, &old_);
     const rlimit limit{bytes, old_.rlim_max};
     ::setrlimit(RLIMIT_FSIZE, &limit);
@@ -225,4 +272,156 @@ TEST_CASE("write_atomically: killed at any moment, the file is whole") {
     const std::string text = read(dir / "f");
     CHECK((text == a || text == b));
   }
+  write_atomically(dir / "f", a);
+  CHECK(names_in(dir.path()) == Names{"f"});
+}
+
+TEST_CASE("write_atomically: what dead processes left is removed, and nothing else") {
+  const TempDir dir;
+  for (const char* name : {".ebb-tmp-1-0", ".ebb-tmp-4711-12", ".ebb-tmp-5-0", ".ebb-tmp-x", ".ebb-tmp-1-0.bak", "ebb-tmp-1-0"})
+    std::ofstream(dir / name) << "half";
+  fs::create_directory(dir / ".ebb-tmp-7-0");
+  fs::create_symlink("ebb-tmp-1-0", dir / ".ebb-tmp-8-0");
+  const int fd = ::open((dir / ".ebb-tmp-5-0").c_str(), O_WRONLY);  // one that is being written
+  CHECK(::flock(fd, LOCK_EX) == 0);
+  write_atomically(dir / "f", "text");
+  CHECK(names_in(dir.path()) == Names{".ebb-tmp-1-0.bak", ".ebb-tmp-5-0", ".ebb-tmp-7-0", ".ebb-tmp-8-0", ".ebb-tmp-x", "ebb-tmp-1-0", "f"});
+  ::close(fd);
+  CHECK(error_of(dir / "g" / "f", "text").ends_with("No such directory"));
+  write_atomically(dir / "f", "text");
+  CHECK(!fs::exists(dir / ".ebb-tmp-5-0"));
+}
+
+TEST_CASE("write_atomically: many processes and threads at once in one directory disturb none") {
+  const TempDir dir;
+  std::vector<pid_t> children;
+  for (int i = 0; i < 4; ++i) {
+    children.push_back(::fork());
+    REQUIRE(children.back() >= 0);
+    if (children.back() > 0) continue;
+    std::string error = "no error";
+    for (int n = 0; n < 50 && error == "no error"; ++n) error = error_of(dir / std::to_string(i % 2), std::string(20'000, 'x'));
+    ::_exit(error == "no error" ? 0 : 1);
+  }
+  for (const pid_t child : children) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    CHECK(status == 0);
+  }
+  CHECK(names_in(dir.path()) == Names{"0", "1"});
+}
+
+TEST_CASE("write_atomically: a pipe without a reader is refused, not waited for") {
+  const TempDir dir;
+  const fs::path pipe = dir / "pipe";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const std::string refused = pipe.string() + ": cannot write: nobody reads from this pipe";
+  CHECK(error_of(pipe, "x") == refused);
+  CHECK(check_of(pipe) == refused);
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+  CHECK(error_of([&] { check_writable(pipe, false, 0); }) == "no error");  // nothing is overwritten
+  char text[8] = {};
+  CHECK(::read(reader, text, sizeof text) == -1);  // no end after the check: the reader waits
+  write_atomically(pipe, "text");
+  CHECK(::read(reader, text, sizeof text) == 4);
+  CHECK(std::string(text) == "text");
+  ::close(reader);
+  const sighandler_t before = ::signal(SIGPIPE, SIG_DFL);
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  ::close(ends[0]);
+  CHECK(error_of("/dev/fd/" + std::to_string(ends[1]), "x") == "/dev/fd/" + std::to_string(ends[1]) + ": cannot write: Broken pipe");
+  ::close(ends[1]);
+  ::signal(SIGPIPE, before);
+  CHECK(fs::is_fifo(pipe));
+}
+
+TEST_CASE("write_atomically: a socket is refused") {
+  const TempDir dir;
+  const fs::path path = dir / "socket";
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.string().copy(address.sun_path, sizeof address.sun_path - 1);
+  REQUIRE(::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  CHECK(error_of(path, "x") == path.string() + ": cannot write: it is a socket");
+  CHECK(check_of(path) == path.string() + ": cannot write: it is a socket");
+  ::close(fd);
+}
+
+TEST_CASE("write_atomically: a file that is a mount point is refused before anything is written") {
+  const TempDir dir;
+  write_atomically(dir / "f", "old");
+  write_atomically(dir / "g", "other");
+  const std::string said = in_child([&] {
+    if (!own_mounts() || ::mount((dir / "g").c_str(), (dir / "f").c_str(), nullptr, MS_BIND, nullptr) != 0) return not_allowed;
+    std::string out = check_of(dir / "f") + "\n";
+    out += error_of(dir / "f", "new") + "\n";
+    return out + read(dir / "f") + std::to_string(names_in(dir.path()).size());
+  });
+  if (skipped(said)) return;
+  const std::string refused = (dir / "f").string() + ": cannot write: the file is a mount point, which cannot be replaced as a whole; mount its folder instead\n";
+  CHECK(said == refused + refused + "other2");
+}
+
+TEST_CASE("write_atomically: a full disk, noticed before where the size is known") {
+  const TempDir dir;
+  const std::string said = in_child([&] {
+    if (!own_mounts() || ::mount("none", dir.path().c_str(), "tmpfs", 0, "size=64k") != 0) return not_allowed;
+    write_atomically(dir / "f", std::string(20'000, 'a'));
+    std::string out = check_of(dir / "f", 40'000) + "\n" + check_of(dir / "f", 50'000) + "\n";
+    out += error_of(dir / "f", std::string(50'000, 'b')) + "\n";
+    out += read(dir / "f") == std::string(20'000, 'a') ? "old" : "torn";
+    std::ofstream(dir / ".ebb-tmp-1-0") << std::string(40'000, 'c');  // the room of what is removed counts
+    out += "\n" + error_of(dir / "f", std::string(40'000, 'd'));
+    return out + " " + std::to_string(names_in(dir.path()).size());
+  });
+  if (skipped(said)) return;
+  const std::string refused = (dir / "f").string() + ": cannot write: ";
+  CHECK(said == "no error\n" + refused + "it takes 50000 bytes, the disk has room for 45056\n" + refused + "No space left on device\nold\nno error 1");
+}
+
+TEST_CASE("write_atomically: a file in a folder that is read-only, or that is another's") {
+  const TempDir dir;
+  write_atomically(dir / "f", "old");
+  CHECK(::chmod((dir / "f").c_str(), 0666) == 0);
+  const auto said = [&](mode_t mode) {
+    CHECK(::chmod(dir.path().c_str(), mode) == 0);
+    return in_child([&]() -> std::string {
+      if (::geteuid() == 0 && (::setgid(65534) != 0 || ::setuid(65534) != 0)) return not_allowed;
+      std::string out = check_of(dir / "f") + "\n";
+      out += error_of(dir / "f", "new") + "\n";
+      return out + read(dir / "f");
+    });
+  };
+  const std::string refused = (dir / "f").string() + ": cannot write: ", denied = refused + "Permission denied\n";
+  CHECK(said(0555) == denied + denied + "old");
+  if (::geteuid() == 0)  // else the file is our own
+    CHECK(said(01777) == refused + "another user's file in a folder where only its owner may replace it\n" + refused + "Operation not permitted\nold");
+  CHECK(::chmod(dir.path().c_str(), 0700) == 0);
+  CHECK(names_in(dir.path()) == Names{"f"});
+}
+
+TEST_CASE("check_writable: asks and leaves nothing") {
+  const TempDir dir;
+  const std::string file = (dir / "f").string();
+  CHECK_NOTHROW(check_writable(file, false, 0));
+  CHECK(names_in(dir.path()).empty());
+
+  write_atomically(file, "old");
+  CHECK(error_of([&] { check_writable(file, false, 0); }) == file + ": exists already; choose another name, or --force to overwrite it");
+  CHECK(check_of(file) == "no error");
+  fs::create_symlink("later", dir / "dangling");
+  CHECK(check_of(dir / "dangling") == "no error");
+  fs::create_symlink("none/later", dir / "lost");
+  CHECK(check_of(dir / "lost") == (dir / "lost").string() + ": cannot write: No such directory");
+  CHECK(check_of(dir / "none" / "f") == (dir / "none" / "f").string() + ": cannot write: No such directory");
+  CHECK(check_of(dir / "f" / "g") == (dir / "f" / "g").string() + ": cannot write: Not a directory");
+  CHECK(check_of(dir.path()) == dir.path().string() + ": cannot write: Is a directory");
+  CHECK(check_of(dir / std::string(256, 'n')).ends_with(": cannot write: File name too long"));
+  CHECK(check_of("/dev/null") == "no error");
+  CHECK(error_of([] { check_writable("/dev/null", false, 0); }) == "no error");
+  CHECK(check_of(file, std::uintmax_t{1} << 62).starts_with(file + ": cannot write: it takes 4611686018427387904 bytes, the disk has room for "));
+  CHECK(read(file) == "old");
+  CHECK(names_in(dir.path()) == Names{"dangling", "f", "lost"});
 }

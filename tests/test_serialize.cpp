@@ -221,38 +221,6 @@ TEST_CASE("serialize: model files that do not hold what they say") {
   CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4"}}) == "nothing was thrown");
 }
 
-TEST_CASE("serialize: check_writable") {
-  const TempDir dir;
-  const std::string file = (dir / "f").string();
-  CHECK_NOTHROW(check_writable(file, false));
-  CHECK_FALSE(fs::exists(file));  // asking makes nothing
-
-  std::ofstream(file) << "old";
-  CHECK_THROWS_WITH_AS(check_writable(file, false),
-                       (file + ": exists already; choose another name, or --force to overwrite it").c_str(),
-                       IoError);
-  CHECK_NOTHROW(check_writable(file, true));
-
-  const std::string lost = (dir / "none" / "f").string(), under = (dir / "f" / "g").string();
-  CHECK_THROWS_WITH_AS(check_writable(lost, false),
-                       (lost + ": cannot write: No such file or directory").c_str(), IoError);
-  CHECK_THROWS_WITH_AS(check_writable(under, false), (under + ": cannot write: Not a directory").c_str(),
-                       IoError);
-  CHECK_THROWS_WITH_AS(check_writable(dir.path(), true),
-                       (dir.path().string() + ": cannot write: it is a folder").c_str(), IoError);
-
-  if (::geteuid() == 0) return;  // the superuser may write anywhere
-  ::chmod(file.c_str(), 0444);
-  CHECK_THROWS_WITH_AS(check_writable(file, true), (file + ": cannot write: Permission denied").c_str(),
-                       IoError);
-  ::chmod(dir.path().c_str(), 0555);
-  const std::string next = (dir / "next").string();
-  CHECK_THROWS_WITH_AS(check_writable(next, true),
-                       (next + ": cannot write: " + dir.path().string() + ": Permission denied").c_str(),
-                       IoError);
-  ::chmod(dir.path().c_str(), 0755);
-}
-
 TEST_CASE("serialize: a training is saved whole, and goes on with the same bits in another process' objects") {
   const TempDir dir;
   manual_seed(40);
