@@ -4,11 +4,15 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 
 #include <ebb/graph/error.h>
+#include <ebb/models/atomic_file.h>
+#include <ebb/models/finite.h>
 #include <ebb/models/serialize.h>
 
 namespace ebb {
@@ -108,16 +112,21 @@ void EarlyStopping::train_end(TrainingState& state) {
 ModelCheckpoint::ModelCheckpoint(ModelCheckpointOptions o) : options_(o), monitor_(o.monitor, o.mode, 0) {
   if (o.path.empty()) throw ValueError("model checkpoint: needs the path of a file");
   detail::expect(o.every >= 1, "model checkpoint", "every must be at least 1", o.every);
-  if (!options_.write) options_.write = [](TrainingState& state, const std::filesystem::path& path) { save(state.module, path); };
 }
 
 void ModelCheckpoint::train_begin(TrainingState& state) {
+  if (!options_.write) check_writable(options_.path, true);
   monitor_.begin(state.history, [](int, bool) {});
 }
 
 void ModelCheckpoint::epoch_end(TrainingState& state) {
   if (options_.best_only ? !monitor_.better(state, "model checkpoint").value_or(false) : (state.epoch + 1) % options_.every != 0) return;
-  options_.write(state, options_.path);
+  // What a bad epoch left is not worth the good file of an earlier one.
+  const auto loss = state.logs.find("loss");
+  const std::string bad = loss != state.logs.end() && !std::isfinite(loss->second) ? fmt::format("the loss is {}", loss->second) : not_finite(state.module);
+  if (!bad.empty()) return state.say(fmt::format("warning: epoch {} is not written to {}: {}", state.epoch + 1, options_.path.string(), bad));
+  if (options_.write) options_.write(state, options_.path);
+  else save(state.module, options_.path);
 }
 
 void LearningRateScheduler::epoch_begin(TrainingState& state) { state.optimizer.set_lr(f_(state.epoch, state.optimizer.lr())); }
@@ -163,22 +172,55 @@ void ReduceLROnPlateau::epoch_end(TrainingState& state) {
 CSVLogger::CSVLogger(std::filesystem::path path, bool append, char separator)
     : path_(std::move(path)), append_(append), separator_(separator) {}
 
-void CSVLogger::train_begin(TrainingState&) {
-  std::error_code error;
-  const auto size = std::filesystem::file_size(path_, error);
-  const bool go_on = append_ && !error && size > 0;
-  keys_.clear();
-  if (go_on) {  // the names that are there already
-    std::ifstream in(path_);
-    std::string line;
-    std::getline(in, line);
-    for (std::size_t begin = line.find(separator_); begin != std::string::npos;) {
-      const std::size_t end = line.find(separator_, ++begin);
-      keys_.push_back(line.substr(begin, end - begin));
-      begin = end;
-    }
+namespace {
+
+/// The cells of a line; one may be in quotes, with doubled ones inside.
+std::vector<std::string> cells_of(std::string_view line, char separator) {
+  std::vector<std::string> out(1);
+  bool quoted = false;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    if (line[i] == '"' && quoted && line.substr(i + 1, 1) == "\"") out.back() += line[i++];
+    else if (line[i] == '"') quoted = !quoted;
+    else if (line[i] == separator && !quoted) out.emplace_back();
+    else out.back() += line[i];
   }
-  file_ = std::make_shared<std::ofstream>(path_, go_on ? std::ios::app : std::ios::trunc);
+  return out;
+}
+
+}  // namespace
+
+void CSVLogger::train_begin(TrainingState& state) {
+  std::error_code error;
+  const bool special = std::filesystem::exists(path_, error) && !std::filesystem::is_regular_file(path_, error);
+  std::string before;
+  if (append_ && !special && std::filesystem::exists(path_, error)) {
+    std::ifstream in(path_, std::ios::binary);
+    if (!in) throw IoError(fmt::format("{}: cannot read what is there: {}", path_.string(), std::strerror(errno)));
+    before.assign(std::istreambuf_iterator<char>(in), {});
+    if (!before.empty() && before.back() != '\n') state.say(fmt::format("warning: {}: its last line was cut, and is left out", path_.string()));
+  }
+  std::vector<std::string> lines;  // the whole ones: what was cut when its writer died has no end
+  std::string text;
+  for (std::size_t begin = 0, end; (end = before.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    lines.push_back(before.substr(begin, end - begin));
+    if (lines.back().ends_with('\r')) lines.back().pop_back();
+  }
+  keys_.clear();
+  if (!lines.empty()) {  // the names that are there already
+    keys_ = cells_of(lines[0], separator_);
+    if (keys_[0] != "epoch") throw DataError(fmt::format("{}: line 1: expected \"epoch\" and the names of numbers, to go on with", path_.string()));
+    keys_.erase(keys_.begin());
+    // Epochs that a killed training logged after its last checkpoint come again.
+    const auto comes_again = [&](const std::string& line) {
+      int epoch = -1;
+      const auto [stop, wrong] = std::from_chars(line.data(), line.data() + line.size(), epoch);
+      return wrong == std::errc() && *stop == separator_ && epoch >= state.history.epochs();
+    };
+    while (state.history.epochs() > 0 && lines.size() > 1 && comes_again(lines.back())) lines.pop_back();
+    for (const std::string& line : lines) text += line + '\n';
+    if (text != before) write_atomically(path_, text);
+  }
+  file_ = std::make_shared<std::ofstream>(path_, lines.empty() ? std::ios::trunc : std::ios::app);
   if (!*file_) throw IoError(fmt::format("{}: cannot write: {}", path_.string(), std::strerror(errno)));
 }
 

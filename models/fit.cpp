@@ -126,7 +126,12 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     validation = last;
   }
   if (train.size() == 0) throw ValueError("fit: no samples");
+  if (validation && validation->size() == 0) throw ValueError("fit: no validation samples");
   build(module, train.sample());
+  if (validation) {  // what is wrong with it is told now, and not after an epoch
+    const Batches all_of_it(*validation, {.size = o.batch, .shuffle = false});
+    evaluate(module, validation->slice(0, 1), {.loss = o.loss});
+  }
   std::vector<NamedTensor> trained = named_parameters(module);
   if (trained.empty()) throw ValueError("fit: the module has no trainable parameters");
 

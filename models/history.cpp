@@ -34,6 +34,8 @@ History load_history_csv(const std::filesystem::path& path) {
     for (const char c : line)
       if (c == ',') cells.emplace_back();
       else cells.back() += c;
+    for (std::string& cell : cells)
+      if (cell.size() >= 2 && cell.starts_with('"') && cell.ends_with('"')) cell = cell.substr(1, cell.size() - 2);
     if (number == 1) {
       if (cells[0] != "epoch" || cells.size() < 2) refuse("expected names: epoch,...");
       names = cells;

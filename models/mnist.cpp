@@ -67,6 +67,7 @@ Digits load_part(const fs::path& folder, std::string_view part) {
   if (labels[0] != images[0])
     throw DataError(fmt::format("{}: expected {} labels, one for each image, found {}", label_path.string(),
                                 images[0], labels[0]));
+  if (images[0] == 0) throw DataError(fmt::format("{}: expected at least one image, found none", image_path.string()));
   const auto values = digits.labels.values<std::uint8_t>();
   const auto wrong = std::ranges::find_if(values, [](std::uint8_t v) { return v > 9; });
   if (wrong != values.end())

@@ -343,6 +343,72 @@ TEST_CASE("callbacks: CSVLogger writes a line an epoch") {
   CHECK_THROWS_WITH_AS(lost.train_begin(d.state), ((dir / "none" / "log.csv").string() + ": cannot write: No such file or directory").c_str(), IoError);
 }
 
+TEST_CASE("callbacks: ModelCheckpoint never replaces a good file by what a bad epoch left") {
+  const TempDir dir;
+  for (const double bad : {no_number, std::numeric_limits<double>::infinity()}) {
+    const auto file = dir / "good";
+    Drive d;
+    ModelCheckpoint last({.path = file});
+    d.epochs(last, {3, 2});
+    CHECK(saved_weight(file) == 1);
+    const auto epoch = [&](double loss, double weight, double bias) {
+      d.state.epoch = d.history.epochs();
+      d.module.weight.assign(full({1, 1}, weight));
+      d.module.bias.assign(full({1}, bias));
+      d.state.logs = {{"loss", loss}, {"val_loss", 1}};
+      last.epoch_end(d.state);
+      d.history = d.state.record();
+    };
+    epoch(0.5, bad, 0);  // weights
+    epoch(0.5, 7, bad);
+    epoch(bad, 8, 0);  // a loss
+    last.train_end(d.state);
+    CHECK(saved_weight(file) == 1);
+    const std::string warning = "warning: epoch 3 is not written to " + file.string() + ": ";
+    REQUIRE(d.said.size() == 3);
+    CHECK(d.said[0] == warning + (std::isnan(bad) ? "weight holds nan" : "weight holds inf"));
+    epoch(0.5, 9, 0);  // it recovered
+    last.train_end(d.state);
+    CHECK(saved_weight(file) == 9);
+    std::filesystem::remove(file);
+  }
+}
+
+TEST_CASE("callbacks: ModelCheckpoint into a missing folder is told before training") {
+  const TempDir dir;
+  Drive d;
+  ModelCheckpoint lost({.path = dir / "none" / "model"});
+  CHECK_THROWS_WITH_AS(lost.train_begin(d.state), ((dir / "none" / "model").string() + ": cannot write: No such directory").c_str(), IoError);
+  CHECK_THROWS_AS(ModelCheckpoint({.path = dir.path()}).train_begin(d.state), IoError);
+}
+
+TEST_CASE("callbacks: CSVLogger goes on with a log as it finds it") {
+  const TempDir dir;
+  const auto file = dir / "log.csv";
+  const auto append = [&](const std::string& before, int epochs) {
+    std::ofstream(file, std::ios::binary) << before;
+    Drive d;
+    for (int i = 0; i < epochs; ++i) d.history.seconds.push_back(1);
+    CSVLogger logger(file, true);
+    d.epochs(logger, {0.25});
+    return contents(file) + (d.said.empty() ? "" : d.said[0]);
+  };
+  const std::string names = "epoch,loss,val_loss\n", cut = "warning: " + file.string() + ": its last line was cut, and is left out";
+  CHECK(append(names + "0,0.5,0.1\n1,0.5,0.", 1) == names + "0,0.5,0.1\n1,0.5,0.25\n" + cut);
+  CHECK(append(names + "0,0.5,0.1", 0) == names + "0,0.5,0.25\n" + cut);
+  CHECK(append("epoch,lo", 0) == names + "0,0.5,0.25\n" + cut);  // names that were cut name nothing
+  CHECK(append("epoch,loss,val_loss\r\n0,0.5,0.1\r\n", 1) == names + "0,0.5,0.1\n1,0.5,0.25\n");
+  CHECK(append("\"epoch\",\"val_loss\",\"loss\"\n0,0.1,0.5\n", 1) == "\"epoch\",\"val_loss\",\"loss\"\n0,0.1,0.5\n1,0.25,0.5\n");
+  // A killed training logged epochs after its last checkpoint: they come again. Another training's before it stay.
+  CHECK(append(names + "0,9,9\n1,9,9\n2,9,9\n0,0.5,0.1\n1,0.5,0.2\n2,0.5,0.3\n", 1) == names + "0,9,9\n1,9,9\n2,9,9\n0,0.5,0.1\n1,0.5,0.25\n");
+  CHECK(append(names + "0,9,9\n1,9,9\n", 0) == names + "0,9,9\n1,9,9\n0,0.5,0.25\n");
+
+  std::ofstream(file) << "epoch;loss\n0;1\n";
+  Drive d;
+  CHECK_THROWS_WITH_AS(CSVLogger(file, true).train_begin(d.state), (file.string() + ": line 1: expected \"epoch\" and the names of numbers, to go on with").c_str(), DataError);
+  CHECK(contents(file) == "epoch;loss\n0;1\n");
+}
+
 TEST_CASE("callbacks: TerminateOnNaN stops at the batch") {
   Drive d;
   TerminateOnNaN guard;

@@ -342,7 +342,7 @@ TEST_CASE("fit: interrupted after a batch") {
   CHECK(h.epochs() == 1);  // the epoch that was cut short is not recorded
   CHECK(h["val_loss"].size() == 1);
   CHECK(ended == 1);
-  CHECK(losses == 6 + 1);  // one validation, after the first epoch
+  CHECK(losses == 1 + 6 + 1);  // a sample of the validation data first; validated at the end of the first epoch only
 }
 
 TEST_CASE("fit: the best weights come back also when it is interrupted") {
@@ -533,6 +533,35 @@ TEST_CASE("fit: messages") {
   CHECK_THROWS_AS(fit(net, SGD(), {data.inputs, full({8}, 2, u8)}, quiet(1)), ValueError);
   CHECK(rand({}).item() == next);
   CHECK(recording());
+}
+
+TEST_CASE("fit: validation data that cannot be used are told before anything is trained") {
+  const Dataset data = clouds(64);
+  const auto refused = [&](const Dataset& validation) -> std::string {
+    Sequential net = small_net();
+    const std::vector<Tensor> before = values_of(net);
+    FitOptions o = quiet(1);
+    o.validation = validation;
+    int begun = 0;
+    struct Begun : CallbackBase {
+      explicit Begun(int& n) : n_(n) {}
+      void train_begin(TrainingState&) override { ++n_; }
+      int& n_;
+    };
+    o.callbacks = {Begun(begun)};
+    std::string message = "nothing was thrown";
+    try {
+      fit(net, SGD(), data, o);
+    } catch (const Error& e) {
+      message = e.what();
+    }
+    CHECK(begun == 0);
+    CHECK(same(values_of(net), before));
+    return message;
+  };
+  CHECK(refused(data.slice(0, 0)) == "fit: no validation samples");
+  CHECK(refused({data.inputs, data.labels.rows(0, 32), data.scale}) == "batches: inputs (64, 2) and labels (32,) differ in number");
+  CHECK(refused({zeros({8, 5}), data.labels.rows(0, 8), 1}).find("(1, 5)") != std::string::npos);  // other columns than were trained on
 }
 
 TEST_CASE("fit: builds a module that is not built") {

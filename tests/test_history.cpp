@@ -41,3 +41,9 @@ TEST_CASE("history: read back from a CSV log") {
   CHECK(message("epoch,a\n0,1x\n") == ": line 2: \"1x\" is no number");
   CHECK_THROWS_WITH_AS(load_history_csv(dir / "no"), ((dir / "no").string() + ": cannot read: No such file or directory").c_str(), IoError);
 }
+
+TEST_CASE("history: names and numbers in quotes, as spreadsheets write them") {
+  const TempDir dir;
+  std::ofstream(dir / "log") << "\"epoch\",\"loss\"\r\n\"0\",\"0.5\"\r\n1,0.25\r\n";
+  CHECK(load_history_csv(dir / "log")["loss"] == std::vector<double>{0.5, 0.25});
+}
