@@ -7,7 +7,11 @@
 #include <charconv>
 #include <cmath>
 #include <cstdint>
+#include <filesystem>
 #include <fstream>
+#include <system_error>
+
+#include <ebb/models/finite.h>
 
 namespace mnist {
 namespace {
@@ -165,6 +169,24 @@ std::string output_file(const po::variables_map& v, const char* option) {
   if (file.empty()) throw UsageError(fmt::format("--{} needs the name of a file", option));
   ebb::check_writable(file, true);
   return file;
+}
+
+void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files) {
+  namespace fs = std::filesystem;
+  const auto same = [](const std::string& a, const std::string& b) {
+    std::error_code none;
+    if (fs::exists(a, none) && fs::exists(b, none)) return fs::equivalent(a, b, none) && !fs::is_character_file(a, none);  // /dev/null takes all
+    return fs::weakly_canonical(a, none) == fs::weakly_canonical(b, none);
+  };
+  for (std::size_t i = 0; i < files.size(); ++i)
+    for (std::size_t k = 0; k < i; ++k)
+      if (!files[i].second.empty() && !files[k].second.empty() && same(files[i].second, files[k].second))
+        throw UsageError(fmt::format("{} and {} are the same file: {}", files[k].first, files[i].first, files[i].second));
+}
+
+void refuse_not_finite(ebb::SavedModel& model, const std::string& file) {
+  if (const std::string bad = ebb::not_finite(model.net); !bad.empty())
+    throw ebb::DataError(fmt::format("{}: {}: the training that wrote it went wrong", file, bad));
 }
 
 double scale_of(const ebb::SavedModel& m, const std::string& file) {

@@ -2,6 +2,7 @@
 #pragma once
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ebb/ebb.h>
@@ -50,6 +51,11 @@ std::vector<std::string> options_in(const ebb::SavedModel& model, const std::str
 /// Checks before anything is read that a result can be written where this option says; returns the name, empty when the option
 /// was not given. Throws UsageError or IoError.
 std::string output_file(const po::variables_map& values, const char* option);
+
+/// Throws UsageError when two of these are the same file; each is what the command line calls it and its name, which may be empty.
+void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files);
+/// Throws DataError when a weight of the model is no finite number: nothing that is computed with it would mean anything.
+void refuse_not_finite(ebb::SavedModel& model, const std::string& file);
 
 /// What pixels are multiplied by before the network sees them; throws DataError when the file does not say it well.
 double scale_of(const ebb::SavedModel& model, const std::string& file);

@@ -43,10 +43,10 @@ double imbalance(const std::vector<ebb::ValueCount>& counts) {
 }
 
 ebb::History history_of(const std::string& file) {
-  std::string head(5, '\0');
-  std::ifstream(file, std::ios::binary).read(head.data(), 5);
-  if (head == "epoch") return ebb::load_history_csv(file);
-  auto history = ebb::load_model(file).history;
+  std::string head(6, '\0');
+  std::ifstream(file, std::ios::binary).read(head.data(), 6);
+  const bool log = head.starts_with("epoch") || head == "\"epoch";
+  const auto history = log ? ebb::load_history_csv(file) : ebb::load_model(file).history;
   if (!history || history->epochs() == 0) throw ebb::DataError(fmt::format("{}: holds no history of a training", file));
   return *history;
 }
@@ -173,6 +173,7 @@ int plot(const std::vector<std::string>& args) {
     for (const std::string& file : files) names.push_back(std::filesystem::path(file).stem().string());
   if (names.size() != files.size()) throw UsageError(fmt::format("--names gives {} names for {} files", names.size(), files.size()));
   const std::string file = output_file(v, "svg");
+  for (const std::string& from : files) refuse_same_files({{"a training", from}, {"--svg", file}});
   ebb::NamedHistories histories;
   for (std::size_t i = 0; i < files.size(); ++i) histories.emplace_back(names[i], history_of(files[i]));
   if (!file.empty()) ebb::plot_history(histories, file);

@@ -66,13 +66,12 @@ int export_files(const std::vector<std::string>& args) {
     if (v.count(f)) paths.push_back(v[f].as<std::string>());
   if (paths.empty()) throw UsageError("export as what? Give --onnx, --npz or --safetensors and a file to write");
   if (layout != "ebb" && !v.count("npz") && !v.count("safetensors")) throw UsageError("--layout is for --npz and --safetensors");
-  for (std::size_t i = 0; i < paths.size(); ++i) {
-    std::error_code none;
-    if (fs::equivalent(paths[i], file_of(v), none)) throw UsageError(fmt::format("{} is the model itself; choose another name", paths[i]));
-    for (std::size_t k = 0; k < i; ++k)
-      if (paths[k] == paths[i]) throw UsageError(fmt::format("{} is named twice", paths[i]));
-  }
+  std::vector<std::pair<std::string, std::string>> named{{"the model", file_of(v)}};
+  for (const char* f : formats)
+    if (v.count(f)) named.emplace_back(std::string("--") + f, v[f].as<std::string>());
+  refuse_same_files(named);
   ebb::SavedModel model = ebb::load_model(file_of(v));
+  refuse_not_finite(model, file_of(v));
   const double scale = scale_of(model, file_of(v));
   for (const std::string& path : paths) ebb::check_writable(path, v.count("force") != 0);
 

@@ -11,8 +11,10 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <stdexcept>
 
 #include <ebb/models/atomic_file.h>
+#include <ebb/models/finite.h>
 #include <ebb/models/progress.h>
 
 #include "command.h"
@@ -173,6 +175,8 @@ Json train_once(const Experiment& e, int seed, Data& data, const Settings& setti
     });
   const ebb::History h = ebb::fit(now.net, *now.optimizer, train, o);
   if (h.interrupted) return {};
+  if (const std::string bad = ebb::not_finite(now.net); !bad.empty())
+    throw std::runtime_error(fmt::format("{} seed {}: {}", e.id, seed, bad));
   Json record{{"run", e.id},
               {"seed", seed},
               {"quick", settings.quick},
@@ -201,7 +205,7 @@ class Results {
     fs::create_directories(folder_, error);
     if (error)
       throw ebb::IoError(fmt::format("{}: cannot create the folder: {}", folder_.string(), error.message()));
-    ebb::check_writable(file(), true);
+    for (const fs::path& f : {file(), csv()}) ebb::check_writable(f, true);
     std::ifstream in(file());
     if (!in || fresh) return;
     try {
@@ -213,6 +217,7 @@ class Results {
     }
   }
   fs::path file() const { return folder_ / "results.json"; }
+  fs::path csv() const { return folder_ / "results.csv"; }
   const Json* find(const std::string& run, int seed, bool quick) const {
     for (const Json& r : records_)
       if (matches(r, run, seed, quick)) return &r;
@@ -221,20 +226,20 @@ class Results {
   void add(Json record) {
     records_.push_back(std::move(record));
     ebb::write_atomically(file(), text());
-    std::string csv =
+    std::string table =
         "run,seed,quick,epochs,seconds_per_epoch,train_loss,train_accuracy,val_loss,val_accuracy,test_loss,"
         "test_accuracy\n";
     for (const Json& r : records_) {
-      csv +=
+      table +=
           fmt::format("{},{},{},{},{}", r["run"].get<std::string>(), r["seed"].get<int>(),
                       r["quick"].get<bool>(), r["epochs"].get<int>(), r["seconds_per_epoch"].get<double>());
       for (const char* part : {"train", "validation", "test"})
-        csv += r.contains(part)
+        table += r.contains(part)
                    ? fmt::format(",{},{}", r[part]["loss"].get<double>(), r[part]["accuracy"].get<double>())
                    : ",,";
-      csv += '\n';
+      table += '\n';
     }
-    ebb::write_atomically(folder_ / "results.csv", csv);
+    ebb::write_atomically(csv(), table);
   }
   std::string text() const { return Json{{"version", ebb::version()}, {"runs", records_}}.dump(1) + "\n"; }
 

@@ -7,6 +7,9 @@
 #include <charconv>
 #include <cmath>
 #include <optional>
+#include <stdexcept>
+
+#include <ebb/models/finite.h>
 
 #include "signals.h"
 #include "training.h"
@@ -149,6 +152,7 @@ struct Trial {
   bool stopped = false;
   ebb::Sequential net = {};
   std::string architecture = {};
+  std::string bad = {};  // a weight that is no number
   double best() const { return accuracy.empty() ? 0 : std::ranges::max(accuracy); }
   double best_until(std::size_t epoch) const {
     return *std::max_element(accuracy.begin(), accuracy.begin() + static_cast<std::ptrdiff_t>(
@@ -219,6 +223,7 @@ int search(const std::vector<std::string>& args) {
     const ebb::History h = ebb::fit(t.net, *t.optimizer, samples, t.fit);
     for (const double seconds : h.seconds) trial.seconds += seconds;
     trial.net = t.net;
+    trial.bad = ebb::not_finite(trial.net);
     if (h.interrupted) break;
     if (!quiet)
       fmt::print(stderr, "{}/{}: {}: val_accuracy {:.4f}, {} epochs, {:.1f} s{}\n", trials.size() + 1,
@@ -228,14 +233,17 @@ int search(const std::vector<std::string>& args) {
   }
   if (trials.empty()) return caught_signal() ? 128 + caught_signal() : ok;
 
-  std::ranges::stable_sort(trials, [](const Trial& a, const Trial& b) { return a.best() > b.best(); });
+  // One that went wrong may have done well in an epoch before that, but what it did so with is lost.
+  const auto rank = [](const Trial& t) { return t.bad.empty() ? t.best() : -1; };
+  std::ranges::stable_sort(trials, [&](const Trial& a, const Trial& b) { return rank(a) > rank(b); });
   Trial& best = trials[0];
   const double scale = make_training(with(options, fixed, best.setting)).scale;
-  const ebb::Metrics test = ebb::evaluate(best.net, data.test.scaled(scale));
-  if (!file.empty())
+  if (!best.bad.empty()) throw std::runtime_error(fmt::format("no trial went well; {}: {}", text_of(best.setting), best.bad));
+  if (!file.empty())  // before anything else can fail
     ebb::save_model(
         best.net, best.architecture, file,
         {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"setting", text_of(best.setting)}});
+  const ebb::Metrics test = ebb::evaluate(best.net, data.test.scaled(scale));
   if (v.count("json")) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
     for (const Trial& t : trials) {

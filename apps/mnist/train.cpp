@@ -7,8 +7,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
 #include <numeric>
 #include <optional>
+#include <stdexcept>
+#include <system_error>
+
+#include <ebb/models/atomic_file.h>
+#include <ebb/models/finite.h>
 
 #include "command.h"
 #include "signals.h"
@@ -61,6 +69,28 @@ std::string resume_options(const po::options_description& options, const ebb::Sa
   }
   return kept->second;
 }
+
+/// The table of --log-csv. When it cannot be written any more, training goes on without it.
+class Log : public ebb::CallbackBase {
+ public:
+  Log(const std::string& file, bool append) : table_(file, append) {}
+  void train_begin(ebb::TrainingState& state) override { table_.train_begin(state); }
+  void epoch_end(ebb::TrainingState& state) override {
+    if (!error_.empty()) return;
+    try {
+      table_.epoch_end(state);
+    } catch (const ebb::IoError& e) {
+      error_ = e.what();
+      state.say(fmt::format("warning: {}; training goes on without it", error_));
+    }
+  }
+  void train_end(ebb::TrainingState& state) override { table_.train_end(state); }
+  const std::string& error() const { return error_; }
+
+ private:
+  ebb::CSVLogger table_;
+  std::string error_;
+};
 
 void set_progress(const po::variables_map& v, ebb::FitOptions& o) {
   if (v.count("verbose")) {
@@ -115,7 +145,13 @@ int train(const std::vector<std::string>& args) {
   split_of(v);  // refused before anything is read or written
   if (saved && v.count("ema")) throw UsageError("a training with --ema cannot be resumed: its file holds the averages");
   use_threads(v);
-  if (!file.empty()) ebb::check_writable(file, v.count("force") > 0 || (saved && file == v["resume"].as<std::string>()));
+  const std::string csv = output_file(v, "log-csv"), resumed = saved ? v["resume"].as<std::string>() : "";
+  refuse_same_files({{"--save", file}, {"--log-csv", csv}, {"--arch", v.count("arch") ? v["arch"].as<std::string>() : ""}});
+  refuse_same_files({{"--resume", resumed}, {"--log-csv", csv}});
+  if (saved) refuse_not_finite(*saved, resumed);
+  std::uintmax_t bytes = 0;  // of the weights alone: the least that it takes
+  for (const ebb::NamedTensor& w : ebb::named_tensors(t.net)) bytes += w.tensor->bytes();
+  if (!file.empty()) ebb::check_writable(file, v.count("force") > 0 || (saved && file == resumed), bytes);
   if (saved) {
     t.net = saved->net;
     t.optimizer = std::move(saved->optimizer);
@@ -142,16 +178,33 @@ int train(const std::vector<std::string>& args) {
     ebb::save_model(t.net, t.architecture, file, std::move(metadata), {.optimizer = t.optimizer.get(), .history = &history});
   };
   t.fit.callbacks.emplace_back(ebb::TerminateOnNaN());
-  if (v.count("log-csv")) t.fit.callbacks.emplace_back(ebb::CSVLogger(v["log-csv"].as<std::string>(), saved.has_value()));
+  const auto log = std::make_shared<Log>(csv, saved.has_value());
+  if (!csv.empty()) t.fit.callbacks.emplace_back(log);
+  std::string holds = file.empty() ? "" : saved && file == resumed ? fmt::format("; {} is as it was", file) : fmt::format("; {} is not written", file);
   if (v.count("checkpoint-every"))
     t.fit.callbacks.emplace_back(ebb::ModelCheckpoint({.path = file, .every = v["checkpoint-every"].as<int>(),
-                                                       .write = [&](ebb::TrainingState& state, const auto&) { write(state.record(), about); }}));
+                                                       .write = [&](ebb::TrainingState& state, const auto&) {
+                                                         try {
+                                                           write(state.record(), about);
+                                                           holds = fmt::format("; {} holds the training up to epoch {}", file, state.epoch + 1);
+                                                         } catch (const ebb::IoError& e) {  // there may be room again later
+                                                           state.say(fmt::format("warning: {}; training goes on", e.what()));
+                                                         }
+                                                       }}));
   const ebb::History history = ebb::fit(t.net, *t.optimizer, all, t.fit);
-  if (history.epochs() > 0 && !std::isfinite(history["loss"].back()))
-    throw std::runtime_error(fmt::format("the loss became {} in epoch {}; try a smaller --lr", history["loss"].back(), history.epochs()));
+  // What went wrong never replaces what was good; the weights of the best epoch, restored, are good.
+  std::string bad = ebb::not_finite(t.net);
+  const bool restored = bad.empty() && v.count("restore-best");
+  if (history.epochs() > 0 && !std::isfinite(history["loss"].back())) bad = fmt::format("the loss became {} in epoch {}", history["loss"].back(), history.epochs());
+  if (!bad.empty() && restored && !file.empty()) {
+    write(history, about);
+    holds = fmt::format("; {} holds the weights of the best epoch", file);
+  }
+  if (!bad.empty()) throw std::runtime_error(fmt::format("{}; try a smaller --lr{}", bad, holds));
 
+  if (!file.empty()) write(history, about);  // before anything else can fail
   const ebb::Metrics result = ebb::evaluate(t.net, test);
-  if (!file.empty()) {
+  if (std::error_code none; !file.empty() && std::filesystem::is_regular_file(file, none)) {  // a pipe would get it twice
     ebb::Metadata metadata = about;
     metadata["test_accuracy"] = fmt::format("{}", result.accuracy);
     write(history, std::move(metadata));
@@ -172,6 +225,7 @@ int train(const std::vector<std::string>& args) {
                history.seconds.empty() ? "" : fmt::format(", {:.2f} s an epoch", seconds));
     if (!file.empty()) fmt::print("saved {}\n", file);
   }
+  if (!log->error().empty()) throw ebb::IoError(log->error());
   return caught_signal() ? 128 + caught_signal() : ok;
 }
 

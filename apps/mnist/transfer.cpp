@@ -3,7 +3,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include <stdexcept>
 #include <vector>
+
+#include <ebb/models/finite.h>
 
 #include "command.h"
 #include "signals.h"
@@ -78,6 +81,7 @@ int transfer(const std::vector<std::string>& args) {
   const bool quiet = v.count("quiet") > 0;
 
   ebb::SavedModel model = ebb::load_model(file_of(v));
+  refuse_not_finite(model, file_of(v));
   const double scale = scale_of(model, file_of(v));
   const auto fresh = [&] {
     ebb::manual_seed(seed);
@@ -108,8 +112,15 @@ int transfer(const std::vector<std::string>& args) {
              {.epochs = n,
               .batch = batch,
               .seed = seed,
+              .callbacks = {ebb::TerminateOnNaN()},
               .verbose = quiet ? ebb::Verbose::silent : ebb::Verbose::automatic,
               .interrupted = [] { return caught_signal() != 0; }});
+    if (const std::string bad = ebb::not_finite(network); !bad.empty())
+      throw std::runtime_error(fmt::format("{}: {}; try a smaller --lr", what, bad));
+    if (&network == &net && !out.empty())  // before anything else can fail
+      ebb::save_model(
+          net, model.architecture, out,
+          {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", file_of(v)}});
     rows.push_back({what, n, trained, ebb::evaluate(network, test)});
   };
   for (const ebb::Layer& layer : borrowed) ebb::freeze(*layer);
@@ -120,10 +131,6 @@ int transfer(const std::vector<std::string>& args) {
     ebb::Sequential scratch = fresh();
     run(scratch, "the same network from scratch", head_epochs + epochs, lr);
   }
-  if (!out.empty())
-    ebb::save_model(
-        net, model.architecture, out,
-        {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", file_of(v)}});
 
   if (v.count("json")) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();

@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <sstream>
+#include <stdexcept>
 
 #include "command.h"
 
@@ -110,12 +112,15 @@ int evaluate(const std::vector<std::string>& args) {
   if (k < 1 || k > 10) throw UsageError(fmt::format("--top-k must be 1 to 10, got {}", k));
   split_of(v);
   ebb::SavedModel model = load_file(v);
+  refuse_not_finite(model, file_of(v));
   use_split_of(model, file_of(v), v);
   const std::string plot = output_file(v, "plot"), roc = output_file(v, "roc");
+  refuse_same_files({{"the model", file_of(v)}, {"--plot", plot}, {"--roc", roc}});
   use_threads(v);
   const ebb::Mnist data = split_data(load_data(v), v);
   const ebb::Dataset test = data.test.scaled(scale_of(model, file_of(v)));
   const ebb::Metrics m = ebb::evaluate(model.net, test);
+  if (!std::isfinite(m.loss)) throw std::runtime_error(fmt::format("{}: the loss on these samples is {}", file_of(v), m.loss));
   const ebb::Tensor logits = ebb::predict(model.net, test.inputs, test.scale), probabilities = ebb::softmax(logits);
   const ebb::Tensor confusion = ebb::confusion_matrix(test.labels, ebb::argmax(logits), 10);
   const ebb::ClassificationReport report = ebb::classification_report(confusion);
@@ -180,6 +185,7 @@ int predict(const std::vector<std::string>& args) {
   if (indices.empty()) throw UsageError("--index needs at least one number");
   split_of(v);
   ebb::SavedModel model = load_file(v);
+  refuse_not_finite(model, file_of(v));
   use_split_of(model, file_of(v), v);
   use_threads(v);
   const ebb::Mnist data = split_data(load_data(v), v);
@@ -192,6 +198,7 @@ int predict(const std::vector<std::string>& args) {
     const ebb::Tensor p = ebb::softmax(ebb::predict(model.net, test.inputs.rows(i, i + 1), test.scale));
     const auto probabilities = p.to_vector();
     const auto best = static_cast<std::size_t>(ebb::argmax(p).item());
+    if (!std::isfinite(probabilities[best])) throw std::runtime_error(fmt::format("{}: what it gives for digit {} is no number", file_of(v), i));
     const int label = data.test.labels.values<std::uint8_t>()[static_cast<std::size_t>(i)];
     if (v.count("json")) {
       list.push_back({{"index", i}, {"digit", best}, {"probability", probabilities[best]}, {"label", label}, {"probabilities", probabilities}});

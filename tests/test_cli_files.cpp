@@ -1,0 +1,187 @@
+// What the program mnist must never lose: what is wrong is told before training, and a bad result replaces no good one.
+#include <doctest/doctest.h>
+
+#ifndef EBB_MNIST_PROGRAM
+TEST_CASE("mnist: its files") { MESSAGE("skipped: the build has no program mnist"); }
+#else
+
+#include <ebb/models/architecture.h>
+#include <ebb/models/finite.h>
+#include <ebb/models/serialize.h>
+#include <ebb/ops/ops.h>
+
+#include <sys/stat.h>
+
+#include <cmath>
+
+#include "run_mnist.h"
+
+using namespace cli;
+
+namespace {
+
+/// A model whose first weight is such a number.
+std::string model_with(Mnist& mnist, double number) {
+  ebb::Sequential net({28, 28, 1}, ebb::parse_architecture("flatten, dense 10, dense 10"));
+  ebb::named_tensors(net)[0].tensor->mutable_values<float>()[0] = static_cast<float>(number);
+  const fs::path file = mnist / "model";
+  ebb::save_model(net, "flatten, dense 10, dense 10", file);
+  return file.string();
+}
+
+void check_before_training(const Result& r) {
+  CAPTURE(r);
+  CHECK(!contains(r.err, "Epoch"));
+  CHECK(!contains(r.err, "training on"));
+}
+
+}  // namespace
+
+TEST_CASE("mnist: a test or training set without a sample is refused before training, by every command") {
+  for (const std::string part : {"t10k", "train"}) {
+    Mnist mnist;
+    const std::string data = mnist.digits(), net = model_with(mnist, 0.5);
+    ebb::write_idx(fs::path(data) / (part + "-images-idx3-ubyte"), ebb::Tensor::empty({0, 28, 28}, ebb::u8));
+    ebb::write_idx(fs::path(data) / (part + "-labels-idx1-ubyte"), ebb::Tensor::empty({0}, ebb::u8));
+    for (const Args& args : {Args{"train", "--epochs", "1"}, Args{"data"}, Args{"evaluate", net}, Args{"predict", net}, Args{"transfer", net},
+                             Args{"search", "--vary", "layers=8|16"}, Args{"reproduce", "--quick", "--out", (mnist / "out").string()}}) {
+      CAPTURE(args.front());
+      const Result r = mnist(joined(args, {"--data", data}));
+      check_failure(r, data + "/" + part + "-images-idx3-ubyte: expected at least one image, found none");
+      check_before_training(r);
+    }
+  }
+}
+
+TEST_CASE("mnist: what cannot be written is told before training") {
+  Mnist mnist;
+  const std::string pipe = (mnist / "pipe").string(), lost = (mnist / "none" / "f").string(), folder = mnist.files().string();
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const auto check = [&](const Args& args, const std::string& message) {
+    const Result r = mnist(joined(args, {"--data", mnist.digits()}));
+    check_failure(r, message);
+    check_before_training(r);
+  };
+  const std::string net = model_with(mnist, 0.5);
+  for (const Args& args : {Args{"train", "--save"}, Args{"train", "--log-csv"}, Args{"search", "--vary", "layers=8|16", "--save"}, Args{"transfer", net, "--save"},
+                           Args{"data", "--png"}, Args{"evaluate", net, "--plot"}, Args{"evaluate", net, "--roc"}}) {
+    CAPTURE(args.back());
+    check(joined(args, {pipe}), pipe + ": cannot write: nobody reads from this pipe");
+    check(joined(args, {lost}), lost + ": cannot write: No such directory");
+    check(joined(args, {folder}), folder + ": cannot write: Is a directory");
+  }
+  check_failure(mnist({"plot", net, "--svg", lost}), lost + ": cannot write: No such directory");
+  check_failure(mnist({"export", net, "--npz", pipe}), pipe + ": cannot write: nobody reads from this pipe");
+}
+
+TEST_CASE("mnist: a pipe that is read gets the model once, and nothing else") {
+  Mnist mnist;
+  const std::string pipe = (mnist / "pipe").string(), copy = (mnist / "copy").string();
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const pid_t reader = ::fork();
+  REQUIRE(reader >= 0);
+  if (reader == 0) {
+    ::execlp("cp", "cp", pipe.c_str(), copy.c_str(), nullptr);
+    ::_exit(127);
+  }
+  Result r;
+  do r = mnist(mnist.tiny({"--save", pipe, "--quiet"}));
+  while (contains(r.err, "nobody reads"));  // it has not begun yet
+  int status = 0;
+  ::waitpid(reader, &status, 0);
+  CAPTURE(r);
+  CHECK(r.code == 0);
+  CHECK(status == 0);
+  CHECK(mnist({"evaluate", copy, "--data", mnist.digits()}).code == 0);
+}
+
+TEST_CASE("mnist: two options that name one file are a usage error, and it stays") {
+  Mnist mnist;
+  const std::string net = model_with(mnist, 0.5), before = contents(net), data = mnist.digits(), other = (mnist / "new").string();
+  fs::create_symlink(net, mnist / "link");
+  const std::string link = (mnist / "link").string(), folder = mnist.files().string();
+  check_usage_error(mnist({"train", "--data", data, "--save", other, "--log-csv", folder + "/./new"}), "--save and --log-csv are the same file");
+  check_usage_error(mnist({"evaluate", net, "--data", data, "--plot", link}), "the model and --plot are the same file");
+  check_usage_error(mnist({"evaluate", net, "--data", data, "--plot", other, "--roc", other}), "--plot and --roc are the same file");
+  check_usage_error(mnist({"plot", net, "--svg", net}), "a training and --svg are the same file");
+  check_usage_error(mnist({"export", net, "--npz", link, "--force"}), "the model and --npz are the same file");
+  CHECK(contents(net) == before);
+  CHECK(!fs::exists(other));
+}
+
+TEST_CASE("mnist: a bad epoch never replaces a good file") {
+  Mnist mnist;
+  const std::string file = (mnist / "model").string();
+  // One step an epoch at a rate of a million: the loss of the first is still a number.
+  const Args args{"train", "--data", mnist.digits(), "--arch", "flatten, dense 64 relu, dense 64 relu, dense 10", "--optimizer", "sgd", "--lr", "1e6", "--batch", "512",
+                  "--raw", "--epochs", "30", "--save", file, "--force", "--quiet"};
+  const auto epochs_in_file = [&] {
+    ebb::SavedModel m = ebb::load_model(file);
+    CHECK(ebb::not_finite(m.net) == "");
+    return m.history->epochs();
+  };
+  const Result r = mnist(joined(args, {"--checkpoint-every", "1"}));
+  check_failure(r, "try a smaller --lr; " + file + " holds the training up to epoch " + std::to_string(epochs_in_file()));
+
+  const std::string before = contents(file);
+  check_failure(mnist(args), "try a smaller --lr; " + file + " is not written");
+  CHECK(contents(file) == before);
+  check_failure(mnist(joined(args, {"--early-stopping", "30", "--monitor", "loss", "--restore-best"})), file + " holds the weights of the best epoch");
+  CHECK(contents(file) != before);
+  epochs_in_file();
+}
+
+TEST_CASE("mnist: a model with a weight that is no number is refused") {
+  for (const double number : {NAN, INFINITY}) {
+    Mnist mnist;
+    const std::string net = model_with(mnist, number), out = (mnist / "out").string(), data = mnist.digits();
+    const std::string message = net + ": layers.1.weight holds " + (std::isnan(number) ? "nan" : "inf") + ": the training that wrote it went wrong";
+    check_failure(mnist({"predict", net, "--data", data}), message);
+    check_failure(mnist({"predict", net, "--data", data, "--json"}), message);
+    check_failure(mnist({"evaluate", net, "--data", data, "--json"}), message);
+    check_failure(mnist({"transfer", net, "--data", data, "--save", out}), message);
+    check_failure(mnist({"export", net, "--onnx", out}), message);
+    CHECK(!fs::exists(out));
+    CHECK(mnist({"summary", net}).code == 0);
+  }
+  // Finite weights can give predictions that are none.
+  Mnist mnist;
+  ebb::Sequential net({28, 28, 1}, ebb::parse_architecture("flatten, dense 10, dense 10"));
+  for (const ebb::NamedTensor& t : ebb::named_tensors(net)) t.tensor->assign(ebb::full(t.tensor->shape(), 3e38));
+  const std::string file = (mnist / "model").string(), data = mnist.digits();
+  ebb::save_model(net, "flatten, dense 10, dense 10", file);
+  check_failure(mnist({"predict", file, "--data", data, "--index", "0"}), file + ": what it gives for digit 0 is no number");
+  check_failure(mnist({"evaluate", file, "--data", data}), file + ": the loss on these samples is ");
+}
+
+TEST_CASE("mnist: a log that cannot be written any more does not end the training") {
+  Mnist mnist;
+  const std::string file = (mnist / "model").string();
+  const Result r = mnist(mnist.tiny({"--save", file, "--log-csv", "/dev/full"}));
+  CAPTURE(r);
+  CHECK(r.code == 1);
+  CHECK(contains(r.out, "saved " + file));
+  CHECK(contains(r.err, "warning: /dev/full: cannot write: No space left on device; training goes on without it"));
+  CHECK(contains(r.err, "mnist: /dev/full: cannot write: No space left on device"));
+  CHECK(mnist({"evaluate", file, "--data", mnist.digits()}).code == 0);
+}
+
+TEST_CASE("mnist plot: what holds no epoch of a training is told in one line") {
+  Mnist mnist;
+  const std::string log = (mnist / "log.csv").string(), net = model_with(mnist, 0.5), none = (mnist / "none").string();
+  const auto check = [&](const std::string& text, const std::string& message) {
+    std::ofstream(log) << text;
+    const Result r = mnist({"plot", log});
+    check_failure(r, message);
+    CHECK(lines(r.err).size() == 1);
+  };
+  check("epoch,loss\n", log + ": holds no history of a training");
+  check("", log + ": ");
+  check("epoch,accuracy\n0,1\n", "loss");
+  check_failure(mnist({"plot", net}), net + ": holds no history of a training");
+  check_failure(mnist({"plot", none}), none + ": cannot read: No such file or directory");
+  std::ofstream(log) << "\"epoch\",\"loss\"\n\"0\",\"0.5\"\n";
+  CHECK(mnist({"plot", log}).code == 0);
+}
+
+#endif
