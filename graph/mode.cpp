@@ -1,6 +1,7 @@
 #include <ebb/graph/mode.h>
 
 #include <fmt/core.h>
+#include <pthread.h>
 
 #include <deque>
 #include <map>
@@ -11,17 +12,30 @@
 
 namespace ebb {
 
+namespace {
+/// Nodes point at the paths from any thread and at any age, so they are never freed; a program has as many as layers.
+struct Scopes {
+  std::mutex mutex;
+  std::map<std::pair<const ScopePath*, std::string_view>, const ScopePath*> paths;
+  std::deque<ScopePath> arena;
+};
+Scopes& scopes() {
+  static Scopes& all = *new Scopes;
+  return all;
+}
+// Whoever forks has the lock, so that it is open in the child.
+[[maybe_unused]] const int forks_with_scopes =
+    ::pthread_atfork([] { scopes().mutex.lock(); }, [] { scopes().mutex.unlock(); }, [] { scopes().mutex.unlock(); });
+}  // namespace
+
 const ScopePath* detail::enter_scope(const ScopePath* parent, std::string_view name) {
-  // Nodes point at these from any thread and at any age, so they are never freed; a program has as many as layers.
-  static std::mutex& mutex = *new std::mutex;
-  static auto& paths = *new std::map<std::pair<const ScopePath*, std::string_view>, const ScopePath*>;
-  static auto& arena = *new std::deque<ScopePath>;
-  const std::lock_guard lock(mutex);
-  if (const auto it = paths.find({parent, name}); it != paths.end()) return it->second;
-  ScopePath& made = arena.emplace_back(
+  Scopes& all = scopes();
+  const std::lock_guard lock(all.mutex);
+  if (const auto it = all.paths.find({parent, name}); it != all.paths.end()) return it->second;
+  ScopePath& made = all.arena.emplace_back(
       ScopePath{parent, std::string(name),
                 parent && !parent->path.empty() ? fmt::format("{}.{}", parent->path, name) : std::string(name)});
-  paths.emplace(std::pair{parent, std::string_view(made.name)}, &made);
+  all.paths.emplace(std::pair{parent, std::string_view(made.name)}, &made);
   return &made;
 }
 

@@ -1,7 +1,9 @@
 #include <ebb/graph/storage.h>
 
 #include <fmt/core.h>
+#include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
@@ -125,6 +127,10 @@ Pool& pool() {
   return p;
 }
 
+// Whoever forks has the lock, so that it is open in the child.
+[[maybe_unused]] const int forks_with_pool =
+    ::pthread_atfork([] { pool().mutex.lock(); }, [] { pool().mutex.unlock(); }, [] { pool().mutex.unlock(); });
+
 const void* this_thread() {
   thread_local char here;
   return &here;
@@ -133,15 +139,21 @@ const void* this_thread() {
 }  // namespace
 
 namespace detail {
+namespace {
+[[noreturn]] void no_memory(std::size_t bytes) {
+  const auto mib = [](std::size_t n) { return static_cast<double>(n) / (1 << 20); };
+  rlimit limit{};
+  const bool limited = ::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  fail<MemoryError>("allocate", fmt::format("no memory for {:.1f} MiB ({:.1f} MiB in use{})", mib(bytes), mib(memory_stats().in_use),
+                                            limited ? fmt::format(", of {:.0f} MiB of address space by ulimit -v", mib(limit.rlim_cur)) : ""));
+}
+}  // namespace
 
 void* allocate_block(std::size_t bytes, const void* worker) {
   if (bytes > std::size_t{1} << 50) fail<MemoryError>("allocate", fmt::format("{} bytes asked for", bytes));
   const int c = class_of(bytes);
   void* block = pool().take(c, bytes_of(c), worker);
-  if (!block)
-    fail<MemoryError>("allocate", fmt::format("no memory for {:.1f} MiB ({:.1f} MiB in use)",
-                                              static_cast<double>(bytes) / (1 << 20),
-                                              static_cast<double>(memory_stats().in_use) / (1 << 20)));
+  if (!block) no_memory(bytes);
   return block;
 }
 

@@ -1,8 +1,12 @@
 #include <ebb/models/module.h>
 
 #include <fmt/core.h>
+#include <pthread.h>
 
+#include <atomic>
 #include <functional>
+#include <mutex>
+#include <new>
 #include <unordered_set>
 
 #include <ebb/autograd/tools.h>
@@ -48,14 +52,46 @@ std::string Visitor::path(std::string_view name) const {
   return out.append(name);
 }
 
-Tensor Module::operator()(const Tensor& x) {
-  if (!members_named_) {
+namespace {
+/// Of all modules: first passes of one inside another's need no order. Whoever forks has it, so that it is open in the child,
+/// where it is made anew: its owner had another number there.
+std::recursive_mutex& first_passes() {
+  static std::recursive_mutex& mutex = *new std::recursive_mutex;
+  [[maybe_unused]] static const int forks = ::pthread_atfork(
+      [] { first_passes().lock(); }, [] { first_passes().unlock(); }, [] { ::new (&first_passes()) std::recursive_mutex; });
+  return mutex;
+}
+
+/// One pass of a module, alone while none has gone through: the first creates parameters and names members.
+class FirstPass {
+ public:
+  FirstPass(Module& module, bool& first_done) : done_(first_done) {
+    if (done_.load(std::memory_order_acquire)) return;
+    lock_ = std::unique_lock(first_passes());
+    if (done_.load(std::memory_order_relaxed)) {  // by another thread meanwhile
+      lock_.unlock();
+      return;
+    }
     Namer namer;
-    visit(namer);
-    members_named_ = true;
+    module.visit(namer);
   }
+  void went_through() {
+    if (!lock_.owns_lock()) return;
+    done_.store(true, std::memory_order_release);
+    lock_.unlock();
+  }
+
+ private:
+  std::atomic_ref<bool> done_;
+  std::unique_lock<std::recursive_mutex> lock_;
+};
+}  // namespace
+
+Tensor Module::operator()(const Tensor& x) {
+  FirstPass pass(*this, members_named_);
   const Scope scope(name_);
   Tensor y = forward(x);
+  pass.went_through();
   for (const ForwardHook& hook : forward_hooks_) hook(x, y);
   for (const BackwardHook& hook : backward_hooks_) y = on_gradient(y, hook);
   return y;
@@ -63,8 +99,11 @@ Tensor Module::operator()(const Tensor& x) {
 
 Tensor Module::joined(const Tensor& x, const Module& next) {
   if (hooked() || next.hooked()) return {};
+  FirstPass pass(*this, members_named_);
   const Scope scope(name_);
-  return forward_joined(x, next);
+  Tensor y = forward_joined(x, next);
+  if (y.defined()) pass.went_through();
+  return y;
 }
 
 void Module::clear_hooks() {

@@ -45,7 +45,7 @@ class Visitor {
 ///     };
 ///
 /// A copy of a module shares its parameters; copy_state() makes two modules alike. Layers create their parameters when they first
-/// see an input, in its dtype, from the default generator: build() does that without data.
+/// see an input, in its dtype, from the default generator: build() does that without data. Several threads may call one module, predict() and evaluate() with it and take gradients through it as long as none changes it (a step of an optimiser, freeze(), hooks, averages kept in training); they wait for the first pass, which creates the parameters.
 class Module {
  public:
   virtual ~Module() = default;

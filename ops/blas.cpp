@@ -2,9 +2,15 @@
 
 #include <cblas.h>
 #include <fmt/core.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
+#include <array>
+#include <atomic>
 #include <limits>
+#include <mutex>
+#include <span>
 #include <string_view>
 
 #include <ebb/graph/error.h>
@@ -15,6 +21,8 @@ extern "C" {
 [[gnu::weak]] void gotoblas_dynamic_init();
 [[gnu::weak]] void gotoblas_dynamic_quit();
 [[gnu::weak]] int blas_thread_shutdown_();
+[[gnu::weak]] void* blas_memory_alloc(int);
+[[gnu::weak]] void blas_memory_free(void*);
 }
 
 namespace ebb::detail {
@@ -33,6 +41,93 @@ void mend_choice() {
   ::unsetenv("OPENBLAS_CORETYPE");
 }
 
+/// OpenBLAS works in a buffer for the time of a product. It keeps one for each product that ever ran at the same time as others;
+/// where the system has no address space for one more, it tries again for ever. So a product waits here until one of the
+/// buffers that exist is free, and a further one is made only where it surely fits.
+class Buffers {
+ public:
+  void take() {
+    if (!try_take() && !make()) wait();
+  }
+  void give() {
+    free_.fetch_add(1, std::memory_order_release);
+    free_.notify_one();
+  }
+  /// While a thread holds all of them, no other is inside the library.
+  void take_all() {
+    making_.lock();
+    wait_for_all();
+  }
+  void give_all() {
+    free_.fetch_add(made_, std::memory_order_release);
+    free_.notify_all();
+    making_.unlock();
+  }
+
+ private:
+  bool try_take() {
+    int n = free_.load(std::memory_order_relaxed);
+    while (n > 0)
+      if (free_.compare_exchange_weak(n, n - 1, std::memory_order_acquire, std::memory_order_relaxed)) return true;
+    return false;
+  }
+  void wait() {
+    while (!try_take()) free_.wait(0, std::memory_order_relaxed);
+  }
+  void wait_for_all() {
+    for (int i = 0; i < made_; ++i) wait();
+  }
+
+  /// One more, taken; false when there is no room for it.
+  bool make() {
+    const std::lock_guard lock(making_);
+    if (try_take()) return true;
+    if (fits()) {
+      wait_for_all();  // or the library would give one that has just become free
+      const bool still = fits();
+      if (still) {
+        std::array<void*, most_threads> all;
+        const std::span held = std::span(all).first(static_cast<std::size_t>(++made_));
+        if (blas_memory_alloc && blas_memory_free) {
+          for (void*& one : held) one = blas_memory_alloc(0);
+          for (void* const one : held) blas_memory_free(one);
+        }
+      }
+      free_.fetch_add(still ? made_ - 1 : made_, std::memory_order_release);
+      free_.notify_all();
+      if (still) return true;
+    }
+    if (made_ == 0) fail<MemoryError>("matmul", fmt::format("no memory for the {} MiB of address space that BLAS works in", size >> 20));
+    return false;
+  }
+
+  /// The first one only has to fit; each further one leaves room for as much again, since values need memory too.
+  bool fits() const {
+    if (made_ == most_threads) return false;
+    const std::size_t bytes = made_ ? 2 * size : size;
+    void* const room = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return room != MAP_FAILED && ::munmap(room, bytes) == 0;
+  }
+
+  static constexpr std::size_t size = std::size_t{128} << 20;  // OpenBLAS 0.3.21's on x86-64 and AArch64
+  std::mutex making_;
+  int made_ = 0;
+  std::atomic<int> free_{0};
+};
+// Never destroyed: a thread may still multiply while the program ends.
+Buffers& buffers() {
+  static Buffers& all = *new Buffers;
+  return all;
+}
+
+/// The buffer of one product.
+struct InBuffer {
+  InBuffer() { buffers().take(); }
+  ~InBuffer() { buffers().give(); }
+  InBuffer(const InBuffer&) = delete;
+  InBuffer& operator=(const InBuffer&) = delete;
+};
+
 // BLAS runs on the thread that calls it: our own loops hand out the blocks (ops/loops.h). Its own threads would only fight
 // for the processors, and do so unasked: they spin for the first tenth of a second of a process, which loads its data then.
 void once() {
@@ -40,6 +135,8 @@ void once() {
     mend_choice();
     openblas_set_num_threads(1);
     if (blas_thread_shutdown_) blas_thread_shutdown_();
+    // A fork inside the library would leave its locks closed in the child.
+    ::pthread_atfork([] { buffers().take_all(); }, [] { buffers().give_all(); }, [] { buffers().give_all(); });
     return true;
   }();
   (void)set;
@@ -67,6 +164,7 @@ void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, cons
   once();
   if (m == 0 || n == 0) return;
   if (k == 0) return scale(m, n, beta, c, ldc);
+  const InBuffer buffer;
   cblas_sgemm(CblasRowMajor, flag(ta), flag(tb), narrow(m), narrow(n), narrow(k), 1, a, narrow(lda), b, narrow(ldb), beta,
               c, narrow(ldc));
 }
@@ -76,6 +174,7 @@ void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, cons
   once();
   if (m == 0 || n == 0) return;
   if (k == 0) return scale(m, n, beta, c, ldc);
+  const InBuffer buffer;
   cblas_dgemm(CblasRowMajor, flag(ta), flag(tb), narrow(m), narrow(n), narrow(k), 1, a, narrow(lda), b, narrow(ldb), beta,
               c, narrow(ldc));
 }

@@ -1,7 +1,7 @@
 #include <ebb/ops/threads.h>
 
 #include <fmt/core.h>
-#include <sched.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -9,6 +9,8 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -18,6 +20,7 @@
 
 #include <ebb/graph/error.h>
 #include <ebb/ops/loops.h>
+#include <ebb/ops/processors.h>
 
 namespace ebb {
 namespace {
@@ -56,8 +59,15 @@ thread_local int index_in_pool = 0;
 // stack. Workers spin for some microseconds (the gap between two loops of a training step), then sleep in the kernel.
 class Pool {
  public:
+  /// The caller's thread and up to n - 1 others: as many as the system starts.
   explicit Pool(std::uint32_t n) : shares_(n) {
-    for (std::uint32_t i = 1; i < n; ++i) workers_.emplace_back([this, i] { work(i); });
+    workers_.reserve(n);
+    try {
+      for (std::uint32_t i = 1; i < n; ++i) workers_.emplace_back([this, i] { work(i); });
+    } catch (const std::system_error&) {  // a limit on processes
+    } catch (const std::bad_alloc&) {
+    }
+    threads_ = static_cast<std::uint32_t>(workers_.size()) + 1;  // before the first job, which is what workers wait for
   }
   ~Pool() {
     stop_ = true;
@@ -65,15 +75,17 @@ class Pool {
     for (std::thread& t : workers_) t.join();
   }
 
+  std::uint32_t threads() const { return threads_; }
+
   void run(std::uint32_t blocks, void (*body)(const void*, std::int64_t), const void* context) {
     ++job_;
-    for (Share& share : shares_) share.ticket.store(pack(job_, closed), std::memory_order_release);
+    for (std::uint32_t i = 0; i < threads_; ++i) shares_[i].ticket.store(pack(job_, closed), std::memory_order_release);
     body_ = body;
     context_ = context;
     mode_ = float_mode();
     done_.store(0, std::memory_order_relaxed);
     blocks_.store(blocks, std::memory_order_release);
-    for (std::uint32_t i = 0; i < shares_.size(); ++i)
+    for (std::uint32_t i = 0; i < threads_; ++i)
       shares_[i].ticket.store(pack(job_, share_begin(i, blocks)), std::memory_order_release);
     wake();
     take(job_, 0);
@@ -92,7 +104,7 @@ class Pool {
     std::atomic<std::uint64_t> ticket{pack(0, closed)};
   };
   std::uint32_t share_begin(std::size_t i, std::uint32_t blocks) const {
-    return static_cast<std::uint32_t>(i * blocks / shares_.size());
+    return static_cast<std::uint32_t>(i * blocks / threads_);
   }
 
   void wake() {
@@ -102,7 +114,7 @@ class Pool {
 
   void take(std::uint32_t job, std::size_t own) {
     inside_block = true;
-    for (std::size_t k = 0; k < shares_.size(); ++k) take_share(job, (own + k) % shares_.size());
+    for (std::size_t k = 0; k < threads_; ++k) take_share(job, (own + k) % threads_);
     inside_block = false;
   }
 
@@ -142,6 +154,7 @@ class Pool {
   }
 
   std::vector<Share> shares_;
+  std::uint32_t threads_ = 1;
   std::atomic<std::uint32_t> blocks_{0}, done_{0}, started_{0};
   std::uint32_t job_ = 0;
   void (*body_)(const void*, std::int64_t) = nullptr;
@@ -153,15 +166,21 @@ class Pool {
   std::vector<std::thread> workers_;
 };
 
-int processors() {
-  cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
-}
-
 struct Policy {
   std::mutex mutex;  // held while a job runs: a second caller does its blocks alone
   std::unique_ptr<Pool> pool;
-  std::atomic<int> threads{processors()};
+  std::atomic<int> threads{std::min(detail::processors(), detail::most_threads)};
+  Pool* of_parent = nullptr;
+
+  Policy();
+  /// The pool of so many threads. They may be fewer than asked for.
+  void start(int n) {
+    pool.reset();
+    threads = n;
+    if (n == 1) return;
+    pool = std::make_unique<Pool>(static_cast<std::uint32_t>(n));
+    threads = static_cast<int>(pool->threads());
+  }
 };
 // Never destroyed: a worker asleep at exit needs the pool for as long as the process lives.
 Policy& policy() {
@@ -169,14 +188,25 @@ Policy& policy() {
   return p;
 }
 
+// The child of a fork has one thread, the one that forked: its pool is made anew. What was the parent's is left alone, since no
+// worker is there to end, and the mutex may be closed for a job that nobody will end.
+Policy::Policy() {
+  ::pthread_atfork(nullptr, nullptr, [] {
+    Policy& p = policy();
+    p.of_parent = p.pool.release();
+    ::new (&p.mutex) std::mutex;
+    inside_block = false;
+    index_in_pool = 0;
+  });
+}
+
 }  // namespace
 
 void set_threads(int n) {
   if (n < 1 || n > detail::most_threads) fail<ValueError>("set_threads", fmt::format("1 to {} threads, got {}", detail::most_threads, n));
+  if (inside_block) fail<ValueError>("set_threads", "called from inside a loop of the pool");
   const std::lock_guard lock(policy().mutex);
-  if (n == policy().threads) return;
-  policy().pool.reset();
-  policy().threads = n;
+  if (n != policy().threads || (n > 1 && !policy().pool)) policy().start(n);
 }
 
 int threads() { return policy().threads; }
@@ -192,8 +222,8 @@ void run_blocks(std::int64_t blocks, void (*body)(const void*, std::int64_t), co
   if (blocks > 1 && blocks < 0x7FFFFFFF && !inside_block && policy().threads.load(std::memory_order_relaxed) > 1) {
     const std::unique_lock lock(policy().mutex, std::try_to_lock);
     if (lock) {
-      if (!policy().pool) policy().pool = std::make_unique<Pool>(static_cast<std::uint32_t>(policy().threads));
-      return policy().pool->run(static_cast<std::uint32_t>(blocks), body, context);
+      if (!policy().pool) policy().start(policy().threads);
+      if (Pool* pool = policy().pool.get()) return pool->run(static_cast<std::uint32_t>(blocks), body, context);
     }
   }
   for (std::int64_t i = 0; i < blocks; ++i) body(context, i);

@@ -4,8 +4,8 @@
 
 namespace ebb {
 
-/// Threads that the ops of this process use; results have the same bits for any number. Default: the processors
-/// that this process may run on. Throws ValueError below 1 or above 256.
+/// Threads that the ops of this process use; results have the same bits for any number. Default: the processors that this process may use, by its affinity (taskset) and by the time that its control groups grant. They are started at once; where the system starts fewer, threads() says how many. May be called while others compute. One loop at a time runs on them: other threads of the program meanwhile run theirs alone.
+/// The child of a fork starts its own at its first loop, whatever other threads did at that time. Throws ValueError below 1 or above 256, and from inside an op.
 void set_threads(int n);
 int threads();  ///< number of threads in use
 
