@@ -12,6 +12,7 @@
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
 #include <ebb/models/progress.h>
+#include <ebb/models/tell.h>
 
 namespace ebb {
 namespace {
@@ -143,7 +144,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   const Batches probe(train, {.size = o.batch, .shuffle = false});
   TrainingState state{.module = module, .optimizer = optimizer, .history = history, .epochs = o.epochs,
                       .steps = probe.count(), .say = [&](const std::string& text) {
-                        if (how.kind != ProgressOptions::nothing) fmt::print(stderr, "{}\n", text);
+                        if (how.kind != ProgressOptions::nothing) tell(stderr, text + "\n");
                       }};
   if (begun.batches < 0 || begun.batches > state.steps)
     throw ValueError(fmt::format("fit: cannot go on after batch {} of {}", begun.batches, state.steps));
@@ -153,7 +154,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   } const restore{default_generator()};
 
   if (samples && how.kind != ProgressOptions::nothing)
-    fmt::print(stderr, "Train on {} samples{}\n", train.size(), validation ? fmt::format(", validate on {} samples", validation->size()) : "");
+    tell(stderr, fmt::format("Train on {} samples{}\n", train.size(), validation ? fmt::format(", validate on {} samples", validation->size()) : ""));
   for (const Callback& c : o.callbacks) c->train_begin(state);
   bool warned = false;
   for (int epoch = history.epochs(); epoch < o.epochs && !state.stop && !history.interrupted; ++epoch) {
@@ -166,7 +167,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     const auto first_step = static_cast<std::uint64_t>(optimizer.steps() - running.batches);
     const Batches batches(train, {.size = o.batch, .shuffle = o.shuffle, .seed = o.seed, .stream = order_stream + first_step});
     const std::string heading = fmt::format("Epoch {}/{}", epoch + 1, o.epochs);
-    if (how.kind == ProgressOptions::bar || how.kind == ProgressOptions::keras_lines) fmt::print(stderr, "{}\n", heading);
+    if (how.kind == ProgressOptions::bar || how.kind == ProgressOptions::keras_lines) tell(stderr, heading + "\n");
     Progress progress(stderr, samples ? train.size() : batches.count(), how);
     for (std::int64_t i = running.batches; i < batches.count() && !state.stop && !history.interrupted; ++i) {
       state.step = i;

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include <ebb/graph/error.h>
+#include <ebb/models/tell.h>
 
 namespace ebb {
 namespace {
@@ -113,8 +114,7 @@ void Progress::draw(std::int64_t done, double now, Values values, bool last) {
   }
   if (width_ > width) text += std::string(width_ - width, ' ');  // over what is left of the last drawing
   width_ = width;
-  fmt::print(out_, "\r{}{}", text, last ? "\n" : "");
-  std::fflush(out_);
+  tell(out_, fmt::format("\r{}{}", text, last ? "\n" : ""));
 }
 
 void Progress::update(std::int64_t done, const std::function<std::vector<std::pair<std::string, double>>()>& values) {
@@ -133,14 +133,16 @@ void Progress::finish(Values values, std::string_view heading) {
   switch (options_.kind) {
     case ProgressOptions::nothing: return;
     case ProgressOptions::bar: return draw(total_, now, values, true);
-    case ProgressOptions::lines: fmt::print(out_, "{} - {:.1f}s{}\n", heading, elapsed, numbers); break;
-    case ProgressOptions::keras_lines:
-      if (options_.style == KerasStyle::keras2_2) fmt::print(out_, " - {:.0f}s{}\n", elapsed, numbers);
-      else if (options_.style == KerasStyle::keras2)
-        fmt::print(out_, "{0}/{0} - {1:.0f}s{2} - {3}/epoch - {4}/step\n", total_, elapsed, numbers, format_step_time(elapsed), step);
-      else fmt::print(out_, "{0}/{0} - {1:.0f}s - {2}/step{3}\n", total_, elapsed, format_step_time(each(total_, now)), numbers);
+    case ProgressOptions::lines: return tell(out_, fmt::format("{} - {:.1f}s{}\n", heading, elapsed, numbers));
+    case ProgressOptions::keras_lines: break;
   }
-  std::fflush(out_);
+  switch (options_.style) {
+    case KerasStyle::keras2_2: return tell(out_, fmt::format(" - {:.0f}s{}\n", elapsed, numbers));
+    case KerasStyle::keras2:
+      return tell(out_, fmt::format("{0}/{0} - {1:.0f}s{2} - {3}/epoch - {4}/step\n", total_, elapsed, numbers, format_step_time(elapsed), step));
+    case KerasStyle::keras3:
+      return tell(out_, fmt::format("{0}/{0} - {1:.0f}s - {2}/step{3}\n", total_, elapsed, format_step_time(each(total_, now)), numbers));
+  }
 }
 
 }  // namespace ebb

@@ -1,0 +1,42 @@
+// Messages that cannot be written.
+#include <doctest/doctest.h>
+#include <ebb/models/progress.h>
+#include <ebb/models/tell.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+using namespace ebb;
+
+TEST_CASE("tell: what cannot be written is lost, without an error or a signal") {
+  const auto default_pipe = ::signal(SIGPIPE, SIG_DFL), default_size = ::signal(SIGXFSZ, SIG_DFL);
+  std::FILE* full = std::fopen("/dev/full", "w");
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  ::close(ends[0]);
+  std::FILE* unread = ::fdopen(ends[1], "w");
+  std::FILE* closed = std::fopen("/dev/null", "r");  // not for writing
+  std::FILE* limited = std::tmpfile();
+  rlimit before;
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  const rlimit low{0, before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &low) == 0);
+  for (std::FILE* out : {full, unread, closed, limited})
+    for (const auto kind : {ProgressOptions::bar, ProgressOptions::lines, ProgressOptions::keras_lines})
+      for (const auto style : {KerasStyle::keras2_2, KerasStyle::keras2, KerasStyle::keras3}) {
+        tell(out, "hello\n");
+        Progress progress(out, 2, {.kind = kind, .style = style});
+        progress.update(1, {});
+        progress.finish({}, "Epoch 1/1");
+      }
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+  sigset_t pending;
+  ::sigpending(&pending);
+  CHECK_FALSE(::sigismember(&pending, SIGPIPE));
+  CHECK_FALSE(::sigismember(&pending, SIGXFSZ));
+  for (std::FILE* out : {full, unread, closed, limited}) std::fclose(out);
+  ::signal(SIGPIPE, default_pipe);
+  ::signal(SIGXFSZ, default_size);
+}
