@@ -54,6 +54,7 @@ History load_history_csv(const std::filesystem::path& path) {
     }
     out.seconds.push_back(0);
   }
+  if (in.bad()) throw IoError(fmt::format("{}: cannot read all of it", path.string()));
   if (names.empty()) throw DataError(fmt::format("{}: is empty; expected names: epoch,...", path.string()));
   return out;
 }

@@ -31,23 +31,26 @@ std::string dotted(std::string_view name) {
   return other;
 }
 
-/// The file in its first spelling that exists. `reason` says why there is none.
-std::optional<fs::path> spelled(const fs::path& folder, std::string_view name, std::string& reason) {
+/// The file in its first spelling that exists. `refused` says why it cannot be told whether there is one.
+std::optional<fs::path> spelled(const fs::path& folder, std::string_view name, std::error_code& refused) {
   for (const std::string& stem : {std::string(name), dotted(name)})
     for (const std::string_view suffix : {"", ".gz"}) {
       std::error_code error;
       fs::path path = folder / fmt::format("{}{}", stem, suffix);
       if (fs::exists(path, error)) return path;
-      if (error) reason = error.message();
+      if (error) refused = error;
     }
-  std::error_code error;
-  if (reason.empty()) reason = fs::exists(folder, error) ? fmt::format("no {}", name) : "no such folder";
   return std::nullopt;
 }
 
+[[noreturn]] void cannot_open(const fs::path& folder, std::string_view name, const std::error_code& why) {
+  throw IoError(fmt::format("{}: cannot open: {}", (folder / name).string(), why.message()));
+}
+
 fs::path file_of(const fs::path& folder, std::string_view name) {
-  std::string reason;
-  if (const auto path = spelled(folder, name, reason)) return *path;
+  std::error_code refused;
+  if (const auto path = spelled(folder, name, refused)) return *path;
+  if (refused) cannot_open(folder, name, refused);
   throw DataError(
       fmt::format("{}: {} is missing (nor is there {}, plain or .gz)", folder.string(), name, dotted(name)));
 }
@@ -187,14 +190,18 @@ Mnist find_dataset(DatasetName name, const fs::path& data_dir) {
   std::string places;
   for (const fs::path& folder : dataset_folders(name, data_dir)) {
     std::string reason;
-    std::error_code ignored;
+    std::error_code ignored, refused;
     if (fs::is_regular_file(folder, ignored)) return load_mnist(folder);
-    if (spelled(folder, train_images, reason)) {
+    if (spelled(folder, train_images, refused)) {
       Mnist data = load_mnist(folder);
       const DatasetName found = recognized(data).value_or(name);
       data.name = name_of(name);
       if (found == name) return data;
       reason = fmt::format("holds {}", name_of(found));
+    } else if (refused && !data_dir.empty()) {
+      cannot_open(folder, train_images, refused);
+    } else {
+      reason = refused ? refused.message() : fs::exists(folder, ignored) ? fmt::format("no {}", train_images) : "no such folder";
     }
     places += fmt::format("\n  {}: {}", folder.string(), reason);
   }

@@ -3,6 +3,7 @@
 #include <ebb/models/idx.h>
 #include <ebb/models/mnist.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdint>
@@ -279,4 +280,43 @@ TEST_CASE("mnist: not found") {
                         "or take --dataset synthetic")
                            .c_str(),
                        ebb::DataError);
+}
+
+TEST_CASE("mnist: a folder that cannot be looked into is not one in which files are missing") {
+  const TempDir dir;
+  const fs::path images = dir / "train-images-idx3-ubyte", labels = dir / "t10k-labels-idx1-ubyte";
+  fs::create_symlink("t10k-labels-idx1-ubyte", labels);
+  const std::string loop = ": cannot open: Too many levels of symbolic links";
+  {
+    fake(dir.path());
+    fs::remove(dir / "t10k-labels-idx1-ubyte.gz");
+    CHECK_THROWS_WITH_AS(ebb::load_mnist(dir.path()), (labels.string() + loop).c_str(), ebb::IoError);
+  }
+  fs::remove(images);
+  fs::create_symlink("train-images-idx3-ubyte", images);
+  CHECK_THROWS_WITH_AS(ebb::find_dataset(DatasetName::mnist, dir.path()), (images.string() + loop).c_str(), ebb::IoError);
+  fs::remove(images);
+
+  // Root may enter any folder, so root becomes somebody else.
+  fs::permissions(dir.path(), fs::perms::none);
+  const uid_t me = ::geteuid();
+  if (me == 0) REQUIRE(::seteuid(65534) == 0);
+  const std::string denied = images.string() + ": cannot open: Permission denied";
+  CHECK_THROWS_WITH_AS(ebb::load_mnist(dir.path()), denied.c_str(), ebb::IoError);
+  CHECK_THROWS_WITH_AS(ebb::find_dataset(DatasetName::mnist, dir.path()), denied.c_str(), ebb::IoError);
+  CHECK(::seteuid(me) == 0);
+
+  // One of the places where data may be is only passed over, with the reason.
+  Environment env;
+  isolate(env, dir.path());
+  env.set("XDG_DATA_DIRS", dir / "none");
+  if (me == 0) REQUIRE(::seteuid(65534) == 0);
+  try {
+    ebb::find_dataset(DatasetName::mnist);
+    FAIL_CHECK("found");
+  } catch (const ebb::DataError& e) {
+    CHECK(std::string(e.what()).find("/none/ebb/mnist: Permission denied\n") != std::string::npos);
+  }
+  CHECK(::seteuid(me) == 0);
+  fs::permissions(dir.path(), fs::perms::owner_all);
 }
