@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <ebb/graph/tensor.h>
@@ -63,13 +65,28 @@ inline doctest::String toString(const Result& r) {
   return ("exit code " + std::to_string(r.code) + "\nstdout: " + r.out + "\nstderr: " + r.err).c_str();
 }
 
-enum class Stdout { file, full, closed, broken_pipe };
+/// What a stream is: a file, or a pipe that is read, both of which end up in the Result; and such that take nothing.
+/// A terminal is closed when it shows Setting::when; the program is the first of its session, as below ssh.
+enum class Stream { file, pipe, full, closed, broken_pipe, terminal };
 
 struct Setting {
   std::map<std::string, std::string> environment = {};
-  Stdout out = Stdout::file;
-  int signal = 0;  ///< sent as soon as the progress shows this
+  Stream out = Stream::file, err = Stream::file;
+  int signal = 0, second = 0;  ///< sent as soon as standard error shows this, the second a moment after the first
   std::string when = "Epoch 1/";
+  std::vector<int> ignored = {};  ///< signals, as nohup and a shell's & have it
+};
+
+/// The two ends of a stream of the program. Read from ours without waiting.
+struct Ends {
+  int ours = -1, its = -1;
+  void read_into(std::string& text) {
+    char buffer[4096];
+    for (ssize_t n; ours >= 0 && (n = ::read(ours, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(n));
+  }
+  void close_ours() {
+    if (ours >= 0) ::close(std::exchange(ours, -1));
+  }
 };
 
 /// Runs mnist in a home of its own, in which no data set is installed.
@@ -83,26 +100,45 @@ class Mnist {
       posix_spawn_file_actions_addopen(&actions, fd, path.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
     };
     open_as(0, "/dev/null");
-    int ends[2] = {-1, -1};
-    switch (setting.out) {
-      case Stdout::file: open_as(1, out); break;
-      case Stdout::full: open_as(1, "/dev/full"); break;
-      case Stdout::closed: posix_spawn_file_actions_addclose(&actions, 1); break;
-      case Stdout::broken_pipe:
-        REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
-        ::close(ends[0]);
-        posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-        break;
-    }
-    open_as(2, err);
+    const auto connect = [&](int fd, Stream stream, const fs::path& path) {
+      Ends ends;
+      int both[2];
+      switch (stream) {
+        case Stream::file: open_as(fd, path); break;
+        case Stream::full: open_as(fd, "/dev/full"); break;
+        case Stream::closed: posix_spawn_file_actions_addclose(&actions, fd); break;
+        case Stream::pipe:
+        case Stream::broken_pipe:
+          REQUIRE(::pipe2(both, O_CLOEXEC) == 0);
+          ends = {both[0], both[1]};
+          ::fcntl(ends.ours, F_SETFL, O_NONBLOCK);
+          if (stream == Stream::broken_pipe) ends.close_ours();
+          posix_spawn_file_actions_adddup2(&actions, ends.its, fd);
+          break;
+        case Stream::terminal:
+          ends.ours = ::posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+          REQUIRE(ends.ours >= 0);
+          REQUIRE(::grantpt(ends.ours) == 0);
+          REQUIRE(::unlockpt(ends.ours) == 0);
+          open_as(fd, ::ptsname(ends.ours));
+      }
+      return ends;
+    };
+    Ends out_ends = connect(1, setting.out, out), err_ends = connect(2, setting.err, err);
 
     posix_spawnattr_t attributes;  // the signals as a shell leaves them
     posix_spawnattr_init(&attributes);
     sigset_t defaults;
     sigemptyset(&defaults);
-    for (const int s : {SIGPIPE, SIGINT, SIGTERM}) sigaddset(&defaults, s);
+    for (const int s : {SIGPIPE, SIGXFSZ, SIGINT, SIGTERM, SIGHUP}) sigaddset(&defaults, s);
+    std::vector<std::pair<int, sighandler_t>> before;
+    for (const int s : setting.ignored) {
+      sigdelset(&defaults, s);
+      before.emplace_back(s, ::signal(s, SIG_IGN));
+    }
     posix_spawnattr_setsigdefault(&attributes, &defaults);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    const int session = setting.err == Stream::terminal ? POSIX_SPAWN_SETSID : 0;
+    posix_spawnattr_setflags(&attributes, static_cast<short>(POSIX_SPAWN_SETSIGDEF | session));
 
     std::vector<std::string> environment = environment_with(setting.environment);
     Args words = args;
@@ -112,17 +148,30 @@ class Mnist {
                                     pointers(environment).data());
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
-    if (ends[1] >= 0) ::close(ends[1]);
+    for (const auto& [number, handler] : before) ::signal(number, handler);
+    for (const int fd : {out_ends.its, err_ends.its})
+      if (fd >= 0) ::close(fd);
     REQUIRE(error == 0);
 
     Result result;
-    result.code = wait_for(pid, [&, sent = false]() mutable {
-      if (sent || setting.signal == 0 || !contains(contents(err), setting.when)) return;
-      sent = true;
-      ::kill(pid, setting.signal);
+    result.code = wait_for(pid, [&, due = setting.signal, then = setting.second, first = std::chrono::steady_clock::time_point()]() mutable {
+      out_ends.read_into(result.out);
+      err_ends.read_into(result.err);
+      if (setting.err == Stream::file && due) result.err = contents(err);
+      const auto now = std::chrono::steady_clock::now();
+      if (setting.err == Stream::terminal && contains(result.err, setting.when)) err_ends.close_ours();
+      if (due && contains(result.err, setting.when)) {
+        ::kill(pid, std::exchange(due, 0));
+        first = now;
+      } else if (!due && then && now - first > std::chrono::milliseconds(50)) {
+        ::kill(pid, std::exchange(then, 0));
+      }
     });
-    result.out = setting.out == Stdout::file ? contents(out) : "";
-    result.err = contents(err);
+    out_ends.read_into(result.out);
+    err_ends.read_into(result.err);
+    for (Ends* ends : {&out_ends, &err_ends}) ends->close_ours();
+    if (setting.out == Stream::file) result.out = contents(out);
+    if (setting.err == Stream::file) result.err = contents(err);
     return result;
   }
 

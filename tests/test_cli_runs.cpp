@@ -260,7 +260,7 @@ TEST_CASE("mnist: a first layer that standardises measures the training data, an
 TEST_CASE("mnist: a signal ends training after the batch; the model so far is saved") {
   Mnist mnist;
   const std::string model = (mnist / "model.safetensors").string();
-  for (const auto& [signal, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}}) {
+  for (const auto& [signal, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}, std::pair{SIGHUP, 129}}) {
     const Result r = mnist({"train", "--data", mnist.digits(), "--epochs", "1000000", "--arch", "flatten, dense 10", "--json", "--save", model,
                             "--force"},
                            {.signal = signal});
@@ -287,9 +287,9 @@ TEST_CASE("mnist: a loss that is no number fails, names --lr and saves nothing")
 
 TEST_CASE("mnist: results that cannot be written are a failure") {
   Mnist mnist;
-  for (const Stdout out : {Stdout::full, Stdout::closed, Stdout::broken_pipe}) {
+  for (const Stream out : {Stream::full, Stream::closed, Stream::broken_pipe}) {
     CAPTURE(static_cast<int>(out));
-    const std::string reason = out == Stdout::full ? "No space left on device" : out == Stdout::closed ? "Bad file descriptor" : "Broken pipe";
+    const std::string reason = out == Stream::full ? "No space left on device" : out == Stream::closed ? "Bad file descriptor" : "Broken pipe";
     for (const Args& args : {Args{"summary"}, Args{"graph"}, Args{"train", "--help"}, Args{"--version"}}) {
       CAPTURE(args.front());
       check_failure(mnist(args, {.out = out}), "standard output: " + reason);

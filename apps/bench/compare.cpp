@@ -52,7 +52,7 @@ std::optional<fs::path> debian_library(const std::string& name) {
 std::string torch_program() {
   const fs::path folder = this_program().parent_path(), program = folder / "bench_peer_torch";
   if (!fs::exists(program) && fs::exists(folder / "CMakeCache.txt")) {
-    fmt::print(stderr, "building {}, which takes about a minute\n", program.string());
+    app::note("building {}, which takes about a minute\n", program.string());
     run_to_end({"cmake", "--build", folder.string(), "--target", "bench_peer_torch"});
   }
   if (!fs::exists(program))
@@ -265,7 +265,7 @@ int compare(const std::vector<std::string>& args) {
     }
     interleave(cell, settings(w, n, command == "train"), command, p, library);
     to.push_back(cell);
-    fmt::print(stderr, "{} {}, batch {}, {} thread{}: {:.2f}\n", command, w.name, w.batch, n, n == 1 ? "" : "s", ratio(cell).middle);
+    app::note("{} {}, batch {}, {} thread{}: {:.2f}\n", command, w.name, w.batch, n, n == 1 ? "" : "s", ratio(cell).middle);
   };
   for (const Workload& w : chosen) {
     if (training)
@@ -286,7 +286,7 @@ int compare(const std::vector<std::string>& args) {
       }
   }
   run.peer = torch ? library : against;
-  fmt::print("{}", v.count("markdown") ? markdown_table(run) : text_table(run));
+  app::print("{}", v.count("markdown") ? markdown_table(run) : text_table(run));
   if (v.count("chart")) ebb::write_atomically(v["chart"].as<std::string>(), chart(run));
   if (!json_file.empty()) ebb::write_atomically(json_file, to_json(run).dump(1) + "\n");
   return app::ok;

@@ -77,8 +77,8 @@ int infer(const std::vector<std::string>& args) {
       times.reserve(times.size() + static_cast<std::size_t>(n));
       const double took = run_calls(n);
       seconds += took;
-      fmt::print("{}\n", nlohmann::ordered_json{{"seconds", took}, {"samples", n * caller.batch()}}.dump());
-      std::fflush(stdout);
+      app::print("{}\n", nlohmann::ordered_json{{"seconds", took}, {"samples", n * caller.batch()}}.dump());
+      app::flush_results();
     }
   } else {
     const std::int64_t n = calls ? calls : caller.calls_per_pass();
@@ -91,14 +91,14 @@ int infer(const std::vector<std::string>& args) {
   const double rate = static_cast<double>(times.size()) * static_cast<double>(caller.batch()) / seconds;
   const double p99 = times[times.size() * 99 / 100];
   if (json) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"model", w.name}, {"architecture", w.architecture}, {"batch", caller.batch()}, {"threads", ebb::threads()},
+    app::print("{}\n", nlohmann::ordered_json{{"model", w.name}, {"architecture", w.architecture}, {"batch", caller.batch()}, {"threads", ebb::threads()},
                                               {"samples_per_second", rate}, {"seconds_per_call", median(times)}, {"p99_seconds_per_call", p99},
                                               {"first_call_seconds", first}, {"calls", times.size()}, {"system_requests_after_first_call", later},
                                               {"peak_memory_mb", peak_memory_mb()}, {"library", "ebb " + ebb::version()}}.dump());
   } else {
-    fmt::print("{}: {}\nbatch {}, {} thread{}: {} samples a second\n", w.name, w.architecture, caller.batch(), ebb::threads(), ebb::threads() == 1 ? "" : "s", ebb::with_commas(static_cast<std::int64_t>(rate)));
-    fmt::print("a call takes {:.1f} us (median of {}; 99 of 100 within {:.1f} us; the first {:.1f} us)\n", median(times) * 1e6, times.size(), p99 * 1e6, first * 1e6);
-    fmt::print("memory asked of the system after the first call: {} times\n", later);
+    app::print("{}: {}\nbatch {}, {} thread{}: {} samples a second\n", w.name, w.architecture, caller.batch(), ebb::threads(), ebb::threads() == 1 ? "" : "s", ebb::with_commas(static_cast<std::int64_t>(rate)));
+    app::print("a call takes {:.1f} us (median of {}; 99 of 100 within {:.1f} us; the first {:.1f} us)\n", median(times) * 1e6, times.size(), p99 * 1e6, first * 1e6);
+    app::print("memory asked of the system after the first call: {} times\n", later);
   }
   return app::ok;
 }

@@ -21,8 +21,9 @@ constexpr auto examples =
     "  bench train --model cnn_64 --threads 2\n"
     "  bench step --model mlp_32 --threads 1\n"
     "  bench compare --models mlp_512,cnn_64 --threads 1,2 --markdown\n"
-    "\nExit codes: 0 done; 1 failed (data, files, a peer that is not there); 2 wrong\n"
-    "usage. The speed of a busy machine is not its speed: leave it alone meanwhile.\n";
+    "\nExit codes: 0 done; 1 failed (data, files, memory, a peer that is not there,\n"
+    "results that standard output does not take); 2 wrong usage. The speed of a busy\n"
+    "machine is not its speed: leave it alone meanwhile.\n";
 
 }  // namespace
 

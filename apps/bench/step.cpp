@@ -36,9 +36,9 @@ void overhead() {
   const double recorded = median_seconds(201, [&] { chain(w); }) / n;
   const double constant = median_seconds(201, [&] { chain(x); }) / n;
   const double walked = median_seconds(201, [&] { backward(chain(w)); }) / n - recorded;
-  fmt::print("\nan op on one element, not recorded  {:7.0f} ns\n", constant * 1e9);
-  fmt::print("the same, recorded and freed        {:7.0f} ns\n", recorded * 1e9);
-  fmt::print("its share of a backward pass        {:7.0f} ns\n", walked * 1e9);
+  app::print("\nan op on one element, not recorded  {:7.0f} ns\n", constant * 1e9);
+  app::print("the same, recorded and freed        {:7.0f} ns\n", recorded * 1e9);
+  app::print("its share of a backward pass        {:7.0f} ns\n", walked * 1e9);
 }
 
 /// Parts of a training step, and its ops.
@@ -70,20 +70,20 @@ void parts(const Workload& w, const Dataset& data, std::uint64_t seed, int repea
   const double update = median_seconds(repeats, [&] { opt->step(trained, g); });
   const double step = median_seconds(repeats, whole_step);
   const std::uint64_t asked = memory_stats().system_requests - requests;
-  fmt::print("{}: {}\n{}, batch {}, {} thread{}: {:.1f} us a step, medians of {}\n", w.name, w.architecture, w.optimizer, w.batch, threads(),
+  app::print("{}: {}\n{}, batch {}, {} thread{}: {:.1f} us a step, medians of {}\n", w.name, w.architecture, w.optimizer, w.batch, threads(),
              threads() == 1 ? "" : "s", step * 1e6, repeats);
-  const auto row = [&](const char* what, double seconds) { fmt::print("  {:<16}{:>10.1f} us{:>8.2f} %\n", what, seconds * 1e6, 100 * seconds / step); };
+  const auto row = [&](const char* what, double seconds) { app::print("  {:<16}{:>10.1f} us{:>8.2f} %\n", what, seconds * 1e6, 100 * seconds / step); };
   row("batch", fetch);
   row("forward", forward);
   row("graph view", graph);
   row("other backward", both - forward - graph);
   row("optimiser", update);
   row("sum of these", fetch + both + update);
-  fmt::print("memory asked of the system in these steps: {} times\n\n", asked);
+  app::print("memory asked of the system in these steps: {} times\n\n", asked);
 
   Profiler profile;
   for (int i = 0; i < repeats; ++i) whole_step();
-  fmt::print("ops of {} steps (forward, backward and batches; {:.1f} % of their time)\n{}", repeats, 100 * profile.seconds() / (step * repeats), profile.table());
+  app::print("ops of {} steps (forward, backward and batches; {:.1f} % of their time)\n{}", repeats, 100 * profile.seconds() / (step * repeats), profile.table());
 }
 
 }  // namespace

@@ -84,7 +84,7 @@ int train(const std::vector<std::string>& args) {
 
   const ebb::Mnist data = app::load_data(v);
   Trainer trainer(w, data.train, seed);
-  if (!json) fmt::print("{}: {}\n{}, batch {}, {} parameters, {} thread{}, {}\n", w.name, w.architecture, w.optimizer, w.batch, ebb::with_commas(ebb::parameter_count(trainer.net)), ebb::threads(), ebb::threads() == 1 ? "" : "s", data.source);
+  if (!json) app::print("{}: {}\n{}, batch {}, {} parameters, {} thread{}, {}\n", w.name, w.architecture, w.optimizer, w.batch, ebb::with_commas(ebb::parameter_count(trainer.net)), ebb::threads(), ebb::threads() == 1 ? "" : "s", data.source);
   std::vector<double> seconds, losses;
   for (int e = 0; paced || e < epochs; ++e) {
     std::int64_t most = batches;
@@ -96,9 +96,9 @@ int train(const std::vector<std::string>& args) {
     const Epoch epoch = trainer.epoch(most);
     seconds.push_back(trainer.seconds_per_epoch(epoch));
     losses.push_back(epoch.loss);
-    if (paced) fmt::print("{}\n", nlohmann::ordered_json{{"seconds", epoch.seconds}, {"samples", epoch.samples}, {"loss", epoch.loss}}.dump());
-    if (!json) fmt::print("epoch {:<4}{:>9.3f} s   loss {:.4f}{}\n", e + 1, seconds.back(), epoch.loss, e == 0 && epochs > 1 ? "   (warming up)" : "");
-    std::fflush(stdout);
+    if (paced) app::print("{}\n", nlohmann::ordered_json{{"seconds", epoch.seconds}, {"samples", epoch.samples}, {"loss", epoch.loss}}.dump());
+    if (!json) app::print("epoch {:<4}{:>9.3f} s   loss {:.4f}{}\n", e + 1, seconds.back(), epoch.loss, e == 0 && epochs > 1 ? "   (warming up)" : "");
+    app::flush_results();
   }
   if (seconds.empty()) return app::ok;  // not one turn was asked for
   const double peak = peak_memory_mb();  // of training: read before the test set passes through
@@ -106,13 +106,13 @@ int train(const std::vector<std::string>& args) {
   const std::vector<double> counted(seconds.begin() + (seconds.size() > 1), seconds.end());
   const auto [low, high] = std::ranges::minmax(counted);
   if (json) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"model", w.name}, {"architecture", w.architecture}, {"optimizer", w.optimizer}, {"batch", w.batch},
+    app::print("{}\n", nlohmann::ordered_json{{"model", w.name}, {"architecture", w.architecture}, {"optimizer", w.optimizer}, {"batch", w.batch},
                                               {"threads", ebb::threads()}, {"parameters", ebb::parameter_count(trainer.net)}, {"dataset", data.name}, {"seed", seed},
                                               {"seconds_per_epoch", median(counted)}, {"epoch_seconds", seconds}, {"losses", losses},
                                               {"test_accuracy", test.accuracy}, {"test_loss", test.loss}, {"peak_memory_mb", peak},
                                               {"first_step_seconds", trainer.first_step}, {"library", "ebb " + ebb::version()}}.dump());
   } else {
-    fmt::print("{:.3f} s an epoch (median of {}, {:.3f} to {:.3f})\ntest accuracy {:.4f}, peak memory {:.0f} MB, first step {:.2f} s after the start\n",
+    app::print("{:.3f} s an epoch (median of {}, {:.3f} to {:.3f})\ntest accuracy {:.4f}, peak memory {:.0f} MB, first step {:.2f} s after the start\n",
                median(counted), counted.size(), low, high, test.accuracy, peak, trainer.first_step);
   }
   return app::ok;

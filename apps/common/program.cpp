@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <csignal>
-#include <cstdio>
-#include <exception>
+#include <cstring>
+#include <new>
 #include <sstream>
-#include <system_error>
 
 #include <ebb/models/version.h>
 #include <ebb/ops/threads.h>
@@ -56,6 +53,8 @@ bool parse(const std::vector<std::string>& args, const po::options_description& 
            const std::string& examples, po::variables_map& values, int files) {
   po::options_description all(80, 40);
   all.add(options).add_options()("help,h", "this text");
+  for (const auto& option : all.options())  // Boost reads names from a stream, which hides a lack of memory
+    if (option->long_name().empty()) throw std::bad_alloc();
   if (!args.empty() && args[0] == describe) throw Synopsis{all, usage, examples, files > 0};
   po::options_description everything;
   everything.add(all).add_options()("file", po::value<std::vector<std::string>>());
@@ -63,8 +62,9 @@ bool parse(const std::vector<std::string>& args, const po::options_description& 
   positional.add("file", -1);
   if (std::ranges::any_of(args, [](const std::string& a) { return a == "--help" || a == "-h"; })) {
     std::ostringstream text;
+    text.exceptions(std::ios::badbit);  // else a lack of memory cuts it off
     text << all;
-    fmt::print("Usage: {}\n{}\n{}", usage, text.str(), examples);
+    app::print("Usage: {}\n{}\n{}", usage, text.str(), examples);
     return false;
   }
   try {
@@ -101,10 +101,12 @@ std::string file_of(const po::variables_map& values) {
 
 std::vector<std::string> words(const std::string& text, char separator) {
   std::vector<std::string> out;
-  std::istringstream in(text);
-  for (std::string word; std::getline(in, word, separator);) {
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find(separator, begin), text.size());
+    const std::string word = text.substr(begin, end - begin);
     const auto first = word.find_first_not_of(' '), last = word.find_last_not_of(' ');
     if (first != std::string::npos) out.push_back(word.substr(first, last - first + 1));
+    begin = end + 1;
   }
   return out;
 }
@@ -159,19 +161,19 @@ std::string help(const std::string& name, std::span<const Command> commands, con
 int dispatch(const std::string& name, std::span<const Command> commands, const std::string& examples, const std::string& about,
              const std::vector<std::string>& args) {
   if (args.empty()) {
-    fmt::print(stderr, "{}", help(name, commands, examples));
+    app::note("{}", help(name, commands, examples));
     return usage;
   }
   if (args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
-    fmt::print("{}", help(name, commands, examples));
+    app::print("{}", help(name, commands, examples));
     return ok;
   }
   if (args[0] == "--version") {
-    fmt::print("{}", ebb::build_info());
+    app::print("{}", ebb::build_info());
     return ok;
   }
   if (args[0] == "--man" || args[0] == "--bash-completion") {
-    fmt::print("{}", args[0] == "--man" ? man_page(name, about, commands, examples) : bash_completion(name, commands));
+    app::print("{}", args[0] == "--man" ? man_page(name, about, commands, examples) : bash_completion(name, commands));
     return ok;
   }
   for (const Command& c : commands) {
@@ -179,7 +181,7 @@ int dispatch(const std::string& name, std::span<const Command> commands, const s
     const std::vector<std::string> rest(args.begin() + 1, args.end());
     for (const std::string& a : rest)
       if (a == "--version") {
-        fmt::print("{}", ebb::build_info());
+        app::print("{}", ebb::build_info());
         return ok;
       }
     return c.run(rest);
@@ -191,32 +193,15 @@ int dispatch(const std::string& name, std::span<const Command> commands, const s
                                  : fmt::format("no command \"{}\"; did you mean {}?", args[0], guess));
 }
 
-/// What went wrong with standard output, if anything: a full disk or a closed pipe must not look like success.
-void flush_output() {
-  errno = 0;
-  if (std::fflush(stdout) != 0 || std::ferror(stdout)) throw std::system_error(errno ? errno : EIO, std::generic_category());
-}
-
 }  // namespace
 
-int run_program(const std::string& name, std::span<const Command> commands, const std::string& examples, int argc, char** argv,
-                const std::string& about) {
-  std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is an error like any other
-  const std::vector<std::string> args(argv + 1, argv + argc);
+int run_program(const char* name, std::span<const Command> commands, const char* examples, int argc, char** argv, const char* about) {
+  begin_program(name);
   try {
-    const int code = dispatch(name, commands, examples, about, args);
-    flush_output();
-    return code;
-  } catch (const UsageError& e) {
-    const bool known = !args.empty() && std::ranges::any_of(commands, [&](const Command& c) { return args[0] == c.name; });
-    fmt::print(stderr, "{0}: {1}\nTry: {0} {2}--help\n", name, e.what(), known ? args[0] + " " : "");
-    return usage;
-  } catch (const std::system_error& e) {
-    fmt::print(stderr, "{}: standard output: {}\n", name, e.code().message());
-    return failed;
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "{}: {}\n", name, e.what());
-    return failed;
+    return end_program(name, dispatch(name, commands, examples, about, {argv + 1, argv + argc}));
+  } catch (...) {
+    const bool known = argc > 1 && std::ranges::any_of(commands, [&](const Command& c) { return std::strcmp(argv[1], c.name) == 0; });
+    return failed_program(name, {name, " ", known ? argv[1] : "", known ? " " : "", "--help"});
   }
 }
 }  // namespace app

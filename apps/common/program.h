@@ -10,6 +10,8 @@
 
 #include <ebb/models/mnist.h>
 
+#include "output.h"
+
 namespace app {
 
 namespace po = boost::program_options;
@@ -19,7 +21,7 @@ struct UsageError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-enum Exit { ok = 0, failed = 1, usage = 2, interrupted = 130 };
+enum Exit { ok = 0, failed = 1, usage = 2 };
 
 struct Command {
   const char* name;
@@ -30,8 +32,7 @@ struct Command {
 /// A program of sub-commands: `mnist train --epochs 3`. Prints the help (with `examples` at its end) or the version, runs
 /// the command, and turns what it throws into one line and an exit code. For the installation, --man prints the man page
 /// (which says what the program is `about`) and --bash-completion the completion.
-int run_program(const std::string& name, std::span<const Command> commands, const std::string& examples, int argc, char** argv,
-                const std::string& about = "a program of ebb");
+int run_program(const char* name, std::span<const Command> commands, const char* examples, int argc, char** argv, const char* about);
 
 /// What a command tells parse() of itself.
 struct Synopsis {

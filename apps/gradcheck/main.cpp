@@ -4,25 +4,19 @@
 #include <fmt/core.h>
 
 #include <charconv>
-#include <cstdio>
-#include <exception>
-#include <iostream>
 #include <sstream>
-#include <stdexcept>
 
 #include <ebb/ebb.h>
 
 #include "op_table.h"
+#include "program.h"
 
 namespace po = boost::program_options;
 using ebb::testing::Case;
 using ebb::testing::Row;
+using app::UsageError;
 
 namespace {
-
-struct UsageError : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
 
 /// "2,3 3,4" as shapes; "()" is a scalar.
 std::vector<ebb::Shape> shapes_from(const std::string& text) {
@@ -81,13 +75,16 @@ int run(int argc, char** argv) {
     throw UsageError(e.what());
   }
   if (v.count("help")) {
-    std::cout << "Usage: gradcheck [OPTIONS]\n\nChecks every op's gradient in float64 against central differences.\n\n" << options
-              << "\nExamples:\n  gradcheck --op conv2d\n  gradcheck --op matmul --shape \"3,4 4,5\" --probe jacobian\n"
-                 "\nExit codes: 0 all passed; 1 a gradient is wrong; 2 wrong usage.\n";
+    std::ostringstream list;
+    list.exceptions(std::ios::badbit);  // else a lack of memory cuts it off
+    list << options;
+    app::print("Usage: gradcheck [OPTIONS]\n\nChecks every op's gradient in float64 against central differences.\n\n{}"
+               "\nExamples:\n  gradcheck --op conv2d\n  gradcheck --op matmul --shape \"3,4 4,5\" --probe jacobian\n"
+               "\nExit codes: 0 all passed; 1 a gradient is wrong, or results could not be\nwritten; 2 wrong usage.\n", list.str());
     return 0;
   }
   if (v.count("version")) {
-    fmt::print("{}", ebb::build_info());
+    app::print("{}", ebb::build_info());
     return 0;
   }
   const auto dtype = v["dtype"].as<std::string>(), probe = v["probe"].as<std::string>();
@@ -104,12 +101,12 @@ int run(int argc, char** argv) {
     if (!v.count("op") || row.name == v["op"].as<std::string>()) chosen.push_back(&row);
   if (chosen.empty()) throw UsageError(fmt::format("no op \"{}\"; --list names them", v["op"].as<std::string>()));
   if (v.count("list")) {
-    for (const Row* row : chosen) fmt::print("{}\n", row->name);
+    for (const Row* row : chosen) app::print("{}\n", row->name);
     return 0;
   }
 
   ebb::GradcheckOptions how{.probe = probe == "direction" ? ebb::Probe::direction : probe == "elements" ? ebb::Probe::elements : ebb::Probe::jacobian, .seed = seed};
-  fmt::print("{:<20}{:>6}{:>7}{:>13}{:>7}  {}\n", "op", "cases", "order", "worst error", "kinks", "result");
+  app::print("{:<20}{:>6}{:>7}{:>13}{:>7}  {}\n", "op", "cases", "order", "worst error", "kinks", "result");
   int failed = 0;
   double worst = 0;
   std::string worst_op;
@@ -133,7 +130,7 @@ int run(int argc, char** argv) {
       kinks += r.kinks;
       if (!r && problem.empty()) problem = r.str();
     }
-    fmt::print("{:<20}{:>6}{:>7}{:>13.2e}{:>7}  {}\n", row->name, cases.size(), dtype == "f32" ? 1 : how.order, error, kinks,
+    app::print("{:<20}{:>6}{:>7}{:>13.2e}{:>7}  {}\n", row->name, cases.size(), dtype == "f32" ? 1 : how.order, error, kinks,
                problem.empty() ? "passed" : problem);
     failed += !problem.empty();
     if (error >= worst) {
@@ -141,20 +138,17 @@ int run(int argc, char** argv) {
       worst_op = row->name;
     }
   }
-  fmt::print("{} of {} ops passed; worst: {} with {:.2e}\n", chosen.size() - static_cast<std::size_t>(failed), chosen.size(), worst_op, worst);
+  app::print("{} of {} ops passed; worst: {} with {:.2e}\n", chosen.size() - static_cast<std::size_t>(failed), chosen.size(), worst_op, worst);
   return failed ? 1 : 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  app::begin_program("gradcheck");
   try {
-    return run(argc, argv);
-  } catch (const UsageError& e) {
-    fmt::print(stderr, "gradcheck: {}\nTry: gradcheck --help\n", e.what());
-    return 2;
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "gradcheck: {}\n", e.what());
-    return 1;
+    return app::end_program("gradcheck", run(argc, argv));
+  } catch (...) {
+    return app::failed_program("gradcheck", {"gradcheck --help"});
   }
 }

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <system_error>
 
+#include <ebb/models/atomic_file.h>
 #include <ebb/models/finite.h>
 
 namespace mnist {
@@ -160,14 +161,19 @@ void use_split_of(const ebb::SavedModel& model, const std::string& file, po::var
   } catch (const po::error& e) {
     throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
   }
-  if (v.count("test-size")) fmt::print(stderr, "note: split as in the training of {}: {}\n", file, fmt::join(words, " "));
+  if (v.count("test-size")) app::note("note: split as in the training of {}: {}\n", file, fmt::join(words, " "));
+}
+
+void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes) {
+  ebb::check_writable(file, overwrite, bytes);
+  app::keep_results_apart(file);
 }
 
 std::string output_file(const po::variables_map& v, const char* option) {
   if (!v.count(option)) return "";
   const auto file = v[option].as<std::string>();
   if (file.empty()) throw UsageError(fmt::format("--{} needs the name of a file", option));
-  ebb::check_writable(file, true);
+  check_output(file, true);
   return file;
 }
 

@@ -1,5 +1,6 @@
 // What the sub-commands of mnist share beside apps/common/program.h: the model they name.
 #pragma once
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -48,6 +49,9 @@ inline constexpr const char* options_key = "mnist.options";
 /// Those words; none when the file keeps none. Throws DataError.
 std::vector<std::string> options_in(const ebb::SavedModel& model, const std::string& file);
 
+/// Checks before anything is read that this file can be written (ebb::check_writable). Where it is standard output, results go to
+/// standard error.
+void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes = 0);
 /// Checks before anything is read that a result can be written where this option says; returns the name, empty when the option
 /// was not given. Throws UsageError or IoError.
 std::string output_file(const po::variables_map& values, const char* option);

@@ -126,26 +126,26 @@ int data(const std::vector<std::string>& args) {
                                {"mean_pixel", s.mean.first}, {"mean_pixel_scaled", s.mean.second}});
     if (split) out["split"] = {{"test_size", split->test_size}, {"seed", split->seed}, {"stratify", split->stratify}, {"first_test_rows", drawn}};
     if (!png.empty()) out["png"] = png;
-    fmt::print("{}\n", out.dump());
+    app::print("{}\n", out.dump());
     return ok;
   }
-  fmt::print("{} ({})\n", all.name, all.source);
+  app::print("{} ({})\n", all.name, all.source);
   for (const Part& p : parts)
-    fmt::print("{:<6} images {}, labels {}\n", p.name, ebb::describe(p.digits.images), ebb::describe(p.digits.labels));
-  if (split) fmt::print("test begins with rows {} of all, training before test\n", fmt::join(drawn, ", "));
+    app::print("{:<6} images {}, labels {}\n", p.name, ebb::describe(p.digits.images), ebb::describe(p.digits.labels));
+  if (split) app::print("test begins with rows {} of all, training before test\n", fmt::join(drawn, ", "));
   for (const Shown& s : shown)
-    fmt::print("{} image {}: label {}, one-hot {}\n  mean pixel {:.6f}, divided by 255 {:.8f}\n", part, s.index, s.label, row_text(s.one_hot), s.mean.first, s.mean.second);
-  fmt::print("\ndigit");
-  for (const Part& p : parts) fmt::print("{:>9}{:>10}", p.name, "share");
-  fmt::print("\n");
+    app::print("{} image {}: label {}, one-hot {}\n  mean pixel {:.6f}, divided by 255 {:.8f}\n", part, s.index, s.label, row_text(s.one_hot), s.mean.first, s.mean.second);
+  app::print("\ndigit");
+  for (const Part& p : parts) app::print("{:>9}{:>10}", p.name, "share");
+  app::print("\n");
   for (const ebb::ValueCount& digit : order) {
-    fmt::print("{:>5}", digit.value);
-    for (Part& p : parts) fmt::print("{:>9}{:>10.6f}", p.counts[digit.value].count, p.counts[digit.value].share);
-    fmt::print("\n");
+    app::print("{:>5}", digit.value);
+    for (Part& p : parts) app::print("{:>9}{:>10.6f}", p.counts[digit.value].count, p.counts[digit.value].share);
+    app::print("\n");
   }
-  fmt::print("largest to smallest class: {:.3f} in train, {:.3f} in test\n", imbalance(ebb::value_counts(all.train.labels)),
+  app::print("largest to smallest class: {:.3f} in train, {:.3f} in test\n", imbalance(ebb::value_counts(all.train.labels)),
              imbalance(ebb::value_counts(all.test.labels)));
-  if (!png.empty()) fmt::print("{}: {} digits\n", png, chosen.size());
+  if (!png.empty()) app::print("{}: {} digits\n", png, chosen.size());
   return ok;
 }
 
@@ -182,11 +182,11 @@ int plot(const std::vector<std::string>& args) {
     for (std::size_t i = 0; i < files.size(); ++i)
       out["trainings"].push_back({{"name", names[i]}, {"file", files[i]}, {"epochs", histories[i].second.epochs()}, {"history", histories[i].second.values}});
     if (!file.empty()) out["svg"] = file;
-    fmt::print("{}\n", out.dump(-1, ' ', false, Json::error_handler_t::replace));
+    app::print("{}\n", out.dump(-1, ' ', false, Json::error_handler_t::replace));
   } else if (file.empty()) {
-    fmt::print("{}", ebb::svg(ebb::history_panels(histories), 1080, 504));
+    app::print("{}", ebb::svg(ebb::history_panels(histories), 1080, 504));
   } else {
-    for (const auto& [name, history] : histories) fmt::print("{}: {} epoch{} of {}\n", file, history.epochs(), history.epochs() == 1 ? "" : "s", name);
+    for (const auto& [name, history] : histories) app::print("{}: {} epoch{} of {}\n", file, history.epochs(), history.epochs() == 1 ? "" : "s", name);
   }
   return ok;
 }

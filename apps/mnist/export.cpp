@@ -17,6 +17,7 @@ namespace mnist {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
 
 po::options_description format_options() {
   po::options_description o("Formats (at least one)", 80, 40);
@@ -73,14 +74,15 @@ int export_files(const std::vector<std::string>& args) {
   ebb::SavedModel model = ebb::load_model(file_of(v));
   refuse_not_finite(model, file_of(v));
   const double scale = scale_of(model, file_of(v));
-  for (const std::string& path : paths) ebb::check_writable(path, v.count("force") != 0);
+  for (const std::string& path : paths) check_output(path, v.count("force") != 0);
 
-  nlohmann::ordered_json written = nlohmann::ordered_json::array();
+  Json written = Json::array();
   const auto report = [&](const char* format, const std::string& what) {
     const auto path = v[format].as<std::string>();
-    const auto bytes = fs::file_size(path);
-    if (v.count("json")) written.push_back({{"format", format}, {"file", path}, {"bytes", bytes}});
-    else fmt::print("{}: {}, {}\n", path, what, ebb::format_bytes(static_cast<double>(bytes)));
+    std::error_code pipe;  // which has no size
+    const auto bytes = fs::file_size(path, pipe);
+    if (v.count("json")) written.push_back({{"format", format}, {"file", path}, {"bytes", pipe ? Json() : Json(bytes)}});
+    else app::print("{}: {}{}\n", path, what, pipe ? "" : ", " + ebb::format_bytes(static_cast<double>(bytes)));
   };
   const ebb::Metadata about{{"architecture", model.architecture}, {"scale", fmt::format("{}", scale)}};
   if (v.count("onnx")) {
@@ -93,8 +95,8 @@ int export_files(const std::vector<std::string>& args) {
     if (v.count("npz")) ebb::write_npz(v["npz"].as<std::string>(), tensors), report("npz", what);
     if (v.count("safetensors")) ebb::write_safetensors(v["safetensors"].as<std::string>(), {about, tensors}), report("safetensors", what);
   }
-  if (v.count("json")) fmt::print("{}\n", nlohmann::ordered_json{{"scale", scale}, {"layout", layout}, {"files", written}}.dump());
-  else fmt::print("input: pixels times {:.6g}, (N, 28, 28, 1)\n", scale);
+  if (v.count("json")) app::print("{}\n", Json{{"scale", scale}, {"layout", layout}, {"files", written}}.dump());
+  else app::print("input: pixels times {:.6g}, (N, 28, 28, 1)\n", scale);
   return ok;
 }
 

@@ -150,7 +150,7 @@ Json train_once(const Experiment& e, int seed, Data& data, const Settings& setti
   } else {
     if (!last || last->id != e.continues) {  // its record is there from before, its weights are not
       if (!settings.quiet)
-        fmt::print(stderr, "{} seed {}: {} again, which it continues\n", e.id, seed, e.continues);
+        app::note("{} seed {}: {} again, which it continues\n", e.id, seed, e.continues);
       if (train_once(experiment(e.continues), seed, data, settings, last).is_null()) return {};
     }
     now.net = last->net;
@@ -168,8 +168,7 @@ Json train_once(const Experiment& e, int seed, Data& data, const Settings& setti
   if (e.patience >= 0) o.callbacks.emplace_back(ebb::EarlyStopping({.patience = e.patience}));
   if (!settings.quiet)
     o.callbacks.emplace_back([&](ebb::TrainingState& s) {
-      fmt::print(stderr,
-                 "{} seed {}: epoch {}/{}, loss {}, accuracy {:.4f}, val_loss {}, val_accuracy {:.4f}\n",
+      app::note("{} seed {}: epoch {}/{}, loss {}, accuracy {:.4f}, val_loss {}, val_accuracy {:.4f}\n",
                  e.id, seed, s.epoch + 1, s.epochs, ebb::format_metric(s.logs["loss"]), s.logs["accuracy"],
                  ebb::format_metric(s.logs["val_loss"]), s.logs["val_accuracy"]);
     });
@@ -205,7 +204,7 @@ class Results {
     fs::create_directories(folder_, error);
     if (error)
       throw ebb::IoError(fmt::format("{}: cannot create the folder: {}", folder_.string(), error.message()));
-    for (const fs::path& f : {file(), csv()}) ebb::check_writable(f, true);
+    for (const fs::path& f : {file(), csv()}) check_output(f, true);
     std::ifstream in(file());
     if (!in || fresh) return;
     try {
@@ -347,7 +346,7 @@ int reproduce(const std::vector<std::string>& args) {
   if (seeds < 1 || seeds > 1000) throw UsageError(fmt::format("--seeds must be 1 to 1000, got {}", seeds));
   if (v.count("list")) {
     for (const Experiment& e : runs)
-      fmt::print("{:<20} {:<44} val {:<18} test {}\n", e.id, e.about,
+      app::print("{:<20} {:<44} val {:<18} test {}\n", e.id, e.about,
                  score(e.validation.loss, e.validation.accuracy), score(e.test.loss, e.test.accuracy));
     return ok;
   }
@@ -363,13 +362,13 @@ int reproduce(const std::vector<std::string>& args) {
       Json record = train_once(e, seed, data, settings, last);
       if (caught_signal()) break;
       if (!settings.quiet)
-        fmt::print(stderr, "{} seed {}: {:.4f} after {} epochs\n", e.id, seed,
+        app::note("{} seed {}: {:.4f} after {} epochs\n", e.id, seed,
                    record["validation"]["accuracy"].get<double>(), record["epochs"].get<int>());
       results.add(std::move(record));
     }
   }
   if (v.count("json")) {
-    fmt::print("{}", results.text());
+    app::print("{}", results.text());
   } else {
     std::vector<std::vector<std::string>> rows{{"run", "what", "data", "published", "ours (median)",
                                                 "accuracy of the seeds", "points", "epochs", "s/epoch",
@@ -380,11 +379,11 @@ int reproduce(const std::vector<std::string>& args) {
         if (const Json* r = results.find(e.id, seed, settings.quick)) records.push_back(r);
       for (auto& row : rows_of(e, records, settings.quick)) rows.push_back(std::move(row));
     }
-    fmt::print("{}", table(rows, v.count("markdown") > 0));
+    app::print("{}", table(rows, v.count("markdown") > 0));
   }
   if (!caught_signal()) return ok;
   if (!settings.quiet)
-    fmt::print(stderr, "interrupted; the same command goes on with the runs that are missing from {}\n",
+    app::note("interrupted; the same command goes on with the runs that are missing from {}\n",
                results.file().string());
   return 128 + caught_signal();
 }

@@ -196,7 +196,7 @@ int search(const std::vector<std::string>& args) {
     make_training(with(options, fixed, s));  // refused before anything is trained
   use_threads(v);
   const std::string file = v.count("save") ? v["save"].as<std::string>() : "";
-  if (!file.empty()) ebb::check_writable(file, v.count("force") > 0);
+  if (!file.empty()) check_output(file, v.count("force") > 0);
   const bool quiet = v.count("quiet") > 0, stops = v.count("no-stop") == 0;
   const ebb::Mnist data = load_data(v);
 
@@ -226,7 +226,7 @@ int search(const std::vector<std::string>& args) {
     trial.bad = ebb::not_finite(trial.net);
     if (h.interrupted) break;
     if (!quiet)
-      fmt::print(stderr, "{}/{}: {}: val_accuracy {:.4f}, {} epochs, {:.1f} s{}\n", trials.size() + 1,
+      app::note("{}/{}: {}: val_accuracy {:.4f}, {} epochs, {:.1f} s{}\n", trials.size() + 1,
                  settings.size(), text_of(s), trial.best(), trial.accuracy.size(), trial.seconds,
                  trial.stopped ? ", stopped early" : "");
     trials.push_back(std::move(trial));
@@ -257,7 +257,7 @@ int search(const std::vector<std::string>& args) {
                       {"seconds", t.seconds},
                       {"stopped", t.stopped}});
     }
-    fmt::print("{}\n", nlohmann::ordered_json{{"trials", list},
+    app::print("{}\n", nlohmann::ordered_json{{"trials", list},
                                               {"test_accuracy", test.accuracy},
                                               {"test_loss", test.loss},
                                               {"asked", settings.size()}}
@@ -265,16 +265,16 @@ int search(const std::vector<std::string>& args) {
   } else {
     std::size_t wide = 7;
     for (const Trial& t : trials) wide = std::max(wide, text_of(t.setting).size());
-    fmt::print("{:>4}  {:<{}}  {:>12}  {:>8}  {:>6}  {:>10}  {:>7}\n", "rank", "setting", wide,
+    app::print("{:>4}  {:<{}}  {:>12}  {:>8}  {:>6}  {:>10}  {:>7}\n", "rank", "setting", wide,
                "val_accuracy", "val_loss", "epochs", "parameters", "seconds");
     for (std::size_t i = 0; i < trials.size(); ++i) {
       const Trial& t = trials[i];
-      fmt::print("{:>4}  {:<{}}  {:>12.4f}  {:>8.4f}  {:>6}  {:>10}  {:>7.1f}{}\n", i + 1, text_of(t.setting),
+      app::print("{:>4}  {:<{}}  {:>12.4f}  {:>8.4f}  {:>6}  {:>10}  {:>7.1f}{}\n", i + 1, text_of(t.setting),
                  wide, t.best(), t.loss, t.accuracy.size(), ebb::with_commas(t.parameters), t.seconds,
                  t.stopped ? "  stopped early" : "");
     }
-    fmt::print("the best on the test set: accuracy {:.4f}, loss {:.4f}\n", test.accuracy, test.loss);
-    if (!file.empty()) fmt::print("saved {}\n", file);
+    app::print("the best on the test set: accuracy {:.4f}, loss {:.4f}\n", test.accuracy, test.loss);
+    if (!file.empty()) app::print("saved {}\n", file);
   }
   return caught_signal() ? 128 + caught_signal() : ok;
 }

@@ -1,7 +1,8 @@
 #include "signals.h"
 
+#include <signal.h>
+
 #include <atomic>
-#include <csignal>
 
 namespace mnist {
 namespace {
@@ -9,15 +10,19 @@ namespace {
 std::atomic<int> caught{0};
 
 void note(int number) {
-  caught = number;
-  std::signal(number, SIG_DFL);
+  if (caught.exchange(number) == 0) return;
+  ::signal(number, SIG_DFL);  // it may have been another signal the first time
+  ::raise(number);
 }
 
 }  // namespace
 
 void catch_signals() {
-  std::signal(SIGINT, note);
-  std::signal(SIGTERM, note);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction before;
+    ::sigaction(number, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) ::signal(number, note);  // nohup and a shell's & ask for it to be ignored
+  }
 }
 
 int caught_signal() { return caught; }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -13,9 +14,9 @@
 #include <numeric>
 #include <optional>
 #include <stdexcept>
+#include <string_view>
 #include <system_error>
 
-#include <ebb/models/atomic_file.h>
 #include <ebb/models/finite.h>
 
 #include "command.h"
@@ -26,7 +27,7 @@ namespace mnist {
 namespace {
 
 po::options_description train_output_options() {
-  po::options_description o = output_options("write model and training so far to this file (safetensors), also when interrupted");
+  po::options_description o = output_options("write model and training so far to this file (safetensors), also when interrupted; if it is standard output, results go to standard error");
   o.add_options()
       ("checkpoint-every", po::value<int>(), "write it after every N epochs too")
       ("resume", po::value<std::string>(), "go on with the training in this file, under its options, and save to it; --epochs may ask for more")
@@ -38,7 +39,7 @@ po::options_description train_output_options() {
 }
 
 /// Options that say where results go and not what is trained: not kept in the file, and allowed beside --resume.
-const std::vector<std::string> outward{"save", "force", "checkpoint-every", "resume", "log-csv", "json", "verbose", "style", "color", "quiet", "data", "threads", "file"};
+constexpr auto outward = std::to_array<std::string_view>({"save", "force", "checkpoint-every", "resume", "log-csv", "json", "verbose", "style", "color", "quiet", "data", "threads", "file"});
 
 /// The options that a training file keeps: those given, as a JSON list of command-line words.
 std::string kept_options(const po::options_description& options, const std::vector<std::string>& args, const std::string& before) {
@@ -151,7 +152,9 @@ int train(const std::vector<std::string>& args) {
   if (saved) refuse_not_finite(*saved, resumed);
   std::uintmax_t bytes = 0;  // of the weights alone: the least that it takes
   for (const ebb::NamedTensor& w : ebb::named_tensors(t.net)) bytes += w.tensor->bytes();
-  if (!file.empty()) ebb::check_writable(file, v.count("force") > 0 || (saved && file == resumed), bytes);
+  if (!file.empty()) check_output(file, v.count("force") > 0 || (saved && file == resumed), bytes);
+  if (std::error_code none; v.count("checkpoint-every") && std::filesystem::exists(file, none) && !std::filesystem::is_regular_file(file, none))
+    throw UsageError(fmt::format("--checkpoint-every replaces what it wrote before; {} is not a file that can be replaced", file));
   if (saved) {
     t.net = saved->net;
     t.optimizer = std::move(saved->optimizer);
@@ -164,18 +167,20 @@ int train(const std::vector<std::string>& args) {
 
   const bool json = v.count("json") > 0;
   if (t.fit.verbose != ebb::Verbose::silent) {
-    fmt::print(stderr, "data: {} ({})\nmodel: {} ({} parameters)\n", data.name, data.source, t.architecture, ebb::with_commas(ebb::parameter_count(t.net)));
-    fmt::print(stderr, "training on {} samples, seed {}, {} thread{}\n", all.size(), t.seed, ebb::threads(), ebb::threads() == 1 ? "" : "s");
-    if (saved) fmt::print(stderr, "going on after {} epochs\n", t.fit.resume->epochs());
+    app::note("data: {} ({})\nmodel: {} ({} parameters)\n", data.name, data.source, t.architecture, ebb::with_commas(ebb::parameter_count(t.net)));
+    app::note("training on {} samples, seed {}, {} thread{}\n", all.size(), t.seed, ebb::threads(), ebb::threads() == 1 ? "" : "s");
+    if (saved) app::note("going on after {} epochs\n", t.fit.resume->epochs());
     if (t.validates_on_test)
-      fmt::print(stderr, "note: --validation test shows the test set every epoch; to choose by it would overstate the result\n");
+      app::note("note: --validation test shows the test set every epoch; to choose by it would overstate the result\n");
   }
 
   catch_signals();
   if (t.validates_on_test) t.fit.validation = test;
   const ebb::Metadata about{{"dataset", data.name}, {"scale", fmt::format("{}", t.scale)}, {"seed", fmt::format("{}", t.seed)}, {options_key, kept}};
+  std::error_code unresolved;  // /dev/stdout leads nowhere any more when the file behind it has been replaced once
+  const auto resolved = std::filesystem::canonical(file, unresolved), target = unresolved ? std::filesystem::path(file) : resolved;
   const auto write = [&](const ebb::History& history, ebb::Metadata metadata) {
-    ebb::save_model(t.net, t.architecture, file, std::move(metadata), {.optimizer = t.optimizer.get(), .history = &history});
+    ebb::save_model(t.net, t.architecture, target, std::move(metadata), {.optimizer = t.optimizer.get(), .history = &history});
   };
   t.fit.callbacks.emplace_back(ebb::TerminateOnNaN());
   const auto log = std::make_shared<Log>(csv, saved.has_value());
@@ -219,11 +224,11 @@ int train(const std::vector<std::string>& args) {
     out["history"] = history.values;
     out["history"]["seconds"] = history.seconds;
     if (!file.empty()) out["saved"] = file;
-    fmt::print("{}\n", out.dump());
+    app::print("{}\n", out.dump());
   } else {
-    fmt::print("test accuracy {:.4f}, test loss {:.4f}{}\n", result.accuracy, result.loss,
+    app::print("test accuracy {:.4f}, test loss {:.4f}{}\n", result.accuracy, result.loss,
                history.seconds.empty() ? "" : fmt::format(", {:.2f} s an epoch", seconds));
-    if (!file.empty()) fmt::print("saved {}\n", file);
+    if (!file.empty()) app::print("saved {}\n", file);
   }
   if (!log->error().empty()) throw ebb::IoError(log->error());
   return caught_signal() ? 128 + caught_signal() : ok;

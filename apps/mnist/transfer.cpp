@@ -77,7 +77,7 @@ int transfer(const std::vector<std::string>& args) {
   const double lr = v["lr"].as<double>();
   use_threads(v);
   const std::string out = v.count("save") ? v["save"].as<std::string>() : "";
-  if (!out.empty()) ebb::check_writable(out, v.count("force") > 0);
+  if (!out.empty()) check_output(out, v.count("force") > 0);
   const bool quiet = v.count("quiet") > 0;
 
   ebb::SavedModel model = ebb::load_model(file_of(v));
@@ -106,7 +106,7 @@ int transfer(const std::vector<std::string>& args) {
     std::int64_t trained = 0;
     for (const ebb::Tensor& t : ebb::parameters(network)) trained += t.numel();
     if (!quiet)
-      fmt::print(stderr, "{}: {} parameters, {} samples of {}\n", what, ebb::with_commas(trained),
+      app::note("{}: {} parameters, {} samples of {}\n", what, ebb::with_commas(trained),
                  train.size(), data.name);
     ebb::fit(network, ebb::Adam({.lr = rate}), train,
              {.epochs = n,
@@ -140,16 +140,16 @@ int transfer(const std::vector<std::string>& args) {
                       {"trained_parameters", r.trained},
                       {"test_accuracy", r.result.accuracy},
                       {"test_loss", r.result.loss}});
-    fmt::print(
+    app::print(
         "{}\n",
         nlohmann::ordered_json{{"dataset", data.name}, {"samples", train.size()}, {"stages", list}}.dump());
   } else {
-    fmt::print("{:<34}{:>7}{:>12}{:>15}{:>11}\n", fmt::format("{} samples of {}", train.size(), data.name),
+    app::print("{:<34}{:>7}{:>12}{:>15}{:>11}\n", fmt::format("{} samples of {}", train.size(), data.name),
                "epochs", "parameters", "test accuracy", "test loss");
     for (const Row& r : rows)
-      fmt::print("{:<34}{:>7}{:>12}{:>15.4f}{:>11.4f}\n", r.what, r.epochs, ebb::with_commas(r.trained),
+      app::print("{:<34}{:>7}{:>12}{:>15.4f}{:>11.4f}\n", r.what, r.epochs, ebb::with_commas(r.trained),
                  r.result.accuracy, r.result.loss);
-    if (!out.empty()) fmt::print("saved {}\n", out);
+    if (!out.empty()) app::print("saved {}\n", out);
   }
   return caught_signal() ? 128 + caught_signal() : ok;
 }

@@ -74,12 +74,12 @@ void report(const ebb::Tensor& loss, std::size_t before) {
   // the loss has a handle of its own, which is no part of the plan
   const std::size_t measured = ebb::memory_stats().peak - before - ebb::Storage::footprint(loss.bytes());
   const auto bytes = [](std::size_t n) { return ebb::format_bytes(static_cast<double>(n)); };
-  fmt::print(stderr, "critical path: {:.1f} MFLOP over {} nodes\n", path.flops * 1e-6, path.nodes.size());
-  fmt::print(stderr, "memory: {} kept for backward, {} at its worst moment ({}), {} measured\n", bytes(plan.kept), bytes(plan.peak),
+  app::note("critical path: {:.1f} MFLOP over {} nodes\n", path.flops * 1e-6, path.nodes.size());
+  app::note("memory: {} kept for backward, {} at its worst moment ({}), {} measured\n", bytes(plan.kept), bytes(plan.peak),
              plan.at ? plan.at->op() : "nothing", bytes(measured));
   const auto repeated = ebb::common_subexpressions(graph);
-  fmt::print(stderr, "repeated sub-expressions: {}\n", repeated.size());
-  for (const auto& group : repeated) fmt::print(stderr, "  {} computed {} times\n", group[0]->op(), group.size());
+  app::note("repeated sub-expressions: {}\n", repeated.size());
+  for (const auto& group : repeated) app::note("  {} computed {} times\n", group[0]->op(), group.size());
 }
 
 }  // namespace
@@ -149,25 +149,25 @@ int evaluate(const std::vector<std::string>& args) {
     if (!areas.empty()) out["macro_auc"] = mean_roc(areas);
     if (!plot.empty()) out["plot"] = plot;
     if (!roc.empty()) out["roc"] = roc;
-    fmt::print("{}\n", out.dump());
+    app::print("{}\n", out.dump());
     return ok;
   }
-  fmt::print("test accuracy {:.4f}, test loss {:.4f} on {}\n", m.accuracy, m.loss, data.name);
-  if (v.count("top-k")) fmt::print("top-{} accuracy {:.4f}\n", k, ebb::top_k_accuracy(test.labels, logits, k));
-  if (v.count("report")) fmt::print("\n{}", report.text());
+  app::print("test accuracy {:.4f}, test loss {:.4f} on {}\n", m.accuracy, m.loss, data.name);
+  if (v.count("top-k")) app::print("top-{} accuracy {:.4f}\n", k, ebb::top_k_accuracy(test.labels, logits, k));
+  if (v.count("report")) app::print("\n{}", report.text());
   if (v.count("confusion")) {
-    fmt::print("\nactual   predicted\n     ");
-    for (int j = 0; j < 10; ++j) fmt::print("{:>7}", j);
-    for (std::int64_t i = 0; i < 100; ++i) fmt::print("{}{:>7}", i % 10 ? "" : fmt::format("\n{:>5}", i / 10), confusion.values<std::int64_t>()[static_cast<std::size_t>(i)]);
-    fmt::print("\n");
+    app::print("\nactual   predicted\n     ");
+    for (int j = 0; j < 10; ++j) app::print("{:>7}", j);
+    for (std::int64_t i = 0; i < 100; ++i) app::print("{}{:>7}", i % 10 ? "" : fmt::format("\n{:>5}", i / 10), confusion.values<std::int64_t>()[static_cast<std::size_t>(i)]);
+    app::print("\n");
   }
   if (!areas.empty()) {
-    fmt::print("\ndigit  area under ROC  average precision\n");
-    for (const DigitAreas& a : areas) fmt::print("{:>5}{:>16.6f}{:>19.6f}\n", a.digit, a.roc, a.precision);
-    fmt::print(" mean{:>16.6f}\n", mean_roc(areas));
+    app::print("\ndigit  area under ROC  average precision\n");
+    for (const DigitAreas& a : areas) app::print("{:>5}{:>16.6f}{:>19.6f}\n", a.digit, a.roc, a.precision);
+    app::print(" mean{:>16.6f}\n", mean_roc(areas));
   }
   for (const std::string& file : {plot, roc})
-    if (!file.empty()) fmt::print("wrote {}\n", file);
+    if (!file.empty()) app::print("wrote {}\n", file);
   return ok;
 }
 
@@ -204,11 +204,11 @@ int predict(const std::vector<std::string>& args) {
       list.push_back({{"index", i}, {"digit", best}, {"probability", probabilities[best]}, {"label", label}, {"probabilities", probabilities}});
       continue;
     }
-    if (v.count("show")) fmt::print("{}", picture(data.test.images.rows(i, i + 1)));
-    fmt::print("{:>5}: {} with probability {:.4f} ({})\n", i, best, probabilities[best],
+    if (v.count("show")) app::print("{}", picture(data.test.images.rows(i, i + 1)));
+    app::print("{:>5}: {} with probability {:.4f} ({})\n", i, best, probabilities[best],
                static_cast<int>(best) == label ? "right" : fmt::format("wrong: it is {}", label));
   }
-  if (v.count("json")) fmt::print("{}\n", list.dump());
+  if (v.count("json")) app::print("{}\n", list.dump());
   return ok;
 }
 
@@ -226,7 +226,7 @@ int summary(const std::vector<std::string>& args) {
     throw UsageError(fmt::format("--style: {}", e.what()));
   }
   ebb::Sequential net = network(v);
-  fmt::print("{}", ebb::summary(net, how));
+  app::print("{}", ebb::summary(net, how));
   return ok;
 }
 
@@ -247,6 +247,7 @@ int graph(const std::vector<std::string>& args) {
              "  mnist graph --model cnn --backward --profile --dot cnn.dot\n",
              v, true))
     return ok;
+  const std::string dot = output_file(v, "dot");
   ebb::Sequential net = network(v);
   const auto batch = v["batch"].as<std::int64_t>();
   if (batch < 1 || batch > 65536) throw UsageError(fmt::format("--batch must be 1 to 65536, got {}", batch));
@@ -275,15 +276,16 @@ int graph(const std::vector<std::string>& args) {
     std::string& note = how.notes[entry.gradient.node().get()];
     note += fmt::format("{}{}", note.empty() ? "gradient of " : ", ", entry.variable->name());
   }
-  if (profiler) fmt::print(stderr, "{}", profiler->table());
-  if (!v.count("dot")) {
+  if (profiler) app::note("{}", profiler->table());
+  if (dot.empty()) {
     std::ostringstream text;
+    text.exceptions(std::ios::badbit);  // else a lack of memory cuts it off
     ebb::write_dot(text, drawn, how);
-    fmt::print("{}", text.str());
+    app::print("{}", text.str());
     return ok;
   }
-  ebb::write_dot(std::filesystem::path(v["dot"].as<std::string>()), drawn, how);
-  fmt::print("{}: {} nodes, {} edges\n", v["dot"].as<std::string>(), drawn.size(), drawn.edges());
+  ebb::write_dot(std::filesystem::path(dot), drawn, how);
+  app::print("{}: {} nodes, {} edges\n", dot, drawn.size(), drawn.edges());
   return ok;
 }
 
