@@ -166,6 +166,17 @@ TEST_CASE("mnist: a log that cannot be written any more does not end the trainin
   CHECK(mnist({"evaluate", file, "--data", mnist.digits()}).code == 0);
 }
 
+TEST_CASE("mnist: a model that cannot be written after all goes elsewhere") {
+  Mnist mnist;
+  fs::create_directory(mnist / "tmp");
+  const Result r = mnist(mnist.tiny({"--save", "/dev/full", "--quiet"}), {.environment = {{"TMPDIR", (mnist / "tmp").string()}}});
+  check_failure(r, "/dev/full: cannot write: No space left on device; the training is in " + (mnist / "tmp").string() + "/ebb-");
+  REQUIRE(names_in(mnist / "tmp").size() == 1);
+  const std::string kept = (mnist / "tmp" / names_in(mnist / "tmp")[0] / "model.safetensors").string();
+  CHECK(contains(r.err, kept));
+  CHECK(mnist({"evaluate", kept, "--data", mnist.digits()}).code == 0);
+}
+
 TEST_CASE("mnist plot: what holds no epoch of a training is told in one line") {
   Mnist mnist;
   const std::string log = (mnist / "log.csv").string(), net = model_with(mnist, 0.5), none = (mnist / "none").string();

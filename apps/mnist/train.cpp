@@ -179,8 +179,8 @@ int train(const std::vector<std::string>& args) {
   const ebb::Metadata about{{"dataset", data.name}, {"scale", fmt::format("{}", t.scale)}, {"seed", fmt::format("{}", t.seed)}, {options_key, kept}};
   std::error_code unresolved;  // /dev/stdout leads nowhere any more when the file behind it has been replaced once
   const auto resolved = std::filesystem::canonical(file, unresolved), target = unresolved ? std::filesystem::path(file) : resolved;
-  const auto write = [&](const ebb::History& history, ebb::Metadata metadata) {
-    ebb::save_model(t.net, t.architecture, target, std::move(metadata), {.optimizer = t.optimizer.get(), .history = &history});
+  const auto write = [&](const std::filesystem::path& to, const ebb::History& history, ebb::Metadata metadata) {
+    ebb::save_model(t.net, t.architecture, to, std::move(metadata), {.optimizer = t.optimizer.get(), .history = &history});
   };
   t.fit.callbacks.emplace_back(ebb::TerminateOnNaN());
   const auto log = std::make_shared<Log>(csv, saved.has_value());
@@ -190,7 +190,7 @@ int train(const std::vector<std::string>& args) {
     t.fit.callbacks.emplace_back(ebb::ModelCheckpoint({.path = file, .every = v["checkpoint-every"].as<int>(),
                                                        .write = [&](ebb::TrainingState& state, const auto&) {
                                                          try {
-                                                           write(state.record(), about);
+                                                           write(target, state.record(), about);
                                                            holds = fmt::format("; {} holds the training up to epoch {}", file, state.epoch + 1);
                                                          } catch (const ebb::IoError& e) {  // there may be room again later
                                                            state.say(fmt::format("warning: {}; training goes on", e.what()));
@@ -201,18 +201,29 @@ int train(const std::vector<std::string>& args) {
   std::string bad = ebb::not_finite(t.net);
   const bool restored = bad.empty() && v.count("restore-best");
   if (history.epochs() > 0 && !std::isfinite(history["loss"].back())) bad = fmt::format("the loss became {} in epoch {}", history["loss"].back(), history.epochs());
+  // When the file cannot be written after all the work, another one is.
+  const auto keep = [&](const ebb::Metadata& metadata) {
+    try {
+      write(target, history, metadata);
+    } catch (const ebb::IoError& e) {
+      std::string folder = (std::filesystem::temp_directory_path() / "ebb-XXXXXX").string();
+      if (!::mkdtemp(folder.data())) throw;
+      write(folder + "/model.safetensors", history, metadata);
+      throw ebb::IoError(fmt::format("{}; the training is in {}/model.safetensors instead", e.what(), folder));
+    }
+  };
   if (!bad.empty() && restored && !file.empty()) {
-    write(history, about);
+    keep(about);
     holds = fmt::format("; {} holds the weights of the best epoch", file);
   }
   if (!bad.empty()) throw std::runtime_error(fmt::format("{}; try a smaller --lr{}", bad, holds));
 
-  if (!file.empty()) write(history, about);  // before anything else can fail
+  if (!file.empty()) keep(about);  // before anything else can fail
   const ebb::Metrics result = ebb::evaluate(t.net, test);
   if (std::error_code none; !file.empty() && std::filesystem::is_regular_file(file, none)) {  // a pipe would get it twice
     ebb::Metadata metadata = about;
     metadata["test_accuracy"] = fmt::format("{}", result.accuracy);
-    write(history, std::move(metadata));
+    write(target, history, std::move(metadata));
   }
   const double seconds = history.seconds.empty() ? 0 : std::accumulate(history.seconds.begin(), history.seconds.end(), 0.0) / history.epochs();
   if (json) {
