@@ -242,7 +242,7 @@ TEST_CASE("mnist: a --save that cannot be written fails before training and leav
     CHECK_FALSE(contains(r.err, "Epoch"));
   };
   check((mnist / "missing" / "model").string(), "No such");
-  check(mnist.files().string(), "folder");
+  check(mnist.files().string(), "Is a directory");
   check(taken, "--force");
   check(taken + "/model", "Not a directory");
   check((mnist / "link").string(), "No such", {"--force"});
