@@ -9,6 +9,8 @@
 #include <cstring>
 #include <iterator>
 #include <limits>
+#include <system_error>
+#include <utility>
 
 #include <ebb/graph/error.h>
 #include <ebb/models/atomic_file.h>
@@ -31,9 +33,52 @@ class AtEpochEnd final : public CallbackBase {
 
 History TrainingState::record() const {
   History out = history;
-  for (const auto& [name, value] : logs) out.values[name].push_back(value);
-  out.seconds.push_back(seconds);
+  out.partial = partial;
+  if (partial.batches == 0) {  // the epoch is whole
+    for (const auto& [name, value] : logs) out.values[name].push_back(value);
+    out.seconds.push_back(seconds);
+  }
+  detail::add_states(out, *this);
   return out;
+}
+
+TensorMap TrainingState::chosen() const {
+  TensorMap out;
+  if (callbacks)
+    for (const Callback& c : *callbacks) c->choose(out);
+  return out;
+}
+
+void TrainingState::show(const TensorMap& weights) {
+  const auto own = named_tensors(module);
+  for (const NamedTensor& t : own)  // all of them before any is changed: two may share their values
+    if (weights.contains(t.path) && !aside.contains(t.path)) aside[t.path] = t.tensor->clone();
+  for (const NamedTensor& t : own)
+    if (const auto it = weights.find(t.path); it != weights.end()) t.tensor->assign(it->second);
+}
+
+void TrainingState::show_trained() {
+  for (const NamedTensor& t : named_tensors(module))
+    if (const auto it = aside.find(t.path); it != aside.end()) t.tensor->assign(it->second);
+  aside.clear();
+}
+
+void detail::add_states(History& history, const TrainingState& state) {
+  history.weights = state.aside;
+  if (!state.callbacks) return;
+  each_named(*state.callbacks, [&](const std::string& name, const CallbackBase& c) {
+    if (CallbackState s = c.state(); !s.tensors.empty() || !s.numbers.empty()) history.callbacks[name] = std::move(s);
+  });
+}
+
+void detail::each_named(const std::vector<Callback>& callbacks, const std::function<void(const std::string&, CallbackBase&)>& f) {
+  std::map<std::string, int> count;
+  for (const Callback& c : callbacks) {
+    const std::string name(c->name());
+    if (name.empty()) continue;
+    const int n = ++count[name];
+    f(n == 1 ? name : fmt::format("{}_{}", name, n), *c.operator->());
+  }
 }
 
 Callback::Callback(std::function<void(TrainingState&)> f) : callback_(std::make_shared<AtEpochEnd>(std::move(f))) {}
@@ -82,6 +127,8 @@ void EarlyStopping::train_begin(TrainingState& state) {
     wait_ = better ? 0 : wait_ + 1;
     if (better) best_epoch_ = epoch;
   });
+  // The training was over already, when a checkpoint of its last epoch is all that is left of it
+  if (wait_ > 0 && wait_ >= options_.patience && state.history.epochs() > 1) state.stop = true;
 }
 
 void EarlyStopping::epoch_end(TrainingState& state) {
@@ -93,7 +140,7 @@ void EarlyStopping::epoch_end(TrainingState& state) {
     wait_ = 0;
     if (!options_.restore_best) return;
     kept_.clear();
-    for (const NamedTensor& t : named_tensors(state.module)) kept_.push_back(t.tensor->clone());
+    for (const NamedTensor& t : named_tensors(state.module)) kept_[t.path] = t.tensor->clone();
   } else if (wait_ >= options_.patience && state.epoch > 0) {
     state.stop = true;
     state.say(fmt::format("Epoch {}: early stopping", state.epoch + 1));
@@ -103,30 +150,145 @@ void EarlyStopping::epoch_end(TrainingState& state) {
 void EarlyStopping::train_end(TrainingState& state) {
   if (options_.restore_best && kept_.empty() && best_epoch_ >= 0)
     state.say(fmt::format("warning: the best epoch, {}, was before this training began: its weights are not known here", best_epoch_ + 1));
-  if (kept_.empty() || best_epoch_ == state.epoch) return;
+  if (kept_.empty() || (best_epoch_ == state.epoch && !state.history.interrupted)) return;
   state.say(fmt::format("Restoring model weights from the end of the best epoch: {}.", best_epoch_ + 1));
-  const auto all = named_tensors(state.module);
-  for (std::size_t i = 0; i < all.size(); ++i) all[i].tensor->assign(kept_[i]);
+  state.show(kept_);
+}
+
+CallbackState EarlyStopping::state() const {
+  if (kept_.empty()) return {};
+  return {.tensors = kept_, .numbers = {{"best_epoch", best_epoch_}}};
+}
+
+void EarlyStopping::set_state(const CallbackState& state) {
+  const auto it = state.numbers.find("best_epoch");  // another one than the history says: the options are others
+  if (options_.restore_best && it != state.numbers.end() && it->second == best_epoch_) kept_ = state.tensors;
+}
+
+void EarlyStopping::choose(TensorMap& weights) const {
+  for (const auto& [path, t] : kept_) weights.insert_or_assign(path, t);
+}
+
+CallbackState AverageWeights::state() const {
+  CallbackState out;
+  choose(out.tensors);
+  return out;
+}
+
+void AverageWeights::choose(TensorMap& weights) const {
+  for (const auto& [path, t] : average_.averages()) weights.insert_or_assign(path, t.clone());
 }
 
 ModelCheckpoint::ModelCheckpoint(ModelCheckpointOptions o) : options_(o), monitor_(o.monitor, o.mode, 0) {
   if (o.path.empty()) throw ValueError("model checkpoint: needs the path of a file");
-  detail::expect(o.every >= 1, "model checkpoint", "every must be at least 1", o.every);
+  detail::expect(o.every.unit == Interval::seconds ? o.every.count > 0 : o.every.count >= 1, "model checkpoint", "every must be at least 1", o.every.count);
+  detail::expect(o.keep >= 1, "model checkpoint", "keep must be at least 1", o.keep);
 }
 
 void ModelCheckpoint::train_begin(TrainingState& state) {
-  if (!options_.write) check_writable(options_.path, true);
+  if (!options_.architecture.empty() && !dynamic_cast<Sequential*>(&state.module))
+    throw ValueError("model checkpoint: an architecture belongs to a Sequential");
+  check_writable(options_.path, true);
   monitor_.begin(state.history, [](int, bool) {});
+  last_ = std::chrono::steady_clock::now();
+}
+
+void ModelCheckpoint::batch_end(TrainingState& state) {
+  if (writing_.valid() && writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) wait();
+  if (options_.best_only || options_.every.unit == Interval::epochs) return;
+  const bool due = options_.every.unit == Interval::steps
+                       ? state.optimizer.steps() % static_cast<std::int64_t>(options_.every.count) == 0
+                       : !writing_.valid() && std::chrono::duration<double>(std::chrono::steady_clock::now() - last_).count() >= options_.every.count;
+  if (due) write(state);
 }
 
 void ModelCheckpoint::epoch_end(TrainingState& state) {
-  if (options_.best_only ? !monitor_.better(state, "model checkpoint").value_or(false) : (state.epoch + 1) % options_.every != 0) return;
+  const bool due = options_.best_only ? monitor_.better(state, "model checkpoint").value_or(false)
+                                      : options_.every.unit == Interval::epochs && (state.epoch + 1) % static_cast<int>(options_.every.count) == 0;
+  if (due) write(state);
+}
+
+void ModelCheckpoint::train_end(TrainingState&) { wait(); }
+
+std::filesystem::path ModelCheckpoint::older(const std::filesystem::path& path, int n) {
+  if (n == 0) return path;
+  return path.parent_path() / fmt::format("{}.{}{}", path.stem().string(), n, path.extension().string());
+}
+
+namespace {
+
+/// Moves each file one further back. `path` itself stays until it is replaced, so that there is always one to go on from.
+void move_back(const std::filesystem::path& path, int keep) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) return;
+  for (int i = keep - 1; i > 1; --i) fs::rename(ModelCheckpoint::older(path, i - 1), ModelCheckpoint::older(path, i), error);  // if it is there
+  const fs::path before = ModelCheckpoint::older(path, 1);
+  fs::remove(before, error);
+  fs::create_hard_link(fs::canonical(path), before, error);
+  if (error) fs::copy_file(path, before, fs::copy_options::overwrite_existing, error);  // a file system without links
+  if (error) throw IoError(fmt::format("{}: cannot write: {}", before.string(), error.message()));
+}
+
+}  // namespace
+
+void ModelCheckpoint::write(TrainingState& state) {
   // What a bad epoch left is not worth the good file of an earlier one.
-  const auto loss = state.logs.find("loss");
-  const std::string bad = loss != state.logs.end() && !std::isfinite(loss->second) ? fmt::format("the loss is {}", loss->second) : not_finite(state.module);
-  if (!bad.empty()) return state.say(fmt::format("warning: epoch {} is not written to {}: {}", state.epoch + 1, options_.path.string(), bad));
-  if (options_.write) options_.write(state, options_.path);
-  else save(state.module, options_.path);
+  const auto logged = state.logs.find("loss");
+  const double loss = state.partial.batches > 0 ? state.partial.loss : logged != state.logs.end() ? logged->second : 0;
+  const std::string bad = std::isfinite(loss) ? not_finite(state.module) : fmt::format("the loss is {}", loss);
+  if (!bad.empty()) {
+    last_ = std::chrono::steady_clock::now();
+    return state.say(fmt::format("warning: epoch {} is not written to {}: {}", state.epoch + 1, options_.path.string(), bad));
+  }
+  wait();
+  auto file = std::make_shared<SafeTensors>();
+  if (options_.architecture.empty()) {
+    *file = model_contents(state.module, options_.metadata);
+  } else {
+    const History record = state.record();
+    *file = model_contents(dynamic_cast<Sequential&>(state.module), options_.architecture, options_.metadata,
+                           {.optimizer = &state.optimizer, .history = &record, .chosen = state.chosen()});
+  }
+  for (auto& [_, t] : file->tensors) t = t.clone();  // training goes on changing them
+  const auto job = [file, path = options_.path, keep = options_.keep] {
+    if (keep > 1) move_back(path, keep);
+    write_safetensors(path, *file);
+  };
+  last_ = std::chrono::steady_clock::now();
+  try {
+    writing_ = std::async(std::launch::async, job).share();
+  } catch (const std::system_error&) {  // no thread to be had: then now
+    writing_ = std::async(std::launch::deferred, job).share();
+    wait();
+  }
+}
+
+/// Until the last file is written.
+void ModelCheckpoint::wait() {
+  if (!writing_.valid()) return;
+  try {
+    std::exchange(writing_, {}).get();
+  } catch (const std::exception& e) {
+    if (!options_.failed) throw;
+    options_.failed(e.what());
+  }
+}
+
+Interval Interval::parse(std::string_view text) {
+  std::int64_t n = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, n);
+  const std::string_view unit(stop, static_cast<std::size_t>(end - stop));
+  if (error == std::errc() && n >= 1 && n <= 1'000'000'000) {
+    const int count = static_cast<int>(n);
+    if (unit.empty()) return count;
+    if (unit == "steps" || unit == "step") return {count, steps};
+    if (unit == "s") return std::chrono::seconds(n);
+    if (unit == "m") return std::chrono::minutes(n);
+    if (unit == "h") return std::chrono::hours(n);
+  }
+  throw ValueError(fmt::format("interval: must be a number of epochs from 1, or one with its unit: 100steps, 200s, 5m, 1h; got \"{}\"", text));
 }
 
 void LearningRateScheduler::epoch_begin(TrainingState& state) { state.optimizer.set_lr(f_(state.epoch, state.optimizer.lr())); }

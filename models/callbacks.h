@@ -1,10 +1,12 @@
 // What happens between the steps of fit(): callbacks, and those that most trainings want.
 #pragma once
+#include <chrono>
 #include <concepts>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,6 +19,8 @@
 
 namespace ebb {
 
+class Callback;
+
 /// What a callback sees and may change.
 struct TrainingState {
   Module& module;  ///< that is trained
@@ -28,11 +32,21 @@ struct TrainingState {
   std::int64_t steps = 0;  ///< an epoch
   double loss = 0;         ///< of the last batch
   double seconds = 0;      ///< that the epoch took, at its end
+  PartialEpoch partial = {};  ///< of this epoch so far; empty at its end, when `logs` has its numbers
   std::map<std::string, double> logs = {};  ///< at the end of an epoch: its numbers; what is added is recorded too
   bool stop = false;  ///< set it to end training: after this epoch, or, when set in a batch, with this batch
   std::function<void(const std::string&)> say = {};  ///< prints a line beside the progress
-  /// At the end of an epoch: the history with this epoch in it.
+  const std::vector<Callback>* callbacks = nullptr;  ///< of this training
+  TensorMap aside = {};  ///< the weights that are trained, by path, while the module has others in their place
+
+  /// Everything up to now, after a batch or at the end of an epoch, as FitOptions::resume takes it. The weights are in the
+  /// module, but for those in `aside`.
   History record() const;
+  /// What `callbacks` would give the module if training ended now, by path: nothing for what is trained as it is.
+  TensorMap chosen() const;
+  /// Gives the module these weights and sets aside what is trained; show_trained() undoes it.
+  void show(const TensorMap& weights);
+  void show_trained();  ///< the module has what is trained again
 };
 
 /// Derive from this, or pass a lambda void(TrainingState&), which is called at the end of every epoch.
@@ -40,12 +54,20 @@ class CallbackBase {
  public:
   virtual ~CallbackBase() = default;
   virtual void train_begin(TrainingState&) {}  ///< before the first epoch
-  virtual void epoch_begin(TrainingState&) {}  ///< before an epoch's first batch
+  virtual void epoch_begin(TrainingState&) {}  ///< before an epoch's first batch; not when its rest is trained later
   virtual void batch_begin(TrainingState&) {}  ///< before a step
   virtual void batch_end(TrainingState&) {}  ///< after a step
   virtual void validation_begin(TrainingState&) {}  ///< before the validation at the end of an epoch, if there is one
   virtual void epoch_end(TrainingState&) {}  ///< with the epoch's numbers in logs
   virtual void train_end(TrainingState&) {}  ///< after the last epoch
+
+  // A callback that remembers something over epochs, and whose training is to go on after an interruption with the same bits,
+  // says what, under a name. What it draws from the default generator within an epoch comes again by itself.
+  virtual std::string_view name() const { return ""; }  ///< without spaces and dots; empty: it has no state
+  virtual CallbackState state() const { return {}; }  ///< must not share storage with what changes later
+  virtual void set_state(const CallbackState&) {}  ///< what state() gave; called after train_begin
+  /// Puts in the weights, by path, that it would give the module if training ended now.
+  virtual void choose(TensorMap&) const {}
 };
 
 /// A callback by value, shared, or a lambda.
@@ -64,6 +86,13 @@ class Callback {
  private:
   std::shared_ptr<CallbackBase> callback_;
 };
+
+namespace detail {
+/// f(key in History::callbacks, callback) for each that has a name.
+void each_named(const std::vector<Callback>& callbacks, const std::function<void(const std::string&, CallbackBase&)>& f);
+/// Puts into the history what is needed to go on beside its numbers: weights that are set aside, and what callbacks remember.
+void add_states(History& history, const TrainingState& state);
+}  // namespace detail
 
 /// Which way a number improves; automatic: it rises when its name ends in "acc", "accuracy" or "auc", else it falls.
 enum class Mode { automatic, min, max };
@@ -104,6 +133,10 @@ class EarlyStopping : public CallbackBase {
   void train_begin(TrainingState& state) override;
   void epoch_end(TrainingState& state) override;
   void train_end(TrainingState& state) override;
+  std::string_view name() const override { return "early_stopping"; }
+  CallbackState state() const override;  ///< the weights to restore
+  void set_state(const CallbackState& state) override;
+  void choose(TensorMap& weights) const override;
   /// Epoch (from 0) of the best number of the last fit; -1 before any.
   int best_epoch() const { return best_epoch_; }
 
@@ -111,30 +144,58 @@ class EarlyStopping : public CallbackBase {
   EarlyStoppingOptions options_;
   Monitor monitor_;
   int wait_ = 0, best_epoch_ = -1;
-  std::vector<Tensor> kept_;
+  TensorMap kept_;
 };
 
-/// As Keras' ModelCheckpoint.
+/// How often: after so many epochs, so many steps, or so much time.
+struct Interval {
+  /// What can be counted.
+  enum Unit { epochs, steps, seconds };
+  double count;  ///< of these
+  Unit unit;     ///< what is counted
+  Interval(int n, Unit u = epochs) : count(n), unit(u) {}  ///< `.every = 2`, `.every = {100, Interval::steps}`
+  template <class Rep, class Period>
+  Interval(std::chrono::duration<Rep, Period> time) : count(std::chrono::duration<double>(time).count()), unit(seconds) {}  ///< `.every = 5min`
+  /// "2" epochs, "100steps", "200s", "5m", "1h". Throws ValueError on any other text, and on 0.
+  static Interval parse(std::string_view text);
+};
+
+/// As Keras' ModelCheckpoint, and for a training that is to survive its process.
 struct ModelCheckpointOptions {
   std::filesystem::path path;  ///< of the file
   bool best_only = false;  ///< only when the monitored number improves; else the last state is kept
   std::string monitor = "val_loss";  ///< a key of TrainingState::logs
   Mode mode = Mode::automatic;  ///< which way it improves
-  int every = 1;  ///< epochs
-  /// What to write; default: save(state.module, path). The epoch that has just ended is in state.epoch and state.logs.
-  std::function<void(TrainingState& state, const std::filesystem::path& path)> write = {};
+  Interval every = 1;  ///< epochs, steps or time; with best_only it is not asked
+  /// So many files are kept: `path` is always the newest, model.1.safetensors beside model.safetensors the one before, and so on.
+  int keep = 1;
+  /// Given, as save_model() takes it, the whole training is written, to go on from anywhere within an epoch; else the module as
+  /// save() writes it. The module must be a Sequential then.
+  std::string architecture = {};
+  std::map<std::string, std::string> metadata = {};  ///< texts for the file
+  /// Called in the thread that trains when a file could not be written, with the reason; training goes on. Without it fit() throws.
+  std::function<void(const std::string& reason)> failed = {};
 };
-/// Writes the model at the end of epochs, over the file of the epoch before.
+/// Writes the model while it trains. Training goes on meanwhile: another thread writes a copy. A file is replaced as a whole or
+/// not at all, and fit() returns only when the last one is written.
 class ModelCheckpoint : public CallbackBase {
  public:
-  /// Throws ValueError without a path or when `every` is below 1.
+  /// Throws ValueError without a path, or when `every` or `keep` is below 1.
   explicit ModelCheckpoint(ModelCheckpointOptions options);
   void train_begin(TrainingState& state) override;
+  void batch_end(TrainingState& state) override;
   void epoch_end(TrainingState& state) override;
+  void train_end(TrainingState& state) override;
+  /// What the n-th file before `path` is called; n = 0 is `path`.
+  static std::filesystem::path older(const std::filesystem::path& path, int n);
 
  private:
+  void write(TrainingState& state);
+  void wait();
   ModelCheckpointOptions options_;
   Monitor monitor_;
+  std::chrono::steady_clock::time_point last_ = {};
+  std::shared_future<void> writing_;
 };
 
 /// Sets the learning rate at the start of every epoch to f(epoch from 0, rate so far); records it as "lr". For a rate that
@@ -194,23 +255,23 @@ class CSVLogger : public CallbackBase {
 };
 
 /// Averages the parameters over the steps: from the validation of an epoch to its end, and after training, the module has the
-/// averages. Give it before callbacks that look at the module then.
+/// averages. Give it before callbacks that look at the module then. Starts afresh with every fit but one that goes on.
 class AverageWeights : public CallbackBase {
  public:
   explicit AverageWeights(double decay = 0.999) : average_(decay) {}  ///< ValueError unless 0 <= decay < 1
-  void epoch_begin(TrainingState& state) override { show(false, state); }
+  void train_begin(TrainingState&) override { average_.set_averages({}); }
+  void epoch_begin(TrainingState& state) override { state.show_trained(); }
   void batch_end(TrainingState& state) override { average_.update(state.module); }
-  void validation_begin(TrainingState& state) override { show(true, state); }
-  void epoch_end(TrainingState& state) override { show(true, state); }
-  void train_end(TrainingState& state) override { show(true, state); }
+  void validation_begin(TrainingState& state) override { state.show(average_.averages()); }
+  void epoch_end(TrainingState& state) override { state.show(average_.averages()); }
+  void train_end(TrainingState& state) override { state.show(average_.averages()); }
+  std::string_view name() const override { return "average_weights"; }
+  CallbackState state() const override;  ///< the averages
+  void set_state(const CallbackState& state) override { average_.set_averages(state.tensors); }
+  void choose(TensorMap& weights) const override;
 
  private:
-  void show(bool averages, TrainingState& state) {
-    if (averages != shown_) average_.swap(state.module);
-    shown_ = averages;
-  }
   WeightAverage average_;
-  bool shown_ = false;
 };
 
 /// Stops at once when the loss of a batch is no finite number.

@@ -36,8 +36,6 @@ bool rows_are_shares(const Tensor& labels) {
 
 /// Means over the samples seen so far, a batch at a time.
 struct Running : PartialEpoch {
-  bool classes = true;
-
   void add(double batch_loss, const Tensor& outputs, const Tensor& labels) {
     const std::int64_t n = outputs.rank() ? outputs.size(0) : 1;
     ++batches;
@@ -77,6 +75,21 @@ void warn_of_unreached(Module& module, const Gradients& gradients, const Trainin
   for (const NamedTensor& t : named_tensors(module))
     if (t.trained && t.tensor->tracked() && !gradients.contains(*t.tensor)) names += (names.empty() ? "" : ", ") + t.path;
   if (!names.empty()) state.say(fmt::format("warning: the loss does not depend on {}", names));
+}
+
+/// Gives the module these weights, from which its training goes on.
+void give(Module& module, const TensorMap& weights) {
+  std::size_t known = 0;
+  const auto own = named_tensors(module);
+  for (const NamedTensor& t : own)
+    if (const auto it = weights.find(t.path); it != weights.end()) {
+      if (describe(it->second) != describe(*t.tensor))
+        throw ShapeError(fmt::format("fit: cannot go on with {} {}, the module has {}", t.path, describe(it->second), describe(*t.tensor)));
+      ++known;
+    }
+  if (known != weights.size()) throw ShapeError(fmt::format("fit: cannot go on with {} weights, {} of them in the module", weights.size(), known));
+  for (const NamedTensor& t : own)
+    if (const auto it = weights.find(t.path); it != weights.end()) t.tensor->assign(it->second);
 }
 
 /// Labels as shares of the classes, each row times the weight of its class.
@@ -141,29 +154,47 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   History history = o.resume.value_or(History{});
   PartialEpoch begun = std::exchange(history.partial, {});
   history.interrupted = false;
+  give(module, std::exchange(history.weights, {}));
+  const auto remembered = std::exchange(history.callbacks, {});
   const Batches probe(train, {.size = o.batch, .shuffle = false});
-  TrainingState state{.module = module, .optimizer = optimizer, .history = history, .epochs = o.epochs,
+  TrainingState state{.module = module, .optimizer = optimizer, .history = history, .epoch = std::max(0, history.epochs() - 1), .epochs = o.epochs,
                       .steps = probe.count(), .say = [&](const std::string& text) {
                         if (how.kind != ProgressOptions::nothing) tell(stderr, text + "\n");
-                      }};
+                      },
+                      .callbacks = &o.callbacks};
   if (begun.batches < 0 || begun.batches > state.steps)
     throw ValueError(fmt::format("fit: cannot go on after batch {} of {}", begun.batches, state.steps));
   struct Restore {
     Generator to;
     ~Restore() { default_generator() = to; }
   } const restore{default_generator()};
+  // What is drawn depends on the seed and the steps alone, so that a training that goes on draws the same.
+  const auto draw_for_step = [&] { default_generator() = Generator(o.seed, dropout_stream + static_cast<std::uint64_t>(optimizer.steps())); };
+  draw_for_step();
+  struct PutBack {  // after an exception the module has what was trained, which the optimiser's state belongs to
+    TrainingState& state;
+    int before = std::uncaught_exceptions();
+    ~PutBack() {
+      if (std::uncaught_exceptions() > before) state.show_trained();
+    }
+  } const put_back{state};
 
   if (samples && how.kind != ProgressOptions::nothing)
     tell(stderr, fmt::format("Train on {} samples{}\n", train.size(), validation ? fmt::format(", validate on {} samples", validation->size()) : ""));
   for (const Callback& c : o.callbacks) c->train_begin(state);
+  detail::each_named(o.callbacks, [&](const std::string& name, CallbackBase& c) {
+    if (const auto it = remembered.find(name); it != remembered.end()) c.set_state(it->second);
+  });
   bool warned = false;
   for (int epoch = history.epochs(); epoch < o.epochs && !state.stop && !history.interrupted; ++epoch) {
     const auto start = std::chrono::steady_clock::now();
     state.epoch = epoch;
-    for (const Callback& c : o.callbacks) c->epoch_begin(state);
+    if (begun.batches == 0)
+      for (const Callback& c : o.callbacks) c->epoch_begin(state);
     trained = named_parameters(module);  // a callback may have frozen or thawed some
     Running running{begun};
-    begun = {};
+    const double seconds_before = std::exchange(begun, {}).seconds;
+    const auto seconds = [&] { return seconds_before + std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
     const auto first_step = static_cast<std::uint64_t>(optimizer.steps() - running.batches);
     const Batches batches(train, {.size = o.batch, .shuffle = o.shuffle, .seed = o.seed, .stream = order_stream + first_step});
     const std::string heading = fmt::format("Epoch {}/{}", epoch + 1, o.epochs);
@@ -171,7 +202,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     Progress progress(stderr, samples ? train.size() : batches.count(), how);
     for (std::int64_t i = running.batches; i < batches.count() && !state.stop && !history.interrupted; ++i) {
       state.step = i;
-      default_generator() = Generator(o.seed, dropout_stream + static_cast<std::uint64_t>(optimizer.steps()));
+      draw_for_step();
       if (o.schedule)
         optimizer.set_lr(o.schedule(epoch + static_cast<double>(i) / static_cast<double>(batches.count()), o.epochs));
       for (const Callback& c : o.callbacks) c->batch_begin(state);
@@ -186,10 +217,13 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       optimizer.step(trained, gradients);
       state.loss = loss.item();
       running.add(state.loss, output, b.labels);
+      running.seconds = seconds();
+      state.partial = running;
       progress.update(samples ? std::min((i + 1) * o.batch, train.size()) : i + 1, [&] { return shown("", running.metrics()); });
       for (const Callback& c : o.callbacks) c->batch_end(state);
       history.interrupted = o.interrupted && o.interrupted();
     }
+    draw_for_step();
     Shown all_shown = shown("", running.metrics());
     if (validation && !history.interrupted) {
       for (const Callback& c : o.callbacks) c->validation_begin(state);
@@ -202,11 +236,18 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     }
     state.logs = std::map<std::string, double>(all_shown.begin(), all_shown.end());
     if (o.schedule) state.logs["lr"] = optimizer.lr();
-    state.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    state.seconds = seconds();
+    state.partial = {};
     for (const Callback& c : o.callbacks) c->epoch_end(state);
-    history = state.record();
+    for (const auto& [name, value] : state.logs) history.values[name].push_back(value);
+    history.seconds.push_back(state.seconds);
+  }
+  if (begun.batches > 0) {  // fewer epochs were asked for than were begun: it is as it was
+    history.partial = begun;
+    history.interrupted = true;
   }
   for (const Callback& c : o.callbacks) c->train_end(state);
+  detail::add_states(history, state);
   return history;
 }
 

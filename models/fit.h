@@ -53,8 +53,9 @@ struct FitOptions {
   double clip_norm = 0;    ///< above 0: the largest 2-norm of all gradients together (Keras' global_clipnorm)
   double clip_value = 0;   ///< above 0: the largest magnitude of a gradient's element
   std::vector<double> class_weight = {};  ///< how much a sample of each class counts in the training loss, a cross-entropy
-  /// Goes on from this record: epochs are numbered on, one that was cut short is finished, and the new record begins with the
-  /// old one. With the module's and the optimiser's state it gives the bits of a training that was never interrupted.
+  /// Goes on from this record: epochs are numbered on, one that was cut short is finished, the new record begins with the old
+  /// one, the module gets the record's `weights`, and callbacks what they remember. With the module's and the optimiser's state
+  /// it gives the bits of a training that was never interrupted.
   std::optional<History> resume = {};
   Verbose verbose = Verbose::automatic;  ///< progress on stderr
   KerasStyle style = KerasStyle::keras2;  ///< of the progress

@@ -413,6 +413,11 @@ void WeightAverage::update(Module& module) {
   }
 }
 
+void WeightAverage::set_averages(const TensorMap& averages) {
+  averages_.clear();
+  for (const auto& [path, t] : averages) averages_[path] = t.clone();
+}
+
 void WeightAverage::swap(Module& module) {
   for (const NamedTensor& t : named_parameters(module)) {
     const auto it = averages_.find(t.path);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <ebb/autograd/backward.h>
+#include <ebb/models/history.h>
 #include <ebb/models/module.h>
 
 namespace ebb {
@@ -265,10 +266,12 @@ class WeightAverage {
   void update(Module& module);  ///< takes in the parameters after a step
   /// Exchanges parameters and averages; again, and all is as it was. Nothing before the first update.
   void swap(Module& module);
+  const TensorMap& averages() const { return averages_; }  ///< by path; update() changes them in place
+  void set_averages(const TensorMap& averages);  ///< copies of these, as averages() told them
 
  private:
   double decay_;
-  std::map<std::string, Tensor> averages_;
+  TensorMap averages_;
 };
 
 }  // namespace ebb

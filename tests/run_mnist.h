@@ -244,7 +244,7 @@ class Mnist {
   TempDir dir_, files_;
 };
 
-inline const Args commands{"train", "evaluate", "predict", "data", "plot", "summary", "search", "reproduce", "transfer", "export", "graph"};
+inline const Args commands{"train", "verify", "evaluate", "predict", "data", "plot", "summary", "search", "reproduce", "transfer", "export", "graph"};
 
 inline std::string joined_with_commas(const Args& words) {
   std::string out;

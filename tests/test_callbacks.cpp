@@ -7,11 +7,15 @@
 #include <ebb/models/sequential.h>
 #include <ebb/models/serialize.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <limits>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -240,13 +244,6 @@ TEST_CASE("callbacks: ModelCheckpoint keeps the best or the last") {
   best.epochs(of_best, {1.5, 1.5});  // worse than what the history has
   CHECK(saved_weight(dir / "best") == 1);
 
-  Strings written;
-  ModelCheckpoint custom({.path = "x", .best_only = true, .monitor = "val_loss", .write = [&](TrainingState& s, const std::filesystem::path& path) {
-                            written.push_back(path.string() + std::to_string(s.epoch) + " of " + std::to_string(s.record().epochs()));
-                          }});
-  own.epochs(custom, {3, 4, 2});
-  CHECK(written == Strings{"x0 of 1", "x2 of 3"});
-
   Drive missing;
   ModelCheckpoint accuracy({.path = dir / "none", .best_only = true, .monitor = "val_accuracy"});
   missing.epochs(accuracy, {1, 2});
@@ -254,6 +251,138 @@ TEST_CASE("callbacks: ModelCheckpoint keeps the best or the last") {
   CHECK(missing.said == Strings{"warning: model checkpoint watches \"val_accuracy\", which is not there; there are: loss, val_loss"});
   CHECK_THROWS_WITH_AS(ModelCheckpoint({}), "model checkpoint: needs the path of a file", ValueError);
   CHECK_THROWS_WITH_AS(ModelCheckpoint({.path = "x", .every = 0}), "model checkpoint: every must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(ModelCheckpoint({.path = "x", .keep = 0}), "model checkpoint: keep must be at least 1, got 0", ValueError);
+}
+
+TEST_CASE("callbacks: ModelCheckpoint by steps and by time, of the whole training, and the files before") {
+  const TempDir dir;
+  manual_seed(70);
+  const Dataset data{randn({40, 4}), Tensor::from(std::vector<std::int64_t>(40, 1), {40})};
+  const auto train = [&](ModelCheckpointOptions o, std::vector<Callback> callbacks = {}) {
+    manual_seed(71);
+    Sequential net({4}, {Dense(3)});
+    o.architecture = "dense 3";
+    o.metadata = {{"note", "mine"}};
+    callbacks.emplace_back(ModelCheckpoint(o));
+    Adam adam({.lr = 0.1});
+    fit(net, adam, data, {.epochs = 3, .batch = 10, .validation = data, .callbacks = callbacks, .verbose = Verbose::silent});  // four steps an epoch
+    return predict(net, data.inputs);
+  };
+  const auto steps = [](const std::filesystem::path& file) { return load_model(file).optimizer->steps(); };
+  const auto names = [&] {
+    std::vector<std::string> out;
+    for (const auto& entry : std::filesystem::directory_iterator(dir.path())) out.push_back(entry.path().filename().string());
+    std::ranges::sort(out);
+    return out;
+  };
+  const Tensor want = train({.path = dir / "a.st", .every = {5, Interval::steps}, .keep = 2});
+  CHECK(steps(dir / "a.st") == 10);
+  CHECK(steps(dir / "a.1.st") == 5);
+  CHECK(names() == Strings{"a.1.st", "a.st"});
+  train({.path = dir / "a.st", .every = {5, Interval::steps}, .keep = 2});  // again: those of before move out
+  CHECK(names() == Strings{"a.1.st", "a.st"});
+  CHECK(load_model(dir / "a.st").metadata.at("note") == "mine");
+  for (const char* file : {"a.st", "a.1.st"}) {  // from the middle of an epoch to the same bits
+    SavedModel saved = load_model(dir / file);
+    fit(saved.net, *saved.optimizer, data, {.epochs = 3, .batch = 10, .validation = data, .resume = saved.history, .verbose = Verbose::silent});
+    CHECK(same_bits(predict(saved.net, data.inputs), want));
+  }
+
+  train({.path = dir / "b.st", .every = 1, .keep = 9});
+  CHECK(steps(dir / "b.st") == 12);
+  CHECK(steps(dir / "b.2.st") == 4);
+  CHECK_FALSE(std::filesystem::exists(dir / "b.3.st"));
+  train({.path = dir / "c.st", .every = std::chrono::nanoseconds(1)});
+  CHECK(steps(dir / "c.st") > 0);
+  train({.path = dir / "d.st", .every = std::chrono::hours(1)});
+  CHECK_FALSE(std::filesystem::exists(dir / "d.st"));
+
+  // What a file holds beside the training is the model that its end would give.
+  train({.path = dir / "e.st", .every = {7, Interval::steps}}, {AverageWeights(0.9)});
+  const SavedModel averaged = load_model(dir / "e.st");
+  CHECK(same_bits(averaged.net.layers().size() ? averaged.history->callbacks.at("average_weights").tensors.at("layers.0.bias") : Tensor(),
+                  named_tensors(const_cast<Sequential&>(averaged.net))[1].tensor->detach()));
+  CHECK(averaged.history->weights.size() == 2);
+
+  Dense other(2);
+  CHECK_THROWS_WITH_AS(fit(other, Adam(), data, {.callbacks = {ModelCheckpoint({.path = dir / "f", .architecture = "dense 2"})}, .verbose = Verbose::silent}),
+                       "model checkpoint: an architecture belongs to a Sequential", ValueError);
+}
+
+TEST_CASE("callbacks: a checkpoint that cannot be written is an error, or told where training is to go on") {
+  const TempDir dir;
+  int runs = 0;
+  const Dataset data{ones({8, 4}), Tensor::from(std::vector<std::int64_t>(8, 1), {8})};
+  const auto train = [&](std::function<void(const std::string&)> failed, int epochs) {
+    Sequential net({4}, {Dense(3)});
+    std::filesystem::create_directory(dir / "sub");
+    const auto lose_folder = [&](TrainingState& s) { if (s.epoch == 1) std::filesystem::rename(dir / "sub", dir / ("was" + std::to_string(++runs))); };
+    return fit(net, SGD(), data, {.epochs = epochs, .callbacks = {lose_folder, ModelCheckpoint({.path = dir / "sub" / "m", .failed = std::move(failed)})},
+                                  .verbose = Verbose::silent});
+  };
+  CHECK_THROWS_AS(train({}, 2), IoError);  // the last one too
+  CHECK_THROWS_AS(train({}, 5), IoError);
+  Strings said;
+  CHECK(train([&](const std::string& why) { said.push_back(why); }, 5).epochs() == 5);
+  CHECK(said.size() >= 4);  // the first file may have been on its way when its folder went
+  CHECK(said.back().starts_with((dir / "sub" / "m").string() + ": cannot write: "));
+}
+
+TEST_CASE("callbacks: after an exception the module has the weights that were trained, not their averages") {
+  const Dataset data{ones({8, 2}), Tensor::from(std::vector<std::int64_t>(8, 1), {8})};
+  Sequential net({2}, {Dense(2)});
+  Tensor trained;
+  FitOptions o{.epochs = 2, .batch = 4, .verbose = Verbose::silent};
+  o.validation = data;
+  o.loss = [&](const Tensor& y, const Tensor& labels) {
+    if (!y.tracked()) throw std::runtime_error("while averages are validated");
+    return cross_entropy(y, labels);
+  };
+  struct Look : CallbackBase {
+    explicit Look(Tensor& t) : seen(t) {}
+    void batch_end(TrainingState& s) override { seen = named_tensors(s.module)[0].tensor->clone(); }
+    Tensor& seen;
+  };
+  o.callbacks = {AverageWeights(0.9), Look(trained)};
+  CHECK_THROWS_WITH_AS(fit(net, SGD({.lr = 0.5}), data, o), "while averages are validated", std::runtime_error);
+  CHECK(same_bits(named_tensors(net)[0].tensor->detach(), trained));
+}
+
+TEST_CASE("callbacks: intervals as texts") {
+  const auto is = [](const char* text, double count, Interval::Unit unit) {
+    const Interval i = Interval::parse(text);
+    return i.count == count && i.unit == unit;
+  };
+  CHECK(is("3", 3, Interval::epochs));
+  CHECK(is("1step", 1, Interval::steps));
+  CHECK(is("100steps", 100, Interval::steps));
+  CHECK(is("200s", 200, Interval::seconds));
+  CHECK(is("5m", 300, Interval::seconds));
+  CHECK(is("2h", 7200, Interval::seconds));
+  for (const char* bad : {"", "0", "-1", "5 m", "5min", "m", "1.5h", "0s", "99999999999", "5mm", "steps"})
+    CHECK_THROWS_WITH_AS(Interval::parse(bad), (std::string("interval: must be a number of epochs from 1, or one with its unit: 100steps, 200s, 5m, 1h; got \"") + bad + "\"").c_str(),
+                         ValueError);
+}
+
+TEST_CASE("callbacks: EarlyStopping knows that a training was over, and has the best weights of another process") {
+  const auto options = [](int epochs) {
+    FitOptions o{.epochs = epochs, .batch = 4, .verbose = Verbose::silent};
+    o.validation = Dataset{ones({4, 2}), Tensor::from(std::vector<std::int64_t>(4, 0), {4})};
+    o.callbacks = {EarlyStopping({.patience = 1, .restore_best = true})};
+    return o;
+  };
+  const Dataset data{ones({8, 2}), Tensor::from(std::vector<std::int64_t>(8, 1), {8})};  // what it learns is wrong there
+  Sequential net({2}, {Dense(2)});
+  SGD sgd({.lr = 0.5});
+  const History h = fit(net, sgd, data, options(9));
+  CHECK(h.epochs() == 2);
+  const Tensor best = predict(net, data.inputs);
+  FitOptions o = options(9);
+  o.resume = h;
+  const History again = fit(net, sgd, data, o);
+  CHECK(again.epochs() == 2);
+  CHECK(same_bits(predict(net, data.inputs), best));
+  for (const auto& [path, t] : h.weights) CHECK(same_bits(again.weights.at(path), t));
 }
 
 TEST_CASE("callbacks: LearningRateScheduler sets and records the rate") {

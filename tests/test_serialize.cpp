@@ -308,13 +308,186 @@ TEST_CASE("serialize: a saved training is a model too, and one that was never tr
   CHECK(same(values_of(other), values_of(net)));
 
   History h;  // numbers that JSON has not
-  h.values["loss"] = {0.1, std::numeric_limits<double>::quiet_NaN()};
-  h.seconds = {1, 2};
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  h.values["loss"] = {0.1, std::numeric_limits<double>::quiet_NaN(), inf, -inf};
+  h.seconds = {1, 2, 3, 4};
+  h.partial = {.batches = 2, .loss = inf, .correct = 0, .seen = 3, .classes = false, .seconds = 0.25};
+  h.callbacks["mine"] = {.tensors = {{"a.b", tensor({1, 2})}}, .numbers = {{"x", -inf}, {"y", 0.1}}};
+  h.weights["layers.0.bias"] = tensor({7, 8, 9});
   save_model(net, "dense 3", dir / "nan", {}, {.history = &h});
   const History back = *load_model(dir / "nan").history;
   CHECK(back["loss"][0] == 0.1);
   CHECK(std::isnan(back["loss"][1]));
-  CHECK(back.epochs() == 2);
+  CHECK(back["loss"][2] == inf);
+  CHECK(back["loss"][3] == -inf);
+  CHECK(back.epochs() == 4);
+  CHECK(back.partial.loss == inf);
+  CHECK_FALSE(back.partial.classes);
+  CHECK(back.partial.seconds == 0.25);
+  CHECK(back.callbacks.at("mine").numbers == h.callbacks["mine"].numbers);
+  CHECK(same_bits(back.callbacks.at("mine").tensors.at("a.b"), tensor({1, 2})));
+  CHECK(same_bits(back.weights.at("layers.0.bias"), tensor({7, 8, 9})));
+  CHECK(back.weights.size() == 1);
+}
+
+TEST_CASE("serialize: what is frozen stays frozen, and goes on training as it was") {
+  const TempDir dir;
+  manual_seed(50);
+  const Dataset data{randn({40, 4}), Tensor::from(std::vector<std::int64_t>(40, 1), {40})};
+  const auto fresh = [] {
+    manual_seed(51);
+    Sequential net({4}, parse_architecture("dense 5 relu, batchnorm, dense 3"));
+    freeze(*net.layers()[0]);
+    freeze(*net.layers()[1]);
+    return net;
+  };
+  Sequential whole = fresh(), net = fresh();
+  Adam all, some;
+  fit(whole, all, data, {.epochs = 4, .verbose = Verbose::silent});
+  const History half = fit(net, some, data, {.epochs = 2, .verbose = Verbose::silent});
+  save_model(net, "dense 5 relu, batchnorm, dense 3", dir / "m", {}, {.optimizer = &some, .history = &half});
+  SavedModel saved = load_model(dir / "m");
+  std::vector<std::string> trained;
+  for (const NamedTensor& t : named_parameters(saved.net)) trained.push_back(t.path);
+  CHECK(trained == std::vector<std::string>{"layers.2.weight", "layers.2.bias"});
+  fit(saved.net, *saved.optimizer, data, {.epochs = 4, .resume = saved.history, .verbose = Verbose::silent});
+  CHECK(same(values_of(saved.net), values_of(whole)));
+
+  SafeTensors file = read_safetensors(dir / "m");
+  file.metadata["ebb.frozen"] = "[\"layers.7.bias\"]";
+  write_safetensors(dir / "m", file);
+  CHECK(message<DataError>([&] { load_model(dir / "m"); }) == (dir / "m").string() + ": the training in it: frozen: the model has no parameter \"layers.7.bias\"");
+}
+
+namespace {
+
+/// Remembers a number and a tensor over the epochs, and changes the training by them.
+class Remembering : public CallbackBase {
+ public:
+  void train_begin(TrainingState&) override { sum_ = 0, mean_ = zeros({1}); }
+  void batch_end(TrainingState& s) override {
+    sum_ += s.loss + rand({1}).item();
+    mean_ = mean_ * 0.5 + s.loss;
+    s.optimizer.set_lr(0.01 + 0.001 * std::fmod(sum_ + mean_.item(), 1));
+  }
+  void epoch_begin(TrainingState& s) override { s.logs["drawn"] = sum_ += rand({1}).item(); }
+  void epoch_end(TrainingState& s) override { s.logs["sum"] = sum_ += rand({1}).item(); }
+  std::string_view name() const override { return "remembering"; }
+  CallbackState state() const override { return {.tensors = {{"mean", mean_.clone()}}, .numbers = {{"sum", sum_}}}; }
+  void set_state(const CallbackState& s) override { sum_ = s.numbers.at("sum"), mean_ = s.tensors.at("mean"); }
+
+ private:
+  double sum_ = 0;
+  Tensor mean_;
+};
+
+}  // namespace
+
+TEST_CASE("serialize: whatever callbacks remember, a training that is cut anywhere goes on to the same bits") {
+  const TempDir dir;
+  manual_seed(60);
+  const Tensor x = randn({60, 6, 6, 1});
+  Tensor labels = Tensor::from(std::vector<std::int64_t>(60, 0), {60});
+  for (std::size_t i = 0; i < 60; ++i) labels.mutable_values<std::int64_t>()[i] = static_cast<std::int64_t>(i * i % 3);
+  const Dataset data{x, labels};
+  const std::string net_text = "conv 3 3, batchnorm, relu, flatten, dropout 0.3, dense 3";
+  using Make = std::vector<Callback> (*)();
+  const std::vector<std::pair<const char*, Make>> cases{
+      {"none", [] { return std::vector<Callback>{}; }},
+      {"best", [] { return std::vector<Callback>{EarlyStopping({.patience = 9, .restore_best = true})}; }},
+      {"best of few", [] { return std::vector<Callback>{EarlyStopping({.patience = 1, .restore_best = true})}; }},
+      {"averages", [] { return std::vector<Callback>{AverageWeights(0.9)}; }},
+      {"best averages", [] { return std::vector<Callback>{AverageWeights(0.8), EarlyStopping({.patience = 9, .restore_best = true})}; }},
+      {"falling rate", [] { return std::vector<Callback>{ReduceLROnPlateau({.factor = 0.5, .patience = 1, .cooldown = 1})}; }},
+      {"a rate by epochs", [] { return std::vector<Callback>{LearningRateScheduler([](int, double lr) { return lr * 0.7; })}; }},
+      {"its own", [] { return std::vector<Callback>{Remembering(), Remembering()}; }},
+      {"all", [] { return std::vector<Callback>{AverageWeights(0.8), ReduceLROnPlateau({.factor = 0.5, .patience = 1}), Remembering(),
+                                                EarlyStopping({.patience = 9, .restore_best = true})}; }},
+  };
+  for (const auto& [name, callbacks] : cases) {
+    CAPTURE(name);
+    const auto options = [&, make = callbacks] {
+      FitOptions o;
+      o.epochs = 6;
+      o.batch = 10;  // four steps an epoch
+      o.seed = 3;
+      o.validation_split = 1.0 / 3;
+      o.callbacks = make();
+      o.verbose = Verbose::silent;
+      return o;
+    };
+    const auto fresh = [&] {
+      manual_seed(61);
+      return Sequential({6, 6, 1}, parse_architecture(net_text));
+    };
+    const auto same_maps = [](const TensorMap& a, const TensorMap& b) {
+      bool all = a.size() == b.size();
+      for (const auto& [path, t] : a) all = all && b.contains(path) && same_bits(t, b.at(path));
+      return all;
+    };
+    Sequential whole = fresh();
+    Adam all({.lr = 0.05});
+    const History want = fit(whole, all, data, options());
+    for (const int cut : {1, 4, 6, 8, 11, 16, 23}) {
+      CAPTURE(cut);
+      Sequential net = fresh();
+      Adam adam({.lr = 0.05});
+      FitOptions o = options();
+      // At the end of fit, and from within as a checkpoint is written.
+      int batches = 0;
+      o.interrupted = [&] { return ++batches == cut; };
+      struct Checkpoint : CallbackBase {
+        Checkpoint(Sequential& n, const std::string& t, std::filesystem::path p, int at) : net_(n), text_(t), path_(std::move(p)), at_(at) {}
+        void batch_end(TrainingState& s) override {
+          if (s.optimizer.steps() != at_) return;
+          const History record = s.record();
+          save_model(net_, text_, path_, {}, {.optimizer = &s.optimizer, .history = &record, .chosen = s.chosen()});
+        }
+        Sequential& net_;
+        const std::string& text_;
+        std::filesystem::path path_;
+        int at_;
+      };
+      o.callbacks.emplace_back(Checkpoint(net, net_text, dir / "within", cut));
+      const History part = fit(net, adam, data, o);
+      save_model(net, net_text, dir / "end", {}, {.optimizer = &adam, .history = &part});
+      for (const std::string file : {"end", "within"}) {
+        CAPTURE(file);
+        if (file == "within" && !part.interrupted) continue;  // it had stopped before
+        manual_seed(999);
+        SavedModel saved = load_model(dir / file);
+        CHECK(same(values_of(saved.net), values_of(net)));  // the model to use, whoever wrote it
+        o = options();
+        o.resume = saved.history;
+        const History h = fit(saved.net, *saved.optimizer, data, o);
+        CHECK(h.values == want.values);
+        CHECK(same(values_of(saved.net), values_of(whole)));
+        CHECK(same_maps(h.weights, want.weights));
+        CHECK(saved.optimizer->lr() == all.lr());
+      }
+    }
+  }
+}
+
+TEST_CASE("serialize: files of before have no state of callbacks, and still load") {
+  const TempDir dir;
+  Sequential net({4}, {Dense(3)});
+  SafeTensors file;
+  for (const NamedTensor& t : named_tensors(net)) file.tensors[t.path] = t.tensor->detach();
+  for (const char* path : {"layers.0.weight", "layers.0.bias"}) file.tensors[std::string("optimizer.0.") + path] = zeros_like(file.tensors[path]);
+  file.metadata = {{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4"}, {"ebb.version", "0.1.0"},
+                   {"ebb.optimizer", R"({"name":"lion","options":{"beta1":0.9,"beta2":0.99,"lr":0.001,"weight_decay":0.0},"steps":3,"groups":[]})"},
+                   {"ebb.history", R"({"values":{"loss":[0.5,null]},"seconds":[1.0,2.0],"interrupted":true,"partial":{"batches":1,"loss":0.5,"correct":1,"seen":2}})"}};
+  write_safetensors(dir / "old", file);
+  const SavedModel saved = load_model(dir / "old");
+  CHECK(saved.optimizer->steps() == 3);
+  CHECK(saved.history->values.at("loss")[0] == 0.5);
+  CHECK(std::isnan(saved.history->values.at("loss")[1]));
+  CHECK(saved.history->partial.batches == 1);
+  CHECK(saved.history->partial.classes);
+  CHECK(saved.history->callbacks.empty());
+  CHECK(saved.history->weights.empty());
+  CHECK(named_parameters(const_cast<Sequential&>(saved.net)).size() == 2);
 }
 
 TEST_CASE("serialize: trainings that do not fit their model") {

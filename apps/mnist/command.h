@@ -18,6 +18,7 @@ using app::Exit, app::UsageError, app::parse, app::file_of, app::files_of, app::
 using enum app::Exit;
 
 int train(const std::vector<std::string>& args);
+int verify(const std::vector<std::string>& args);
 int evaluate(const std::vector<std::string>& args);
 int predict(const std::vector<std::string>& args);
 int summary(const std::vector<std::string>& args);

@@ -7,6 +7,7 @@ namespace {
 
 constexpr auto commands = std::to_array<app::Command>({
     {"train", "train a network and test it", mnist::train},
+    {"verify", "train a saved training again and compare the bits", mnist::verify},
     {"evaluate", "test a saved network", mnist::evaluate},
     {"predict", "name digits of the test set with a saved network", mnist::predict},
     {"data", "what the data are: shapes, counts of the digits, pictures", mnist::data},
@@ -25,7 +26,7 @@ constexpr auto examples =
     "  mnist train --model cnn --epochs 5 --save digits.safetensors\n"
     "  mnist predict digits.safetensors --index 0,1,2\n"
     "\nExit codes: 0 done; 1 failed (data, files, memory, a loss that is not a number,\n"
-    "results that standard output does not take); 2 wrong usage; 130 interrupted by\n"
+    "other bits in verify, results that standard output does not take); 2 wrong usage; 130 interrupted by\n"
     "Ctrl-C, 143 terminated, 129 the terminal was closed. After these three, and when\n"
     "results cannot be shown, the model so far is saved if --save was given. A second\n"
     "signal ends the program at once. What cannot be written to standard error is\n"

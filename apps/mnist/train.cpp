@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -14,62 +13,17 @@
 #include <numeric>
 #include <optional>
 #include <stdexcept>
-#include <string_view>
 #include <system_error>
 
 #include <ebb/models/finite.h>
 
 #include "command.h"
+#include "record.h"
 #include "signals.h"
 #include "training.h"
 
 namespace mnist {
 namespace {
-
-po::options_description train_output_options() {
-  po::options_description o = output_options("write model and training so far to this file (safetensors), also when interrupted; if it is standard output, results go to standard error");
-  o.add_options()
-      ("checkpoint-every", po::value<int>(), "write it after every N epochs too")
-      ("resume", po::value<std::string>(), "go on with the training in this file, under its options, and save to it; --epochs may ask for more")
-      ("log-csv", po::value<std::string>(), "write every epoch's numbers to this file")
-      ("verbose", po::value<int>(), "progress: 0 none, 1 a bar, 2 Keras' line an epoch; default: a bar on a terminal, else a line an epoch")
-      ("style", po::value<std::string>()->default_value("keras2"), "of the progress: keras2.2, keras2 or keras3")
-      ("color", po::value<std::string>()->default_value("auto"), "auto (a terminal, and NO_COLOR is not set), always or never");
-  return o;
-}
-
-/// Options that say where results go and not what is trained: not kept in the file, and allowed beside --resume.
-constexpr auto outward = std::to_array<std::string_view>({"save", "force", "checkpoint-every", "resume", "log-csv", "json", "verbose", "style", "color", "quiet", "data", "threads", "file"});
-
-/// The options that a training file keeps: those given, as a JSON list of command-line words.
-std::string kept_options(const po::options_description& options, const std::vector<std::string>& args, const std::string& before) {
-  const auto parsed = po::command_line_parser(args).options(options).run();
-  std::vector<std::string> out;
-  if (!before.empty()) out = nlohmann::ordered_json::parse(before).get<std::vector<std::string>>();
-  for (const auto& option : parsed.options) {
-    if (std::ranges::find(outward, option.string_key) != outward.end()) continue;
-    const std::string word = "--" + option.string_key;
-    std::erase_if(out, [&](const std::string& w) { return w == word || w.starts_with(word + "="); });
-    out.push_back(option.value.empty() ? word : word + "=" + option.value[0]);
-  }
-  return nlohmann::ordered_json(out).dump();
-}
-
-/// Stores the options of the file that is resumed below those of the command line. Returns what the file keeps.
-std::string resume_options(const po::options_description& options, const ebb::SavedModel& saved, const std::string& file, po::variables_map& v) {
-  const auto kept = saved.metadata.find(options_key);
-  if (!saved.optimizer || !saved.history || kept == saved.metadata.end())
-    throw ebb::DataError(fmt::format("{}: holds no training of mnist train to go on with", file));
-  for (const auto& [name, value] : v)
-    if (!value.defaulted() && name != "epochs" && std::ranges::find(outward, name) == outward.end())
-      throw UsageError(fmt::format("--resume goes on with the options in the file; --{} cannot change", name));
-  try {
-    po::store(po::command_line_parser(options_in(saved, file)).options(options).run(), v);  // what is stored first stays, but for defaults
-  } catch (const po::error& e) {
-    throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
-  }
-  return kept->second;
-}
 
 /// The table of --log-csv. When it cannot be written any more, training goes on without it.
 class Log : public ebb::CallbackBase {
@@ -111,11 +65,36 @@ void set_progress(const po::variables_map& v, ebb::FitOptions& o) {
   else if (color != "auto") throw UsageError(fmt::format("--color must be auto, always or never, got \"{}\"", color));
 }
 
+std::optional<ebb::Interval> checkpoint_interval(const po::variables_map& v, const std::string& file) {
+  const int keep = v["keep"].as<int>();
+  if (keep < 1 || keep > 1000) throw UsageError(fmt::format("--keep must be 1 to 1000, got {}", keep));
+  if (!v.count("checkpoint-every")) {
+    if (keep > 1) throw UsageError("--keep belongs to --checkpoint-every");
+    return std::nullopt;
+  }
+  if (file.empty()) throw UsageError("--checkpoint-every needs --save");
+  try {
+    return ebb::Interval::parse(v["checkpoint-every"].as<std::string>());
+  } catch (const ebb::ValueError& e) {
+    throw UsageError(fmt::format("--checkpoint-every: {}", e.what()));
+  }
+}
+
+/// How far the training of these runs is in the file, where it wrote a checkpoint.
+std::optional<std::string> checkpoint_in(const std::string& file, const std::string& runs) {
+  try {
+    const ebb::SavedModel model = ebb::load_model(file);
+    if (const auto it = model.metadata.find(runs_key); it == model.metadata.end() || it->second != runs) return std::nullopt;
+    return fmt::format("; {} holds the training up to epoch {}", file, model.history->epochs());
+  } catch (const ebb::Error&) {  // there is none
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 int train(const std::vector<std::string>& args) {
-  po::options_description options(80, 40);
-  options.add(model_options()).add(training_options()).add(data_options()).add(split_options()).add(train_output_options());
+  const po::options_description options = train_options();
   po::variables_map v;
   if (!parse(args, options, "mnist train [OPTIONS]",
              "Examples:\n"
@@ -125,26 +104,24 @@ int train(const std::vector<std::string>& args) {
              "  mnist train --validation-split 0.1 --epochs 100 --early-stopping 3 \\\n"
              "              --restore-best\n"
              "  mnist train --optimizer adamw --schedule cosine --warmup 1 --clip-norm 1\n"
-             "  mnist train --epochs 50 --save run.safetensors --checkpoint-every 5\n"
+             "  mnist train --epochs 50 --save run.safetensors --checkpoint-every 5m\n"
              "  mnist train --resume run.safetensors --epochs 80\n",
              v))
     return ok;
   std::optional<ebb::SavedModel> saved;
-  std::string kept, file = v.count("save") ? v["save"].as<std::string>() : "";
+  std::string file = v.count("save") ? v["save"].as<std::string>() : "";
   if (v.count("save") && file.empty()) throw UsageError("--save needs the name of a file");
   if (v.count("resume")) {
     const auto from = v["resume"].as<std::string>();
     saved = ebb::load_model(from);
-    kept = resume_options(options, *saved, from, v);
+    restore_options(options, *saved, from, v);
     if (file.empty()) file = from;
   }
   use_preset(options, v);
   Training t = make_training(v);
   set_progress(v, t.fit);
-  if (v.count("checkpoint-every") && file.empty()) throw UsageError("--checkpoint-every needs --save");
-  if (v.count("checkpoint-every") && v["checkpoint-every"].as<int>() < 1) throw UsageError("--checkpoint-every must be at least 1");
+  const std::optional<ebb::Interval> every = checkpoint_interval(v, file);
   split_of(v);  // refused before anything is read or written
-  if (saved && v.count("ema")) throw UsageError("a training with --ema cannot be resumed: its file holds the averages");
   use_threads(v);
   const std::string csv = output_file(v, "log-csv"), resumed = saved ? v["resume"].as<std::string>() : "";
   refuse_same_files({{"--save", file}, {"--log-csv", csv}, {"--arch", v.count("arch") ? v["arch"].as<std::string>() : ""}});
@@ -160,7 +137,7 @@ int train(const std::vector<std::string>& args) {
     t.optimizer = std::move(saved->optimizer);
     t.fit.resume = saved->history;
   }
-  kept = kept_options(options, args, kept);
+  const std::string kept = kept_options(options, v);
 
   const ebb::Mnist data = split_data(load_data(v), v);
   const ebb::Dataset all = training_samples(v, data, t, saved.has_value()), test = data.test.scaled(t.scale);
@@ -176,7 +153,20 @@ int train(const std::vector<std::string>& args) {
 
   catch_signals();
   if (t.validates_on_test) t.fit.validation = test;
-  const ebb::Metadata about{{"dataset", data.name}, {"scale", fmt::format("{}", t.scale)}, {"seed", fmt::format("{}", t.seed)}, {options_key, kept}};
+  ebb::Metadata about{{"dataset", data.name}, {"scale", fmt::format("{}", t.scale)}, {"seed", fmt::format("{}", t.seed)}, {options_key, kept}};
+  if (!file.empty()) {
+    std::vector<Run> runs;
+    const auto facts = facts_here(all, test);
+    if (saved) {
+      runs = runs_in(*saved, resumed);
+      if (t.fit.verbose != ebb::Verbose::silent)
+        for (const std::string& line : differences(runs.back().facts, facts))
+          app::note("note: {}: the bits will not be those of a training that was not resumed\n", line);
+    }
+    runs.push_back({.steps = t.optimizer->steps(), .epochs = t.fit.epochs, .command = args, .facts = facts});
+    runs.back().command.insert(runs.back().command.begin(), {"mnist", "train"});
+    about[runs_key] = to_json(runs);
+  }
   std::error_code unresolved;  // /dev/stdout leads nowhere any more when the file behind it has been replaced once
   const auto resolved = std::filesystem::canonical(file, unresolved), target = unresolved ? std::filesystem::path(file) : resolved;
   const auto write = [&](const std::filesystem::path& to, const ebb::History& history, ebb::Metadata metadata) {
@@ -186,21 +176,17 @@ int train(const std::vector<std::string>& args) {
   const auto log = std::make_shared<Log>(csv, saved.has_value());
   if (!csv.empty()) t.fit.callbacks.emplace_back(log);
   std::string holds = file.empty() ? "" : saved && file == resumed ? fmt::format("; {} is as it was", file) : fmt::format("; {} is not written", file);
-  if (v.count("checkpoint-every"))
-    t.fit.callbacks.emplace_back(ebb::ModelCheckpoint({.path = file, .every = v["checkpoint-every"].as<int>(),
-                                                       .write = [&](ebb::TrainingState& state, const auto&) {
-                                                         try {
-                                                           write(target, state.record(), about);
-                                                           holds = fmt::format("; {} holds the training up to epoch {}", file, state.epoch + 1);
-                                                         } catch (const ebb::IoError& e) {  // there may be room again later
-                                                           state.say(fmt::format("warning: {}; training goes on", e.what()));
-                                                         }
-                                                       }}));
+  if (every)
+    t.fit.callbacks.emplace_back(ebb::ModelCheckpoint(
+        {.path = target, .every = *every, .keep = v["keep"].as<int>(), .architecture = t.architecture, .metadata = about, .failed = [](const std::string& why) {
+           app::note("mnist: warning: a checkpoint failed: {}; training goes on\n", why);  // there may be room again later
+         }}));
   const ebb::History history = ebb::fit(t.net, *t.optimizer, all, t.fit);
   // What went wrong never replaces what was good; the weights of the best epoch, restored, are good.
   std::string bad = ebb::not_finite(t.net);
   const bool restored = bad.empty() && v.count("restore-best");
   if (history.epochs() > 0 && !std::isfinite(history["loss"].back())) bad = fmt::format("the loss became {} in epoch {}", history["loss"].back(), history.epochs());
+  if (!bad.empty() && every) holds = checkpoint_in(file, about[runs_key]).value_or(holds);
   // When the file cannot be written after all the work, another one is.
   const auto keep = [&](const ebb::Metadata& metadata) {
     try {
