@@ -144,10 +144,11 @@ ebb::Mnist load_data(const po::variables_map& v) {
 }
 
 void use_threads(const po::variables_map& v) {
-  if (!v.count("threads")) return;
-  const int n = v["threads"].as<int>();
+  const int n = v.count("threads") ? v["threads"].as<int>() : ebb::threads();
   if (n < 1 || n > 256) throw UsageError(fmt::format("--threads must be 1 to 256, got {}", n));
   ebb::set_threads(n);
+  if (ebb::threads() < n)
+    note("the system started {} of {} threads; going on with those (results are the same)\n", ebb::threads(), n);
 }
 
 namespace {
