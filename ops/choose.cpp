@@ -95,7 +95,7 @@ struct Where {
         detail::simd_for<T>([&]() EBB_INLINE {
           walk.rows_of(begin, end, [&](std::int64_t row, std::int64_t first, std::int64_t n) EBB_INLINE {
             const auto o = walk.offsets(row);
-            choose(Strided{pc + o[0] + first * c, c}, Strided{pa + o[1] + first * s, s}, Strided{pb + o[2] + first * t, t},
+            choose(Strided<std::uint8_t>{pc + o[0] + first * c, c}, Strided<T>{pa + o[1] + first * s, s}, Strided<T>{pb + o[2] + first * t, t},
                    po + row * walk.inner + first, n);
           });
         });

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include <ebb/graph/shape.h>
 #include <ebb/ops/tile.h>
@@ -28,20 +29,17 @@ void copy_some(std::byte* to, std::int64_t to_step, const std::byte* from, std::
 template <int W, int bytes>
 inline void EBB_INLINE turn_square(std::byte* to, std::int64_t to_step, const std::byte* from, std::int64_t from_step) {
   typedef std::conditional_t<bytes == 4, std::int32_t, std::int64_t> V __attribute__((vector_size(W * bytes), aligned(bytes), may_alias));
-  V low, high, row[W], next[W];
+  V row[W], next[W];
+  const auto interleave = [&]<int... k>(int i, std::integer_sequence<int, k...>) EBB_INLINE {
+    next[2 * i] = __builtin_shufflevector(row[i], row[i + W / 2], (k / 2 + k % 2 * W)...);
+    next[2 * i + 1] = __builtin_shufflevector(row[i], row[i + W / 2], (k / 2 + k % 2 * W + W / 2)...);
+  };
 #pragma GCC unroll 16
-  for (int i = 0; i < W; ++i) {
-    low[i] = i / 2 + i % 2 * W;
-    high[i] = low[i] + W / 2;
-    row[i] = *reinterpret_cast<const V*>(from + i * from_step);
-  }
+  for (int i = 0; i < W; ++i) row[i] = *reinterpret_cast<const V*>(from + i * from_step);
 #pragma GCC unroll 4
   for (int round = 1; round < W; round *= 2) {
 #pragma GCC unroll 8
-    for (int i = 0; i < W / 2; ++i) {
-      next[2 * i] = __builtin_shuffle(row[i], row[i + W / 2], low);
-      next[2 * i + 1] = __builtin_shuffle(row[i], row[i + W / 2], high);
-    }
+    for (int i = 0; i < W / 2; ++i) interleave(i, std::make_integer_sequence<int, W>());
 #pragma GCC unroll 16
     for (int i = 0; i < W; ++i) row[i] = next[i];
   }

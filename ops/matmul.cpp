@@ -131,7 +131,7 @@ enum class Activated { no, relu, sigmoid, tanh };
 /// activation(x W + b): bias and activation in one pass over each piece of the product, one rule for all gradients.
 template <Activated how>
 struct Linear {
-  static constexpr std::string_view names[] = {"linear", "linear_relu", "linear_sigmoid", "linear_tanh"};
+  static constexpr std::string_view names[4] = {"linear", "linear_relu", "linear_sigmoid", "linear_tanh"};
   static constexpr std::string_view name = names[static_cast<int>(how)];
   static constexpr Keeps keeps = how == Activated::no ? Keeps::other_inputs : Keeps::inputs_and_output;
   static constexpr int temporaries = how == Activated::no ? 0 : 1;  // the gradient of x W + b
