@@ -17,6 +17,7 @@
 
 #include <ebb/graph/error.h>
 #include <ebb/models/atomic_file.h>
+#include <ebb/models/printable.h>
 
 namespace ebb::detail {
 namespace {
@@ -116,7 +117,7 @@ Source::Source(const std::filesystem::path& path, Archive) : Source(path, 0) {
   members_ = find_members(false);
   std::unordered_set<std::string_view> seen;
   for (const Member& m : members_)
-    if (!seen.insert(m.name).second) throw DataError(fmt::format("{}: holds {} twice", path_.string(), m.name));
+    if (!seen.insert(m.name).second) throw DataError(fmt::format("{}: holds {} twice", path_.string(), printable(m.name, 80)));
 }
 
 std::vector<std::string> Source::names() const {
@@ -127,7 +128,7 @@ std::vector<std::string> Source::names() const {
 
 void Source::open(std::size_t member) {
   member_ = members_[member];
-  label_ = fmt::format("{}: {}", path_.string(), member_.name);
+  label_ = fmt::format("{}: {}", path_.string(), printable(member_.name, 80));
   at_ = member_.begin;
   end_ = member_.begin + member_.packed;
   used_ = filled_ = 0;
@@ -169,7 +170,7 @@ void Source::expect_end() {
   const std::int64_t end = position_;
   if (read({&more, 1}) != 0) fail_at(end, "expected the end of the data, found more bytes");
   if (kind_ == Kind::gzip && used_ < filled_)
-    fail_packed(fmt::format("expected the end of the file, found {}", buffer_[used_] == 0x1f ? "a second gzip member" : "trailing bytes"));
+    fail_packed("expected the end of the file, found trailing bytes");
   if (kind_ == Kind::zip) check_member();
 }
 
@@ -238,10 +239,37 @@ std::size_t Source::inflate_some(std::span<std::uint8_t> out) {
     if (status == Z_MEM_ERROR) no_memory();
     if (status != Z_OK && status != Z_STREAM_END)
       fail_packed(fmt::format("expected valid compressed data, found: {}", stream_.msg ? stream_.msg : "corrupt data"));
-    ended_ = status == Z_STREAM_END;
+    if (status == Z_STREAM_END) end_member();
   }
-  if (ended_ && used_ == filled_) refill();  // so that used_ < filled_ says whether anything follows
   return room - stream_.avail_out;
+}
+
+/// After the last byte of a deflate stream. A gzip file may have more members (RFC 1952, 2.2; bgzip writes one for each 64 KiB)
+/// and zeros to the end of a block of its medium, which gzip(1) ignores too; used_ < filled_ says that anything else follows.
+void Source::end_member() {
+  if (used_ == filled_) refill();
+  ended_ = kind_ == Kind::zip || used_ == filled_ || buffer_[used_] != 0x1f;
+  if (!ended_) ::inflateReset(&stream_);
+  while (kind_ == Kind::gzip && used_ < filled_ && buffer_[used_] == 0)
+    if (++used_ == filled_) refill();
+}
+
+bool Source::can_hold(std::int64_t bytes) const {
+  constexpr std::int64_t free_of_charge = std::int64_t{64} << 20;
+  if (!packed()) return bytes == file_bytes_;
+  if (bytes > limit()) return false;
+  if (bytes <= file_bytes_ + free_of_charge) return true;
+  Source all(path_, 0);
+  all.kind_ = kind_;
+  all.members_ = {member_};
+  if (kind_ == Kind::zip) all.open(0);
+  else all.start_inflating(gzip_window);
+  std::vector<std::uint8_t> part(buffer_.size());
+  while (all.read(part) > 0 && all.position_ <= bytes) {
+  }
+  if (all.position_ != bytes) return false;
+  all.expect_end();
+  return true;
 }
 
 std::vector<std::uint8_t> Source::bytes_at(std::int64_t begin, std::int64_t count) {

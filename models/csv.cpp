@@ -14,6 +14,7 @@
 
 #include <ebb/graph/error.h>
 #include <ebb/models/byte_source.h>
+#include <ebb/models/printable.h>
 
 namespace ebb {
 namespace {
@@ -23,24 +24,28 @@ constexpr std::size_t pixels = Digits::pixels, columns = pixels + 1;
 constexpr std::size_t max_rows = 1'000'000;
 constexpr std::size_t longest_line = std::size_t{1} << 16;  // of a header; a row cannot have more than 3142 bytes
 
-/// The text, some lines at a time.
+using detail::printable;
+
+/// The text, some lines at a time. A line ends with its newline or with the data; newlines in quotes belong to it.
 class Lines {
  public:
   explicit Lines(const std::filesystem::path& path) : source_(path), buffer_(longest_line + (longest_line >> 1)) {}
 
   /// The next line without its end (a carriage return is part of the end); false when there are no more.
   bool next(std::string_view& line) {
+    const std::size_t before = below_;
     const char* end = find_end();
     if (!end) {
       refill();
       end = find_end();
     }
     if (!end && used_ == filled_) return false;
-    ++number_;
+    number_ += 1 + before;
     if (!end && filled_ - used_ > longest_line) fail(0, "expected the end of the line within 65536 bytes");
-    if (!end) fail(0, "expected the end of the line, found the end of the data");
+    if (!end && in_quotes_) fail(0, "expected the closing quote, found the end of the data");
+    if (!end) end = text() + filled_;
     line = {text() + used_, static_cast<std::size_t>(end - text()) - used_};
-    used_ += line.size() + 1;
+    used_ = std::min(filled_, used_ + line.size() + 1);
     if (line.ends_with('\r')) line.remove_suffix(1);
     return true;
   }
@@ -53,7 +58,19 @@ class Lines {
 
  private:
   const char* text() const { return reinterpret_cast<const char*>(buffer_.data()); }
-  const char* find_end() const { return static_cast<const char*>(std::memchr(text() + used_, '\n', filled_ - used_)); }
+  const char* find(char c, std::size_t from, std::size_t to) const { return static_cast<const char*>(std::memchr(text() + from, c, to - from)); }
+  /// The next newline outside quotes; an escaped quote is two and changes nothing.
+  const char* find_end() {
+    in_quotes_ = false;
+    below_ = 0;
+    for (std::size_t from = used_;; ++below_) {
+      const char* const end = find('\n', from, filled_);
+      const std::size_t to = end ? static_cast<std::size_t>(end - text()) : filled_;
+      if (find('"', from, to)) in_quotes_ ^= std::count(text() + from, text() + to, '"') % 2 != 0;
+      if (!end || !in_quotes_) return end;
+      from = to + 1;
+    }
+  }
 
   /// Moves the beginning of a line to the front and reads on behind it.
   void refill() {
@@ -66,7 +83,8 @@ class Lines {
   detail::Source source_;
   std::vector<std::uint8_t> buffer_;
   std::size_t used_ = 0, filled_ = 0;
-  std::size_t number_ = 0;  // of the current line, from 1
+  std::size_t number_ = 0, below_ = 0;  // of the current line, from 1; how many more it takes in the file
+  bool in_quotes_ = false;              // what find_end() saw ends there
 };
 
 std::string lower(std::string_view text) {
@@ -75,44 +93,52 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-/// What a message shows of a cell.
-std::string shown(std::string_view cell) {
-  std::string out;
-  for (const char c : cell.substr(0, 20)) out += c >= ' ' && c <= '~' ? c : '?';
-  return cell.size() > 20 ? out + "..." : out;
+/// The cells of a line, out of their quotes (RFC 4180): a quote stands at both ends of a cell or, doubled, inside such a one.
+std::vector<std::string> cells_of(const Lines& lines, std::string_view line) {
+  std::vector<std::string> out;
+  for (std::size_t at = 0; at <= line.size(); ++at) {
+    std::string& cell = out.emplace_back();
+    const bool quoted = at < line.size() && line[at] == '"';
+    if (quoted) {
+      for (++at; line[at] != '"' || (at + 1 < line.size() && line[at + 1] == '"'); ++at) cell += line[line[at] == '"' ? at++ : at];
+      ++at;  // Lines has seen that the quotes are in pairs
+    }
+    const std::size_t end = std::min(line.find(',', at), line.size());
+    const std::string_view rest = line.substr(at, end - at);
+    if (quoted && !rest.empty()) lines.fail(out.size(), fmt::format("expected a comma after the closing quote, found \"{}\"", printable(rest, 20)));
+    if (rest.find('"') != rest.npos) lines.fail(out.size(), fmt::format("expected quotes around the whole cell, found \"{}\"", printable(rest, 20)));
+    cell += rest;
+    at = end;
+  }
+  return out;
 }
 
 void check_header(const Lines& lines, std::string_view header) {
   if (header.starts_with("\xef\xbb\xbf")) header.remove_prefix(3);  // the mark that some editors put before UTF-8
-  std::size_t column = 0;
-  for (std::size_t begin = 0; begin <= header.size(); ++column) {
-    const std::size_t end = std::min(header.find(',', begin), header.size());
-    std::string_view name = header.substr(begin, end - begin);
-    if (name.size() >= 2 && name.front() == '"' && name.back() == '"') name = name.substr(1, name.size() - 2);
-    if (column == 0 && !name.empty() && name.find_first_not_of("0123456789.+-eE ") == std::string_view::npos)
-      lines.fail(1, fmt::format("expected a header with names, found the number {}", shown(name)));
+  const std::vector<std::string> names = cells_of(lines, header);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::string& name = names[i];
+    if (i == 0 && !name.empty() && name.find_first_not_of("0123456789.+-eE ") == std::string::npos)
+      lines.fail(1, fmt::format("expected a header with names, found the number {}", printable(name, 20)));
     const std::string word = lower(name);
-    if (column > 0 && (word == "label" || word == "class" || word == "target" || word == "y"))
-      lines.fail(column + 1, fmt::format("expected the labels in column 1, found \"{}\" here", shown(name)));
-    begin = end + 1;
+    if (i > 0 && (word == "label" || word == "class" || word == "target" || word == "y"))
+      lines.fail(i + 1, fmt::format("expected the labels in column 1, found \"{}\" here", printable(name, 20)));
   }
-  if (column != columns) lines.fail(0, fmt::format("expected a header of {} columns, the label and {} pixels, found {}", columns, pixels, column));
+  if (names.size() != columns) lines.fail(0, fmt::format("expected a header of {} columns, the label and {} pixels, found {}", columns, pixels, names.size()));
 }
 
-/// Says what is wrong with a row, slowly; the fast path found that something is.
-[[noreturn]] void refuse_row(const Lines& lines, std::string_view row) {
-  const std::size_t count = static_cast<std::size_t>(std::ranges::count(row, ',')) + 1;
-  std::size_t begin = 0;
-  for (std::size_t column = 0; column < std::min(count, columns); ++column) {
-    const std::size_t end = std::min(row.find(',', begin), row.size());
-    const std::string_view cell = row.substr(begin, end - begin);
-    const bool number = !cell.empty() && cell.size() <= 3 && cell.find_first_not_of("0123456789") == std::string_view::npos;
-    const int value = number ? std::stoi(std::string(cell)) : -1, most = column == 0 ? 9 : 255;
+/// A row in which something is quoted or wrong, slowly.
+void read_row(const Lines& lines, std::string_view row, std::uint8_t& label, std::uint8_t* out) {
+  const std::vector<std::string> cells = cells_of(lines, row);
+  for (std::size_t i = 0; i < std::min(cells.size(), columns); ++i) {
+    const std::string& cell = cells[i];
+    const bool number = !cell.empty() && cell.size() <= 3 && cell.find_first_not_of("0123456789") == std::string::npos;
+    const int value = number ? std::stoi(cell) : -1, most = i == 0 ? 9 : 255;
     if (value < 0 || value > most)
-      lines.fail(column + 1, fmt::format("expected a {} from 0 to {}, found \"{}\"", column == 0 ? "label" : "pixel", most, shown(cell)));
-    begin = end + 1;
+      lines.fail(i + 1, fmt::format("expected a {} from 0 to {}, found \"{}\"", i == 0 ? "label" : "pixel", most, printable(cell, 20)));
+    (i == 0 ? label : out[i - 1]) = static_cast<std::uint8_t>(value);
   }
-  lines.fail(0, fmt::format("expected {} columns, found {}", columns, count));
+  if (cells.size() != columns) lines.fail(0, fmt::format("expected {} columns, found {}", columns, cells.size()));
 }
 
 /// Numbers of one to three digits separated by commas; false when anything is wrong.
@@ -139,11 +165,14 @@ Digits load_digits_csv(const std::filesystem::path& path) {
   if (!lines.next(line)) throw DataError(fmt::format("{}: line 1: expected a header, found the end of the data", path.string()));
   check_header(lines, line);
   std::vector<std::uint8_t> images, labels;
+  bool blank = false;  // only after the last row
   while (lines.next(line)) {
+    if (std::exchange(blank, line.empty()) && !blank) lines.fail(0, "expected no more rows after an empty line");
+    if (blank) continue;
     if (labels.size() == max_rows) lines.fail(0, fmt::format("expected at most {} digits, found more", max_rows));
     images.resize(images.size() + pixels);
     labels.push_back(0);
-    if (!parse_row(line, labels.back(), images.data() + images.size() - pixels)) refuse_row(lines, line);
+    if (!parse_row(line, labels.back(), images.data() + images.size() - pixels)) read_row(lines, line, labels.back(), images.data() + images.size() - pixels);
   }
   lines.expect_end();
   if (labels.empty()) throw DataError(fmt::format("{}: line 2: expected a digit, found the end of the data", path.string()));

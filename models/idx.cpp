@@ -61,7 +61,7 @@ Tensor read_idx(const std::filesystem::path& path) {
   const auto [count, fits] = elements(sizes);
   if (!fits) in.fail_at(4, fmt::format("expected at most {} elements, found {}", max_elements, claim));
   const std::int64_t header = in.position();
-  if (in.packed() ? in.limit() < header + count : in.limit() != header + count) {
+  if (!in.can_hold(header + count)) {
     if (in.packed())
       in.fail_at(header, fmt::format("expected {} elements ({}), found a {} file of {} bytes", count, claim,
                                      in.kind(), in.file_bytes()));

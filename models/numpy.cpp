@@ -15,6 +15,8 @@
 #include <ebb/graph/error.h>
 #include <ebb/models/atomic_file.h>
 #include <ebb/models/byte_source.h>
+#include <ebb/models/elements.h>
+#include <ebb/models/printable.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
@@ -29,8 +31,8 @@ constexpr std::size_t longest_header = std::size_t{1} << 16;
 // ---- the header ----------------------------------------------------------------------------------------------------
 
 struct Header {
-  std::string kind;
-  bool fortran = false;
+  detail::Element kind{};
+  bool big_endian = false, fortran = false;
   std::vector<std::int64_t> sizes;
 };
 
@@ -51,7 +53,7 @@ class HeaderParser {
       if (key != "descr" && key != "fortran_order" && key != "shape") fail(at, "expected 'descr', 'fortran_order' or 'shape'");
       if (seen) fail(at, fmt::format("'{}' comes twice", key));
       seen = true;
-      if (key == "descr") out.kind = type();
+      if (key == "descr") type(out);
       else if (key == "fortran_order") out.fortran = boolean();
       else out.sizes = tuple();
       if (!accept(',')) {
@@ -90,16 +92,22 @@ class HeaderParser {
     at_ = end + 1;
     return out;
   }
-  std::string type() {
+  /// A byte order, a letter and a number of bytes: "<f4".
+  void type(Header& out) {
     skip();
     if (at_ < text_.size() && text_[at_] == '[') fail(at_, "arrays of records are not read");
     const std::size_t at = at_;
-    std::string kind(quoted());
+    const std::string_view kind = quoted();
     if (kind.find('O') != kind.npos) fail(at, "arrays of Python objects are not read");
-    constexpr std::string_view known[] = {"<f4", "<f8", "<i8", "<i4", "|u1", "|b1"};
-    if (std::ranges::find(known, kind) == std::end(known))
-      fail(at, fmt::format("type '{}' is not read; there are <f4, <f8, <i4, <i8, |u1 and |b1", kind.substr(0, 20)));
-    return kind;
+    using enum detail::Element;
+    constexpr std::pair<std::string_view, detail::Element> known[] = {{"f2", f16}, {"f4", f32}, {"f8", f64}, {"i1", i8}, {"i2", i16}, {"i4", i32}, {"i8", i64},
+                                                                      {"u1", u8},  {"u2", u16}, {"u4", u32}, {"u8", u64}, {"b1", boolean}};
+    const auto found = kind.empty() ? std::end(known) : std::ranges::find(known, kind.substr(1), &std::pair<std::string_view, detail::Element>::first);
+    // One byte has no order: NumPy writes '|' and takes any; wider numbers must say theirs.
+    const bool ordered = found != std::end(known) && (kind[0] == '<' || kind[0] == '>' || (kind[0] == '|' && size_of(found->second) == 1));
+    if (!ordered) fail(at, fmt::format("type '{}' is not read; there are <f2 <f4 <f8 <i2 <i4 <i8 <u2 <u4 <u8, the same with >, |i1 |u1 |b1", detail::printable(kind, 20)));
+    out.kind = found->second;
+    out.big_endian = kind[0] == '>';
   }
   bool boolean() {
     if (accept("True"sv)) return true;
@@ -122,6 +130,7 @@ class HeaderParser {
       if (n < 0) fail(at_, fmt::format("a size must not be negative, got {}", n));
       if (out.size() == Shape::max_rank) fail(at_, fmt::format("at most {} axes are read", Shape::max_rank));
       at_ = static_cast<std::size_t>(stop - text_.data());
+      if (at_ < text_.size() && text_[at_] == 'L') ++at_;  // Python 2 writes (2L, 3L)
       out.push_back(n);
       if (!accept(',')) {
         if (out.size() == 1) fail(at_, "expected ',' in a tuple of one");
@@ -141,7 +150,7 @@ Header read_header(Source& in) {
   std::uint8_t start[12] = {};
   if (in.read(std::span(start, 8)) != 8 || !std::equal(magic.begin(), magic.end(), start, [](char a, std::uint8_t b) { return static_cast<std::uint8_t>(a) == b; }))
     in.fail_at(0, "expected a NumPy array, which begins with \\x93NUMPY");
-  if (start[6] < 1 || start[6] > 3) in.fail_at(6, fmt::format("version {}.{} is not read, only 1 to 3", start[6], start[7]));
+  if (start[6] < 1 || start[6] > 3 || start[7] != 0) in.fail_at(6, fmt::format("version {}.{} is not read, only 1.0, 2.0 and 3.0", start[6], start[7]));
   const std::size_t wide = start[6] == 1 ? 2 : 4;
   if (in.read(std::span(start + 8, wide)) != wide) in.fail_at(8, "expected the length of the header, found the end of the file");
   std::size_t length = 0;
@@ -158,32 +167,25 @@ Header read_header(Source& in) {
 
 Tensor read_array(Source& in) {
   const Header h = read_header(in);
-  const std::int64_t begin = in.position(), wide = h.kind[2] - '0';
-  std::int64_t bytes = wide;
+  const std::int64_t begin = in.position(), wide = static_cast<std::int64_t>(size_of(h.kind));
+  std::int64_t bytes = wide, all = 0;
   bool fits = true, none = false;
   for (const std::int64_t n : h.sizes) none |= n == 0, fits = fits && !__builtin_mul_overflow(bytes, std::max<std::int64_t>(1, n), &bytes);
-  if (!fits) in.fail_at(begin, "the sizes are too large");
+  if (!fits || __builtin_mul_overflow(bytes, 8, &all) || __builtin_add_overflow(bytes, begin, &all)) in.fail_at(begin, "the sizes are too large");
   if (none) bytes = 0;
-  if (bytes > in.limit() - begin) in.fail_at(begin, fmt::format("expected {} bytes of elements, the file is too short", bytes));
+  if (in.packed() ? !in.can_hold(begin + bytes) : bytes > in.limit() - begin) in.fail_at(begin, fmt::format("expected {} bytes of elements, the file is too short", bytes));
+  if (!in.packed() && bytes < in.limit() - begin) in.fail_at(begin + bytes, "expected the end of the data, found more bytes");
 
   std::vector<std::int64_t> sizes = h.sizes;
   if (h.fortran) std::ranges::reverse(sizes);
-  const Shape shape(sizes);
-  const bool narrow = h.kind == "<i4";
-  Tensor out = Tensor::empty(shape, h.kind == "<f4" ? f32 : h.kind == "<f8" ? f64 : h.kind[1] == 'i' ? i64 : u8);
-  // int32 elements go to the end of their place, from where they are widened in order.
-  auto* to = reinterpret_cast<std::uint8_t*>(out.mutable_raw());
-  auto* from = to + (narrow ? bytes : 0);
-  const std::size_t got = in.read(std::span(from, static_cast<std::size_t>(bytes)));
-  if (static_cast<std::int64_t>(got) != bytes) in.fail_at(begin, fmt::format("expected {} bytes of elements, found {}", bytes, got));
+  Tensor out = Tensor::empty(Shape(sizes), dtype_of(h.kind));
+  const auto read = [&](std::span<std::uint8_t> part) {
+    const std::int64_t before = in.position() - begin;
+    const std::size_t got = in.read(part);
+    if (got != part.size()) in.fail_at(begin, fmt::format("expected {} bytes of elements, found {}", bytes, before + static_cast<std::int64_t>(got)));
+  };
+  if (const auto bad = read_elements(out, h.kind, h.big_endian, read)) in.fail_at(begin + *bad * wide, "a number above 2^63 - 1, the largest of int64");
   in.expect_end();
-  if (narrow) {
-    auto wider = out.mutable_values<std::int64_t>();
-    for (std::size_t i = 0; i < wider.size(); ++i, from += 4)
-      wider[i] = static_cast<std::int32_t>(std::uint32_t{from[0]} | std::uint32_t{from[1]} << 8 | std::uint32_t{from[2]} << 16 | std::uint32_t{from[3]} << 24);
-  }
-  if (h.kind == "|b1")
-    for (auto& b : out.mutable_values<std::uint8_t>()) b = b != 0;
   return h.fortran ? transpose(out) : out;
 }
 
@@ -224,7 +226,7 @@ std::map<std::string, Tensor> read_npz(const std::filesystem::path& path) {
   std::map<std::string, Tensor> out;
   const std::vector<std::string> names = in.names();
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (!names[i].ends_with(".npy") || names[i].size() == 4) throw DataError(fmt::format("{}: expected files NAME.npy in it, found {}", path.string(), names[i]));
+    if (!names[i].ends_with(".npy") || names[i].size() == 4) throw DataError(fmt::format("{}: expected files NAME.npy in it, found {}", path.string(), detail::printable(names[i], 80)));
     in.open(i);
     out[names[i].substr(0, names[i].size() - 4)] = read_array(in);
   }

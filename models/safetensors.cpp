@@ -22,11 +22,10 @@
 
 #include <ebb/graph/error.h>
 #include <ebb/models/atomic_file.h>
+#include <ebb/models/elements.h>
 
 namespace ebb {
 namespace {
-
-static_assert(std::endian::native == std::endian::little, "the elements of a file are copied as they are");
 
 namespace fs = std::filesystem;
 using json = nlohmann::ordered_json;
@@ -35,15 +34,20 @@ constexpr std::uint64_t prefix_bytes = 8;
 constexpr std::uint64_t max_header_bytes = 100'000'000;
 constexpr std::string_view metadata_key = "__metadata__";
 
-constexpr std::array<std::pair<std::string_view, DType>, 4> kinds{
-    {{"F32", DType::f32}, {"F64", DType::f64}, {"I64", DType::i64}, {"U8", DType::u8}}};
-constexpr std::string_view other_kinds[] = {
-    "BOOL", "I8", "I16",     "U16",     "I32",     "U32",         "U64",         "F16",     "BF16",
-    "C64",  "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E5M2", "F8_E8M0"};
+/// Of a name or a text: what parsing takes beside it stays small.
+constexpr std::size_t longest_text = std::size_t{1} << 22;
+/// Tensors and texts: more than any known model has; what is kept of each is larger than what it takes in a file.
+constexpr std::size_t most_entries = 100'000;
 
-std::string_view kind_of(DType dtype) {
-  return std::ranges::find(kinds, dtype, &std::pair<std::string_view, DType>::second)->first;
-}
+using detail::Element;
+constexpr std::pair<std::string_view, Element> kinds[] = {
+    {"F32", Element::f32}, {"F64", Element::f64}, {"I64", Element::i64}, {"U8", Element::u8},   {"BOOL", Element::boolean},
+    {"I8", Element::i8},   {"I16", Element::i16}, {"I32", Element::i32}, {"U16", Element::u16}, {"U32", Element::u32},
+    {"U64", Element::u64}, {"F16", Element::f16}, {"BF16", Element::bf16}, {"F8_E4M3", Element::f8_e4m3}, {"F8_E5M2", Element::f8_e5m2}};
+constexpr std::string_view other_kinds[] = {"C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"};
+
+std::string_view kind_of(Element e) { return std::ranges::find(kinds, e, &std::pair<std::string_view, Element>::second)->first; }
+std::string_view kind_of(DType dtype) { return dtype == f32 ? "F32" : dtype == f64 ? "F64" : dtype == i64 ? "I64" : "U8"; }
 
 /// A text from a file made fit for a message: quoted, escaped, shortened.
 std::string printable(std::string_view text) {
@@ -57,7 +61,7 @@ template <class... Args>
   throw DataError(path.string() + ": " + fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// A file read from front to back, straight to where the bytes belong. (A mapped file would do without the
+/// A file whose bytes go straight to where the bytes belong. (A mapped file would do without the
 /// copy, but kill the process when somebody shortens it.)
 class FileReader {
  public:
@@ -80,13 +84,14 @@ class FileReader {
   ~FileReader() { ::close(fd_); }
 
   std::uint64_t size() const { return size_; }
-  void read(std::span<std::byte> out) {
+  void read(std::uint64_t at, std::span<std::byte> out) {
     while (!out.empty()) {
-      const ssize_t n = ::read(fd_, out.data(), out.size());
+      const ssize_t n = ::pread(fd_, out.data(), out.size(), static_cast<off_t>(at));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) refused(errno);
       if (n == 0) refused("the file became shorter while it was read");
       out = out.subspan(static_cast<std::size_t>(n));
+      at += static_cast<std::uint64_t>(n);
     }
   }
 
@@ -103,7 +108,7 @@ class FileReader {
 
 /// What the header says of a tensor; the fields are set as they are met.
 struct Entry {
-  std::optional<DType> dtype;
+  std::optional<Element> dtype;
   std::optional<std::vector<std::uint64_t>> shape;
   std::optional<std::vector<std::uint64_t>> offsets;
 
@@ -131,6 +136,7 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
   }
 
   bool key(string_t& key) override {
+    if (entries_.size() + metadata_.size() == most_entries) broken(path_, "more than {} tensors and texts", most_entries);
     if (place_ == Place::names) {
       const bool is_new = key == metadata_key ? !std::exchange(metadata_met_, true) : add_tensor(key);
       if (!is_new) broken(path_, "duplicate key: {}", printable(key));
@@ -207,7 +213,10 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
   bool number_float(number_float_t, const string_t& digits) override {
     unexpected(digits.size() > 40 ? digits.substr(0, 40) + "..." : digits);
   }
-  bool null() override { unexpected("null"); }
+  bool null() override {
+    if (place_ != Place::names || name_ != metadata_key) unexpected("null");  // which some writers give for no metadata
+    return true;
+  }
   bool boolean(bool value) override { unexpected(value ? "true" : "false"); }
   bool binary(binary_t&) override { unexpected("binary data"); }
 
@@ -231,12 +240,13 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
     return is_new;
   }
 
-  DType dtype(const std::string& kind) const {
-    for (const auto& [name, dtype] : kinds)
-      if (name == kind) return dtype;
+  Element dtype(const std::string& kind) const {
+    for (const auto& [name, element] : kinds)
+      if (name == kind) return element;
     const bool known = std::ranges::find(other_kinds, kind) != std::end(other_kinds);
-    broken(path_, "dtype: {}: {} {}; F32, F64, I64 and U8 can be read", tensor(), printable(kind),
-           known ? "is not supported" : "is unknown");
+    std::string names;
+    for (const auto& [name, _] : kinds) names += fmt::format("{}{}", names.empty() ? "" : " ", name);
+    broken(path_, "dtype: {}: {} {}; there are {}", tensor(), printable(kind), known ? "is not supported" : "is unknown", names);
   }
 
   std::string tensor() const { return "tensor " + printable(name_); }
@@ -269,35 +279,84 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
   std::string* text_ = nullptr;  // of the metadata key_
 };
 
-/// The JSON text of the header; leaves the file at the first byte of the data.
-std::string read_header(const fs::path& path, FileReader& file) {
+/// The bytes of the header one after the other, read as they are needed: a header of 100 MB is never whole in memory.
+class HeaderBytes {
+ public:
+  HeaderBytes(FileReader& file, std::uint64_t size) : file_(file), size_(size) {}
+
+  /// What the parser walks.
+  struct Iterator {
+    using iterator_category = std::input_iterator_tag;
+    using value_type = char;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const char*;
+    using reference = const char&;
+    HeaderBytes* bytes;
+    bool end;
+    reference operator*() const { return bytes->here(); }
+    Iterator& operator++() {
+      ++bytes->at_;
+      return *this;
+    }
+    bool operator==(const Iterator& other) const { return (end || bytes->at_ == bytes->size_) == (other.end || bytes->at_ == bytes->size_); }
+    bool operator!=(const Iterator& other) const { return !(*this == other); }
+  };
+  Iterator begin() { return {this, false}; }
+  Iterator end() { return {this, true}; }
+
+  const char& here() {
+    if (at_ >= from_ + held_) {
+      from_ = at_;
+      held_ = std::min<std::uint64_t>(part_.size(), size_ - at_);
+      file_.read(prefix_bytes + at_, std::as_writable_bytes(std::span(part_).first(held_)));
+    }
+    return part_[at_ - from_];
+  }
+
+ private:
+  FileReader& file_;
+  std::uint64_t size_, at_ = 0, from_ = 0;
+  std::size_t held_ = 0;
+  std::array<char, 1 << 16> part_;
+};
+
+/// Checks the size of the header and what the parser would not: its first and last byte, zeros, texts without end.
+std::uint64_t check_header(const fs::path& path, FileReader& file) {
   if (file.size() < prefix_bytes)
     broken(path, "file too short: {} bytes, the size of the header takes {}", file.size(), prefix_bytes);
   std::uint64_t size = 0;
-  file.read(std::as_writable_bytes(std::span(&size, 1)));
+  file.read(0, std::as_writable_bytes(std::span(&size, 1)));
   if (size > max_header_bytes)
     broken(path, "header too large: {} bytes, the limit is {}", size, max_header_bytes);
   if (size > file.size() - prefix_bytes)
     broken(path, "header too large: {} bytes, the file has {} after the first 8", size,
            file.size() - prefix_bytes);
-  std::string header(size, '\0');
-  file.read(std::as_writable_bytes(std::span(header)));
+  if (size == 0) broken(path, "header start: expected '{{', found an empty header");
 
-  const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(header[at]); };
-  if (header.empty()) broken(path, "header start: expected '{{', found an empty header");
-  if (header[0] != '{') broken(path, "header start: expected '{{', found byte 0x{:02x}", byte(0));
-  const std::size_t last = header.find_last_not_of(' ');
-  if (header[last] != '}')
-    broken(path, "header end: expected '}}' and spaces, found byte 0x{:02x}", byte(last));
-  // The parser would take a zero byte for the end of the text.
-  if (const std::size_t zero = header.find('\0'); zero != header.npos)
-    broken(path, "not valid JSON: byte {} of the header: a zero byte", zero + 1);
-  return header;
+  HeaderBytes header(file, size);
+  char last = 0;
+  bool quoted = false, escaped = false;
+  std::uint64_t at = 0, zero_at = 0, text = 0;  // bytes of the text, or of the number, so far
+  for (const char c : header) {
+    if (at == 0 && c != '{') broken(path, "header start: expected '{{', found byte 0x{:02x}", static_cast<unsigned char>(c));
+    // The parser would take a zero byte for the end of the text.
+    if (c == '\0' && zero_at == 0) zero_at = at + 1;
+    const bool ends = quoted ? c == '"' && !escaped : std::string_view("\",:{}[] \t\r\n").find(c) != std::string_view::npos;
+    escaped = quoted && c == '\\' && !escaped;
+    if (c == '"' && ends) quoted = !quoted;
+    text = ends ? 0 : text + 1;
+    if (text > longest_text) broken(path, "text too long: byte {} of the header: more than {} bytes of one name, text or number", at + 1, longest_text);
+    if (c != ' ') last = c;
+    ++at;
+  }
+  if (last != '}') broken(path, "header end: expected '}}' and spaces, found byte 0x{:02x}", static_cast<unsigned char>(last));
+  if (zero_at) broken(path, "not valid JSON: byte {} of the header: a zero byte", zero_at);
+  return size;
 }
 
 /// Bytes of the elements; nothing when they cannot be counted. A size of 0 does not excuse the others.
-std::optional<std::uint64_t> bytes_of(DType dtype, const std::vector<std::uint64_t>& sizes) {
-  std::int64_t bytes = static_cast<std::int64_t>(size_of(dtype));
+std::optional<std::uint64_t> bytes_of(Element e, const std::vector<std::uint64_t>& sizes) {
+  std::int64_t bytes = static_cast<std::int64_t>(size_of(e));
   bool empty = false;
   for (const std::uint64_t n : sizes) {
     empty |= n == 0;
@@ -349,7 +408,9 @@ std::vector<const Entries::value_type*> in_file_order(const fs::path& path, cons
 /// A JSON string. Throws ValueError when the text is not UTF-8.
 std::string json_string(std::string_view what, std::string_view text) {
   try {
-    return json(text).dump();
+    std::string out = json(text).dump();
+    if (out.size() - 2 > longest_text) fail<ValueError>("write_safetensors", fmt::format("{} has {} bytes, the limit is {}", what, out.size() - 2, longest_text));
+    return out;
   } catch (const json::type_error&) {
     fail<ValueError>("write_safetensors", fmt::format("{} is not UTF-8: {}", what, printable(text)));
   }
@@ -361,18 +422,22 @@ SafeTensors read_safetensors(const fs::path& path) {
   FileReader file(path);
   SafeTensors out;
   Entries entries;
-  std::uint64_t data_bytes = 0;
-  {
-    const std::string header = read_header(path, file);
-    HeaderHandler handler(path, entries, out.metadata);
-    json::sax_parse(header, &handler);
-    data_bytes = file.size() - prefix_bytes - header.size();
-  }
-  for (const auto* tensor : in_file_order(path, entries, data_bytes)) {
+  const std::uint64_t header_bytes = check_header(path, file);
+  HeaderBytes header(file, header_bytes);
+  HeaderHandler handler(path, entries, out.metadata);
+  json::sax_parse(header.begin(), header.end(), &handler);
+  const std::uint64_t data_at = prefix_bytes + header_bytes;
+  for (const auto* tensor : in_file_order(path, entries, file.size() - data_at)) {
     const auto& [name, entry] = *tensor;
     const std::vector<std::int64_t> sizes(entry.shape->begin(), entry.shape->end());
-    Tensor t = Tensor::empty(Shape(sizes), *entry.dtype);
-    file.read({t.mutable_raw(), t.bytes()});
+    Tensor t = Tensor::empty(Shape(sizes), dtype_of(*entry.dtype));
+    std::uint64_t at = data_at + entry.begin();
+    const auto read = [&](std::span<std::uint8_t> bytes) {
+      file.read(at, std::as_writable_bytes(bytes));
+      at += bytes.size();
+    };
+    if (const auto bad = read_elements(t, *entry.dtype, false, read))
+      broken(path, "data: tensor {}: element {} is above 2^63 - 1, the largest of int64", printable(name), *bad);
     out.tensors.emplace(name, std::move(t));
   }
   return out;
@@ -391,6 +456,8 @@ void write_safetensors(const fs::path& path, const SafeTensors& contents) {
   // Wide elements first, so that all are aligned in the file; by name among equals.
   std::ranges::stable_sort(order, std::greater(), [](const auto* t) { return size_of(t->second.dtype()); });
 
+  if (order.size() + contents.metadata.size() > most_entries)
+    fail<ValueError>("write_safetensors", fmt::format("{} tensors and texts, the limit is {}", order.size() + contents.metadata.size(), most_entries));
   std::string header = "{", separator;
   if (!contents.metadata.empty()) {
     header += fmt::format("\"{}\":{{", metadata_key);

@@ -5,7 +5,11 @@
 #include <ebb/models/numpy.h>
 
 #include <array>
+#include <bit>
+#include <cmath>
 #include <fstream>
+#include <limits>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -108,13 +112,49 @@ TEST_CASE("npy: versions, orders, other types and spellings that are read") {
   CHECK(same_bits(read_npy(dir / "a.npy.gz"), tensor({1, 2})));
 }
 
+TEST_CASE("npy: every plain type, in both byte orders and both orders of axes") {
+  const TempDir dir;
+  // numpy.array([[1, 2, 3], [-4, 5, 6]]) of each type; unsigned ones hold 2^n - 4
+  for (const std::string kind : {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "b1"})
+    for (const bool big : {false, true})
+      for (const bool fortran : {false, true}) {
+        const std::string type = (big ? ">" : "<") + kind;
+        CAPTURE(type);
+        CAPTURE(fortran);
+        const int wide = kind[1] - '0';
+        std::string data;
+        for (const int v : fortran ? std::vector{1, -4, 2, 5, 3, 6} : std::vector{1, 2, 3, -4, 5, 6}) {
+          std::string bytes;
+          if (kind == "f2") bytes = little(std::map<int, std::uint32_t>{{1, 0x3c00}, {2, 0x4000}, {3, 0x4200}, {-4, 0xc400}, {5, 0x4500}, {6, 0x4600}}[v], 2);
+          else if (kind == "f4") bytes = little(std::bit_cast<std::uint32_t>(static_cast<float>(v)), 4);
+          else if (kind == "f8") bytes = little(0, 4) + little(static_cast<std::uint32_t>(std::bit_cast<std::uint64_t>(static_cast<double>(v)) >> 32), 4);
+          else bytes = wide == 8 ? little(static_cast<std::uint32_t>(v), 4) + little(v < 0 ? 0xffffffff : 0, 4) : little(static_cast<std::uint32_t>(v), wide);
+          data += big ? std::string(bytes.rbegin(), bytes.rend()) : bytes;
+        }
+        put(dir / "a.npy", npy("{'descr': '" + type + "', 'fortran_order': " + (fortran ? "True" : "False") + ", 'shape': (2L, 3L), }", data));
+        std::vector<double> values{1, 2, 3, -4, 5, 6};
+        if (kind[0] == 'u') values[3] = std::exp2(8 * wide) - 4;
+        if (kind == "b1") values = {1, 1, 1, 1, 1, 1};
+        const DType dtype = kind == "f8" ? f64 : kind[0] == 'f' ? f32 : kind == "u1" || kind == "b1" ? u8 : i64;
+        const Tensor read = read_npy(dir / "a.npy");
+        CHECK(read.dtype() == dtype);
+        CHECK(read.shape() == Shape{2, 3});
+        CHECK(read.to_vector() == values);
+      }
+  put(dir / "a.npy", npy("{'descr': '<u8', 'fortran_order': False, 'shape': (1,), }", std::string(7, '\xff') + "\x7f"));
+  CHECK(read_npy(dir / "a.npy").values<std::int64_t>()[0] == std::numeric_limits<std::int64_t>::max());
+  CHECK(says(npy("{'descr': '>u8', 'fortran_order': False, 'shape': (2,), }", std::string(8, '\0') + "\x80" + std::string(7, '\0'))) ==
+        "byte 76: a number above 2^63 - 1, the largest of int64");
+}
+
 TEST_CASE("npy: what breaks the format is refused by byte and rule") {
   const std::string good = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", floats);
   REQUIRE(says(good) == "nothing");
   CHECK(says("") == "byte 0: expected a NumPy array, which begins with \\x93NUMPY");
   CHECK(says(good.substr(0, 7)) == "byte 0: expected a NumPy array, which begins with \\x93NUMPY");
   CHECK(says("X" + good.substr(1)) == "byte 0: expected a NumPy array, which begins with \\x93NUMPY");
-  CHECK(says(mark + std::string("\4\0\0\0", 4)) == "byte 6: version 4.0 is not read, only 1 to 3");
+  CHECK(says(mark + std::string("\4\0\0\0", 4)) == "byte 6: version 4.0 is not read, only 1.0, 2.0 and 3.0");
+  CHECK(says(mark + std::string("\1\1\0\0", 4)) == "byte 6: version 1.1 is not read, only 1.0, 2.0 and 3.0");
   CHECK(says(mark + std::string("\1\0\1", 3)) == "byte 8: expected the length of the header, found the end of the file");
   CHECK(says(mark + std::string("\2\0\xff\xff\xff\x7f", 6)) == "byte 8: a header of 2147483647 bytes, more than 65536");
   CHECK(says(good.substr(0, 30)) == "byte 10: expected a header of 58 bytes, found the end of the file");
@@ -126,8 +166,9 @@ TEST_CASE("npy: what breaks the format is refused by byte and rule") {
   };
   CHECK(header("'|O'", "False", "(2,)") == "byte 20: arrays of Python objects are not read");
   CHECK(header("[('a', '<f4')]", "False", "(2,)") == "byte 20: arrays of records are not read");
-  CHECK(header("'>f4'", "False", "(2,)") == "byte 20: type '>f4' is not read; there are <f4, <f8, <i4, <i8, |u1 and |b1");
-  CHECK(header("'<c8'", "False", "(1,)") == "byte 20: type '<c8' is not read; there are <f4, <f8, <i4, <i8, |u1 and |b1");
+  for (const std::string kind : {"<c8", "<f16", "|f4", "=f4", "f4", "<U2", "|S2", "|V4", "<M8[s]", "<i3", "<", ""})
+    CHECK(header("'" + kind + "'", "False", "(2,)") ==
+          "byte 20: type '" + kind + "' is not read; there are <f2 <f4 <f8 <i2 <i4 <i8 <u2 <u4 <u8, the same with >, |i1 |u1 |b1");
   CHECK(header("<f4", "False", "(2,)") == "byte 20: expected a text in quotes");
   CHECK(header("'<f4'", "1", "(2,)") == "byte 44: expected True or False");
   CHECK(header("'<f4'", "False", "(-2,)") == "byte 61: a size must not be negative, got -2");
@@ -138,7 +179,8 @@ TEST_CASE("npy: what breaks the format is refused by byte and rule") {
   CHECK(header("'<f4'", "False", "(2)") == "byte 62: expected ',' in a tuple of one");
   CHECK(header("'<f4'", "False", "[2]") == "byte 60: expected '('");
   CHECK(header("'<f4'", "False", "(2.0,)") == "byte 62: expected ',' in a tuple of one");
-  CHECK(header("'<f4'", "False", "(2L,)") == "byte 62: expected ',' in a tuple of one");
+  CHECK(header("'<f4'", "False", "(2LL,)") == "byte 63: expected ',' in a tuple of one");
+  CHECK(header("'<f4'", "False", "(2l,)") == "byte 62: expected ',' in a tuple of one");
   CHECK(header("'<f4'", "False", "(1,1,1,1,1,1,1,1,2)") == "byte 77: at most 8 axes are read");
   CHECK(says(npy("{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", floats)) == "byte 27: 'descr' comes twice");
   CHECK(says(npy("{'descr': '<f4', 'shape': (2,), }", floats)) == "byte 44: the header lacks 'fortran_order'");

@@ -5,6 +5,7 @@
 #include <ebb/models/safetensors.h>
 #include <sys/stat.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -324,7 +325,8 @@ TEST_CASE("safetensors: rule: metadata is a map of texts") {
   CHECK(header_message(R"({"__metadata__":{"k":{}}})") ==
         "__metadata__: \"k\": expected a string, found an object");
   CHECK(header_message(R"({"__metadata__":["k"]})") == "__metadata__: expected an object, found an array");
-  CHECK(header_message(R"({"__metadata__":null})") == "__metadata__: expected an object, found null");
+  CHECK(parsed(file_of(R"({"__metadata__":null,"a":{"dtype":"U8","shape":[],"data_offsets":[0,1]}})", "\7")).tensors.at("a").item() == 7);
+  CHECK(header_message(R"({"__metadata__":null,"__metadata__":null})") == "duplicate key: \"__metadata__\"");
 }
 
 TEST_CASE("safetensors: rule: entries have the three keys and nothing else") {
@@ -341,15 +343,65 @@ TEST_CASE("safetensors: rule: entries have the three keys and nothing else") {
 }
 
 TEST_CASE("safetensors: rule: dtype known") {
-  for (const std::string kind :
-       {"BOOL", "I8", "I16", "U16", "I32", "U32", "U64", "F16", "BF16", "C64", "F4", "F8_E5M2"})
+  const std::string there = "; there are F32 F64 I64 U8 BOOL I8 I16 I32 U16 U32 U64 F16 BF16 F8_E4M3 F8_E5M2";
+  for (const std::string kind : {"C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"})
     CHECK(entry_message("{\"dtype\":\"" + kind + "\",\"shape\":[1],\"data_offsets\":[0,2]}", 2) ==
-          "dtype: tensor \"a\": \"" + kind + "\" is not supported; F32, F64, I64 and U8 can be read");
+          "dtype: tensor \"a\": \"" + kind + "\" is not supported" + there);
   for (const std::string kind : {"f32", "float32", "", "F128"})
-    CHECK(entry_message("{\"dtype\":\"" + kind + "\"}") ==
-          "dtype: tensor \"a\": \"" + kind + "\" is unknown; F32, F64, I64 and U8 can be read");
+    CHECK(entry_message("{\"dtype\":\"" + kind + "\"}") == "dtype: tensor \"a\": \"" + kind + "\" is unknown" + there);
   CHECK(entry_message(R"({"dtype":3})") == "dtype: tensor \"a\": expected a string, found a number");
   CHECK(entry_message(R"({"dtype":["F32"]})") == "dtype: tensor \"a\": expected a string, found an array");
+}
+
+TEST_CASE("safetensors: other types become those that ebb has") {
+  const auto read = [](const std::string& kind, std::size_t n, std::string_view data) {
+    return parsed(file_of("{\"a\":{\"dtype\":\"" + kind + "\",\"shape\":[" + std::to_string(n) + "],\"data_offsets\":[0," + std::to_string(data.size()) + "]}}", data)).tensors.at("a");
+  };
+  using ebb::same_bits;
+  using ebb::tensor;
+  const double inf = std::numeric_limits<double>::infinity();
+  CHECK(same_bits(read("BOOL", 3, "\0\1\2"s), tensor({0, 1, 1}, ebb::u8)));
+  CHECK(same_bits(read("I8", 3, "\x7f\x80\xff"), tensor({127, -128, -1}, ebb::i64)));
+  CHECK(same_bits(read("I16", 2, "\0\x80\xff\x7f"s), tensor({-32768, 32767}, ebb::i64)));
+  CHECK(same_bits(read("U16", 2, "\0\x80\xff\xff"s), tensor({32768, 65535}, ebb::i64)));
+  CHECK(same_bits(read("I32", 2, "\0\0\0\x80\1\0\0\0"s), tensor({-2147483648.0, 1}, ebb::i64)));
+  CHECK(same_bits(read("U32", 2, "\xff\xff\xff\xff\1\0\0\0"s), tensor({4294967295.0, 1}, ebb::i64)));
+  CHECK(read("U64", 1, "\xff\xff\xff\xff\xff\xff\xff\x7f").values<std::int64_t>()[0] == std::numeric_limits<std::int64_t>::max());
+  // 1, -2, the largest, the smallest above 0, infinity, -0; as numpy.float16 has them
+  CHECK(same_bits(read("F16", 6, "\0\x3c\0\xc0\xff\x7b\1\0\0\x7c\0\x80"s), tensor({1, -2, 65504, 0x1p-24, inf, -0.0})));
+  CHECK(std::isnan(read("F16", 1, "\1\x7e").item()));
+  CHECK(same_bits(read("BF16", 4, "\x80\x3f\0\xc0\x80\x7f\1\0"s), tensor({1, -2, inf, 0x1p-133})));
+  // ml_dtypes.float8_e4m3fn and float8_e5m2
+  CHECK(same_bits(read("F8_E4M3", 5, "\x38\xc0\x7e\1\x80"), tensor({1, -2, 448, 0x1p-9, -0.0})));
+  CHECK(std::isnan(read("F8_E4M3", 1, "\x7f").item()));
+  CHECK(same_bits(read("F8_E5M2", 5, "\x3c\xc0\x7b\1\x7c"), tensor({1, -2, 57344, 0x1p-16, inf})));
+  CHECK(std::isnan(read("F8_E5M2", 1, "\x7d").item()));
+  // more than one piece of a conversion, and another tensor after it
+  std::string many;
+  std::vector<std::int64_t> counted;
+  for (int i = 0; i < 10'000; ++i) counted.push_back(i), many += {static_cast<char>(i & 0xff), static_cast<char>(i >> 8)};
+  const SafeTensors two = parsed(file_of(R"({"a":{"dtype":"I16","shape":[100,100],"data_offsets":[0,20000]},"b":{"dtype":"F32","shape":[],"data_offsets":[20000,20004]}})", many + "\0\0\x80\x3f"s));
+  CHECK(same_bits(two.tensors.at("a"), Tensor::from(counted, {100, 100})));
+  CHECK(two.tensors.at("b").item() == 1);
+  CHECK(message(file_of(R"({"a":{"dtype":"U64","shape":[2],"data_offsets":[0,16]}})", std::string(15, '\0') + "\x80")) ==
+        "data: tensor \"a\": element 1 is above 2^63 - 1, the largest of int64");
+}
+
+TEST_CASE("safetensors: a large header is not kept") {
+  // a text of 4 MiB is read, a longer one is not, whatever stands in it
+  const std::string most(std::size_t{1} << 22, 'x');
+  CHECK(parsed(file_of("{\"__metadata__\":{\"k\":\"" + most + "\"}}")).metadata.at("k") == most);
+  const std::string more = "{\"__metadata__\":{\"k\":\"";
+  const std::string says = "text too long: byte " + std::to_string(more.size() + most.size() + 1) + " of the header: more than 4194304 bytes of one name, text or number";
+  CHECK(header_message(more + most + "y\"}}") == says);
+  std::string quotes;
+  while (quotes.size() < most.size()) quotes += "\\\"";
+  CHECK(header_message(more + quotes + "y\"}}") == says);
+  CHECK(header_message("{\"a\":" + std::string(most.size() + 9, '9') + "}").starts_with("text too long: "));
+  std::string texts = "{\"__metadata__\":{";
+  for (int i = 0; i <= 100'000; ++i) texts += "\"" + std::to_string(i) + "\":\"\",";
+  CHECK(header_message(texts + "}}").starts_with("more than 100000 tensors and texts"));
+  CHECK_THROWS_AS(bytes_of({.metadata = {{"k", most + "y"}}, .tensors = {}}), ebb::ValueError);
 }
 
 TEST_CASE("safetensors: rule: shape is non-negative integers") {
@@ -481,8 +533,9 @@ TEST_CASE("safetensors: what cannot be written, and the old file stays") {
   CHECK(refused({{{"k\xc3", "v"}}, {}}) == "write_safetensors: metadata key is not UTF-8: \"k\xEF\xBF\xBD\"");
   CHECK(refused({{{"k", "\x80"}}, {}}) == "write_safetensors: metadata text is not UTF-8: \"\xEF\xBF\xBD\"");
   CHECK(refused({{}, {{"a", Tensor()}}}) == "write_safetensors: tensor \"a\" is undefined");
-  CHECK(refused({{{"k", std::string(100'000'000, 'x')}}, {}}) ==
-        "write_safetensors: a header of 100000032 bytes, the limit is 100000000");
+  SafeTensors large;
+  for (int i = 0; i < 25; ++i) large.metadata["k" + std::to_string(i)] = std::string(4'000'000, 'x');
+  CHECK(refused(large) == "write_safetensors: a header of 100000232 bytes, the limit is 100000000");
   CHECK(write_error<ebb::IoError>(dir / "none" / "f", sample()) ==
         (dir / "none" / "f").string() + ": cannot write: No such directory");
   if (fs::is_character_file("/dev/full"))
