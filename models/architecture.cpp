@@ -13,6 +13,7 @@
 
 #include <ebb/graph/error.h>
 #include <ebb/models/layer_kinds.h>
+#include <ebb/models/printable.h>
 
 namespace ebb {
 namespace {
@@ -50,7 +51,7 @@ std::vector<std::string> activation_names() {
 Activation activation_of(std::string_view name) {
   for (const NamedActivation& a : activations)
     if (a.name == name) return a.f;
-  throw ValueError(fmt::format("no activation \"{}\"; there are {}", name, detail::activation_words()));
+  throw ValueError(fmt::format("no activation \"{}\"; there are {}", detail::printable(name, 40), detail::activation_words()));
 }
 
 std::string_view activation_name(Activation f) {
@@ -71,9 +72,15 @@ struct Word {
   std::size_t column;
 };
 
-/// Where errors are reported: the whole text and a mark below the column.
+using detail::printable;
+constexpr std::size_t shown = 40;  // of a word, in a message
+
+/// Where errors are reported: the text, or of a long one what is around, and a mark below the column.
 [[noreturn]] void fail_at_column(std::string_view text, std::size_t column, std::string_view what) {
-  throw detail::ArchitectureError(fmt::format("architecture: column {}: {}\n  {}\n  {:>{}}", column + 1, what, text, "^", column + 1));
+  constexpr std::size_t whole = 200, before = 60;
+  const std::size_t begin = text.size() > whole && column > before ? column - before : 0;
+  const std::string part = (begin ? "..." : "") + printable(text.substr(begin), text.size() > whole ? 2 * before : whole);
+  throw detail::ArchitectureError(fmt::format("architecture: column {}: {}\n  {}\n  {:>{}}", column + 1, what, part, "^", column - begin + (begin ? 4 : 1)));
 }
 
 /// The words of one layer as its options.
@@ -132,8 +139,8 @@ class WordReader final : public Fields {
   /// Refuses what no option took.
   void finish(std::size_t parts_column) const {
     if (!words_.empty() && lacks_activation_)
-      fail_at_column(text_, words_[0].column, fmt::format("\"{}\" is no activation; there are {}", words_[0].text, detail::activation_words()));
-    if (!words_.empty()) fail_at_column(text_, words_[0].column, fmt::format("\"{}\" is not understood here", words_[0].text));
+      fail_at_column(text_, words_[0].column, fmt::format("\"{}\" is no activation; there are {}", printable(words_[0].text, shown), detail::activation_words()));
+    if (!words_.empty()) fail_at_column(text_, words_[0].column, fmt::format("\"{}\" is not understood here", printable(words_[0].text, shown)));
     if (part_ < parts_.size()) fail_at_column(text_, parts_column, "this layer takes fewer lists of layers");
   }
 
@@ -158,7 +165,7 @@ class WordReader final : public Fields {
     T value{};
     const auto [stop, error] = std::from_chars(w.text.data(), w.text.data() + w.text.size(), value);
     if (error != std::errc() || stop != w.text.data() + w.text.size())
-      fail_at_column(text_, w.column, fmt::format("{} must be a number, not \"{}\"", what, w.text));
+      fail_at_column(text_, w.column, fmt::format("{} must be a number, not \"{}\"", what, printable(w.text, shown)));
     return value;
   }
   std::int64_t integer(const Word& w, std::string_view what) const {
@@ -179,6 +186,8 @@ class WordReader final : public Fields {
 class TextParser {
  public:
   explicit TextParser(std::string_view text) : text_(text) {
+    if (text.size() > detail::longest_architecture)
+      throw detail::ArchitectureError(fmt::format("architecture: {} characters, at most {} are read", text.size(), detail::longest_architecture));
     for (std::size_t i = 0; i < text.size();) {
       std::size_t stop = i + 1;
       if (space(text[i])) {
@@ -194,7 +203,7 @@ class TextParser {
 
   std::vector<Layer> parse() {
     std::vector<Layer> out = list();
-    if (next_ < words_.size()) fail_at_column(text_, words_[next_].column, fmt::format("\"{}\" is not understood here", words_[next_].text));
+    if (next_ < words_.size()) fail_at_column(text_, words_[next_].column, fmt::format("\"{}\" is not understood here", printable(words_[next_].text, shown)));
     return out;
   }
 
@@ -210,8 +219,10 @@ class TextParser {
 
   std::vector<Layer> list() {
     std::vector<Layer> out;
-    do out.push_back(layer());
-    while (take(","));
+    do {
+      if (out.size() == detail::most_layers) fail_at_column(text_, end(), fmt::format("more than {} layers in a row", detail::most_layers));
+      out.push_back(layer());
+    } while (take(","));
     return out;
   }
 
@@ -225,7 +236,7 @@ class TextParser {
     if (a != activations.end()) return detail::activation_layer(a->f);
     const LayerKind* row = detail::layer_kind(kind.text);
     if (!row)
-      fail_at_column(text_, kind.column, fmt::format("no layer \"{}\"; there are {}, {}", kind.text, detail::kind_words(), detail::activation_words()));
+      fail_at_column(text_, kind.column, fmt::format("no layer \"{}\"; there are {}, {}", printable(kind.text, shown), detail::kind_words(), detail::activation_words()));
 
     std::vector<Word> words;
     std::vector<std::vector<Layer>> parts;
@@ -234,12 +245,15 @@ class TextParser {
     if (take("(")) {
       parts_column = words_[next_ - 1].column;
       if (++depth_ > detail::deepest_nesting) fail_at_column(text_, parts_column, fmt::format("more than {} layers inside one another", detail::deepest_nesting));
-      do parts.push_back(list());
-      while (take("|"));
+      do {
+        if (parts.size() == detail::most_layers) fail_at_column(text_, end(), fmt::format("more than {} lists of layers", detail::most_layers));
+        parts.push_back(list());
+      } while (take("|"));
       if (!take(")")) fail_at_column(text_, end(), "\")\" is missing here");
       --depth_;
       while (at_word()) words.push_back(words_[next_++]);
     }
+    if (words.size() > detail::most_options) fail_at_column(text_, words[detail::most_options].column, fmt::format("more than {} words in a layer", detail::most_options));
     WordReader options(text_, std::move(words), end(), std::move(parts));
     try {
       Layer made = row->make(options);

@@ -11,13 +11,18 @@
 
 #include <ebb/models/architecture.h>
 #include <ebb/models/layer_kinds.h>
+#include <ebb/models/printable.h>
 
 namespace ebb {
 namespace {
 
 using detail::ArchitectureError;
 using detail::Fields;
+using detail::printable;
 using json = nlohmann::ordered_json;
+
+constexpr std::size_t most_values = 200'000;  // of a text: what the tree takes beside the text stays small
+constexpr std::size_t shown = 40;             // of a name, in a message
 
 [[noreturn]] void fail_at_offset(std::string_view text, std::size_t offset, std::string_view what) {
   const std::string_view before = text.substr(0, std::min(offset, text.size()));
@@ -74,21 +79,24 @@ class Builder : public nlohmann::json_sax<json> {
   bool key(json::string_t& name) override {
     key_ = name;
     key_at_ = text_.rfind('"', offset() - 2);
+    if (open_.back()->members.size() == detail::most_options) fail_at_offset(text_, key_at_, fmt::format("more than {} members of an object", detail::most_options));
     for (const auto& [other, value] : open_.back()->members)
-      if (other == name) fail_at_offset(text_, key_at_, fmt::format("\"{}\" is given twice", name));
+      if (other == name) fail_at_offset(text_, key_at_, fmt::format("\"{}\" is given twice", printable(name, shown)));
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) override {
     std::string what = e.what();  // "[json.exception...] parse error at line 1, column 2: syntax error ...": the rest is ours
     const std::size_t colon = what.find(": ");
-    fail_at_offset(text_, position ? position - 1 : 0, colon == std::string::npos ? what : what.substr(colon + 2));
+    fail_at_offset(text_, position ? position - 1 : 0, printable(colon == std::string::npos ? what : what.substr(colon + 2), 300));
   }
 
  private:
   std::size_t offset() const { return static_cast<std::size_t>(seen_ - text_.data()); }
   Value& place() {
     if (open_.empty()) return root;
+    if (++values_ > most_values) fail_at_offset(text_, offset() - 1, fmt::format("more than {} values", most_values));
     Value& parent = *open_.back();
+    if (parent.items.size() == detail::most_layers) fail_at_offset(text_, offset() - 1, fmt::format("more than {} items of a list", detail::most_layers));
     if (parent.kind == Value::list) return parent.items.emplace_back();
     return parent.members.emplace_back(key_, Value{}).second;
   }
@@ -118,7 +126,7 @@ class Builder : public nlohmann::json_sax<json> {
   const char*& seen_;
   std::vector<Value*> open_;
   std::string key_;
-  std::size_t key_at_ = 0;
+  std::size_t key_at_ = 0, values_ = 0;
 };
 
 std::vector<Layer> layers_of(std::string_view text, const Value& list, std::string_view what);
@@ -161,7 +169,7 @@ class MemberReader final : public Fields {
     if (!v) return;
     const std::vector<std::string> names = activation_names();
     if (!v->scalar.is_string() || std::ranges::find(names, v->scalar.get<std::string>()) == names.end())
-      fail_at_offset(text_, v->at, fmt::format("{} is no activation; there are {}", v->scalar.dump(), detail::activation_words()));
+      fail_at_offset(text_, v->at, fmt::format("{} is no activation; there are {}", printable(v->scalar.dump(), shown), detail::activation_words()));
     value = activation_of(v->scalar.get<std::string>());
   }
   void sizes(std::vector<std::int64_t>& value, std::string_view what) override {
@@ -182,7 +190,7 @@ class MemberReader final : public Fields {
   void finish() const {
     for (const auto& [name, value] : object_.members)
       if (name != "layer" && std::ranges::find(known_, name) == known_.end())
-        fail_at_offset(text_, value.at, fmt::format("\"{}\" is not understood here{}{}", name, known_.empty() ? "" : "; there are ", fmt::join(known_, ", ")));
+        fail_at_offset(text_, value.at, fmt::format("\"{}\" is not understood here{}{}", printable(name, shown), known_.empty() ? "" : "; there are ", fmt::join(known_, ", ")));
   }
 
  private:
@@ -222,7 +230,7 @@ Layer layer_of(std::string_view text, const Value& v) {
   }
   const detail::LayerKind* kind = detail::layer_kind(word);
   if (!kind)
-    fail_at_offset(text, name->second.at, fmt::format("no layer \"{}\"; there are {}, {}", word, detail::kind_words(), detail::activation_words()));
+    fail_at_offset(text, name->second.at, fmt::format("no layer \"{}\"; there are {}, {}", printable(word, shown), detail::kind_words(), detail::activation_words()));
   try {
     Layer made = kind->make(options);
     options.finish();
@@ -244,6 +252,8 @@ std::vector<Layer> layers_of(std::string_view text, const Value& list, std::stri
 }  // namespace
 
 std::vector<Layer> parse_architecture_json(std::string_view text) {
+  if (text.size() > detail::longest_architecture)
+    throw ArchitectureError(fmt::format("architecture: {} characters, at most {} are read", text.size(), detail::longest_architecture));
   const char* seen = text.data();
   Builder builder(text, seen);
   json::sax_parse(Counting{text.data(), &seen}, Counting{text.data() + text.size(), &seen}, &builder);

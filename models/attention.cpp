@@ -29,7 +29,7 @@ Tensor table_init(const Shape& shape, DType dtype) { return normal(shape, 0, 0.0
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, bool causal) {
   Tensor scores = matmul(q / std::sqrt(static_cast<double>(q.size(-1))), k, {.transpose_b = true});
-  if (causal) scores = scores + causal_mask(q.size(-2), k.size(-2), q.dtype());
+  if (causal && scores.numel() > 0) scores = scores + causal_mask(q.size(-2), k.size(-2), q.dtype());
   return matmul(softmax(scores), v);
 }
 
@@ -54,10 +54,10 @@ Tensor MultiHeadAttention::attend(const Tensor& x, const Tensor& memory) {
     fail<ShapeError>("MultiHeadAttention", fmt::format("needs sequences (n, steps, features), got {}", (x.rank() == 3 ? memory : x).shape().str()));
   if (!made_) make(x.size(2));
   const auto heads = [&](const Tensor& rows) {  // (n, t, h * d) to (n, h, t, d)
-    return transpose(reshape(rows, {rows.size(0), rows.size(1), options_.heads, -1}), {0, 2, 1, 3});
+    return transpose(reshape(rows, {rows.size(0), rows.size(1), options_.heads, rows.size(2) / options_.heads}), {0, 2, 1, 3});
   };
   const Tensor y = attention(heads(query_(x)), heads(key_(memory)), heads(value_(memory)), options_.causal);
-  return output_(reshape(transpose(y, {0, 2, 1, 3}), {x.size(0), x.size(1), -1}));
+  return output_(reshape(transpose(y, {0, 2, 1, 3}), {x.size(0), x.size(1), y.size(1) * y.size(3)}));
 }
 
 void MultiHeadAttention::visit(Visitor& v) { v("query", query_), v("key", key_), v("value", value_), v("output", output_); }

@@ -8,6 +8,7 @@
 
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
+#include <ebb/models/from_file.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
@@ -84,7 +85,25 @@ Tensor orthogonal(const Shape& shape, DType dtype) {
 
 Tensor make_parameter(Initializer init, const Shape& shape, const Tensor& like, std::string_view name) {
   const std::string_view scope = current_scope();
+  if (detail::FromFile::now()) init = zeros_init;
+  detail::FromFile::take(shape);
   return variable(init(shape, like.dtype()), scope.empty() ? std::string(name) : fmt::format("{}.{}", scope, name));
+}
+
+namespace {
+
+thread_local std::int64_t elements_left = -1;  // below 0: nobody counts
+
+}  // namespace
+
+detail::FromFile::FromFile(std::int64_t elements) { elements_left = elements; }
+detail::FromFile::~FromFile() { elements_left = -1; }
+bool detail::FromFile::now() { return elements_left >= 0; }
+
+void detail::FromFile::take(const Shape& shape) {
+  if (!now()) return;
+  if (shape.numel() > elements_left) fail<ShapeError>("build", fmt::format("a tensor {} more is needed, the file has {} elements left", shape.str(), elements_left));
+  elements_left -= shape.numel();
 }
 
 }  // namespace ebb

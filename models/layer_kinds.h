@@ -54,5 +54,7 @@ std::string activation_words();
 
 inline constexpr std::int64_t largest_size = 1'000'000;
 inline constexpr int deepest_nesting = 16;
+/// Of a text, of a list of layers, of a layer: more than any network has, and little enough that reading takes no time to speak of.
+inline constexpr std::size_t longest_architecture = std::size_t{1} << 20, most_layers = 4096, most_options = 64;
 
 }  // namespace ebb::detail

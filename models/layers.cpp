@@ -92,7 +92,10 @@ Reshape::Reshape(ReshapeOptions options) : options_(std::move(options)) {
 }
 
 Tensor Reshape::forward(const Tensor& x) {
-  return reshape(x, Shape(options_.sizes).inserted(0, x.rank() ? x.size(0) : 1));
+  const Shape sample(options_.sizes);
+  if (x.rank() && x.size(0) == 0 && x.shape().without(0).numel() != sample.numel())  // which no number of samples tells apart there
+    fail<ShapeError>("Reshape", fmt::format("cannot give samples {} the shape {}", x.shape().without(0).str(), sample.str()));
+  return reshape(x, sample.inserted(0, x.rank() ? x.size(0) : 1));
 }
 
 Dropout::Dropout(DropoutOptions options) : options_(options) { expect_rate("Dropout", options.rate); }

@@ -6,6 +6,7 @@
 
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
+#include <ebb/models/from_file.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
@@ -41,6 +42,7 @@ Tensor BatchNormalization::forward(const Tensor& x) {
   if (!running_mean.defined()) {
     if (x.rank() < 2) fail<ShapeError>("BatchNormalization", fmt::format("needs an input (n, ..., channels), got {}", x.shape().str()));
     const Shape c{x.size(-1)};
+    for (int i = 0; i < 2; ++i) detail::FromFile::take(c);
     weight = options_.scale ? make_parameter(ones_init, c, x, "weight") : ones(c, x.dtype());
     bias = options_.center ? make_parameter(zeros_init, c, x, "bias") : zeros(c, x.dtype());
     running_mean = zeros(c, x.dtype());
@@ -90,7 +92,9 @@ Tensor GroupNormalization::forward(const Tensor& x) {
   if (x.rank() < 2) fail<ShapeError>("GroupNormalization", fmt::format("needs an input (n, ..., channels), got {}", x.shape().str()));
   if (x.size(-1) % options_.groups)
     fail<ShapeError>("GroupNormalization", fmt::format("{} channels cannot be shared among {} groups: {}", x.size(-1), options_.groups, x.shape().str()));
-  const std::int64_t n = x.size(0), c = x.size(-1), places = x.numel() / std::max<std::int64_t>(1, n * c);
+  const std::int64_t n = x.size(0), c = x.size(-1);
+  std::int64_t places = 1;
+  for (int axis = 1; axis + 1 < x.rank(); ++axis) places *= x.size(axis);
   const Tensor parts = reshape(x, {n, places, options_.groups, c / options_.groups});
   return scaled(*this, reshape(standardised(parts, {1, 3}, options_.epsilon), x.shape()));
 }

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include <ebb/graph/error.h>
+#include <ebb/models/from_file.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
@@ -93,6 +94,7 @@ Tensor Standardize::forward(const Tensor& x) {
   if (x.rank() == 0) fail<ShapeError>("Standardize", "needs samples (n, ...), got one number");
   const Shape sample = x.shape().without(0);
   if (!mean.defined()) {
+    for (int i = 0; i < 2; ++i) detail::FromFile::take(sample);
     mean = zeros(sample, floats.dtype());
     scale = ones(sample, floats.dtype());
   }

@@ -7,6 +7,7 @@
 #include <cctype>
 
 #include <ebb/graph/mode.h>
+#include <ebb/models/from_file.h>
 
 namespace ebb {
 
@@ -48,7 +49,8 @@ Sequential::Sequential(const std::vector<Layer>& layers) {
 Sequential::Sequential(const Shape& sample, std::initializer_list<Layer> layers)
     : Sequential(sample, std::vector<Layer>(layers)) {}
 Sequential::Sequential(const Shape& sample, const std::vector<Layer>& layers) : input_(sample) {
-  last_ = zeros(sample.inserted(0, 1));
+  // The shapes are all that is asked for; but a function may need a sample, and what is read from a file cannot have one.
+  last_ = zeros(sample.inserted(0, detail::FromFile::now() ? 0 : 1));
   for (const Layer& layer : layers) add(layer);
 }
 
@@ -60,6 +62,7 @@ void Sequential::add(Layer layer) {
   }
   if (input_) {
     const NoGrad quiet;
+    if (last_.size(0) == 0 && !detail::FromFile::now()) last_ = forward(zeros(input_->inserted(0, 1)));
     last_ = (*layer)(last_);
   }
   paths_.push_back(fmt::format("layers.{}", layers_.size()));

@@ -25,6 +25,9 @@
 #include <ebb/graph/error.h>
 #include <ebb/models/architecture.h>
 #include <ebb/models/atomic_file.h>
+#include <ebb/models/checked_json.h>
+#include <ebb/models/from_file.h>
+#include <ebb/models/printable.h>
 #include <ebb/models/safetensors.h>
 #include <ebb/models/version.h>
 
@@ -44,13 +47,13 @@ using Json = nlohmann::ordered_json;
 
 std::string to_text(const Shape& shape) { return fmt::format("{}", fmt::join(shape.begin(), shape.end(), ",")); }
 
-Shape shape_from(const std::string& text, const std::filesystem::path& path) {
+Shape shape_from(const std::string& text) {
   std::vector<std::int64_t> sizes;
   for (const char *p = text.data(), *end = p + text.size();; ++p) {
     std::int64_t n = 0;
     const auto [stop, error] = std::from_chars(p, end, n);
     if (error != std::errc() || n < 1 || n > 65536 || (stop != end && *stop != ','))
-      throw DataError(fmt::format("{}: \"{}\" is no input shape", path.string(), text));
+      throw ValueError(fmt::format("\"{}\" is no input shape", detail::printable(text, 80)));
     sizes.push_back(n);
     if (stop == end) return Shape(sizes);
     p = stop;
@@ -60,7 +63,12 @@ Shape shape_from(const std::string& text, const std::filesystem::path& path) {
 /// Copies the file's tensors into the module's; nothing is changed unless all fit.
 void restore(Module& module, const SafeTensors& file, const std::filesystem::path& path) {
   std::string problems;
-  const auto complain = [&](const std::string& what) { problems += (problems.empty() ? "" : "; ") + what; };
+  std::size_t count = 0;
+  const auto complain = [&](const std::string& what) {
+    constexpr std::size_t shown = 100;
+    if (++count <= shown) problems += (problems.empty() ? "" : "; ") + what;
+    else if (count == shown + 1) problems += "; and more";
+  };
   const auto own = named_tensors(module);
   const bool has_state = file.metadata.contains(optimizer_key), has_history = file.metadata.contains(history_key);
   for (const NamedTensor& t : own) {
@@ -76,7 +84,7 @@ void restore(Module& module, const SafeTensors& file, const std::filesystem::pat
   for (const NamedTensor& t : own) known.insert(t.path);
   for (const auto& [name, _] : file.tensors)
     if (!known.contains(name) && !(has_state && name.starts_with(state_prefix)) &&
-        !(has_history && (name.starts_with(training_prefix) || name.starts_with(callback_prefix)))) complain(fmt::format("{} is extra", name));
+        !(has_history && (name.starts_with(training_prefix) || name.starts_with(callback_prefix)))) complain(fmt::format("{} is extra", detail::printable(name, 80)));
   if (!problems.empty()) throw ShapeError(fmt::format("{}: {}", path.string(), problems));
   for (const NamedTensor& t : own) t.tensor->assign(file.tensors.at(t.path));
 }
@@ -91,13 +99,6 @@ std::string to_json(const Optimizer& o) {
 
 /// Numbers that JSON lacks are texts, but for NaN, which is null.
 Json number(double x) { return std::isinf(x) ? Json(x > 0 ? "inf" : "-inf") : Json(x); }
-
-double number_from(const Json& j) {
-  if (j.is_null()) return NAN;
-  if (j == "inf") return INFINITY;
-  if (j == "-inf") return -INFINITY;
-  return j.get<double>();
-}
 
 std::string to_json(const History& h) {
   const auto numbers = [](const std::vector<double>& list) {
@@ -120,13 +121,16 @@ std::string to_json(const History& h) {
       .dump();
 }
 
-std::unique_ptr<Optimizer> optimizer_from(const Json& j, Sequential& net, const SafeTensors& file) {
-  auto out = make_optimizer(j.at("name").get<std::string>(), j.at("options").get<OptimizerOptions>());
-  const auto steps = j.at("steps").get<std::int64_t>();
-  if (steps < 0) throw ValueError(fmt::format("an optimiser that took {} steps", steps));
-  out->set_steps(steps);
+using detail::CheckedJson;
+
+std::unique_ptr<Optimizer> optimizer_from(const CheckedJson& j, Sequential& net, const SafeTensors& file) {
+  OptimizerOptions options;
+  for (const auto& [key, value] : detail::object_of(j, "options").items()) options[key] = detail::number(value, key);
+  auto out = make_optimizer(detail::text(j, "name"), options);
+  out->set_steps(detail::whole(j, "steps"));
   std::vector<ParameterGroup> groups;
-  for (const Json& g : j.at("groups")) groups.push_back({g.at("match").get<std::string>(), g.at("lr_factor").get<double>(), g.at("decay").get<bool>()});
+  for (const CheckedJson& g : detail::list(j, "groups"))
+    groups.push_back({detail::text(g, "match"), detail::number(detail::member(g, "lr_factor"), "lr_factor"), detail::flag(g, "decay")});
   out->set_groups(std::move(groups));
   std::size_t used = 0, stored = 0;
   for (const NamedTensor& t : named_parameters(net)) {
@@ -144,22 +148,34 @@ std::unique_ptr<Optimizer> optimizer_from(const Json& j, Sequential& net, const 
   return out;
 }
 
-History history_from(const Json& j, Sequential& net, const SafeTensors& file) {
-  const auto numbers = [](const Json& list) {
+History history_from(const CheckedJson& j, Sequential& net, const SafeTensors& file) {
+  const auto numbers = [](const CheckedJson& list, const std::string& name) {
     std::vector<double> out;
-    for (const Json& x : list) out.push_back(number_from(x));
+    if (!list.is_array()) detail::expected(name, "a list of numbers", list);
+    for (const CheckedJson& x : list) out.push_back(detail::number(x, name));
     return out;
   };
   History h;
-  for (const auto& [key, list] : j.at("values").items()) h.values[key] = numbers(list);
-  h.seconds = numbers(j.at("seconds"));
-  h.interrupted = j.at("interrupted").get<bool>();
-  const Json& p = j.at("partial");
-  h.partial = {p.at("batches").get<std::int64_t>(), number_from(p.at("loss")), p.at("correct").get<std::int64_t>(),
-               p.at("seen").get<std::int64_t>(), p.value("classes", true), p.value("seconds", 0.0)};
-  if (const auto it = j.find("callbacks"); it != j.end())
-    for (const auto& [name, state] : it->items())
-      for (const auto& [key, x] : state.items()) h.callbacks[name].numbers[key] = number_from(x);
+  h.seconds = numbers(detail::list(j, "seconds"), "seconds");
+  for (const double s : h.seconds)
+    if (!(s >= 0)) throw ValueError(fmt::format("seconds: an epoch took {}, expected at least 0", s));
+  for (const auto& [key, list] : detail::object_of(j, "values").items()) {
+    std::vector<double>& of_key = h.values[key] = numbers(list, key);
+    // What is measured only from some epoch on has fewer.
+    if (of_key.empty() || of_key.size() > h.seconds.size() || (key == "loss" && of_key.size() < h.seconds.size()))
+      throw ValueError(fmt::format("{}: expected {} numbers, one for each epoch, found {}", detail::printable(key, 40), h.seconds.size(), of_key.size()));
+  }
+  h.interrupted = detail::flag(j, "interrupted");
+  const CheckedJson& p = detail::object_of(j, "partial");
+  h.partial = {detail::whole(p, "batches"), detail::number(detail::member(p, "loss"), "loss"), detail::whole(p, "correct"), detail::whole(p, "seen"),
+               !p.contains("classes") || detail::flag(p, "classes"), p.contains("seconds") ? detail::number(p.at("seconds"), "seconds") : 0.0};
+  if (!(h.partial.seconds >= 0)) throw ValueError(fmt::format("seconds: an epoch took {}, expected at least 0", h.partial.seconds));
+  if (h.partial.correct > h.partial.seen) throw ValueError(fmt::format("correct: {} of {} samples", h.partial.correct, h.partial.seen));
+  if (j.contains("callbacks"))
+    for (const auto& [name, state] : detail::object_of(j, "callbacks").items()) {
+      if (!state.is_object()) detail::expected(name, "an object", state);
+      for (const auto& [key, x] : state.items()) h.callbacks[name].numbers[key] = detail::number(x, key);
+    }
   std::map<std::string, const Tensor*> own;
   for (const NamedTensor& t : named_tensors(net)) own[t.path] = t.tensor;
   for (const auto& [name, t] : file.tensors) {
@@ -167,11 +183,11 @@ History history_from(const Json& j, Sequential& net, const SafeTensors& file) {
       const std::string path = name.substr(training_prefix.size());
       const auto it = own.find(path);
       if (it == own.end() || it->second->shape() != t.shape() || it->second->dtype() != t.dtype())
-        throw ValueError(fmt::format("{} {} does not belong to the model", name, describe(t)));
+        throw ValueError(fmt::format("{} {} does not belong to the model", detail::printable(name, 80), describe(t)));
       h.weights[path] = t;
     } else if (name.starts_with(callback_prefix)) {
       const std::size_t begin = callback_prefix.size(), dot = name.find('.', begin);
-      if (dot == std::string::npos) throw ValueError(fmt::format("{}: names no callback and key", name));
+      if (dot == std::string::npos) throw ValueError(fmt::format("{}: names no callback and key", detail::printable(name, 80)));
       h.callbacks[name.substr(begin, dot - begin)].tensors[name.substr(dot + 1)] = t;
     }
   }
@@ -179,12 +195,17 @@ History history_from(const Json& j, Sequential& net, const SafeTensors& file) {
 }
 
 /// The parameters that are in this list become constants.
-void freeze_listed(Sequential& net, const Json& j) {
-  const auto paths = j.get<std::vector<std::string>>();
+void freeze_listed(Sequential& net, const CheckedJson& j) {
+  std::vector<std::string> paths;
+  if (!j.is_array()) detail::expected("frozen", "a list of parameters", j);
+  for (const CheckedJson& path : j) {
+    if (!path.is_string()) detail::expected("frozen", "the name of a parameter", path);
+    paths.push_back(path.get<std::string>());
+  }
   std::unordered_set<std::string_view> listed(paths.begin(), paths.end());
   for (const NamedTensor& t : named_tensors(net))
     if (t.trained && listed.erase(t.path) > 0) *t.tensor = t.tensor->detach();
-  if (!listed.empty()) throw ValueError(fmt::format("frozen: the model has no parameter \"{}\"", *listed.begin()));
+  if (!listed.empty()) throw ValueError(fmt::format("frozen: the model has no parameter \"{}\"", detail::printable(*listed.begin(), 80)));
 }
 
 }  // namespace
@@ -252,12 +273,14 @@ SavedModel load_model(const std::filesystem::path& path) {
   out.architecture = value(architecture_key);
   out.metadata = file.metadata;
   const std::string input = value(input_key);
+  std::int64_t elements = std::int64_t{1} << 22;  // that many more: what almost fits is told name by name
+  for (const auto& [name, t] : file.tensors) elements += name.starts_with(state_prefix) || name.starts_with(callback_prefix) ? 0 : t.numel();
   try {
-    out.net = Sequential(shape_from(input, path), parse_architecture(out.architecture));
-  } catch (const ValueError& e) {
-    throw DataError(fmt::format("{}: {}", path.string(), e.what()));
-  } catch (const ShapeError& e) {
-    throw DataError(fmt::format("{}: {}", path.string(), e.what()));
+    const detail::FromFile filled(elements);
+    out.net = Sequential(shape_from(input), parse_architecture(out.architecture));
+  } catch (const Error& e) {  // of an architecture, the text with a mark stands below
+    const std::string_view what = e.what();
+    throw DataError(fmt::format("{}: {}", path.string(), what.substr(0, what.find('\n'))));
   }
   try {
     restore(out.net, file, path);
@@ -265,13 +288,11 @@ SavedModel load_model(const std::filesystem::path& path) {
     throw DataError(e.what());
   }
   try {
-    if (const auto it = file.metadata.find(frozen_key); it != file.metadata.end()) freeze_listed(out.net, Json::parse(it->second));
+    if (const auto it = file.metadata.find(frozen_key); it != file.metadata.end()) freeze_listed(out.net, detail::parse_json(it->second));
     if (const auto it = file.metadata.find(optimizer_key); it != file.metadata.end())
-      out.optimizer = optimizer_from(Json::parse(it->second), out.net, file);
+      out.optimizer = optimizer_from(detail::parse_json(it->second), out.net, file);
     if (const auto it = file.metadata.find(history_key); it != file.metadata.end())
-      out.history = history_from(Json::parse(it->second), out.net, file);
-  } catch (const Json::exception& e) {
-    throw DataError(fmt::format("{}: the training in it: {}", path.string(), e.what()));
+      out.history = history_from(detail::parse_json(it->second), out.net, file);
   } catch (const Error& e) {
     throw DataError(fmt::format("{}: the training in it: {}", path.string(), e.what()));
   }

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/mode.h>
+#include <ebb/graph/storage.h>
 #include <ebb/models/architecture.h>
 #include <ebb/models/fit.h>
 #include <ebb/models/safetensors.h>
@@ -211,9 +213,9 @@ TEST_CASE("serialize: model files that do not hold what they say") {
   CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", ""}}) ==
         path + ": \"\" is no input shape");
   CHECK(with({{"ebb.architecture", "dense"}, {"ebb.input_shape", "4"}}) ==
-        path + ": architecture: column 6: the number of units is missing\n  dense\n       ^");
+        path + ": architecture: column 6: the number of units is missing");
   CHECK(with({{"ebb.architecture", "conv 3 3"}, {"ebb.input_shape", "4"}}) ==
-        path + ": conv2d: Conv2D: needs an image batch (n, h, w, c), got (1, 4)");
+        path + ": conv2d: Conv2D: needs an image batch (n, h, w, c), got (0, 4)");
   CHECK(with({{"ebb.architecture", "dense 5"}, {"ebb.input_shape", "4"}}) ==
         path +
             ": layers.0.weight is float32 (4, 3), the model has float32 (4, 5); "
@@ -490,6 +492,46 @@ TEST_CASE("serialize: files of before have no state of callbacks, and still load
   CHECK(named_parameters(const_cast<Sequential&>(saved.net)).size() == 2);
 }
 
+TEST_CASE("serialize: a small file that asks for a large model takes no memory") {
+  const TempDir dir;
+  const auto says = [&](const std::string& architecture, const std::string& input) {
+    write_safetensors(dir / "m", {.metadata = {{"ebb.architecture", architecture}, {"ebb.input_shape", input}}, .tensors = {{"layers.0.weight", zeros({4, 3})}}});
+    reset_peak_memory();
+    const std::size_t before = memory_stats().in_use;
+    const std::string text = message<DataError>([&] { load_model(dir / "m"); });
+    CHECK(memory_stats().peak - before < std::size_t{17} << 20);
+    CHECK(text.find('\n') == std::string::npos);
+    const std::string prefix = (dir / "m").string() + ": ";
+    return text.starts_with(prefix) ? text.substr(prefix.size()) : text;
+  };
+  CHECK(says("dense 30000, dense 30000", "784") == "dense: build: a tensor (784, 30000) more is needed, the file has 4194316 elements left");
+  for (const auto& [architecture, input] : std::map<std::string, std::string>{{"conv 1 1 stride 1, dense 1000000", "65536,65536,1"}, {"deconv 1 1 stride 100000, conv 4 4", "28,28,1"},
+                                                                             {"embedding 1000000 1000", "4"}, {"flatten, batchnorm noscale nocenter", "65536,65536"},
+                                                                             {"standardize", "65536,65536"}, {"attention 1 causal", "65536,4"}, {"residual (dense 1000000, dense 4)", "4"},
+                                                                             {"concat (dense 9 | gru 100000)", "4,4"}, {"position", "65536,65536"}, {"reshape 5", "4"}, {"residual (", "1"}})
+    CHECK(says(architecture, input) != "nothing was thrown");
+}
+
+TEST_CASE("serialize: every kind of layer is built from a file without a sample") {
+  const TempDir dir;
+  for (const auto& [architecture, shape] : std::vector<std::pair<std::string, Shape>>{
+           {"conv 4 3 same relu, depthwise 3, pool 2, avgpool 2, deconv 2 2, groupnorm 2, spatialdropout 0.5, globalavgpool, dense 3", {16, 16, 2}},
+           {"conv 4 3 groups 2, batchnorm, globalmaxpool, layernorm, reshape 2 2, flatten, dropout 0.5, dense 3 softmax", {8, 8, 2}},
+           {"embedding 9 4, position, attention 2 causal, lstm 3 sequences, gru 3 sequences, rnn 3, standardize, dense 2", {5}},
+           {"residual (conv 2 3 same, batchnorm | conv 2 1), concat (conv 1 1 | pool 3 stride 1 same), flatten, dense 2", {6, 6, 2}}}) {
+    CAPTURE(architecture);
+    manual_seed(3);
+    Sequential net(shape, parse_architecture(architecture));
+    save_model(net, architecture, dir / "m");
+    SavedModel saved = load_model(dir / "m");
+    const Tensor x = architecture.starts_with("embedding") ? ones(shape.inserted(0, 2)) : randn(shape.inserted(0, 2));
+    const NoGrad quiet;  // and no dropout
+    CHECK(same_bits(net(x), saved.net(x)));
+    saved.net.add(Dense(2));  // which is built with a sample again
+    CHECK(saved.net(x).shape().at(-1) == 2);
+  }
+}
+
 TEST_CASE("serialize: trainings that do not fit their model") {
   const TempDir dir;
   const std::string path = (dir / "m").string();
@@ -510,7 +552,12 @@ TEST_CASE("serialize: trainings that do not fit their model") {
   CHECK(with(optimizer("lion"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == "nothing was thrown");
   CHECK(with(optimizer("lien")) == in + "no optimiser \"lien\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion");
   CHECK(with(optimizer("lion", "{\"momentum\":1}")) == in + "lion: no option \"momentum\"; there are lr, beta1, beta2, weight_decay");
-  CHECK(with(optimizer("lion", "{}", "-1")) == in + "an optimiser that took -1 steps");
+  CHECK(with(optimizer("lion", "{}", "-1")) == in + "steps: expected a whole number from 0 to 9007199254740992, found -1");
+  CHECK(with(optimizer("lion", "{}", "1.5")) == in + "steps: expected a whole number from 0 to 9007199254740992, found 1.5");
+  CHECK(with(optimizer("lion", "{}", "1e300")) == in + "steps: expected a whole number from 0 to 9007199254740992, found 1e+300");
+  CHECK(with(optimizer("lion", "{}", "18446744073709551615")) == in + "steps: expected a whole number from 0 to 9007199254740992, found 18446744073709551615");
+  CHECK(with(optimizer("lion", "{\"lr\":\"x\"}")) == in + "lr: expected a number, found \"x\"");
+  CHECK(with(optimizer("lion", "{\"lr\":1,\"lr\":2}")) == in + "\"lr\" is there twice");
   CHECK(with(optimizer("lion"), {{"optimizer.0.layers.0.weight", zeros({3})}}) ==
         in + "lion: the state float32 (3,) does not fit the parameter float32 (4, 3)");
   CHECK(with(optimizer("adam"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == in + "adam: keeps 2 tensors for a parameter, got 1");
@@ -519,6 +566,29 @@ TEST_CASE("serialize: trainings that do not fit their model") {
   CHECK(with({{"ebb.optimizer", "{\"name\":3}"}}).starts_with(in));
   CHECK(with({{"ebb.history", "[]"}}).starts_with(in));
   CHECK(with({{"ebb.history", "{\"values\":{\"loss\":\"x\"}}"}}).starts_with(in));
+  const auto history = [&](const std::string& values, const std::string& seconds, const std::string& partial = R"("batches":0,"loss":0,"correct":0,"seen":0)", const std::string& interrupted = "false") {
+    const std::string says = with({{"ebb.history", "{\"values\":{" + values + "},\"seconds\":[" + seconds + "],\"interrupted\":" + interrupted + ",\"partial\":{" + partial + "}}"}});
+    return says.starts_with(in) ? says.substr(in.size()) : says;
+  };
+  CHECK(history(R"("loss":[1,2],"val_loss":[null])", "1,2") == "nothing was thrown");
+  CHECK(history(R"("loss":[])", "1,1,1") == "loss: expected 3 numbers, one for each epoch, found 0");  // crashed --resume
+  CHECK(history(R"("loss":[1])", "1,1") == "loss: expected 2 numbers, one for each epoch, found 1");
+  CHECK(history(R"("loss":[1],"lr":[1,2])", "1") == "lr: expected 1 numbers, one for each epoch, found 2");
+  CHECK(history(R"("loss":[1],"lr":[])", "1") == "lr: expected 1 numbers, one for each epoch, found 0");
+  CHECK(history(R"("loss":{"a":1})", "1") == "loss: expected a list of numbers, found object");
+  CHECK(history(R"("loss":["x"])", "1") == "loss: expected a number, found \"x\"");
+  CHECK(history(R"("loss":[1],"loss":[1])", "1") == "\"loss\" is there twice");
+  CHECK(history(R"("loss":[1])", "-1") == "seconds: an epoch took -1, expected at least 0");
+  CHECK(history(R"("loss":[1])", "1", R"("batches":1.5,"loss":0,"correct":0,"seen":0)").starts_with("batches: expected a whole number"));
+  CHECK(history(R"("loss":[1])", "1", R"("batches":1,"loss":0,"correct":0,"seen":-5)").starts_with("seen: expected a whole number from 0"));
+  CHECK(history(R"("loss":[1])", "1", R"("batches":1e300,"loss":0,"correct":0,"seen":0)").starts_with("batches: expected a whole number"));
+  CHECK(history(R"("loss":[1])", "1", R"("batches":1,"loss":0,"correct":2,"seen":1)") == "correct: 2 of 1 samples");
+  CHECK(history(R"("loss":[1])", "1", R"("batches":1,"loss":0,"seen":1)") == "correct is missing");
+  CHECK(history(R"("loss":[1])", "1", "", "1") == "interrupted: expected true or false, found 1");
+  CHECK(with({{"ebb.history", std::string(100'000, '[')}}) == in + "JSON more than 8 deep");
+  std::string keys;
+  for (int i = 0; i < 60'000; ++i) keys += (i ? ",\"" : "\"") + std::to_string(i) + "\":[1]";
+  CHECK(history(keys, "1") == "nothing was thrown");  // took quadratic time
   // Without an optimiser there is no state to belong to one.
   CHECK(with({}, {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == path + ": optimizer.0.layers.0.weight is extra");
 }
