@@ -22,7 +22,7 @@ using detail::printable;
 using json = nlohmann::ordered_json;
 
 constexpr std::size_t most_values = 200'000;  // of a text: what the tree takes beside the text stays small
-constexpr std::size_t shown = 40;             // of a name, in a message
+constexpr std::size_t name_shown = 40;        // in a message
 
 [[noreturn]] void fail_at_offset(std::string_view text, std::size_t offset, std::string_view what) {
   const std::string_view before = text.substr(0, std::min(offset, text.size()));
@@ -32,13 +32,18 @@ constexpr std::size_t shown = 40;             // of a name, in a message
   throw ArchitectureError(fmt::format("architecture: line {}, column {}: {}", line, column + 1, what));
 }
 
+struct Member;
 /// A value and where it is: for a member, the place of its name.
 struct Value {
   std::size_t at = 0;
   json scalar;  // null for lists and objects
   enum { simple, list, object } kind = simple;
   std::vector<Value> items;
-  std::vector<std::pair<std::string, Value>> members;
+  std::vector<Member> members;
+};
+struct Member {
+  std::string name;
+  Value value;
 };
 
 /// Counts the characters that the library has read.
@@ -81,7 +86,7 @@ class Builder : public nlohmann::json_sax<json> {
     key_at_ = text_.rfind('"', offset() - 2);
     if (open_.back()->members.size() == detail::most_options) fail_at_offset(text_, key_at_, fmt::format("more than {} members of an object", detail::most_options));
     for (const auto& [other, value] : open_.back()->members)
-      if (other == name) fail_at_offset(text_, key_at_, fmt::format("\"{}\" is given twice", printable(name, shown)));
+      if (other == name) fail_at_offset(text_, key_at_, fmt::format("\"{}\" is given twice", printable(name, name_shown)));
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) override {
@@ -98,7 +103,8 @@ class Builder : public nlohmann::json_sax<json> {
     Value& parent = *open_.back();
     if (parent.items.size() == detail::most_layers) fail_at_offset(text_, offset() - 1, fmt::format("more than {} items of a list", detail::most_layers));
     if (parent.kind == Value::list) return parent.items.emplace_back();
-    return parent.members.emplace_back(key_, Value{}).second;
+    parent.members.push_back({key_, {}});
+    return parent.members.back().value;
   }
   std::size_t here() const { return !open_.empty() && open_.back()->kind == Value::object ? key_at_ : offset() - 1; }
   bool add(json v) {
@@ -169,7 +175,7 @@ class MemberReader final : public Fields {
     if (!v) return;
     const std::vector<std::string> names = activation_names();
     if (!v->scalar.is_string() || std::ranges::find(names, v->scalar.get<std::string>()) == names.end())
-      fail_at_offset(text_, v->at, fmt::format("{} is no activation; there are {}", printable(v->scalar.dump(), shown), detail::activation_words()));
+      fail_at_offset(text_, v->at, fmt::format("{} is no activation; there are {}", printable(v->scalar.dump(), name_shown), detail::activation_words()));
     value = activation_of(v->scalar.get<std::string>());
   }
   void sizes(std::vector<std::int64_t>& value, std::string_view what) override {
@@ -190,7 +196,7 @@ class MemberReader final : public Fields {
   void finish() const {
     for (const auto& [name, value] : object_.members)
       if (name != "layer" && std::ranges::find(known_, name) == known_.end())
-        fail_at_offset(text_, value.at, fmt::format("\"{}\" is not understood here{}{}", printable(name, shown), known_.empty() ? "" : "; there are ", fmt::join(known_, ", ")));
+        fail_at_offset(text_, value.at, fmt::format("\"{}\" is not understood here{}{}", printable(name, name_shown), known_.empty() ? "" : "; there are ", fmt::join(known_, ", ")));
   }
 
  private:
@@ -219,9 +225,9 @@ class MemberReader final : public Fields {
 
 Layer layer_of(std::string_view text, const Value& v) {
   if (v.kind != Value::object) fail_at_offset(text, v.at, "a layer is expected here: {\"layer\": ...}");
-  const auto name = std::ranges::find_if(v.members, [](const auto& m) { return m.first == "layer"; });
-  if (name == v.members.end() || !name->second.scalar.is_string()) fail_at_offset(text, v.at, "the kind of layer is missing: \"layer\": \"dense\"");
-  const std::string word = name->second.scalar.get<std::string>();
+  const auto name = std::ranges::find(v.members, "layer", &Member::name);
+  if (name == v.members.end() || !name->value.scalar.is_string()) fail_at_offset(text, v.at, "the kind of layer is missing: \"layer\": \"dense\"");
+  const std::string word = name->value.scalar.get<std::string>();
   MemberReader options(text, v);
   const std::vector<std::string> functions = activation_names();
   if (std::ranges::find(functions, word) != functions.end()) {
@@ -230,7 +236,7 @@ Layer layer_of(std::string_view text, const Value& v) {
   }
   const detail::LayerKind* kind = detail::layer_kind(word);
   if (!kind)
-    fail_at_offset(text, name->second.at, fmt::format("no layer \"{}\"; there are {}, {}", printable(word, shown), detail::kind_words(), detail::activation_words()));
+    fail_at_offset(text, name->value.at, fmt::format("no layer \"{}\"; there are {}, {}", printable(word, name_shown), detail::kind_words(), detail::activation_words()));
   try {
     Layer made = kind->make(options);
     options.finish();

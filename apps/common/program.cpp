@@ -49,6 +49,14 @@ std::string nearest(const std::string& name, const std::vector<std::string>& nam
   return best;
 }
 
+namespace {
+
+constexpr std::size_t longest_shown = 300;
+/// What a message repeats of an argument, which may be endless.
+std::string shown(const std::string& text) { return text.size() > longest_shown ? text.substr(0, longest_shown) + "..." : text; }
+
+}  // namespace
+
 bool parse(const std::vector<std::string>& args, const po::options_description& options, const std::string& usage,
            const std::string& examples, po::variables_map& values, int files) {
   po::options_description all(80, 40);
@@ -77,16 +85,16 @@ bool parse(const std::vector<std::string>& args, const po::options_description& 
     po::notify(values);
   } catch (const po::unknown_option& e) {
     const std::string given = e.get_option_name().substr(0, e.get_option_name().find('='));
-    if (!given.starts_with("--")) throw UsageError(fmt::format("unknown option {}", given));
-    const std::string guess = nearest(given.substr(2), names_of(options));
-    throw UsageError(fmt::format("unknown option {}{}", given, guess.empty() ? "" : fmt::format("; did you mean --{}?", guess)));
+    if (!given.starts_with("--")) throw UsageError(fmt::format("unknown option {}", shown(given)));
+    const std::string guess = nearest(given.substr(2, longest_shown), names_of(options));
+    throw UsageError(fmt::format("unknown option {}{}", shown(given), guess.empty() ? "" : fmt::format("; did you mean --{}?", guess)));
   } catch (const po::error& e) {
-    throw UsageError(e.what());
+    throw UsageError(shown(e.what()));
   }
   const std::vector<std::string> given = files_of(values);
   if (static_cast<int>(given.size()) <= files) return true;
-  if (files == 0) throw UsageError(fmt::format("unexpected argument \"{}\"", given[0]));
-  if (files == 1) throw UsageError(fmt::format("only one model file is expected, got \"{}\" and \"{}\"", given[0], given[1]));
+  if (files == 0) throw UsageError(fmt::format("unexpected argument \"{}\"", shown(given[0])));
+  if (files == 1) throw UsageError(fmt::format("only one model file is expected, got \"{}\" and \"{}\"", shown(given[0]), shown(given[1])));
   throw UsageError(fmt::format("at most {} files are expected, got {}", files, given.size()));
 }
 
@@ -118,7 +126,7 @@ std::vector<std::int64_t> numbers(const std::string& option, const std::string& 
     std::int64_t n = 0;
     const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, n);
     if (error != std::errc() || stop != text.data() + end)
-      throw UsageError(fmt::format("--{} takes numbers separated by commas, such as 512,64; got \"{}\"", option, text));
+      throw UsageError(fmt::format("--{} takes numbers separated by commas, such as 512,64; got \"{}\"", option, shown(text)));
     out.push_back(n);
     begin = end + 1;
   }
