@@ -8,9 +8,10 @@
 
 namespace ebb {
 
-/// Reads an array from a .npy file, which may be gzipped. float32, float64, int64 and uint8 stay what they are, int32 becomes
-/// int64 and bool uint8; arrays in Fortran's order are turned. DataError "FILE: byte N: rule: found" on anything else, such as
-/// Python objects, big-endian numbers, more than 8 axes, or a file that is longer or shorter than it says; nothing is allocated
+/// Reads an array from a .npy file of version 1 to 3, which may be gzipped. float32, float64, int64 and uint8 stay what they
+/// are; float16 becomes float32, int8, int16, int32, uint16, uint32 and uint64 become int64, bool uint8; in either byte order and
+/// in C's or Fortran's order of axes. DataError "FILE: byte N: rule: found" on anything else, such as Python objects, complex
+/// numbers, a uint64 above 2^63 - 1, more than 8 axes, or a file that is longer or shorter than it says; nothing is allocated
 /// before that is checked. IoError from the system.
 Tensor read_npy(const std::filesystem::path& path);
 
