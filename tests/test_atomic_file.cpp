@@ -1,3 +1,5 @@
+// Files that are whole or old, whatever happens.
+// (over 400 lines because every kind of place to write to needs its mounts, children and limits)
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
 #include <ebb/models/atomic_file.h>

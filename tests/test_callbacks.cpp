@@ -1,4 +1,5 @@
 // Callbacks, driven by hand with made-up numbers.
+// (over 400 lines because all callbacks share the trainings that are driven by hand)
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
 #include <ebb/models/callbacks.h>

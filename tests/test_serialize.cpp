@@ -1,3 +1,5 @@
+// Files of models and trainings, and trainings that go on from them.
+// (over 400 lines because every way to cut a training is tried on the same nets and callbacks)
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>

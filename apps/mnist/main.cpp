@@ -26,11 +26,11 @@ constexpr auto examples =
     "  mnist train --model cnn --epochs 5 --save digits.safetensors\n"
     "  mnist predict digits.safetensors --index 0,1,2\n"
     "\nExit codes: 0 done; 1 failed (data, files, memory, a loss that is not a number,\n"
-    "other bits in verify, results that standard output does not take); 2 wrong usage; 130 interrupted by\n"
-    "Ctrl-C, 143 terminated, 129 the terminal was closed. After these three, and when\n"
-    "results cannot be shown, the model so far is saved if --save was given. A second\n"
-    "signal ends the program at once. What cannot be written to standard error is\n"
-    "lost, and the work goes on.\n";
+    "other bits in verify, results that standard output does not take); 2 wrong\n"
+    "usage; 130 interrupted by Ctrl-C, 143 terminated, 129 the terminal was closed.\n"
+    "After these three, and when results cannot be shown, the model so far is saved\n"
+    "if --save was given. A second signal ends the program at once. What cannot be\n"
+    "written to standard error is lost, and the work goes on.\n";
 
 }  // namespace
 
