@@ -65,9 +65,10 @@ inline doctest::String toString(const Result& r) {
   return ("exit code " + std::to_string(r.code) + "\nstdout: " + r.out + "\nstderr: " + r.err).c_str();
 }
 
-/// What a stream is: a file, or a pipe that is read, both of which end up in the Result; and such that take nothing.
+/// What a stream is: a file, or a pipe that is read, both of which end up in the Result; and such that take nothing. A paused pipe
+/// takes a page, and is read when the program has ended.
 /// A terminal is closed when it shows Setting::when; the program is the first of its session, as below ssh.
-enum class Stream { file, pipe, full, closed, broken_pipe, terminal };
+enum class Stream { file, pipe, full, closed, broken_pipe, paused_pipe, terminal };
 
 struct Setting {
   std::map<std::string, std::string> environment = {};
@@ -109,10 +110,12 @@ class Mnist {
         case Stream::closed: posix_spawn_file_actions_addclose(&actions, fd); break;
         case Stream::pipe:
         case Stream::broken_pipe:
+        case Stream::paused_pipe:
           REQUIRE(::pipe2(both, O_CLOEXEC) == 0);
           ends = {both[0], both[1]};
           ::fcntl(ends.ours, F_SETFL, O_NONBLOCK);
           if (stream == Stream::broken_pipe) ends.close_ours();
+          if (stream == Stream::paused_pipe) ::fcntl(ends.its, F_SETPIPE_SZ, 4096);
           posix_spawn_file_actions_adddup2(&actions, ends.its, fd);
           break;
         case Stream::terminal:
@@ -156,7 +159,7 @@ class Mnist {
     Result result;
     result.code = wait_for(pid, [&, due = setting.signal, then = setting.second, first = std::chrono::steady_clock::time_point()]() mutable {
       out_ends.read_into(result.out);
-      err_ends.read_into(result.err);
+      if (setting.err != Stream::paused_pipe) err_ends.read_into(result.err);
       if (setting.err == Stream::file && due) result.err = contents(err);
       const auto now = std::chrono::steady_clock::now();
       if (setting.err == Stream::terminal && contains(result.err, setting.when)) err_ends.close_ours();

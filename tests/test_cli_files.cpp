@@ -95,6 +95,13 @@ TEST_CASE("mnist: a pipe that is read gets the model once, and nothing else") {
   CHECK(mnist({"evaluate", copy, "--data", mnist.digits()}).code == 0);
 }
 
+TEST_CASE("mnist: an empty name of a file is refused by every command that saves") {
+  Mnist mnist;
+  const std::string net = model_with(mnist, 0.5);
+  for (const Args& args : {Args{"train"}, Args{"search", "--vary", "layers=8|16"}, Args{"transfer", net}})
+    check_usage_error(mnist(joined(args, {"--data", mnist.digits(), "--save", ""})), "--save needs the name of a file");
+}
+
 TEST_CASE("mnist: two options that name one file are a usage error, and it stays") {
   Mnist mnist;
   const std::string net = model_with(mnist, 0.5), before = contents(net), data = mnist.digits(), other = (mnist / "new").string();

@@ -118,6 +118,32 @@ TEST_CASE("mnist: what a file of a training gives to use is the best or the aver
   CHECK(saved.history->weights.size() == 2);
 }
 
+TEST_CASE("mnist: a training goes on with the network it began with, whatever has become of the file of --arch") {
+  Mnist mnist;
+  const std::string arch = (mnist / "net.json").string(), model = (mnist / "m").string(), data = mnist.digits();
+  std::ofstream(arch) << R"([{"layer": "flatten"}, {"layer": "dense", "units": 8, "activation": "relu"}, {"layer": "dense", "units": 10}])";
+  REQUIRE(mnist({"train", "--data", data, "--epochs", "1", "--arch", arch, "--save", model}).code == 0);
+  const std::string text = ebb::load_model(model).architecture;
+  ebb::SafeTensors old = ebb::read_safetensors(model);  // as earlier versions kept it
+  json words = json::parse(old.metadata.at("mnist.options"));
+  for (json& word : words)
+    if (word.get<std::string>().starts_with("--arch=")) word = "--arch=" + arch;
+  old.metadata["mnist.options"] = words.dump();
+  const std::string before = (mnist / "before").string();
+  ebb::write_safetensors(before, old);
+  std::ofstream(arch) << R"([{"layer": "flatten"}, {"layer": "dense", "units": 9, "activation": "tanh"}, {"layer": "dense", "units": 10}])";
+  for (const std::string& file : {model, before}) {
+    CAPTURE(file);
+    const Result r = mnist({"train", "--data", data, "--resume", file, "--epochs", "2"});
+    CAPTURE(r);
+    CHECK(r.code == 0);
+    CHECK(ebb::load_model(file).architecture == text);
+    CHECK(mnist({"verify", file, "--data", data}).code == 0);
+  }
+  fs::remove(arch);
+  CHECK(mnist({"train", "--data", data, "--resume", model, "--epochs", "3"}).code == 0);
+}
+
 TEST_CASE("mnist: checkpoints by time and steps, kept in number") {
   Mnist mnist;
   const std::string model = (mnist / "m.safetensors").string(), data = mnist.digits();

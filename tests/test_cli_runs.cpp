@@ -260,7 +260,7 @@ TEST_CASE("mnist: a first layer that standardises measures the training data, an
 TEST_CASE("mnist: a signal ends training after the batch; the model so far is saved") {
   Mnist mnist;
   const std::string model = (mnist / "model.safetensors").string();
-  for (const auto& [signal, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}, std::pair{SIGHUP, 129}}) {
+  for (const auto& [signal, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}, std::pair{SIGHUP, 129}, std::pair{SIGXCPU, 152}, std::pair{SIGUSR1, 138}, std::pair{SIGUSR2, 140}}) {
     const Result r = mnist({"train", "--data", mnist.digits(), "--epochs", "1000000", "--arch", "flatten, dense 10", "--json", "--save", model,
                             "--force"},
                            {.signal = signal});

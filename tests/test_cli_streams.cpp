@@ -48,6 +48,32 @@ TEST_CASE("mnist: what standard error does not take is lost, and the training go
     }
 }
 
+TEST_CASE("mnist: a reader of standard error that pauses does not hold up the training") {
+  Mnist mnist;
+  const fs::path model = mnist / "model";
+  const Result r = train(mnist, model, {.err = Stream::paused_pipe}, {"--verbose", "2"}, "200");
+  CHECK(r.code == 0);
+  CHECK(contains(r.err, "data: "));
+  CHECK_FALSE(contains(r.err, "Epoch 200/200"));
+  CHECK(epochs_in(model) == 200);
+}
+
+TEST_CASE("mnist: one pipe does not get two files, nor two models") {
+  Mnist mnist;
+  const std::string model = (mnist / "model").string();
+  check_usage_error(mnist(mnist.tiny({"--save", "/dev/stdout", "--log-csv", "/dev/stdout", "--quiet"}), {.out = Stream::pipe}), "--save and --log-csv are the same file");
+  REQUIRE(mnist({"train", "--data", mnist.digits(), "--epochs", "1", "--arch", "flatten, dense 8 relu, dense 10", "--save", model}).code == 0);
+  for (const Stream out : {Stream::pipe, Stream::file}) {
+    const Result r = mnist({"transfer", model, "--data", mnist.digits(), "--head-epochs", "1", "--epochs", "1", "--no-baseline", "--quiet", "--save", "/dev/stdout", "--force"}, {.out = out});
+    CAPTURE(r.err);
+    CHECK(r.code == 0);
+    const std::string named = (mnist / "named").string(), streamed = (mnist / "streamed").string();
+    std::ofstream(streamed, std::ios::binary) << r.out;
+    REQUIRE(mnist({"transfer", model, "--data", mnist.digits(), "--head-epochs", "1", "--epochs", "1", "--no-baseline", "--quiet", "--save", named, "--force"}).code == 0);
+    CHECK(contents(streamed) == contents(named));  // the last stage, alone
+  }
+}
+
 TEST_CASE("mnist: the exit code is the same where errors cannot be told") {
   Mnist mnist;
   for (const Stream err : {Stream::closed, Stream::full, Stream::broken_pipe}) {

@@ -6,9 +6,28 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
+#include <string>
 
 using namespace ebb;
+
+TEST_CASE("tell: a pipe that is not read is waited for once, for a second; it gets what comes when it is read again") {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  std::FILE* paused = ::fdopen(ends[1], "w");
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 100; ++i) tell(paused, std::string(10'000, 'x'));
+  const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  CHECK(took > 0.9);
+  CHECK(took < 30);  // waiting for each would take 90
+  std::string read(1 << 20, ' ');
+  CHECK(::read(ends[0], read.data(), read.size()) > 40'000);
+  tell(paused, "again");
+  CHECK(::read(ends[0], read.data(), read.size()) == 5);
+  std::fclose(paused);
+  ::close(ends[0]);
+}
 
 TEST_CASE("tell: what cannot be written is lost, without an error or a signal") {
   const auto default_pipe = ::signal(SIGPIPE, SIG_DFL), default_size = ::signal(SIGXFSZ, SIG_DFL);

@@ -29,8 +29,7 @@ void check(bool written) {
 
 /// Says something without asking for memory: it may be the lack of it that is to be said.
 void say(std::initializer_list<std::string_view> words) {
-  for (const std::string_view w : words)
-    if (::write(STDERR_FILENO, w.data(), w.size()) < 0) return;
+  for (const std::string_view w : words) ebb::tell(stderr, w);
 }
 
 }  // namespace

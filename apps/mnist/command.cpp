@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <sys/stat.h>
+
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -169,11 +171,11 @@ void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes)
   app::keep_results_apart(file);
 }
 
-std::string output_file(const po::variables_map& v, const char* option) {
+std::string output_file(const po::variables_map& v, const char* option, bool overwrite) {
   if (!v.count(option)) return "";
   const auto file = v[option].as<std::string>();
   if (file.empty()) throw UsageError(fmt::format("--{} needs the name of a file", option));
-  check_output(file, true);
+  check_output(file, overwrite);
   return file;
 }
 
@@ -181,7 +183,9 @@ void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& f
   namespace fs = std::filesystem;
   const auto same = [](const std::string& a, const std::string& b) {
     std::error_code none;
-    if (fs::exists(a, none) && fs::exists(b, none)) return fs::equivalent(a, b, none) && !fs::is_character_file(a, none);  // /dev/null takes all
+    struct stat x, y;  // not fs::equivalent, which knows no pipes
+    if (::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0)
+      return x.st_dev == y.st_dev && x.st_ino == y.st_ino && !S_ISCHR(x.st_mode);  // /dev/null takes all
     return fs::weakly_canonical(a, none) == fs::weakly_canonical(b, none);
   };
   for (std::size_t i = 0; i < files.size(); ++i)

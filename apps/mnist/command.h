@@ -55,7 +55,7 @@ std::vector<std::string> options_in(const ebb::SavedModel& model, const std::str
 void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes = 0);
 /// Checks before anything is read that a result can be written where this option says; returns the name, empty when the option
 /// was not given. Throws UsageError or IoError.
-std::string output_file(const po::variables_map& values, const char* option);
+std::string output_file(const po::variables_map& values, const char* option, bool overwrite = true);
 
 /// Throws UsageError when two of these are the same file; each is what the command line calls it and its name, which may be empty.
 void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files);

@@ -27,8 +27,9 @@ constexpr auto examples =
     "  mnist predict digits.safetensors --index 0,1,2\n"
     "\nExit codes: 0 done; 1 failed (data, files, memory, a loss that is not a number,\n"
     "other bits in verify, results that standard output does not take); 2 wrong\n"
-    "usage; 130 interrupted by Ctrl-C, 143 terminated, 129 the terminal was closed.\n"
-    "After these three, and when results cannot be shown, the model so far is saved\n"
+    "usage; 130 interrupted by Ctrl-C, 143 terminated, 129 the terminal was closed;\n"
+    "152, 138, 140 SIGXCPU, SIGUSR1, SIGUSR2, with which batch systems warn.\n"
+    "After these six, and when results cannot be shown, the model so far is saved\n"
     "if --save was given. A second signal ends the program at once. What cannot be\n"
     "written to standard error is lost, and the work goes on.\n";
 

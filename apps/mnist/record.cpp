@@ -55,12 +55,12 @@ po::options_description train_options() {
   return options;
 }
 
-std::string kept_options(const po::options_description& options, const po::variables_map& v) {
+std::string kept_options(const po::options_description& options, const po::variables_map& v, const std::string& architecture) {
   Json out = Json::array();
   for (const auto& option : options.options()) {
     const std::string& name = option->long_name();
     if (!v.count(name) || is_outward(name)) continue;
-    const std::string value = option->semantic()->max_tokens() > 0 ? text_of(v[name].value()) : "";
+    const std::string value = name == "arch" ? architecture : option->semantic()->max_tokens() > 0 ? text_of(v[name].value()) : "";
     out.push_back(value.empty() ? "--" + name : fmt::format("--{}={}", name, value));
     if (value.empty() && option->semantic()->min_tokens() > 0) out.push_back("");  // "--layers=" would be an error
   }
@@ -73,8 +73,11 @@ void restore_options(const po::options_description& options, const ebb::SavedMod
   for (const auto& [name, value] : v)
     if (!value.defaulted() && name != "epochs" && !is_outward(name))
       throw UsageError(fmt::format("--resume goes on with the options in the file; --{} cannot change", name));
+  std::vector<std::string> words = options_in(saved, file);
+  for (std::string& word : words)  // earlier versions kept the name of a file
+    if (word.starts_with("--arch=") && word.ends_with(".json")) word = "--arch=" + saved.architecture;
   try {
-    po::store(po::command_line_parser(options_in(saved, file)).options(options).run(), v);  // what is stored first stays, but for defaults
+    po::store(po::command_line_parser(words).options(options).run(), v);  // what is stored first stays, but for defaults
   } catch (const po::error& e) {
     throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
   }

@@ -13,8 +13,9 @@ namespace mnist {
 /// All options of mnist train: the command's own, and those that a training file restores.
 po::options_description train_options();
 
-/// The options that decide what is trained, those left at their defaults too, as a JSON list of command-line words.
-std::string kept_options(const po::options_description& options, const po::variables_map& values);
+/// The options that decide what is trained, those left at their defaults too, as a JSON list of command-line words. --arch is kept
+/// as the text `architecture`, never as the name of a file, which may hold another network by the time it is read again.
+std::string kept_options(const po::options_description& options, const po::variables_map& values, const std::string& architecture);
 /// Stores the options of a file below those of the command line, of which only --epochs and what says where results go may be
 /// given. Throws UsageError, or DataError when the file holds no training of mnist train.
 void restore_options(const po::options_description& options, const ebb::SavedModel& saved, const std::string& file, po::variables_map& values);

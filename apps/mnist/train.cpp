@@ -137,7 +137,7 @@ int train(const std::vector<std::string>& args) {
     t.optimizer = std::move(saved->optimizer);
     t.fit.resume = saved->history;
   }
-  const std::string kept = kept_options(options, v);
+  const std::string kept = kept_options(options, v, t.architecture);
 
   const ebb::Mnist data = split_data(load_data(v), v);
   const ebb::Dataset all = training_samples(v, data, t, saved.has_value()), test = data.test.scaled(t.scale);

@@ -3,7 +3,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include <filesystem>
 #include <stdexcept>
+#include <system_error>
 #include <vector>
 
 #include <ebb/models/finite.h>
@@ -76,8 +78,7 @@ int transfer(const std::vector<std::string>& args) {
   if (batch < 1) throw UsageError(fmt::format("--batch must be at least 1, got {}", batch));
   const double lr = v["lr"].as<double>();
   use_threads(v);
-  const std::string out = v.count("save") ? v["save"].as<std::string>() : "";
-  if (!out.empty()) check_output(out, v.count("force") > 0);
+  const std::string out = output_file(v, "save", v.count("force") > 0);
   const bool quiet = v.count("quiet") > 0;
 
   ebb::SavedModel model = ebb::load_model(file_of(v));
@@ -101,6 +102,13 @@ int transfer(const std::vector<std::string>& args) {
 
   catch_signals();
   std::vector<Row> rows;
+  std::error_code unresolved, none;  // /dev/stdout leads nowhere any more when the file behind it has been replaced once
+  const auto resolved = std::filesystem::canonical(out, unresolved), target = unresolved ? std::filesystem::path(out) : resolved;
+  const bool once = std::filesystem::exists(target, none) && !std::filesystem::is_regular_file(target, none);  // a pipe gets one model
+  const auto save = [&] {
+    if (!out.empty())
+      ebb::save_model(net, model.architecture, target, {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", file_of(v)}});
+  };
   const auto run = [&](ebb::Sequential& network, const std::string& what, int n, double rate) {
     if (n == 0 || caught_signal()) return;
     std::int64_t trained = 0;
@@ -117,16 +125,14 @@ int transfer(const std::vector<std::string>& args) {
               .interrupted = [] { return caught_signal() != 0; }});
     if (const std::string bad = ebb::not_finite(network); !bad.empty())
       throw std::runtime_error(fmt::format("{}: {}; try a smaller --lr", what, bad));
-    if (&network == &net && !out.empty())  // before anything else can fail
-      ebb::save_model(
-          net, model.architecture, out,
-          {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", file_of(v)}});
+    if (&network == &net && !once) save();  // before anything else can fail
     rows.push_back({what, n, trained, ebb::evaluate(network, test)});
   };
   for (const ebb::Layer& layer : borrowed) ebb::freeze(*layer);
   run(net, "new last layer, others frozen", head_epochs, lr);
   for (const ebb::Layer& layer : borrowed) ebb::unfreeze(*layer);
   run(net, "all layers, a tenth of the rate", epochs, lr / 10);
+  if (once && !rows.empty()) save();
   if (!v.count("no-baseline")) {
     ebb::Sequential scratch = fresh();
     run(scratch, "the same network from scratch", head_epochs + epochs, lr);
