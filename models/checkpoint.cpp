@@ -74,7 +74,10 @@ void ModelCheckpoint::write(TrainingState& state) {
   // What a bad epoch left is not worth the good file of an earlier one.
   const auto logged = state.logs.find("loss");
   const double loss = state.partial.batches > 0 ? state.partial.loss : logged != state.logs.end() ? logged->second : 0;
-  const std::string bad = std::isfinite(loss) ? not_finite(state.module) : fmt::format("the loss is {}", loss);
+  const auto validated = state.partial.batches > 0 ? state.logs.end() : state.logs.find("val_loss");
+  const std::string bad = !std::isfinite(loss) ? fmt::format("the loss is {}", loss)
+                          : validated != state.logs.end() && !std::isfinite(validated->second) ? fmt::format("the val_loss is {}", validated->second)
+                                                                                               : not_finite(state.module);
   if (!bad.empty()) {
     last_ = std::chrono::steady_clock::now();
     return state.say(fmt::format("warning: epoch {} is not written to {}: {}", state.epoch + 1, options_.path.string(), bad));

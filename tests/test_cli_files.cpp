@@ -138,6 +138,23 @@ TEST_CASE("mnist: a bad epoch never replaces a good file") {
   epochs_in_file();
 }
 
+TEST_CASE("mnist: a good file stays where the last step leaves weights that are numbers and a loss that is none") {
+  Mnist mnist;
+  const std::string file = (mnist / "model").string(), data = mnist.digits();
+  const Args deep{"--data", data, "--arch", "flatten, dense 16 relu, dense 16 relu, dense 16 relu, dense 16 relu, dense 16 relu, dense 16 relu, dense 10", "--batch", "512", "--epochs", "1",
+                  "--save", file, "--force", "--quiet"};
+  REQUIRE(mnist(joined({"train"}, deep)).code == 0);
+  const std::string before = contents(file);
+  const Args bad = joined({"train", "--lr", "1e6"}, deep);
+  check_failure(mnist(bad), "try a smaller --lr; " + file + " is not written");
+  CHECK(contents(file) == before);
+  check_failure(mnist(joined(bad, {"--validation", "test", "--checkpoint-every", "1"})), "the val_loss became ");
+  CHECK(contents(file) == before);
+  check_failure(mnist({"transfer", file, "--data", data, "--lr", "1e7", "--batch", "512", "--head-epochs", "0", "--epochs", "1", "--no-baseline", "--quiet", "--save", file, "--force"}),
+                "try a smaller --lr; " + file + " is as it was");
+  CHECK(contents(file) == before);
+}
+
 TEST_CASE("mnist: a model with a weight that is no number is refused") {
   for (const double number : {NAN, INFINITY}) {
     Mnist mnist;
@@ -182,6 +199,17 @@ TEST_CASE("mnist: a model that cannot be written after all goes elsewhere") {
   const std::string kept = (mnist / "tmp" / names_in(mnist / "tmp")[0] / "model.safetensors").string();
   CHECK(contains(r.err, kept));
   CHECK(mnist({"evaluate", kept, "--data", mnist.digits()}).code == 0);
+}
+
+TEST_CASE("mnist transfer: a model that cannot be written after all goes elsewhere") {
+  Mnist mnist;
+  fs::create_directory(mnist / "tmp");
+  const std::string net = model_with(mnist, 0.5);
+  const Result r = mnist({"transfer", net, "--data", mnist.digits(), "--head-epochs", "1", "--epochs", "0", "--no-baseline", "--save", "/dev/full", "--quiet"},
+                         {.environment = {{"TMPDIR", (mnist / "tmp").string()}}});
+  check_failure(r, "/dev/full: cannot write: No space left on device; the training is in " + (mnist / "tmp").string() + "/ebb-");
+  REQUIRE(names_in(mnist / "tmp").size() == 1);
+  CHECK(mnist({"evaluate", (mnist / "tmp" / names_in(mnist / "tmp")[0] / "model.safetensors").string(), "--data", mnist.digits()}).code == 0);
 }
 
 TEST_CASE("mnist plot: what holds no epoch of a training is told in one line") {

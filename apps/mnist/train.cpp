@@ -15,9 +15,8 @@
 #include <stdexcept>
 #include <system_error>
 
-#include <ebb/models/finite.h>
-
 #include "command.h"
+#include "keep.h"
 #include "record.h"
 #include "signals.h"
 #include "training.h"
@@ -183,28 +182,23 @@ int train(const std::vector<std::string>& args) {
          }}));
   const ebb::History history = ebb::fit(t.net, *t.optimizer, all, t.fit);
   // What went wrong never replaces what was good; the weights of the best epoch, restored, are good.
-  std::string bad = ebb::not_finite(t.net);
+  std::string bad = went_wrong(t.net, all);
+  if (bad.empty()) bad = went_wrong(t.net, test);
   const bool restored = bad.empty() && v.count("restore-best");
-  if (history.epochs() > 0 && !std::isfinite(history["loss"].back())) bad = fmt::format("the loss became {} in epoch {}", history["loss"].back(), history.epochs());
+  for (const char* name : {"val_loss", "loss"})
+    if (const auto it = history.values.find(name); it != history.values.end() && !it->second.empty() && !std::isfinite(it->second.back()))
+      bad = fmt::format("the {} became {} in epoch {}", name, it->second.back(), history.epochs());
   if (!bad.empty() && every) holds = checkpoint_in(file, about[runs_key]).value_or(holds);
-  // When the file cannot be written after all the work, another one is.
-  const auto keep = [&](const ebb::Metadata& metadata) {
-    try {
-      write(target, history, metadata);
-    } catch (const ebb::IoError& e) {
-      std::string folder = (std::filesystem::temp_directory_path() / "ebb-XXXXXX").string();
-      if (!::mkdtemp(folder.data())) throw;
-      write(folder + "/model.safetensors", history, metadata);
-      throw ebb::IoError(fmt::format("{}; the training is in {}/model.safetensors instead", e.what(), folder));
-    }
+  const auto keep_model = [&] {
+    keep(target, [&](const std::filesystem::path& to) { write(to, history, about); }, every ? checkpoint_in(file, about[runs_key]).value_or("") : "");
   };
   if (!bad.empty() && restored && !file.empty()) {
-    keep(about);
+    keep_model();
     holds = fmt::format("; {} holds the weights of the best epoch", file);
   }
   if (!bad.empty()) throw std::runtime_error(fmt::format("{}; try a smaller --lr{}", bad, holds));
 
-  if (!file.empty()) keep(about);  // before anything else can fail
+  if (!file.empty()) keep_model();  // before anything else can fail
   const ebb::Metrics result = ebb::evaluate(t.net, test);
   if (std::error_code none; !file.empty() && std::filesystem::is_regular_file(file, none)) {  // a pipe would get it twice
     ebb::Metadata metadata = about;

@@ -3,14 +3,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cmath>
 #include <filesystem>
 #include <stdexcept>
 #include <system_error>
 #include <vector>
 
-#include <ebb/models/finite.h>
-
 #include "command.h"
+#include "keep.h"
 #include "signals.h"
 #include "training.h"
 
@@ -104,10 +104,16 @@ int transfer(const std::vector<std::string>& args) {
   std::vector<Row> rows;
   std::error_code unresolved, none;  // /dev/stdout leads nowhere any more when the file behind it has been replaced once
   const auto resolved = std::filesystem::canonical(out, unresolved), target = unresolved ? std::filesystem::path(out) : resolved;
-  const bool once = std::filesystem::exists(target, none) && !std::filesystem::is_regular_file(target, none);  // a pipe gets one model
+  // A pipe gets one model; what all came from is replaced only by the last of it.
+  const bool once = !out.empty() && std::filesystem::exists(target, none) &&
+                    (!std::filesystem::is_regular_file(target, none) || std::filesystem::equivalent(target, file_of(v), none));
+  std::string holds = out.empty() ? "" : fmt::format("; {} is {}", out, std::filesystem::exists(target, none) ? "as it was" : "not written");
   const auto save = [&] {
-    if (!out.empty())
-      ebb::save_model(net, model.architecture, target, {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", file_of(v)}});
+    if (out.empty()) return;
+    keep(target, [&](const std::filesystem::path& to) {
+      ebb::save_model(net, model.architecture, to, {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", file_of(v)}});
+    }, holds);
+    holds = fmt::format("; {} holds the last stage that went well", out);
   };
   const auto run = [&](ebb::Sequential& network, const std::string& what, int n, double rate) {
     if (n == 0 || caught_signal()) return;
@@ -116,15 +122,17 @@ int transfer(const std::vector<std::string>& args) {
     if (!quiet)
       app::note("{}: {} parameters, {} samples of {}\n", what, ebb::with_commas(trained),
                  train.size(), data.name);
-    ebb::fit(network, ebb::Adam({.lr = rate}), train,
+    const ebb::History history = ebb::fit(network, ebb::Adam({.lr = rate}), train,
              {.epochs = n,
               .batch = batch,
               .seed = seed,
               .callbacks = {ebb::TerminateOnNaN()},
               .verbose = quiet ? ebb::Verbose::silent : ebb::Verbose::automatic,
               .interrupted = [] { return caught_signal() != 0; }});
-    if (const std::string bad = ebb::not_finite(network); !bad.empty())
-      throw std::runtime_error(fmt::format("{}: {}; try a smaller --lr", what, bad));
+    std::string bad = went_wrong(network, train);
+    if (bad.empty()) bad = went_wrong(network, test);
+    if (history.epochs() > 0 && !std::isfinite(history["loss"].back())) bad = fmt::format("the loss became {}", history["loss"].back());
+    if (!bad.empty()) throw std::runtime_error(fmt::format("{}: {}; try a smaller --lr{}", what, bad, holds));
     if (&network == &net && !once) save();  // before anything else can fail
     rows.push_back({what, n, trained, ebb::evaluate(network, test)});
   };
