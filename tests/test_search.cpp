@@ -89,6 +89,26 @@ TEST_CASE("mnist search: gives up on what falls behind the median, unless told n
   CHECK_FALSE(contains(mnist(search(mnist, joined(four, {"--no-stop"}))).out, "stopped early"));
 }
 
+TEST_CASE("mnist search: a trial that fails costs itself alone; the best so far is saved after every trial") {
+  Mnist mnist;
+  const std::string model = (mnist / "best").string();
+  const Result r = mnist(search(mnist, {"--vary", "limit=100000|400|300", "--epochs", "1", "--json", "--save", model}));
+  CAPTURE(r);
+  CHECK(r.code == 0);
+  const json j = json::parse(r.out);
+  REQUIRE(j.at("trials").size() == 3);
+  CHECK(j["trials"][2].at("failed") == "--limit must be 1 to 512, got 100000");
+  CHECK_FALSE(j["trials"][0].contains("failed"));
+  CHECK(mnist({"evaluate", model, "--data", mnist.digits()}).code == 0);
+
+  fs::remove(model);
+  const Result cut = mnist(search(mnist, {"--vary", "epochs=1|1000000", "--save", model}), {.signal = SIGTERM, .when = "1/2: "});
+  CAPTURE(cut);
+  CHECK(cut.code == 143);
+  CHECK(contains(cut.err, "interrupted after 1 of 2 trials; " + model + " holds the best so far: epochs=1"));
+  CHECK(mnist({"evaluate", model, "--data", mnist.digits()}).code == 0);
+}
+
 TEST_CASE("mnist search: what it refuses") {
   Mnist mnist;
   check_usage_error(mnist({"search"}), "nothing to search");

@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <exception>
+#include <filesystem>
+#include <new>
 #include <optional>
 #include <stdexcept>
 
-#include <ebb/models/finite.h>
-
+#include "keep.h"
 #include "signals.h"
 #include "training.h"
 
@@ -152,7 +154,7 @@ struct Trial {
   bool stopped = false;
   ebb::Sequential net = {};
   std::string architecture = {};
-  std::string bad = {};  // a weight that is no number
+  std::string bad = {};  // a weight or loss that is no number, or what ended it
   double best() const { return accuracy.empty() ? 0 : std::ranges::max(accuracy); }
   double best_until(std::size_t epoch) const {
     return *std::max_element(accuracy.begin(), accuracy.begin() + static_cast<std::ptrdiff_t>(
@@ -200,49 +202,74 @@ int search(const std::vector<std::string>& args) {
   const ebb::Mnist data = load_data(v);
 
   catch_signals();
+  std::error_code none, unresolved;
+  const auto resolved = std::filesystem::canonical(file, unresolved), target = unresolved ? std::filesystem::path(file) : resolved;
+  const bool once = std::filesystem::exists(target, none) && !std::filesystem::is_regular_file(target, none);  // a pipe gets one model
+  const auto scale_in = [&](const Trial& t) { return make_training(with(options, fixed, t.setting)).scale; };
+  std::string holds;
+  const auto save = [&](Trial& t) {
+    keep(target, [&](const std::filesystem::path& to) {
+      ebb::save_model(t.net, t.architecture, to, {{"dataset", data.name}, {"scale", fmt::format("{}", scale_in(t))}, {"setting", text_of(t.setting)}});
+    }, holds);
+    holds = fmt::format("; {} holds the best so far: {}", file, text_of(t.setting));
+  };
+  // One that went wrong may have done well in an epoch before that, but what it did so with is lost.
+  const auto rank = [](const Trial& t) { return t.bad.empty() ? t.best() : -1; };
+  double saved = -1;
+  std::exception_ptr failure;
   std::vector<Trial> trials;
   for (const Setting& s : settings) {
     if (caught_signal()) break;
-    const po::variables_map one = with(options, fixed, s);
-    Training t = make_training(one);
-    Trial trial{.setting = s,
-                .parameters = ebb::parameter_count(t.net),
-                .accuracy = {},
-                .architecture = t.architecture};
-    t.fit.verbose = ebb::Verbose::silent;
-    t.fit.callbacks.emplace_back([&](ebb::TrainingState& state) {
-      trial.accuracy.push_back(state.logs["val_accuracy"]);
-      trial.loss = state.logs["val_loss"];
-      const auto median = median_at(trials, trial.accuracy.size() - 1);
-      trial.stopped = !std::isfinite(state.logs["loss"]) ||
-                      (stops && median && trial.best() < *median && state.epoch + 1 < state.epochs);
-      state.stop = state.stop || trial.stopped;
-    });
-    const ebb::Dataset samples = training_samples(one, data, t);
-    const ebb::History h = ebb::fit(t.net, *t.optimizer, samples, t.fit);
-    for (const double seconds : h.seconds) trial.seconds += seconds;
-    trial.net = t.net;
-    trial.bad = ebb::not_finite(trial.net);
-    if (h.interrupted) break;
+    Trial trial{.setting = s, .accuracy = {}};
+    bool interrupted = false;
+    try {  // a trial that fails costs itself alone
+      const po::variables_map one = with(options, fixed, s);
+      Training t = make_training(one);
+      trial.parameters = ebb::parameter_count(t.net);
+      trial.architecture = t.architecture;
+      t.fit.verbose = ebb::Verbose::silent;
+      t.fit.callbacks.emplace_back([&](ebb::TrainingState& state) {
+        trial.accuracy.push_back(state.logs["val_accuracy"]);
+        trial.loss = state.logs["val_loss"];
+        const auto median = median_at(trials, trial.accuracy.size() - 1);
+        trial.stopped = !std::isfinite(state.logs["loss"]) ||
+                        (stops && median && trial.best() < *median && state.epoch + 1 < state.epochs);
+        state.stop = state.stop || trial.stopped;
+      });
+      const ebb::Dataset samples = training_samples(one, data, t);
+      const ebb::History h = ebb::fit(t.net, *t.optimizer, samples, t.fit);
+      for (const double seconds : h.seconds) trial.seconds += seconds;
+      trial.net = t.net;
+      interrupted = h.interrupted;
+      if (!interrupted) trial.bad = went_wrong(trial.net, samples);
+    } catch (const std::bad_alloc&) {
+      failure = std::current_exception();
+      trial.bad = "out of memory";
+    } catch (const std::exception& e) {
+      failure = std::current_exception();
+      trial.bad = e.what();
+    }
+    if (interrupted) break;
     if (!quiet)
-      app::note("{}/{}: {}: val_accuracy {:.4f}, {} epochs, {:.1f} s{}\n", trials.size() + 1,
-                 settings.size(), text_of(s), trial.best(), trial.accuracy.size(), trial.seconds,
-                 trial.stopped ? ", stopped early" : "");
+      app::note("{}/{}: {}: val_accuracy {:.4f}, {} epochs, {:.1f} s{}{}\n", trials.size() + 1, settings.size(), text_of(s), trial.best(), trial.accuracy.size(),
+                trial.seconds, trial.stopped ? ", stopped early" : "", trial.bad.empty() ? "" : "; failed: " + trial.bad);
     trials.push_back(std::move(trial));
+    if (!file.empty() && !once && rank(trials.back()) > saved) {
+      save(trials.back());
+      saved = rank(trials.back());
+    }
   }
+  if (caught_signal()) app::note("interrupted after {} of {} trials{}\n", trials.size(), settings.size(), file.empty() ? "" : holds.empty() ? "; nothing is saved" : holds);
   if (trials.empty()) return caught_signal() ? 128 + caught_signal() : ok;
 
-  // One that went wrong may have done well in an epoch before that, but what it did so with is lost.
-  const auto rank = [](const Trial& t) { return t.bad.empty() ? t.best() : -1; };
   std::ranges::stable_sort(trials, [&](const Trial& a, const Trial& b) { return rank(a) > rank(b); });
   Trial& best = trials[0];
-  const double scale = make_training(with(options, fixed, best.setting)).scale;
-  if (!best.bad.empty()) throw std::runtime_error(fmt::format("no trial went well; {}: {}", text_of(best.setting), best.bad));
-  if (!file.empty())  // before anything else can fail
-    ebb::save_model(
-        best.net, best.architecture, file,
-        {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"setting", text_of(best.setting)}});
-  const ebb::Metrics test = ebb::evaluate(best.net, data.test.scaled(scale));
+  if (!best.bad.empty()) {
+    if (failure && trials.size() == 1) std::rethrow_exception(failure);
+    throw std::runtime_error(fmt::format("no trial went well; {}: {}", text_of(best.setting), best.bad));
+  }
+  if (!file.empty() && once) save(best);
+  const ebb::Metrics test = ebb::evaluate(best.net, data.test.scaled(scale_in(best)));
   if (v.count("json")) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
     for (const Trial& t : trials) {
@@ -255,6 +282,7 @@ int search(const std::vector<std::string>& args) {
                       {"parameters", t.parameters},
                       {"seconds", t.seconds},
                       {"stopped", t.stopped}});
+      if (!t.bad.empty()) list.back()["failed"] = t.bad;
     }
     app::print("{}\n", nlohmann::ordered_json{{"trials", list},
                                               {"test_accuracy", test.accuracy},
@@ -270,7 +298,7 @@ int search(const std::vector<std::string>& args) {
       const Trial& t = trials[i];
       app::print("{:>4}  {:<{}}  {:>12.4f}  {:>8.4f}  {:>6}  {:>10}  {:>7.1f}{}\n", i + 1, text_of(t.setting),
                  wide, t.best(), t.loss, t.accuracy.size(), ebb::with_commas(t.parameters), t.seconds,
-                 t.stopped ? "  stopped early" : "");
+                 !t.bad.empty() ? "  failed: " + t.bad : t.stopped ? "  stopped early" : "");
     }
     app::print("the best on the test set: accuracy {:.4f}, loss {:.4f}\n", test.accuracy, test.loss);
     if (!file.empty()) app::print("saved {}\n", file);
