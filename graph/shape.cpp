@@ -27,7 +27,7 @@ int Shape::normalize(int axis, std::string_view op) const {
 Shape Shape::with(int axis, std::int64_t size) const {
   Shape s = *this;
   s.sizes_[static_cast<std::size_t>(axis)] = size;
-  return s;
+  return Shape(std::span(s.begin(), s.end()));  // checks the sizes
 }
 
 Shape Shape::without(int axis) const {
@@ -44,7 +44,7 @@ Shape Shape::inserted(int axis, std::int64_t size) const {
     if (i == axis) s.sizes_[static_cast<std::size_t>(s.rank_++)] = size;
     if (i < rank_) s.sizes_[static_cast<std::size_t>(s.rank_++)] = (*this)[i];
   }
-  return s;
+  return Shape(std::span(s.begin(), s.end()));
 }
 
 std::string Shape::str() const {

@@ -15,6 +15,9 @@ void expect_alike(std::string_view op, const Tensor& a, const Tensor& b) {
                                      a.dtype() == f32 ? "f32" : "f64"));
 }
 
+std::int64_t add_sizes(std::int64_t a, std::int64_t b) { return a > INT64_MAX - b ? INT64_MAX : a + b; }
+std::int64_t multiply_sizes(std::int64_t a, std::int64_t b) { return b != 0 && a > INT64_MAX / b ? INT64_MAX : a * b; }
+
 const Tensor& Held::unchanged(std::string_view op, std::string_view what) const {
   if (value_.storage()->version() != version_)
     fail<GradientError>(op, fmt::format("{} {} changed in place after the op ran; compute the gradient before changing "

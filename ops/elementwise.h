@@ -123,6 +123,18 @@ Tensor float_zip(std::string_view op, const Tensor& a, const Tensor& b, const F&
   return float_zip(op, a, b, &f, zip_run<float, float, how, F>, zip_run<double, double, how, F>);
 }
 
+/// x / by, the quotient itself: most reciprocals are not exact.
+Tensor divided(const Tensor& x, double by);
+
+/// a + b and a * b of sizes that are not negative, INT64_MAX where that is too large: Shape or the allocation refuses it.
+std::int64_t add_sizes(std::int64_t a, std::int64_t b);
+std::int64_t multiply_sizes(std::int64_t a, std::int64_t b);
+
+/// Links of the chain rule: g d and g / b, but 0 where g (of the product also where d) is 0, however infinite the other is. So a
+/// gradient of 0 stops what follows it, and a slope of 0 what came before: d sqrt(maximum(x, 0)) is 0 below 0.
+Tensor chain_mul(const Tensor& g, const Tensor& d);
+Tensor chain_div(const Tensor& g, const Tensor& b);
+
 /// The gradient of relu, sigmoid and tanh given that of their value y and y itself, in one pass: ops like any other.
 Tensor relu_grad(const Tensor& g, const Tensor& y);
 Tensor sigmoid_grad(const Tensor& g, const Tensor& y);

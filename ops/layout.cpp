@@ -198,8 +198,9 @@ Tensor reshape(const Tensor& x, std::initializer_list<std::int64_t> sizes) {
   const auto open = std::ranges::find(filled, -1);
   if (open != filled.end()) {
     *open = 1;
-    const std::int64_t rest = std::accumulate(filled.begin(), filled.end(), std::int64_t{1}, std::multiplies<>());
-    if (rest <= 0 || x.numel() % rest)
+    std::int64_t rest = 1;
+    for (const std::int64_t n : filled) rest = n < 0 ? 0 : detail::multiply_sizes(rest, n);
+    if (rest == 0 || x.numel() % rest)
       fail<ShapeError>("reshape", fmt::format("{} does not divide into ({})", x.shape().str(), fmt::join(sizes, ", ")));
     *open = x.numel() / rest;
   }
@@ -245,7 +246,7 @@ Tensor pad(const Tensor& x, PadOptions o) {
   const int axis = x.shape().normalize(o.axis, "pad");
   if (o.before < 0 || o.after < 0)
     fail<ValueError>("pad", fmt::format("pads must not be negative, got {} and {}", o.before, o.after));
-  return unslice(x, axis, o.before, 1, o.before + x.shape()[axis] + o.after);
+  return unslice(x, axis, o.before, 1, detail::add_sizes(detail::add_sizes(o.before, x.shape()[axis]), o.after));
 }
 
 Tensor concat(std::span<const Tensor> parts, int axis) {
