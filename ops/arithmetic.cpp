@@ -1,4 +1,5 @@
 // Arithmetic with broadcasting, and functions of one number.
+#include <array>
 #include <cmath>
 #include <numbers>
 
@@ -10,9 +11,36 @@
 namespace ebb {
 namespace {
 
+using detail::chain_div;
+using detail::chain_mul;
 using detail::float_map;
 using detail::float_zip;
 using detail::Loop;
+
+// ---- links of the chain rule ---------------------------------------------------------------------------------------
+
+struct ChainMul {
+  static constexpr std::string_view name = "chain_mul";
+  static constexpr Keeps keeps = Keeps::inputs;
+  static constexpr bool broadcasts = true;
+  Tensor forward(const Tensor& g, const Tensor& d) const {
+    return float_zip(name, g, d, [](auto x, auto y) { return (x == 0) | (y == 0) ? 0 : x * y; });
+  }
+  Tensor backward(const Saved& s, const Tensor& v, int i) const { return chain_mul(v, s.input(1 - i)); }
+};
+
+struct ChainDiv {
+  static constexpr std::string_view name = "chain_div";
+  static constexpr Keeps keeps = Keeps::inputs;
+  static constexpr bool broadcasts = true;
+  Tensor forward(const Tensor& g, const Tensor& b) const {
+    return float_zip(name, g, b, [](auto x, auto y) { return x == 0 ? 0 : x / y; });
+  }
+  Tensor backward(const Saved& s, const Tensor& v, int i) const {
+    const Tensor d = chain_div(v, s.input(1));
+    return i == 0 ? d : -chain_mul(d, chain_div(s.input(0), s.input(1)));
+  }
+};
 
 // ---- two inputs ----------------------------------------------------------------------------------------------------
 
@@ -51,9 +79,10 @@ struct Div {
   Tensor forward(const Tensor& a, const Tensor& b) const {
     return float_zip(name, a, b, [](auto x, auto y) { return x / y; });
   }
-  Tensor backward(const Saved& s, const Tensor& g, int i) const {
-    const Tensor b = s.input(1);
-    return i == 0 ? g / b : -g * s.input(0) / square(b);
+  // -g a / b^2 as (g / b) (a / b): neither leaves the range of its type unless a gradient or the quotient does
+  std::array<Tensor, 2> backward(const Saved& s, const Tensor& g) const {
+    const Tensor b = s.input(1), d = chain_div(g, b);
+    return {d, s.wants(1) ? -chain_mul(d, s.input(0) / b) : Tensor()};
   }
 };
 
@@ -66,7 +95,9 @@ struct Pow {
   }
   Tensor backward(const Saved& s, const Tensor& g, int i) const {
     const Tensor a = s.input(0), b = s.input(1);
-    return i == 0 ? g * b * pow(a, b - 1) : g * pow(a, b) * log(a);
+    if (i == 0) return chain_mul(g, chain_mul(b, pow(a, b - 1)));
+    const Tensor zero = scalar(0, a.dtype()), base = where(equal(a, zero), scalar(1, a.dtype()), a);  // 0^b does not change
+    return chain_mul(g, chain_mul(pow(a, b), log(base)));
   }
 };
 
@@ -90,7 +121,7 @@ struct Maximum {
     return float_zip(name, a, b, [](auto x, auto y) { return (x > y) | (x != x) ? x : y; });
   }
   Tensor backward(const Saved& s, const Tensor& g, int i) const {
-    return g * apply(Share{}, s.input(i).detach(), s.input(1 - i).detach());
+    return chain_mul(g, apply(Share{}, s.input(i).detach(), s.input(1 - i).detach()));
   }
 };
 
@@ -102,24 +133,26 @@ struct Minimum {
     return float_zip(name, a, b, [](auto x, auto y) { return (x < y) | (x != x) ? x : y; });
   }
   Tensor backward(const Saved& s, const Tensor& g, int i) const {
-    return g * apply(Share{}, s.input(1 - i).detach(), s.input(i).detach());
+    return chain_mul(g, apply(Share{}, s.input(1 - i).detach(), s.input(i).detach()));
   }
 };
 
 // ---- one input -----------------------------------------------------------------------------------------------------
 
+/// x * scale + shift. A divisor other than 1 takes the place of its reciprocal, the scale: most reciprocals are not exact.
 struct Affine {
   static constexpr std::string_view name = "affine";
-  double scale, shift;
+  double scale, shift, divisor = 1;
   Attributes attributes() const { return {{"scale", scale}, {"shift", shift}}; }
   bool operator==(const Affine&) const = default;
   Tensor forward(const Tensor& x) const {
+    if (divisor != 1) return float_map(name, x, [d = divisor](auto v) { return v / static_cast<decltype(v)>(d); });
     return float_map(name, x, [a = scale, b = shift](auto v) {
       using T = decltype(v);
       return v * static_cast<T>(a) + static_cast<T>(b);
     });
   }
-  Tensor backward(const Saved&, const Tensor& g) const { return scale == 1 ? g : affine(g, scale, 0); }
+  Tensor backward(const Saved&, const Tensor& g) const { return scale == 1 ? g : apply(Affine{scale, 0, divisor}, g); }
 };
 
 struct PowScalar {
@@ -131,7 +164,9 @@ struct PowScalar {
   Tensor forward(const Tensor& x) const {
     return float_map<Loop::calls>(name, x, [e = exponent](auto v) { return std::pow(v, static_cast<decltype(v)>(e)); });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return g * affine(pow(s.input(0), exponent - 1), exponent, 0); }
+  Tensor backward(const Saved& s, const Tensor& g) const {
+    return exponent == 0 ? zeros_like(g) : chain_mul(g, affine(pow(s.input(0), exponent - 1), exponent, 0));
+  }
 };
 
 struct Exp {
@@ -140,7 +175,7 @@ struct Exp {
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return detail::exp_of(v); });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return g * s.output(); }
+  Tensor backward(const Saved& s, const Tensor& g) const { return chain_mul(g, s.output()); }
 };
 
 struct Log {
@@ -149,7 +184,7 @@ struct Log {
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return detail::log_of(v); });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return g / s.input(0); }
+  Tensor backward(const Saved& s, const Tensor& g) const { return chain_div(g, s.input(0)); }
 };
 
 struct Log1p {
@@ -158,7 +193,7 @@ struct Log1p {
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return detail::log1p_of(v); });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return g / (s.input(0) + 1); }
+  Tensor backward(const Saved& s, const Tensor& g) const { return chain_div(g, s.input(0) + 1); }
 };
 
 struct Sqrt {
@@ -167,7 +202,7 @@ struct Sqrt {
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) { return std::sqrt(v); });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return g * 0.5 / s.output(); }
+  Tensor backward(const Saved& s, const Tensor& g) const { return chain_div(g * 0.5, s.output()); }
 };
 
 struct Square {
@@ -185,7 +220,10 @@ struct Reciprocal {
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) { return 1 / v; });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return -g * square(s.output()); }
+  Tensor backward(const Saved& s, const Tensor& g) const {
+    const Tensor y = s.output();
+    return -chain_mul(chain_mul(g, y), y);
+  }
 };
 
 /// -1, 0 or 1: the slope of abs.
@@ -205,7 +243,7 @@ struct Abs {
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) { return std::abs(v); });
   }
-  Tensor backward(const Saved& s, const Tensor& g) const { return g * apply(Sign{}, s.input(0).detach()); }
+  Tensor backward(const Saved& s, const Tensor& g) const { return chain_mul(g, apply(Sign{}, s.input(0).detach())); }
 };
 
 /// sin (0 quarters) or cos (1) in float32: vectorised where the angle is not too large for it, else `exact`, as in float64.
@@ -269,10 +307,16 @@ Tensor pow(const Tensor& a, const Tensor& b) { return apply(Pow{}, a, b); }
 Tensor maximum(const Tensor& a, const Tensor& b) { return apply(Maximum{}, a, b); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return apply(Minimum{}, a, b); }
 Tensor affine(const Tensor& x, double scale, double shift) { return apply(Affine{scale, shift}, x); }
-Tensor operator/(double a, const Tensor& b) { return affine(reciprocal(b), a, 0); }
+Tensor detail::divided(const Tensor& x, double by) {
+  int exponent = 0;
+  if (std::abs(std::frexp(by, &exponent)) == 0.5 && std::abs(exponent) < 120) return affine(x, 1 / by, 0);  // a power of two
+  return apply(Affine{1 / by, 0, by}, x);
+}
+Tensor operator/(double a, const Tensor& b) { return a == 1 ? reciprocal(b) : div(scalar(a, b.dtype()), b); }
+Tensor detail::chain_mul(const Tensor& g, const Tensor& d) { return apply(ChainMul{}, g, d); }
+Tensor detail::chain_div(const Tensor& g, const Tensor& b) { return apply(ChainDiv{}, g, b); }
 
 Tensor pow(const Tensor& x, double exponent) {
-  if (exponent == 0) return ones_like(x);
   if (exponent == 1) return x;
   if (exponent == 2) return square(x);
   return apply(PowScalar{exponent}, x);
