@@ -5,6 +5,7 @@
 #include <limits>
 
 #include <ebb/ops/loops.h>
+#include <ebb/ops/rows.h>
 
 namespace ebb::detail {
 namespace {
@@ -101,7 +102,7 @@ void max_windows(const Window& of, std::int64_t images, const T* x, bool relu, T
 }
 
 template <class T, class I>
-void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T* y, const I* choice, T* dx, T* db) {
+void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T* y, const I* choice, T* dx, double* db) {
   const std::int64_t channels = pool.c, at_once = windows_in_line(channels);
   const bool apart = pool.apart;  // then each element is written once
   const std::int64_t covered_h = pool.oh * pool.kh, covered_w = pool.ow * pool.kw;
@@ -130,8 +131,8 @@ void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T*
                   else for (std::int64_t c = 0; c < n; ++c) to[c] += only_if(where[q * n + c] == k, from[c]);
                 }
               }
-            for (std::int64_t q = 0; db && q < windows; ++q)
-              for (std::int64_t c = 0; c < n; ++c) db[c0 + c] += on[q * n + c];
+            const T* const gradients = on;
+            if (db) add_rows<T>(windows, n, [=](std::int64_t q, std::int64_t c) EBB_INLINE { return gradients[q * n + c]; }, db + c0);
           }
           g += windows * channels;
           y += y ? windows * channels : 0;
@@ -148,7 +149,7 @@ void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T*
 }
 
 template <class T>
-const T* tail_gradient(const Window& pool, std::int64_t images, const Upstream<T>& up, T* buffer, T* db) {
+const T* tail_gradient(const Window& pool, std::int64_t images, const Upstream<T>& up, T* buffer, double* db) {
   if (up.choice) {
     unmax_windows(pool, images, up.g, up.y, up.choice, buffer, db);
     return buffer;
@@ -156,11 +157,13 @@ const T* tail_gradient(const Window& pool, std::int64_t images, const Upstream<T
   if (!up.y) return up.g;
   const std::int64_t channels = pool.c;
   simd_for<T>([&]() EBB_INLINE {
-    for (std::int64_t p = 0; p < images * pool.positions(); ++p) {
+    const std::int64_t all = images * pool.positions();
+    for (std::int64_t p = 0; p < all; p += 8) {  // the sum's trees, while they are in the L1 cache
+      const std::int64_t rows = std::min<std::int64_t>(8, all - p);
       const T *__restrict from = up.g + p * channels, *__restrict out = up.y + p * channels;
       T* __restrict to = buffer + p * channels;
-      for (std::int64_t c = 0; c < channels; ++c) to[c] = only_if(out[c] > 0, from[c]);
-      for (std::int64_t c = 0; db && c < channels; ++c) db[c] += to[c];
+      for (std::int64_t c = 0; c < rows * channels; ++c) to[c] = only_if(out[c] > 0, from[c]);
+      if (db) add_rows<T>(rows, channels, [=](std::int64_t i, std::int64_t c) EBB_INLINE { return to[i * channels + c]; }, db);
     }
   });
   return buffer;
@@ -169,14 +172,14 @@ const T* tail_gradient(const Window& pool, std::int64_t images, const Upstream<T
 template void add_bias(std::int64_t, std::int64_t, const float*, bool, float*);
 template void add_bias(std::int64_t, std::int64_t, const double*, bool, double*);
 template void max_windows(const Window&, std::int64_t, const float*, bool, float*, std::uint8_t*);
-template void unmax_windows(const Window&, std::int64_t, const float*, const float*, const std::uint8_t*, float*, float*);
+template void unmax_windows(const Window&, std::int64_t, const float*, const float*, const std::uint8_t*, float*, double*);
 template void max_windows(const Window&, std::int64_t, const float*, bool, float*, std::int64_t*);
-template void unmax_windows(const Window&, std::int64_t, const float*, const float*, const std::int64_t*, float*, float*);
+template void unmax_windows(const Window&, std::int64_t, const float*, const float*, const std::int64_t*, float*, double*);
 template void max_windows(const Window&, std::int64_t, const double*, bool, double*, std::uint8_t*);
 template void unmax_windows(const Window&, std::int64_t, const double*, const double*, const std::uint8_t*, double*, double*);
 template void max_windows(const Window&, std::int64_t, const double*, bool, double*, std::int64_t*);
 template void unmax_windows(const Window&, std::int64_t, const double*, const double*, const std::int64_t*, double*, double*);
-template const float* tail_gradient(const Window&, std::int64_t, const Upstream<float>&, float*, float*);
+template const float* tail_gradient(const Window&, std::int64_t, const Upstream<float>&, float*, double*);
 template const double* tail_gradient(const Window&, std::int64_t, const Upstream<double>&, double*, double*);
 
 }  // namespace ebb::detail

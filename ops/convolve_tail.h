@@ -21,11 +21,11 @@ void max_windows(const Window& pool, std::int64_t images, const T* x, bool relu,
 /// The adjoint: dx from g where `choice` says, and, unless they are null, only where y is positive, and g's sum over windows
 /// added to db.
 template <class T, class I>
-void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T* y, const I* choice, T* dx, T* db);
+void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T* y, const I* choice, T* dx, double* db);
 
 /// The gradient of the convolution's output for these images, or rows of one, that begin where `up` does: up.g itself, or sent
 /// back through pool and relu into `buffer`; db, which is null without relu, gets its sum over positions added.
 template <class T>
-const T* tail_gradient(const Window& pool, std::int64_t images, const Upstream<T>& up, T* buffer, T* db);
+const T* tail_gradient(const Window& pool, std::int64_t images, const Upstream<T>& up, T* buffer, double* db);
 
 }  // namespace ebb::detail

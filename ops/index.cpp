@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include <ebb/graph/apply.h>
 #include <ebb/ops/copy.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
+#include <ebb/ops/rows.h>
 
 namespace ebb {
 namespace {
@@ -61,22 +63,48 @@ struct ScatterRows {
       fail<ShapeError>(name, fmt::format("{} does not begin with the shape of the indices {}", g.shape().str(), indices.shape().str()));
     const Shape rest(std::span(g.shape().begin() + lead, g.shape().end()));
     Tensor out = Tensor::empty(rest.inserted(0, rows), g.dtype());
-    detail::zero(out.mutable_raw(), static_cast<std::int64_t>(out.bytes()));
+    if (out.numel() == 0) return out;
     visit_float(g.dtype(), [&](auto zero) {
       using T = decltype(zero);
       const T* from = g.values<T>().data();
       T* to = out.mutable_values<T>().data();
       const auto index = indices.values<std::int64_t>();
-      const std::int64_t n = rest.numel();
-      // A block has some of the columns, from top to bottom: each sum is one thread's, in the order of the indices.
-      const std::int64_t columns = n * indices.numel() <= detail::elementwise_block ? n : 128;
-      detail::parallel_for(n, columns, [=](std::int64_t begin, std::int64_t end) {
+      const std::int64_t n = rest.numel(), count = indices.numel();
+      // Which rows of g each row of the result gets, in their order: begin[row] .. begin[row + 1] of `order`.
+      Tensor memory = Tensor::workspace({rows + 1 + count}, i64);
+      std::int64_t* const begin = memory.mutable_values<std::int64_t>().data(), *const order = begin + rows + 1;
+      std::fill(begin, begin + rows + 1, 0);
+      for (const std::int64_t i : index) ++begin[i];
+      std::exclusive_scan(begin, begin + rows + 1, begin, std::int64_t{0});
+      for (std::int64_t k = 0; k < count; ++k) order[begin[index[static_cast<std::size_t>(k)]]++] = k;
+      std::copy_backward(begin, begin + rows, begin + rows + 1);  // each had moved to where the next one began
+      begin[0] = 0;
+      const std::int64_t work = n * (1 + count / rows);
+      detail::parallel_for(rows, std::max<std::int64_t>(1, detail::elementwise_block / work), [=](std::int64_t first, std::int64_t last) {
         detail::simd_for<T>([=]() EBB_INLINE {
-          const T* __restrict x = from;
-          for (const std::int64_t i : index) {
-            T* __restrict y = to + i * n;
-            for (std::int64_t j = begin; j < end; ++j) y[j] += x[j];
-            x += n;
+          constexpr std::int64_t widest = 256;
+          double sums[widest];
+          for (std::int64_t row = first; row < last; ++row) {
+            const std::int64_t* const which = order + begin[row];
+            const std::int64_t many = begin[row + 1] - begin[row];
+            T* __restrict y = to + row * n;
+            if (many == 0) std::fill(y, y + n, T(0));
+            else if (many == 1) std::copy_n(from + which[0] * n, n, y);
+            else if (many <= 8) {
+              const T *__restrict a = from + which[0] * n, *__restrict b = from + which[1] * n;
+              for (std::int64_t j = 0; j < n; ++j) y[j] = a[j] + b[j];
+              for (std::int64_t i = 2; i < many; ++i) {
+                const T* __restrict x = from + which[i] * n;
+                for (std::int64_t j = 0; j < n; ++j) y[j] += x[j];
+              }
+            } else
+              for (std::int64_t column = 0; column < n; column += widest) {
+                const std::int64_t columns = std::min(widest, n - column);
+                std::fill(sums, sums + columns, 0.0);
+                const T* const x = from + column;
+                detail::add_rows<T>(many, columns, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return x[which[i] * n + j]; }, sums);
+                for (std::int64_t j = 0; j < columns; ++j) y[column + j] = static_cast<T>(sums[j]);
+              }
           }
         });
       });

@@ -8,6 +8,7 @@
 #include <ebb/graph/mode.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
+#include <ebb/ops/rows.h>
 
 namespace ebb {
 namespace {
@@ -44,19 +45,35 @@ EBB_INLINE inline void each_element(const Rows& r, std::int64_t begin, std::int6
   for (std::int64_t j = 0; i + j < end * r.c; ++j) f(i + j, j);
 }
 
+/// sums[j] += f(i, j) over those elements.
+template <class T, class F>
+EBB_INLINE inline void add_elements(const Rows& r, std::int64_t begin, std::int64_t end, const F& f, double* sums) {
+  const std::int64_t first = begin * r.c, whole = (end * r.c - first) / r.wide, last = first + whole * r.wide;
+  detail::add_rows<T>(whole, r.wide, [&](std::int64_t i, std::int64_t j) EBB_INLINE { return f(first + i * r.wide + j, j); }, sums);
+  for (std::int64_t j = 0; last + j < end * r.c; ++j) sums[j] += static_cast<double>(f(last + j, j));
+}
+
 /// Mean and variance of each channel as (2, c): two passes within a block, blocks joined in double (Chan et al. 1979), so
 /// that a mean far from zero costs no digits.
 template <class T>
 void moments_of(const Rows& r, const T* x, T* out) {
-  std::vector<T> parts(static_cast<std::size_t>(r.blocks * 2 * r.wide));
+  std::vector<double> parts(static_cast<std::size_t>(r.blocks * 2 * r.wide));
+  std::vector<T> centers(static_cast<std::size_t>(r.blocks * r.wide));
   r.each_block([&](std::int64_t b, std::int64_t begin, std::int64_t end) {
-    T* __restrict mean = parts.data() + b * 2 * r.wide;
-    T* __restrict squares = mean + r.wide;
+    double* __restrict mean = parts.data() + b * 2 * r.wide;
+    double* __restrict squares = mean + r.wide;
+    T* __restrict center = centers.data() + b * r.wide;
     detail::simd_for<T>([&]() EBB_INLINE {
-      each_element(r, begin, end, [&](std::int64_t i, std::int64_t j) EBB_INLINE { mean[j] += x[i]; });
-      for (std::int64_t j = 0; j < r.wide; ++j)
-        mean[j] /= static_cast<T>(std::max<std::int64_t>(1, r.count(begin, end, j / r.c)));
-      each_element(r, begin, end, [&](std::int64_t i, std::int64_t j) EBB_INLINE { squares[j] += (x[i] - mean[j]) * (x[i] - mean[j]); });
+      add_elements<T>(r, begin, end, [=](std::int64_t i, std::int64_t) EBB_INLINE { return x[i]; }, mean);
+      for (std::int64_t j = 0; j < r.wide; ++j) {
+        mean[j] /= static_cast<double>(std::max<std::int64_t>(1, r.count(begin, end, j / r.c)));
+        center[j] = static_cast<T>(mean[j]);
+      }
+      add_elements<T>(r, begin, end, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return (x[i] - center[j]) * (x[i] - center[j]); }, squares);
+      for (std::int64_t j = 0; j < r.wide; ++j) {  // the center is the mean but for a rounding
+        const double off = mean[j] - static_cast<double>(center[j]);
+        squares[j] = std::max(0.0, squares[j] - off * off * static_cast<double>(r.count(begin, end, j / r.c)));
+      }
     });
   });
   for (std::int64_t j = 0; j < r.c; ++j) {
@@ -65,10 +82,10 @@ void moments_of(const Rows& r, const T* x, T* out) {
       for (std::int64_t k = 0; k < r.fold; ++k) {
         const auto m = static_cast<double>(r.count(b * r.block, std::min(r.n, (b + 1) * r.block), k));
         if (m == 0) continue;
-        const T* part = parts.data() + b * 2 * r.wide + k * r.c + j;
-        const double d = static_cast<double>(part[0]) - mean;
+        const double* part = parts.data() + b * 2 * r.wide + k * r.c + j;
+        const double d = part[0] - mean;
         mean += d * m / (n + m);
-        squares += static_cast<double>(part[r.wide]) + d * d * n * m / (n + m);
+        squares += part[r.wide] + d * d * n * m / (n + m);
         n += m;
       }
     out[j] = static_cast<T>(mean);
@@ -80,16 +97,17 @@ void moments_of(const Rows& r, const T* x, T* out) {
 template <class T>
 void slopes_of(const Rows& r, const T* x, const T* g, const T* gamma, const T* moments, double epsilon, T* dx, T* out) {
   const std::vector<T> mean = r.repeated(moments);
-  std::vector<T> parts(static_cast<std::size_t>(r.blocks * 2 * r.wide));
+  std::vector<double> parts(static_cast<std::size_t>(r.blocks * 2 * r.wide));
   r.each_block([&](std::int64_t b, std::int64_t begin, std::int64_t end) {
-    T* __restrict plain = parts.data() + b * 2 * r.wide;
-    T* __restrict centred = plain + r.wide;
+    double* const plain = parts.data() + b * 2 * r.wide;
     detail::simd_for<T>([&]() EBB_INLINE {
       const T* __restrict m = mean.data();
-      each_element(r, begin, end, [&](std::int64_t i, std::int64_t j) EBB_INLINE {
-        plain[j] += g[i];
-        centred[j] += g[i] * (x[i] - m[j]);
-      });
+      constexpr std::int64_t rows = 64;  // that stay in the L1 cache for the second sum
+      for (std::int64_t first = begin; first < end; first += rows * r.fold) {
+        const std::int64_t last = std::min(end, first + rows * r.fold);
+        add_elements<T>(r, first, last, [=](std::int64_t i, std::int64_t) EBB_INLINE { return g[i]; }, plain);
+        add_elements<T>(r, first, last, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return g[i] * (x[i] - m[j]); }, plain + r.wide);
+      }
     });
   });
   std::vector<T> by_g(mean.size()), by_x(mean.size()), shift(mean.size());
@@ -97,8 +115,8 @@ void slopes_of(const Rows& r, const T* x, const T* g, const T* gamma, const T* m
     double plain = 0, centred = 0;
     for (std::int64_t b = 0; b < r.blocks; ++b)
       for (std::int64_t k = 0; k < r.fold; ++k) {
-        plain += static_cast<double>(parts[static_cast<std::size_t>(b * 2 * r.wide + k * r.c + j)]);
-        centred += static_cast<double>(parts[static_cast<std::size_t>((b * 2 + 1) * r.wide + k * r.c + j)]);
+        plain += parts[static_cast<std::size_t>(b * 2 * r.wide + k * r.c + j)];
+        centred += parts[static_cast<std::size_t>((b * 2 + 1) * r.wide + k * r.c + j)];
       }
     const double s = 1 / std::sqrt(static_cast<double>(moments[r.c + j]) + epsilon), a = static_cast<double>(gamma[j]) * s;
     out[j] = static_cast<T>(centred * s);

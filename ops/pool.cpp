@@ -8,6 +8,7 @@
 #include <ebb/ops/convolve_tail.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
+#include <ebb/ops/rows.h>
 #include <ebb/ops/window.h>
 
 namespace ebb {
@@ -163,10 +164,10 @@ struct AvgUnpool2d {
   Tensor backward(const Saved&, const Tensor& g) const { return avg_pool2d(g, options); }
 };
 
-/// The weight of each element in a window's mean.
+/// The elements of a window that lie inside the image. Sums are divided by it: its reciprocal need not be exact.
 template <class T>
-T share_of(const Window::Place& in) {
-  return T(1) / static_cast<T>((in.bottom - in.top) * (in.right - in.left));
+T count_of(const Window::Place& in) {
+  return static_cast<T>((in.bottom - in.top) * (in.right - in.left));
 }
 
 struct AvgPool2d {
@@ -186,19 +187,32 @@ struct AvgPool2d {
       over_images(v, [&](std::int64_t begin, std::int64_t end) {
         detail::simd_for<T>([&]() EBB_INLINE {
           each_window(v, begin, end, [&](std::int64_t to, std::int64_t from, const Window::Place& in) EBB_INLINE {
-            const T share = share_of<T>(in);
+            const T count = count_of<T>(in);
             std::int64_t c = 0;
+            if (in.bottom - in.top + in.right - in.left > 16) {  // a running sum would lose digits
+              constexpr std::int64_t widest = 256;
+              for (; c < v.c; c += widest) {
+                const std::int64_t n = std::min(widest, v.c - c);
+                double sums[widest];
+                std::fill(sums, sums + n, 0.0);
+                for (std::int64_t ky = in.top; ky < in.bottom; ++ky) {
+                  const T* const row = px + from + (ky * v.w + in.left) * v.c + c;
+                  detail::add_rows<T>(in.right - in.left, n, [&](std::int64_t i, std::int64_t j) EBB_INLINE { return row[i * v.c + j]; }, sums);
+                }
+                for (std::int64_t j = 0; j < n; ++j) py[to + c + j] = static_cast<T>(sums[j] / static_cast<double>(count));
+              }
+            }
             for (; c + lanes <= v.c; c += lanes) {
               V sum = {};
               for (std::int64_t ky = in.top; ky < in.bottom; ++ky)
                 for (std::int64_t kx = in.left; kx < in.right; ++kx) sum += *reinterpret_cast<const V*>(px + from + (ky * v.w + kx) * v.c + c);
-              *reinterpret_cast<V*>(py + to + c) = sum * share;
+              *reinterpret_cast<V*>(py + to + c) = sum / count;
             }
             for (; c < v.c; ++c) {
               T sum = 0;
               for (std::int64_t ky = in.top; ky < in.bottom; ++ky)
                 for (std::int64_t kx = in.left; kx < in.right; ++kx) sum += px[from + (ky * v.w + kx) * v.c + c];
-              py[to + c] = sum * share;
+              py[to + c] = sum / count;
             }
           });
         });
@@ -219,12 +233,12 @@ Tensor AvgUnpool2d::forward(const Tensor& g) const {
     over_images(v, [&](std::int64_t begin, std::int64_t end) {
       detail::simd_for<T>([&]() EBB_INLINE {
         each_window(v, begin, end, [&](std::int64_t to, std::int64_t from, const Window::Place& in) EBB_INLINE {
-          const T share = share_of<T>(in);
+          const T count = count_of<T>(in);
           const T* __restrict slope = pg + to;
           for (std::int64_t ky = in.top; ky < in.bottom; ++ky)
             for (std::int64_t kx = in.left; kx < in.right; ++kx) {
               T* __restrict row = px + from + (ky * v.w + kx) * v.c;
-              for (std::int64_t c = 0; c < v.c; ++c) row[c] += share * slope[c];
+              for (std::int64_t c = 0; c < v.c; ++c) row[c] += slope[c] / count;
             }
         });
       });

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <array>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <type_traits>
@@ -64,13 +65,101 @@ Run last_run(const Shape& shape, unsigned mask) {
 
 using detail::elementwise_block;
 
-// How a row is folded, block by block; the blocks' results meet in double.
+// ---- sums ----------------------------------------------------------------------------------------------------------
 
-struct Total : detail::Adding {
-  static constexpr std::int64_t block = 4096;  // so that the error does not grow with the row
+/// The sum of each of `rows` rows. A row is cut in pieces, whatever the number of rows: a few long ones go to all threads.
+template <class T>
+void sum_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
+  constexpr std::int64_t piece = elementwise_block;
+  if (rows > 8 || n <= piece) {
+    const std::int64_t block = rows * n <= piece ? rows : std::max<std::int64_t>(1, piece / n);
+    return detail::parallel_for(rows, block, [=](std::int64_t begin, std::int64_t end) {
+      detail::simd_for<T>([=]() EBB_INLINE {
+        for (std::int64_t i = begin; i < end; ++i) {
+          double all = 0;
+          for (std::int64_t at = 0; at < n; at += piece) all += detail::sum_of(x + i * n + at, std::min(piece, n - at));
+          y[i] = static_cast<T>(all);
+        }
+      });
+    });
+  }
+  const std::int64_t pieces = (n + piece - 1) / piece;
+  Tensor memory = Tensor::workspace({rows * pieces}, f64);
+  double* const parts = memory.mutable_values<double>().data();
+  detail::parallel_for(rows * pieces, 1, [=](std::int64_t i, std::int64_t) {
+    const std::int64_t at = i % pieces * piece;
+    detail::simd_for<T>([=]() EBB_INLINE { parts[i] = detail::sum_of(x + i / pieces * n + at, std::min(piece, n - at)); });
+  });
+  for (std::int64_t i = 0; i < rows; ++i) y[i] = static_cast<T>(std::accumulate(parts + i * pieces, parts + (i + 1) * pieces, 0.0));
+}
+
+/// The columns of `outer` matrices (n, inner) added up. A matrix is cut in pieces of rows, by its own sizes alone: what a sample
+/// gives does not depend on how many there are. Of narrow matrices several rows lie side by side in the vector registers.
+struct ColumnSums {
+  static constexpr std::int64_t widest = 1024;  // columns in one go: their sums stay in the L1 cache
+  const std::int64_t outer, n, inner;
+  const std::int64_t fold = inner >= 64 ? 1 : std::max<std::int64_t>(1, 64 / std::max<std::int64_t>(1, inner));
+
   template <class T>
-  EBB_INLINE static T row(const T* x, std::int64_t n) { return detail::fold<Adding>(x, n); }
+  void run(const T* x, T* y) const {
+    if (outer == 1 && n <= 128 && inner <= 256)  // what a small layer's bias gets
+      return detail::simd_for<T>([=, this]() EBB_INLINE {
+        double sums[256];
+        add(x, n, inner, sums);
+        for (std::int64_t j = 0; j < inner; ++j) y[j] = static_cast<T>(sums[j]);
+      });
+    const std::int64_t piece = std::max<std::int64_t>(128, elementwise_block / std::max<std::int64_t>(1, inner));
+    const std::int64_t pieces = std::max<std::int64_t>(1, (n + piece - 1) / piece);
+    // Several columns for each task, so that threads share short wide matrices too.
+    const std::int64_t strip = std::clamp<std::int64_t>(elementwise_block / std::max<std::int64_t>(1, std::min(n, piece)) / 64 * 64, 256, widest);
+    const std::int64_t strips = (inner + strip - 1) / strip;
+    Tensor memory = pieces == 1 ? Tensor() : Tensor::workspace({outer * pieces, inner}, f64);
+    double* const parts = pieces == 1 ? nullptr : memory.mutable_values<double>().data();
+    const std::int64_t work = std::min(n, piece) * std::min(inner, strip);
+    detail::parallel_for(outer * pieces * strips, std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, work)),
+                         [=, this](std::int64_t begin, std::int64_t end) {
+      detail::simd_for<T>([=, this]() EBB_INLINE {
+        for (std::int64_t i = begin; i < end; ++i) {
+          const std::int64_t part = i / strips, column = i % strips * strip, first = part % pieces * piece, rows = std::min(piece, n - first);
+          double sums[widest];
+          const std::int64_t columns = std::min(strip, inner - column);
+          add(x + (part / pieces * n + first) * inner + column, rows, columns, sums);
+          double* const to = parts + part * inner + column;
+          T* const only = y + part * inner + column;
+          if (parts) std::copy(sums, sums + columns, to);
+          else for (std::int64_t j = 0; j < columns; ++j) only[j] = static_cast<T>(sums[j]);
+        }
+      });
+    });
+    if (!parts) return;
+    for (std::int64_t o = 0; o < outer; ++o)
+      detail::parallel_for(inner, std::max<std::int64_t>(64, elementwise_block / pieces), [=, this](std::int64_t begin, std::int64_t end) {
+        detail::simd_for<double>([=, this]() EBB_INLINE {
+          double* __restrict to = parts + o * pieces * inner;
+          for (std::int64_t k = 1; k < pieces; ++k) {
+            const double* __restrict from = to + k * inner;
+            for (std::int64_t j = begin; j < end; ++j) to[j] += from[j];
+          }
+          for (std::int64_t j = begin; j < end; ++j) y[o * inner + j] = static_cast<T>(to[j]);
+        });
+      });
+  }
+
+ private:
+  /// sums[j] = the sum of column j
+  template <class T>
+  EBB_INLINE void add(const T* x, std::int64_t rows, std::int64_t columns, double* sums) const {
+    const std::int64_t wide = fold * columns, whole = rows / fold, step = fold * inner;  // fold > 1 only where a strip is all columns
+    std::fill(sums, sums + wide, 0.0);
+    detail::add_rows<T>(whole, wide, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return x[i * step + j]; }, sums);
+    const T* const rest = x + whole * step;
+    for (std::int64_t j = 0; j < (rows - whole * fold) * columns; ++j) sums[j] += static_cast<double>(rest[j]);
+    for (std::int64_t k = 1; k < fold; ++k)
+      for (std::int64_t j = 0; j < columns; ++j) sums[j] += sums[k * columns + j];
+  }
 };
+
+// ---- largest elements ----------------------------------------------------------------------------------------------
 
 struct Largest : detail::Larger {
   static constexpr std::int64_t block = 512;  // read twice: a comparison that keeps a NaN is a slow one
@@ -78,78 +167,68 @@ struct Largest : detail::Larger {
   EBB_INLINE T operator()(T a, T b) const { return (b > a) | (b != b) ? b : a; }
   template <class T>
   EBB_INLINE static T row(const T* x, std::int64_t n) {
-    const T top = detail::fold<Larger>(x, n);
-    detail::IntegerOf<T> nan = 0;
-    for (std::int64_t i = 0; i < n; ++i) nan |= x[i] != x[i];
-    return nan ? std::numeric_limits<T>::quiet_NaN() : top;
+    T all = start<T>;
+    for (std::int64_t first = 0; first < n; first += block) {
+      const std::int64_t last = std::min(n, first + block);
+      const T top = detail::fold<Larger>(x + first, last - first);
+      detail::IntegerOf<T> nan = 0;
+      for (std::int64_t i = first; i < last; ++i) nan |= x[i] != x[i];
+      all = Largest()(all, nan ? std::numeric_limits<T>::quiet_NaN() : top);
+    }
+    return all;
   }
 };
 
-template <class Op, class T>
-EBB_INLINE inline double fold_row(const T* x, std::int64_t n) {
-  double all = Op::template start<double>;
-  for (std::int64_t i = 0; i < n; i += Op::block)
-    all = Op()(all, static_cast<double>(Op::row(x + i, std::min(n - i, Op::block))));
-  return all;
-}
-
-/// y[i] = row i of x, folded; few long rows piece by piece.
-template <class Op, class T>
-void fold_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
+/// The largest of each row; few long rows piece by piece.
+template <class T>
+void largest_in_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
   if (rows > 8 || n <= elementwise_block) {
     const std::int64_t block = rows * n <= elementwise_block ? rows : std::max<std::int64_t>(1, elementwise_block / n);
     return detail::parallel_for(rows, block, [=](std::int64_t begin, std::int64_t end) {
       detail::simd_for<T>([=]() EBB_INLINE {
-        for (std::int64_t i = begin; i < end; ++i) y[i] = static_cast<T>(fold_row<Op>(x + i * n, n));
+        for (std::int64_t i = begin; i < end; ++i) y[i] = Largest::row(x + i * n, n);
       });
     });
   }
-  std::vector<double> parts(static_cast<std::size_t>((n + elementwise_block - 1) / elementwise_block));
+  std::vector<T> parts(static_cast<std::size_t>((n + elementwise_block - 1) / elementwise_block));
   for (std::int64_t i = 0; i < rows; ++i, x += n) {
     detail::parallel_for(n, elementwise_block, [x, p = parts.data()](std::int64_t begin, std::int64_t end) {
-      detail::simd_for<T>([=]() EBB_INLINE { p[begin / elementwise_block] = fold_row<Op>(x + begin, end - begin); });
+      detail::simd_for<T>([=]() EBB_INLINE { p[begin / elementwise_block] = Largest::row(x + begin, end - begin); });
     });
-    y[i] = static_cast<T>(std::accumulate(parts.begin(), parts.end(), Op::template start<double>, Op()));
+    y[i] = std::accumulate(parts.begin(), parts.end(), Largest::start<T>, Largest());
   }
 }
 
-/// y[j] = op(y[j], x[i][j]) for each row i.
-template <class Op, class T>
-void fold_columns(const T* x, std::int64_t rows, std::int64_t inner, T* y) {
+/// y[j] = the larger of y[j] and x[i][j], for each row i.
+template <class T>
+void largest_in_columns(const T* x, std::int64_t rows, std::int64_t inner, T* y) {
   detail::simd_for<T>([=]() EBB_INLINE {
     const T* __restrict in = x;
     T* __restrict out = y;
-    constexpr Op op;
-    std::int64_t i = 0;
-    if constexpr (std::is_same_v<Op, Total>)  // four at once: a narrow row waits for what the one before stored
-      for (; i + 4 <= rows; i += 4, in += 4 * inner)
-        for (std::int64_t j = 0; j < inner; ++j) out[j] += (in[j] + in[inner + j]) + (in[2 * inner + j] + in[3 * inner + j]);
-    for (; i < rows; ++i, in += inner)
-      for (std::int64_t j = 0; j < inner; ++j) out[j] = op(out[j], in[j]);
+    for (std::int64_t i = 0; i < rows; ++i, in += inner)
+      for (std::int64_t j = 0; j < inner; ++j) out[j] = Largest()(out[j], in[j]);
   });
 }
 
-template <class Op, class T>
-void fold_run(const T* x, T* y, const Run& r) {
-  if (r.inner == 1) return fold_rows<Op>(x, y, r.outer, r.n);
-  std::fill(y, y + r.outer * r.inner, Op::template start<T>);
+template <class T>
+void largest_of(const T* x, T* y, const Run& r) {
+  if (r.inner == 1) return largest_in_rows(x, y, r.outer, r.n);
+  std::fill(y, y + r.outer * r.inner, Largest::start<T>);
   const std::int64_t rows = std::max<std::int64_t>(64, elementwise_block / std::max<std::int64_t>(1, r.inner));
   const std::int64_t chunks = (r.n + rows - 1) / rows;
   if (chunks <= 1 || r.outer > 1)
     return detail::parallel_for(r.outer, std::max<std::int64_t>(1, rows / std::max<std::int64_t>(1, r.n)),
                                 [&](std::int64_t begin, std::int64_t end) {
                                   for (std::int64_t i = begin; i < end; ++i)
-                                    fold_columns<Op>(x + i * r.n * r.inner, r.n, r.inner, y + i * r.inner);
+                                    largest_in_columns(x + i * r.n * r.inner, r.n, r.inner, y + i * r.inner);
                                 });
   // A tall matrix: results of fixed pieces, folded in their order.
-  Tensor parts = Tensor::empty({chunks, r.inner}, dtype_of<T>());
+  Tensor parts = full({chunks, r.inner}, -std::numeric_limits<double>::infinity(), dtype_of<T>());
   T* p = parts.mutable_values<T>().data();
   detail::parallel_for(r.n, rows, [&](std::int64_t begin, std::int64_t end) {
-    T* const part = p + begin / rows * r.inner;
-    std::fill(part, part + r.inner, Op::template start<T>);
-    fold_columns<Op>(x + begin * r.inner, end - begin, r.inner, part);
+    largest_in_columns(x + begin * r.inner, end - begin, r.inner, p + begin / rows * r.inner);
   });
-  fold_columns<Op>(p, chunks, r.inner, y);
+  largest_in_columns(p, chunks, r.inner, y);
 }
 
 struct Sum {
@@ -171,7 +250,11 @@ struct Sum {
       Tensor to = Tensor::empty(r.rest ? next : out_shape, x.dtype());
       visit_float(x.dtype(), [&](auto zero) {
         using T = decltype(zero);
-        fold_run<Total>(from.values<T>().data(), to.mutable_values<T>().data(), r);
+        const T* const in = from.values<T>().data();
+        T* const out = to.mutable_values<T>().data();
+        if (to.numel() == 0) return;
+        if (r.inner == 1) sum_rows(in, out, r.outer, r.n);
+        else ColumnSums{r.outer, r.n, r.inner}.run(in, out);
       });
       if (!r.rest) return to;
       from = to;
@@ -202,7 +285,7 @@ struct Max {
       Tensor to = Tensor::empty(shape, x.dtype());
       visit_float(x.dtype(), [&](auto zero) {
         using T = decltype(zero);
-        fold_run<Largest>(from.values<T>().data(), to.mutable_values<T>().data(), r);
+        largest_of(from.values<T>().data(), to.mutable_values<T>().data(), r);
       });
       from = to;
       left = r.rest;
@@ -213,7 +296,39 @@ struct Max {
     const Tensor x = s.input(0).detach();
     const Shape kept = reduced(x.shape(), mask, true);
     const Tensor hit = cast(equal(x, s.output().detach().viewed_as(kept)), x.dtype());
-    return reshape(g, kept) * (hit / broadcast_to(sum_to(hit, kept), x.shape()));
+    return detail::chain_mul(reshape(g, kept), hit / sum_to(hit, kept));
+  }
+};
+
+/// log(sum(exp(x))), with the gradient exp(x - y): of infinite elements each takes its share, of none but -inf there is none.
+struct LogSumExp {
+  static constexpr std::string_view name = "logsumexp";
+  static constexpr Keeps keeps = Keeps::inputs_and_output;
+  unsigned mask;
+  bool keepdims;
+  Attributes attributes() const { return {{"mask", mask}, {"keepdims", keepdims}}; }
+  bool operator==(const LogSumExp&) const = default;
+  Tensor forward(const Tensor& x) const {
+    const Tensor shift = finite(apply(Max{mask, true}, x));  // any shift gives the same value
+    return reshape(log(apply(Sum{mask, true}, exp(x - shift))) + shift, reduced(x.shape(), mask, keepdims));
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const {
+    const Tensor x = s.input(0), y = reshape(s.output(), reduced(x.shape(), mask, true)), up = reshape(g, y.shape());
+    const Tensor bounded = finite(y.detach());
+    if (same_bits(bounded, y.detach())) return up * exp(x - y);
+    const Tensor top = scalar(std::numeric_limits<double>::infinity(), x.dtype()), hit = cast(equal(x.detach(), top), x.dtype());
+    const Tensor share = where(equal(y.detach(), top), detail::chain_div(hit, apply(Sum{mask, true}, hit)),
+                               exp(x - where(equal(y.detach(), bounded), y, bounded)));
+    return detail::chain_mul(up, share);
+  }
+  /// x with 0 for what is infinite or no number.
+  static Tensor finite(const Tensor& x) {
+    Tensor y = x.clone();
+    visit_float(y.dtype(), [&](auto zero) {
+      for (auto& v : y.mutable_values<decltype(zero)>())
+        if (!std::isfinite(v)) v = zero;
+    });
+    return y;
   }
 };
 
@@ -236,22 +351,22 @@ struct BroadcastTo {
   Tensor backward(const Saved& s, const Tensor& g) const { return sum_to(g, s.input_shape(0)); }
 };
 
-/// Position of the first largest of n elements; a NaN is not larger than what is before it, and nothing than a NaN.
+/// Position of the first NaN, else of the first largest of n elements.
 template <class T>
 std::int64_t first_largest(const T* x, std::int64_t n, std::int64_t step) {
-  if (step == 1 && n >= 64 && x[0] == x[0]) {
+  if (step == 1 && n >= 64) {
     T top;
-    detail::simd_for<T>([&]() EBB_INLINE { top = detail::fold<detail::Larger>(x, n); });
-    return std::find(x, x + n, top) - x;
+    detail::simd_for<T>([&]() EBB_INLINE { top = Largest::row(x, n); });
+    return (top == top ? std::find(x, x + n, top) : std::find_if(x, x + n, [](T v) { return v != v; })) - x;
   }
   T top = x[0];
   std::int64_t first = 0;
-  for (std::int64_t i = 1; i < n; ++i)
-    if (x[i * step] > top) top = x[i * step], first = i;
+  for (std::int64_t i = 1; i < n && top == top; ++i)
+    if (!(x[i * step] <= top)) top = x[i * step], first = i;
   return first;
 }
 
-/// Position of the first largest element along one axis.
+/// Position of the first NaN, else of the first largest element, along one axis.
 struct Argmax {
   static constexpr std::string_view name = "argmax";
   int axis;
@@ -286,7 +401,7 @@ Tensor mean(const Tensor& x, Axes axes, ReduceOptions options) {
   for (int i = 0; i < x.rank(); ++i)
     if (mask >> i & 1) n *= x.shape()[i];
   if (n == 0) fail<ShapeError>("mean", fmt::format("no elements to average in {}", x.shape().str()));
-  return apply(Sum{mask, options.keepdims}, x) / static_cast<double>(n);
+  return detail::divided(apply(Sum{mask, options.keepdims}, x), static_cast<double>(n));
 }
 
 Tensor max(const Tensor& x, Axes axes, ReduceOptions options) {
@@ -312,14 +427,15 @@ Tensor min(const Tensor& x, Axes axes, ReduceOptions options) {
 
 Tensor variance(const Tensor& x, Axes axes, ReduceOptions options) {
   expect_reducible("variance", x, axes);
-  return mean(square(x - mean(x, axes, {.keepdims = true})), axes, options);
+  // The mean that was taken off has been rounded: its rest, whose own gradient is 0, is taken off the squares.
+  const Tensor d = x - mean(x, axes, {.keepdims = true});
+  const Tensor v = mean(square(d), axes, options);
+  return v - minimum(square(mean(d.detach(), axes, options)), v.detach());
 }
 
 Tensor logsumexp(const Tensor& x, Axes axes, ReduceOptions options) {
   expect_reducible("logsumexp", x, axes);
-  const Tensor top = stop_gradient(max(x.detach(), axes, {.keepdims = true}));  // any shift gives the same value
-  const Tensor s = log(sum(exp(x - top), axes, {.keepdims = true})) + top;
-  return options.keepdims ? s : reshape(s, reduced(x.shape(), axes.mask(x.shape(), "logsumexp"), false));
+  return apply(LogSumExp{axes.mask(x.shape(), LogSumExp::name), options.keepdims}, x);
 }
 
 Tensor sum_to(const Tensor& x, const Shape& shape) {

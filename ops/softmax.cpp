@@ -14,7 +14,7 @@
 namespace ebb {
 namespace {
 
-using detail::Adding, detail::fold, detail::Larger;
+using detail::fold, detail::Larger, detail::sum_of;
 
 /// e = exp(x - max of its row) for rows of n, and the maxima.
 template <class T>
@@ -97,7 +97,7 @@ struct SoftmaxGrad {
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
     return each_row(g, y, []<class T>(const T* gi, const T* yi, T* out, std::int64_t n) EBB_INLINE {
-      const T s = fold<Adding, T>(n, [=](std::int64_t j) EBB_INLINE { return gi[j] * yi[j]; });
+      const T s = static_cast<T>(sum_of<T>(n, [=](std::int64_t j) EBB_INLINE { return gi[j] * yi[j]; }));
       for (std::int64_t j = 0; j < n; ++j) out[j] = yi[j] * (gi[j] - s);
     });
   }
@@ -113,7 +113,7 @@ struct Softmax {
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return each_row(name, x, []<class T>(const T*, T* out, std::int64_t n, T) EBB_INLINE {
-      const T scale = 1 / fold<Adding>(out, n);
+      const T scale = 1 / static_cast<T>(sum_of(out, n));
       for (std::int64_t i = 0; i < n; ++i) out[i] *= scale;
     });
   }
@@ -126,7 +126,7 @@ struct LogSoftmaxGrad {
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
     return each_row(g, y, []<class T>(const T* gi, const T* yi, T* out, std::int64_t n) EBB_INLINE {
-      const T s = fold<Adding>(gi, n);
+      const T s = static_cast<T>(sum_of(gi, n));
       for (std::int64_t j = 0; j < n; ++j) out[j] = gi[j] - detail::exp_of(yi[j]) * s;
     });
   }
@@ -142,7 +142,7 @@ struct LogSoftmax {
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return each_row(name, x, []<class T>(const T* in, T* out, std::int64_t n, T top) EBB_INLINE {
-      const T shift = std::log(fold<Adding>(out, n));
+      const T shift = static_cast<T>(std::log(sum_of(out, n)));
       for (std::int64_t i = 0; i < n; ++i) out[i] = in[i] - top - shift;
     });
   }
@@ -166,6 +166,7 @@ struct Target {
 Target target_of(std::string_view op, const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o) {
   if (!(o.label_smoothing >= 0 && o.label_smoothing < 1))
     fail<ValueError>(op, fmt::format("label_smoothing must be in [0, 1), got {}", o.label_smoothing));
+  if (!labels.defined()) fail<ValueError>(op, "no labels: their tensor is undefined");
   detail::expect_float(op, logits);
   if (logits.rank() != 2 || logits.numel() == 0) fail<ShapeError>(op, fmt::format("needs logits (n, classes), got {}", logits.shape().str()));
   if (o.class_weights.defined()) {  // a target that does not add up to one: its probabilities times the row's weight
@@ -210,14 +211,14 @@ struct CrossEntropyGrad {
       detail::parallel_for(rows, rows_of(n), [=](std::int64_t begin, std::int64_t end) {
         exp_rows(px + begin * n, py + begin * n, true, end - begin, n, [=](std::int64_t i, T* e, T) EBB_INLINE {
           T* __restrict y = e;
-          const T scale = share / fold<Adding>(e, n);
+          const T scale = share / static_cast<T>(sum_of(e, n));
           if (classes) {
             for (std::int64_t j = 0; j < n; ++j) y[j] = y[j] * scale - share * spread;
             y[classes[begin + i]] -= share * keep;
           } else {
             const T* p = targets + (begin + i) * n;
             // the target's own sum, which need not be one
-            const T mass = fold<Adding, T>(n, [=](std::int64_t j) EBB_INLINE { return keep * p[j] + spread; });
+            const T mass = static_cast<T>(sum_of<T>(n, [=](std::int64_t j) EBB_INLINE { return keep * p[j] + spread; }));
             for (std::int64_t j = 0; j < n; ++j) y[j] = y[j] * scale * mass - share * (keep * p[j] + spread);
           }
         });
@@ -230,10 +231,10 @@ struct CrossEntropyGrad {
     target.held.unchanged(name, "labels");
     const Tensor x = s.input(0), g = s.input(1), t = target.probabilities(x.shape()[1], x.dtype());
     const Tensor m = sum(t, -1, {.keepdims = true}), p = softmax(x);
-    const double share = 1 / static_cast<double>(x.shape()[0]);
-    if (i == 1) return sum(v * (m * p - t)) * share;
+    const auto rows = static_cast<double>(x.shape()[0]);
+    if (i == 1) return detail::divided(sum(v * (m * p - t)), rows);
     const Tensor vp = v * p * m;
-    return g * (vp - p * sum(vp, -1, {.keepdims = true})) * share;
+    return detail::divided(g * (vp - p * sum(vp, -1, {.keepdims = true})), rows);
   }
 };
 
@@ -260,17 +261,18 @@ struct CrossEntropy {
         double sum = 0, product = 1;  // of the rows' sums, which are at least 1: one logarithm for many
         exp_rows(px + begin * n, exps, false, end - begin, n, [&](std::int64_t i, T* e, T top) EBB_INLINE {
           const T* row = px + (begin + i) * n;
-          const auto z = static_cast<double>(fold<Adding>(e, n));
+          const double z = sum_of(e, n);
           if (classes) {
             product *= z;
             if (!(product < 1e200)) sum += std::log(std::exchange(product, 1));
             sum += static_cast<double>(top) - keep * static_cast<double>(row[classes[begin + i]]);
-            if (spread != 0) sum -= spread * static_cast<double>(fold<Adding>(row, n));
+            if (spread != 0) sum -= spread * sum_of(row, n);
           } else {
             const T* p = targets + (begin + i) * n;
             const double log_z = static_cast<double>(top) + std::log(z);
-            sum += fold<Adding, double>(n, [=](std::int64_t j) EBB_INLINE {
-              return (keep * static_cast<double>(p[j]) + spread) * (log_z - static_cast<double>(row[j]));
+            sum += sum_of<double>(n, [=](std::int64_t j) EBB_INLINE {  // a class that cannot be counts for nothing, though its logit be -inf
+              const double t = keep * static_cast<double>(p[j]) + spread;
+              return t == 0 ? 0 : t * (log_z - static_cast<double>(row[j]));
             });
           }
         });
@@ -299,8 +301,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels) { return cross_
 
 Tensor cross_entropy_plain(const Tensor& logits, const Tensor& labels, CrossEntropyOptions o) {
   const Target target = target_of("cross_entropy_plain", logits, labels, o);
-  const Tensor t = target.probabilities(logits.shape()[1], logits.dtype());
-  return sum(t * log_softmax(logits)) / -static_cast<double>(logits.shape()[0]);
+  const Tensor t = target.probabilities(logits.shape()[1], logits.dtype()), zero = scalar(0, t.dtype());
+  return detail::divided(sum(t * where(equal(t, zero), zero, log_softmax(logits))), -static_cast<double>(logits.shape()[0]));
 }
 
 }  // namespace ebb

@@ -66,7 +66,7 @@ std::vector<Row> tensor_rows() {
       reduction("max", max, "", spread, false, ": no elements to choose from in (0, 3)"),
       reduction("min", min, "max", spread, false, ": no elements to reduce in (0, 3)"),
       reduction("variance", variance, "square", anywhere, false, ": no elements to reduce in (0, 3)"),
-      reduction("logsumexp", logsumexp, "log", anywhere, false, ": no elements to reduce in (0, 3)"),
+      reduction("logsumexp", logsumexp, "", anywhere, false, ": no elements to reduce in (0, 3)"),
       {"sum_to", [](In x) { return sum_to(x[0], {3, 1}); },
        {{{{3, 4}}}, {{{2, 3, 4}}}, {{{2, 3, 1}}}, {{{0, 3, 2}}}, {{{2, 3}}, [](In x) { return sum_to(x[0], {}); }}},
        anywhere,
