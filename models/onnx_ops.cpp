@@ -1,6 +1,7 @@
 // ONNX: how each op is written, one row an op at the end of the file.
 #include <algorithm>
 #include <array>
+#include <numbers>
 
 #include <ebb/models/onnx_graph.h>
 #include <ebb/ops/ops.h>
@@ -79,6 +80,17 @@ void square_of(OnnxGraph& e, const Step& s, std::string_view type) {
 void log1p_of(OnnxGraph& e, const Step& s, std::string_view type) {
   mapped(e, s, [&](const std::string& x) { return e.node(type, {e.node("Add", {x, e.number(1, e.dtype(s.output))})}); });
 }
+/// x (1 + erf(x / sqrt 2)) / 2
+void gelu_of(OnnxGraph& e, const Step& s, std::string_view type) {
+  const DType t = e.dtype(s.output);
+  mapped(e, s, [&](const std::string& x) {
+    const std::string y = e.node(type, {e.node("Mul", {x, e.number(1 / std::numbers::sqrt2, t)})});
+    return e.node("Mul", {x, e.node("Add", {e.node("Mul", {y, e.number(0.5, t)}), e.number(0.5, t)})});
+  });
+}
+void silu_of(OnnxGraph& e, const Step& s, std::string_view type) {
+  mapped(e, s, [&](const std::string& x) { return e.node("Mul", {x, e.node(type, {x})}); });
+}
 void power(OnnxGraph& e, const Step& s, std::string_view type) {
   mapped(e, s, [&](const std::string& x) { return e.node(type, {x, e.number(s.number("exponent"), e.dtype(s.output))}); });
 }
@@ -100,7 +112,7 @@ void reduce(OnnxGraph& e, const Step& s, std::string_view type) {
   const int x = s.inputs[0];
   const std::int64_t mask = s.integer("mask");
   const bool keep = s.integer("keepdims") != 0, image = e.runs_first(s.inputs);
-  if (image && mask == 0b0110 && type != "ReduceSum") {  // over the height and the width
+  if (image && mask == 0b0110 && (type == "ReduceMax" || type == "ReduceMean")) {  // over the height and the width
     const std::string y = e.node(type == "ReduceMax" ? "GlobalMaxPool" : "GlobalAveragePool", {e.first(x)});
     return e.give(s, keep ? y : e.node("Flatten", {y}, OnnxAttributes()("axis", std::int64_t{1})), keep);
   }
@@ -306,6 +318,7 @@ constexpr auto rows = std::to_array<OnnxRow>({
     {"erf", "Erf", elementwise},
     {"exp", "Exp", elementwise},
     {"gather", "Gather", gather_of},
+    {"gelu", "Erf", gelu_of},
     {"greater", "Greater", comparison},
     {"hook", "Identity", same_value},
     {"im2col", "Conv", patches},
@@ -317,6 +330,7 @@ constexpr auto rows = std::to_array<OnnxRow>({
     {"log", "Log", elementwise},
     {"log1p", "Log", log1p_of},
     {"log_softmax", "LogSoftmax", along_last},
+    {"logsumexp", "ReduceLogSumExp", reduce},
     {"matmul", "MatMul", matmul_of},
     {"max", "ReduceMax", reduce},
     {"max_pool2d", "MaxPool", pooling},
@@ -333,6 +347,7 @@ constexpr auto rows = std::to_array<OnnxRow>({
     {"reshape", "Reshape", reshape_to},
     {"sigmoid", "Sigmoid", elementwise},
     {"sign", "Sign", elementwise},
+    {"silu", "Sigmoid", silu_of},
     {"sin", "Sin", elementwise},
     {"slice", "Slice", slice_of},
     {"softmax", "Softmax", along_last},

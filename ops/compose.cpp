@@ -1,9 +1,6 @@
 // Compositions: functions that users expect and that need no gradient of their own.
 #include <fmt/core.h>
 
-#include <cmath>
-#include <numbers>
-
 #include <ebb/graph/error.h>
 #include <ebb/ops/ops.h>
 
@@ -11,45 +8,9 @@ namespace ebb {
 
 Tensor selu(const Tensor& x) { return 1.0507009873554805 * elu(x, 1.6732632423543772); }
 
-Tensor gelu(const Tensor& x) { return x * affine(erf(x / std::numbers::sqrt2), 0.5, 0.5); }
-
-Tensor silu(const Tensor& x) { return x * sigmoid(x); }
-
 Tensor clip(const Tensor& x, double low, double high) {
   if (!(low <= high)) fail<ValueError>("clip", fmt::format("low {} is above high {}", low, high));
   return minimum(maximum(x, scalar(low, x.dtype())), scalar(high, x.dtype()));
-}
-
-Tensor bce_with_logits(const Tensor& logits, const Tensor& targets) {
-  if (logits.shape() != targets.shape())
-    fail<ShapeError>("bce_with_logits", fmt::format("logits {} and targets {} differ in shape", logits.shape().str(), targets.shape().str()));
-  return mean(softplus(logits) - logits * targets);  // -t log s(x) - (1 - t) log(1 - s(x))
-}
-
-namespace {
-Tensor difference(const char* op, const Tensor& a, const Tensor& b) {
-  if (a.shape() != b.shape())
-    fail<ShapeError>(op, fmt::format("prediction {} and target {} differ in shape", a.shape().str(), b.shape().str()));
-  return a - b;
-}
-}  // namespace
-
-Tensor mse(const Tensor& prediction, const Tensor& target) { return mean(square(difference("mse", prediction, target))); }
-Tensor mae(const Tensor& prediction, const Tensor& target) { return mean(abs(difference("mae", prediction, target))); }
-
-Tensor huber(const Tensor& prediction, const Tensor& target, double delta) {
-  if (!(delta > 0)) fail<ValueError>("huber", fmt::format("delta must be above 0, got {}", delta));
-  const Tensor d = abs(difference("huber", prediction, target)), near = minimum(d, scalar(delta, d.dtype()));
-  return mean(near * (d - near * 0.5));  // delta (d - delta / 2) where d is cut off at delta
-}
-
-Tensor kl_divergence(const Tensor& logits, const Tensor& targets) {
-  if (logits.rank() != 2 || logits.numel() == 0)
-    fail<ShapeError>("kl_divergence", fmt::format("needs logits (n, classes), got {}", logits.shape().str()));
-  if (logits.shape() != targets.shape())
-    fail<ShapeError>("kl_divergence", fmt::format("logits {} and targets {} differ in shape", logits.shape().str(), targets.shape().str()));
-  const Tensor safe = where(greater(targets, 0.0), targets, ones_like(targets));  // 0 log 0 = 0
-  return sum(targets * (log(safe) - log_softmax(logits))) / static_cast<double>(logits.size(0));
 }
 
 Tensor conv2d_grouped(const Tensor& x, const Tensor& kernel, std::int64_t groups, Conv2dOptions o) {
