@@ -1,5 +1,6 @@
 // Activation functions, and the gradients of those that have one in one pass.
 #include <cmath>
+#include <numbers>
 
 #include <ebb/graph/apply.h>
 #include <ebb/ops/elementwise.h>
@@ -17,7 +18,7 @@ struct TanhGrad {
   static constexpr std::string_view name = "tanh_grad";
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
-    return float_zip(name, g, y, [](auto d, auto v) { return d * (1 - v * v); });
+    return float_zip(name, g, y, [](auto d, auto v) { return d * ((1 - v) * (1 + v)); });
   }
   Tensor backward(const Saved& s, const Tensor& g, int i) const {
     const Tensor y = s.input(1);
@@ -133,6 +134,71 @@ struct Elu {
   Tensor backward(const Saved& s, const Tensor& g) const { return apply(EluGrad{alpha}, g, s.input(0)); }
 };
 
+/// g (Phi(x) + x phi(x)), the gradient of gelu in one pass.
+struct GeluGrad {
+  static constexpr std::string_view name = "gelu_grad";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Tensor forward(const Tensor& g, const Tensor& x) const {
+    return float_zip(name, g, x, [](auto d, auto v) EBB_INLINE {
+      using T = decltype(v);
+      const auto tail = detail::NormalTail<T>::of(v);
+      const T slope = tail.power == 0 ? T(0) : v * tail.power * static_cast<T>(density);
+      return d * ((v < 0 ? tail.beyond : 1 - tail.beyond) + slope);
+    });
+  }
+  Tensor backward(const Saved& s, const Tensor& v, int i) const {
+    const Tensor x = s.input(1), squares = square(x);
+    if (i == 0) return apply(GeluGrad{}, v, x);
+    return v * s.input(0) * detail::chain_mul(exp(-0.5 * squares) * density, 2 - squares);
+  }
+  static constexpr double density = std::numbers::inv_sqrtpi / std::numbers::sqrt2;  // 1 / sqrt(2 pi)
+};
+
+struct Gelu {
+  static constexpr std::string_view name = "gelu";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Tensor forward(const Tensor& x) const {
+    return float_map(name, x, [](auto v) EBB_INLINE {
+      using T = decltype(v);
+      const T beyond = detail::NormalTail<T>::of(v).beyond;
+      return v < 0 ? beyond == 0 ? T(0) : v * beyond : v * (1 - beyond);
+    });
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const { return apply(GeluGrad{}, g, s.input(0)); }
+};
+
+/// g s(x) (1 + x s(-x)), s being the sigmoid: the gradient of silu in one pass.
+struct SiluGrad {
+  static constexpr std::string_view name = "silu_grad";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Tensor forward(const Tensor& g, const Tensor& x) const {
+    return float_zip(name, g, x, [](auto d, auto v) EBB_INLINE {
+      using T = decltype(v);
+      const T e = detail::exp_of(v < 0 ? v : -v), small = e / (1 + e), large = 1 / (1 + e);
+      const T slope = small == 0 ? T(0) : v * (small * large);
+      return d * ((v < 0 ? small : large) + slope);
+    });
+  }
+  Tensor backward(const Saved& s, const Tensor& v, int i) const {
+    const Tensor x = s.input(1);
+    if (i == 0) return apply(SiluGrad{}, v, x);
+    const Tensor up = sigmoid(x), down = sigmoid(-x);
+    return v * s.input(0) * detail::chain_mul(up * down, 2 + x * (down - up));
+  }
+};
+
+struct Silu {
+  static constexpr std::string_view name = "silu";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Tensor forward(const Tensor& x) const {
+    return float_map(name, x, [](auto v) EBB_INLINE {
+      const auto s = detail::sigmoid_of(v);
+      return s == 0 ? 0 : v * s;
+    });
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const { return apply(SiluGrad{}, g, s.input(0)); }
+};
+
 }  // namespace
 
 namespace detail {
@@ -145,6 +211,8 @@ Tensor tanh(const Tensor& x) { return apply(Tanh{}, x); }
 Tensor sigmoid(const Tensor& x) { return apply(Sigmoid{}, x); }
 Tensor softplus(const Tensor& x) { return apply(Softplus{}, x); }
 Tensor relu(const Tensor& x) { return apply(Relu{}, x); }
+Tensor gelu(const Tensor& x) { return apply(Gelu{}, x); }
+Tensor silu(const Tensor& x) { return apply(Silu{}, x); }
 Tensor leaky_relu(const Tensor& x, double slope) { return apply(LeakyRelu{slope}, x); }
 Tensor elu(const Tensor& x, double alpha) { return apply(Elu{alpha}, x); }
 

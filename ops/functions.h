@@ -125,6 +125,27 @@ EBB_INLINE inline T erf_of(T x) {
   }
 }
 
+/// Of a normally distributed number: the chance of one below -|x|, and e^(-x^2 / 2). In float32 the chance is that power times a
+/// polynomial in 1 / (1 + 0.35 |x|) (Chebyshev nodes; error 0.7 ulp), and the square is split so that it loses no digits.
+template <class T>
+struct NormalTail {
+  T beyond, power;
+  static EBB_INLINE NormalTail of(T x) {
+    if constexpr (!std::is_same_v<T, float>) {
+      return {T(0.5) * std::erfc(std::abs(x) * T(0.70710678118654752)), std::exp(T(-0.5) * x * x)};
+    } else {
+      const float size = x < 0 ? -x : x, z = size > 14.5f ? 14.5f : size;  // beyond, both are 0; a NaN passes
+      const float high = std::bit_cast<float>(std::bit_cast<std::int32_t>(z) & ~0xfff);  // its square is exact
+      const float low = 0.5f * (z - high) * (z + high);
+      const float power = exp_of(-0.5f * high * high) * (1.0f - low * (1.0f - low * (0.5f - low * (0.16666667f - low * 0.041666667f))));
+      const float t = 1.0f / (1.0f + 0.35f * z);
+      const float p = (((((((-0.029732276f * t + 0.14678398f) * t - 0.26141054f) * t + 0.16551016f) * t - 0.02732191f) * t + 0.10721250f) * t +
+                        0.11942509f) * t + 0.13991433f) * t + 0.13961864f;
+      return {power * (t * p), power};
+    }
+  }
+};
+
 /// sin(x + quarters pi/2) within 2 ulp, for |x| <= trig_limit. The angle is reduced in float64: n pi/2 is taken off in two parts,
 /// the first of 33 bits, so that n times it is exact.
 constexpr float trig_limit = 1 << 20;
