@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <bit>
 #include <cstring>
 #include <type_traits>
 
@@ -181,6 +183,14 @@ struct Direct {
   }
 };
 
+bool all_finite(const float* x, std::int64_t n) {
+  std::int32_t odd = 0;
+  simd([&]() EBB_INLINE {
+    for (std::int64_t i = 0; i < n; ++i) odd |= (std::bit_cast<std::int32_t>(x[i]) & 0x7f800000) == 0x7f800000;
+  });
+  return odd == 0;
+}
+
 /// The outputs of one image, a few rows of the pool's windows at a time: the convolution's outputs stay in the L1 cache until
 /// they are pooled, and their gradients until they are used.
 struct Strips {
@@ -226,7 +236,13 @@ void convolve(const Window& v, std::int64_t out, const T* x, const T* k, const T
       const std::int64_t block = fast.block_images(v, out, 8);
       const auto images = [&](std::int64_t begin, std::int64_t end, const float* filters, float* to) {
         const Scratch<float> scratch(fast.scratch_size(v, out, end - begin));
-        fast.forward(v, out, end - begin, x + begin * v.image_size(), filters, tail.bias, relu, to, scratch.data);
+        if (fast.forward(v, out, end - begin, x + begin * v.image_size(), filters, tail.bias, relu, to, scratch.data)) return;
+        // Of these images, those with a result that is not finite in the plain way.
+        const Direct direct(v, out);
+        const Scratch<float> margin = direct.margin();
+        for (std::int64_t i = begin; i < end; ++i, to += conv_size)
+          if (!fast.forward(v, out, 1, x + i * v.image_size(), filters, tail.bias, relu, to, scratch.data))
+            direct.forward(direct.padded(v, x + i * v.image_size(), margin.data), k, tail.bias, relu, 0, v.oh, to);
       };
       if (v.n == 1 && v.patch() * out <= 1 << 16)  // 256 KiB, and up to four times that when transformed
         return in_blocks(block, [&](std::int64_t begin, std::int64_t end, float* to) { images(begin, end, kept_filters(fast, k, v.c, out), to); });
@@ -264,7 +280,7 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
   const std::int64_t pooled_size = pool.positions() * out;
   const bool copies = up.y || up.choice;
   // The gradient of what the convolution of some images gave.
-  const auto upstream = [&](std::int64_t begin, std::int64_t end, const Scratch<T>& buffer, T* bias) {
+  const auto upstream = [&](std::int64_t begin, std::int64_t end, const Scratch<T>& buffer, double* bias) {
     return tail_gradient(pool, end - begin, up.from(begin * pooled_size), buffer.data, bias);
   };
   const auto buffer_of = [&](std::int64_t images) { return Scratch<T>(copies ? images * v.positions() * out : 0); };
@@ -274,19 +290,22 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
   // back(first, last, db, sums, add) does a block; `size` sums a group.
   const auto in_groups = [&](std::int64_t block, std::int64_t size, const auto& back, const auto& reduce) {
     const std::int64_t share = dk || db ? std::max(block, (v.n + most_groups - 1) / most_groups) : block, used = (v.n + share - 1) / share;
-    const Scratch<T> sums(dk ? used * size : 0), biases(db ? used * out : 0);
+    const Scratch<T> sums(dk ? used * size : 0);
+    const Scratch<double> biases(db ? used * out : 0);
     parallel_for(used, 1, [&](std::int64_t group, std::int64_t) {
       const std::int64_t first = group * share, last = std::min(v.n, first + share);
-      T* bias = db ? biases.data + group * out : nullptr;
-      if (db) std::fill(bias, bias + out, T(0));
+      double* bias = db ? biases.data + group * out : nullptr;
+      if (db) std::fill(bias, bias + out, 0.0);
       for (std::int64_t begin = first; begin < last; begin += block) {
         const std::int64_t end = std::min(last, begin + block);
         back(begin, end, bias, dk ? sums.data + group * size : nullptr, begin != first);
       }
     });
-    if (db) std::fill(db, db + out, T(0));
-    for (std::int64_t group = 0; db && group < used; ++group)
-      for (std::int64_t c = 0; c < out; ++c) db[c] += biases.data[group * out + c];
+    for (std::int64_t c = 0; db && c < out; ++c) {
+      double all = 0;
+      for (std::int64_t group = 0; group < used; ++group) all += biases.data[group * out + c];
+      db[c] = static_cast<T>(all);
+    }
     if (dk) reduce(used, sums.data);
   };
   const std::int64_t kernel_size = v.patch() * out;
@@ -299,14 +318,17 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
   if constexpr (std::is_same_v<T, float>) {
     if (const Winograd fast(v, out); fast) {
       Filters filters(fast, k, v.c, out, true);
-      return in_groups(fast.block_images(v, out, v.n / most_groups), fast.points() * Winograd::plane(v.c, out),
-                       [&](std::int64_t begin, std::int64_t end, float* bias, float* sums, bool add) {
+      std::atomic<bool> finite = true;
+      in_groups(fast.block_images(v, out, v.n / most_groups), fast.points() * Winograd::plane(v.c, out),
+                       [&](std::int64_t begin, std::int64_t end, double* bias, float* sums, bool add) {
                          const Scratch<float> scratch(fast.scratch_size(v, out, end - begin)), buffer = buffer_of(end - begin);
                          const float* dy = upstream(begin, end, buffer, bias);
-                         fast.backward(v, out, end - begin, x ? x + begin * v.image_size() : nullptr, dy, dx ? filters.mine() : nullptr,
-                                       dx ? dx + begin * v.image_size() : nullptr, sums, add, scratch.data);
+                         if (!fast.backward(v, out, end - begin, x ? x + begin * v.image_size() : nullptr, dy, dx ? filters.mine() : nullptr,
+                                            dx ? dx + begin * v.image_size() : nullptr, sums, add, scratch.data))
+                           finite = false;
                        },
                        [&](std::int64_t parts, const float* sums) { fast.filter_gradient(v.c, out, parts, sums, dk); });
+      if (finite && (!dk || all_finite(dk, kernel_size))) return;  // else in the plain way, as in convolve
     }
     if (dx ? Direct::suits_back(v, out) : Direct::suits(v, out)) {
       const Direct direct(v, out);
@@ -314,7 +336,7 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
       const Scratch<float> turned(dx ? kernel_size : 0);  // (kh, kw, out, c)
       if (dx) transpose_each(turned.data, k, v.kh * v.kw, v.c, out);
       return in_groups(direct.block_images(), kernel_size,
-                       [&](std::int64_t begin, std::int64_t end, float* bias, float* sums, bool add) {
+                       [&](std::int64_t begin, std::int64_t end, double* bias, float* sums, bool add) {
                          const Scratch<float> scratch = direct.margin(), buffer(copies ? strips.outputs() : 0);
                          for (std::int64_t i = begin; i < end; ++i) {
                            const float* image = sums ? direct.padded(v, x + i * v.image_size(), scratch.data) : nullptr;
@@ -329,7 +351,7 @@ void convolve_back(const Window& v, std::int64_t out, const T* x, const T* k, co
     }
   }
   in_groups(block_images(v, v.positions() * v.patch() * static_cast<std::int64_t>(sizeof(T))), kernel_size,
-            [&](std::int64_t begin, std::int64_t end, T* bias, T* sums, bool add) {
+            [&](std::int64_t begin, std::int64_t end, double* bias, T* sums, bool add) {
               const std::int64_t rows = (end - begin) * v.positions();
               const Scratch<T> cols(rows * v.patch()), buffer = buffer_of(end - begin);
               const T* dy = upstream(begin, end, buffer, bias);

@@ -111,6 +111,13 @@ inline const typename Lanes<W>::type& EBB_INLINE at(const float* p) { return *re
 template <int W>
 inline typename Lanes<W>::type& EBB_INLINE at(float* p) { return *reinterpret_cast<typename Lanes<W>::type*>(p); }
 
+template <int W>
+inline bool EBB_INLINE is_zero(const typename Lanes<W>::type& v) {
+  bool all = true;
+  for (int k = 0; k < W; ++k) all = all && v[k] == 0;
+  return all;
+}
+
 /// A square of an image: `size` x `size` positions from (y, x) on, some of which may lie outside.
 struct Square {
   std::int64_t y, x, size, h, w, c;
@@ -229,7 +236,7 @@ Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool 
   return result;
 }
 
-void Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* u, const float* bias,
+bool Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* u, const float* bias,
                        bool relu, float* y, float* scratch) const {
   const std::int64_t t = images * tiles(v), step_in = plane(t, v.c), step_out = plane(t, out);
   float *in = scratch, *sums = in + points() * step_in, *copy = sums + points() * step_out;
@@ -240,9 +247,11 @@ void Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, c
   for (std::int64_t p = 0; p < points(); ++p)
     multiply({.m = t, .n = out, .outer = 1, .inner = v.c, .a = in + p * step_in, .a_row = v.c, .a_outer = 0, .a_inner = 1,
               .b = u + p * plane(v.c, out), .b_outer = 0, .b_inner = out, .c = sums + p * step_out, .c_row = out});
+  bool finite = true;
   with(m, [&](auto mm, auto lanes) EBB_INLINE {
     constexpr int M = decltype(mm)::value, W = decltype(lanes)::value;
     using V = typename Lanes<W>::type;
+    V odd{};  // 0 as long as all sums are finite
     each_tile(v, M, images, false, [&](std::int64_t i, std::int64_t n, Square s) EBB_INLINE {
       float* to = y + ((i * v.oh + s.y) * v.ow + s.x) * out;
       float* square = s.inside() ? to : copy;
@@ -252,6 +261,7 @@ void Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, c
         sandwich<Maps<M>::out, V>([&](int a, int b, V& z) EBB_INLINE { z = at<W>(sums + (a * (M + 2) + b) * step_out + n * out + o); },
                                   [&](int a, int b, const V& sum) EBB_INLINE {
                                     V z = sum + shift;
+                                    odd += z - z;
                                     if (relu) z = z <= 0 ? V{} : z;  // NaN stays
                                     at<W>(square + a * row + b * out + o) = z;
                                   });
@@ -261,10 +271,12 @@ void Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, c
           if (count) std::copy_n(copy + a * row + first * out, count * out, to + (a * v.ow + first) * out);
         });
     });
+    finite = is_zero<W>(odd);
   });
+  return finite;
 }
 
-void Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* dy, const float* flipped,
+bool Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* dy, const float* flipped,
                         float* dx, float* sums, bool add, float* scratch) const {
   const std::int64_t t = images * tiles(v), step_in = plane(t, v.c), step_out = plane(t, out);
   float *in = scratch, *up = in + points() * step_in, *copy = up + points() * step_out;
@@ -281,11 +293,13 @@ void Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
       multiply({.m = t, .n = v.c, .outer = 1, .inner = out, .a = up + p * step_out, .a_row = out, .a_outer = 0, .a_inner = 1,
                 .b = flipped + p * plane(v.c, out), .b_outer = 0, .b_inner = v.c, .c = in + p * step_in, .c_row = v.c});
   }
-  if (!dx) return;
+  bool finite = true;
+  if (!dx) return finite;
   std::fill(dx, dx + images * v.image_size(), 0.f);
   with(m, [&](auto mm, auto lanes) EBB_INLINE {
     constexpr int M = decltype(mm)::value, W = decltype(lanes)::value;
     using V = typename Lanes<W>::type;
+    V odd{};
     each_tile(v, M, images, true, [&](std::int64_t i, std::int64_t n, Square s) EBB_INLINE {
       float* to = dx + i * v.image_size() + (s.y * v.w + s.x) * v.c;
       float* square = s.inside() ? to : copy;
@@ -293,7 +307,10 @@ void Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
       if (!s.inside()) std::fill(copy, copy + s.size * row, 0.f);
       for (std::int64_t c = 0; c < v.c; c += W)
         sandwich<Adjoints<M>::in, V>([&](int a, int b, V& z) EBB_INLINE { z = at<W>(in + (a * (M + 2) + b) * step_in + n * v.c + c); },
-                                     [&](int a, int b, const V& sum) EBB_INLINE { at<W>(square + a * row + b * v.c + c) += sum; });
+                                     [&](int a, int b, const V& sum) EBB_INLINE {
+                                       odd += sum - sum;
+                                       at<W>(square + a * row + b * v.c + c) += sum;
+                                     });
       if (!s.inside())
         s.rows([&](std::int64_t a, std::int64_t first, std::int64_t count) EBB_INLINE {
           float* __restrict into = to + (a * v.w + first) * v.c;
@@ -301,7 +318,9 @@ void Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
           for (std::int64_t e = 0; e < count * v.c; ++e) into[e] += from[e];
         });
     });
+    finite = is_zero<W>(odd);
   });
+  return finite;
 }
 
 void Winograd::filter_gradient(std::int64_t c, std::int64_t out, std::int64_t parts, const float* sums, float* dk) const {

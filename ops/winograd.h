@@ -29,12 +29,13 @@ struct Winograd {
   static std::int64_t plane(std::int64_t rows, std::int64_t columns);
   /// Filters (3, 3, c, out) as points planes of (c, out); with `flip` of (out, c).
   Tensor filters(const float* k, std::int64_t c, std::int64_t out, bool flip) const;
-  /// y for `images` images from x; bias may be null.
-  void forward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* filters,
+  /// y for `images` images from x; bias may be null. False when a sum was infinite or no number: a pixel spoils the whole tiles that
+  /// it is in, not only what sees it, and y is not to be used.
+  bool forward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* filters,
                const float* bias, bool relu, float* y, float* scratch) const;
   /// From dy of `images` images: dx, unless null, by the flipped filters; and the gradient of the transformed filters,
-  /// unless null, added to `sums` or written there.
-  void backward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* dy,
+  /// unless null, added to `sums` or written there. False when an element of dx was infinite or no number.
+  bool backward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* dy,
                 const float* flipped, float* dx, float* sums, bool add, float* scratch) const;
   /// Gradient of the filters from `parts` gradients of the transformed filters, points planes each.
   void filter_gradient(std::int64_t c, std::int64_t out, std::int64_t parts, const float* sums, float* dk) const;
