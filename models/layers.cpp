@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <cmath>
+
 #include <ebb/graph/error.h>
 #include <ebb/models/conv.h>
 #include <ebb/ops/window.h>
@@ -112,12 +114,25 @@ Embedding::Embedding(EmbeddingOptions options) : options_(options) {
     throw ValueError(fmt::format("Embedding: size and units must be at least 1, got {} and {}", options.size, options.units));
 }
 
+namespace {
+/// Indices that came as floats. A fraction is no index, and of large numbers float32 knows but every second one.
+Tensor whole_numbers(const Tensor& x) {
+  const double most = x.dtype() == f32 ? 0x1p24 : 0x1p53;
+  visit_float(x.dtype(), [&](auto zero) {
+    for (const auto v : x.values<decltype(zero)>())
+      if (!(std::trunc(v) == v && std::abs(static_cast<double>(v)) < most))
+        throw ValueError(fmt::format("Embedding: {} as {} is no index: needs whole numbers below 2^{}; int64 has no such limit", v, name_of(x.dtype()), x.dtype() == f32 ? 24 : 53));
+  });
+  return cast(x.detach(), i64);
+}
+}  // namespace
+
 Tensor Embedding::forward(const Tensor& x) {
   if (!weight.defined()) {
     const auto init = [](const Shape& shape, DType dtype) { return uniform(shape, -0.05, 0.05, dtype); };
     weight = make_parameter(init, {options_.size, options_.units}, Tensor::empty({0}, options_.dtype), "weight");
   }
-  return gather(weight, is_float(x.dtype()) ? cast(x.detach(), i64) : x);
+  return gather(weight, is_float(x.dtype()) ? whole_numbers(x) : x);
 }
 
 }  // namespace ebb

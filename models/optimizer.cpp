@@ -19,6 +19,9 @@ void expect_share(std::string_view who, std::string_view what, double value) {
   if (!(value >= 0 && value < 1)) throw ValueError(fmt::format("{}: {} must be in [0, 1), got {}", who, what, value));
 }
 
+/// Without it a gradient of 0 would be divided by its root, 0. It must not be 0 as a float either.
+void expect_eps(std::string_view who, double eps) { detail::expect(static_cast<float>(eps) > 0, who, "eps must be above 0", eps); }
+
 /// One pass over a parameter, its gradient and its state: rule(w, g, s...) for each element, all by reference but g. The
 /// parameter is multiplied by `keep` on the way.
 template <std::size_t N, class Rule>
@@ -255,7 +258,7 @@ void SGD::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step
 RMSprop::RMSprop(RMSpropOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
   expect_share("rmsprop", "rho", options.rho);
   expect_share("rmsprop", "momentum", options.momentum);
-  detail::expect(options.eps >= 0, "rmsprop", "eps must not be negative", options.eps);
+  expect_eps("rmsprop", options.eps);
 }
 
 OptimizerOptions RMSprop::options() const { return listed(options_, lr()); }
@@ -301,7 +304,7 @@ void RMSprop::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const 
 Adam::Adam(AdamOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
   expect_share("adam", "beta1", options.beta1);
   expect_share("adam", "beta2", options.beta2);
-  detail::expect(options.eps >= 0, "adam", "eps must not be negative", options.eps);
+  expect_eps("adam", options.eps);
 }
 
 OptimizerOptions Adam::options() const { return listed(options_, lr()); }
@@ -326,7 +329,7 @@ void Adam::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Ste
 Nadam::Nadam(NadamOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
   expect_share("nadam", "beta1", options.beta1);
   expect_share("nadam", "beta2", options.beta2);
-  detail::expect(options.eps >= 0, "nadam", "eps must not be negative", options.eps);
+  expect_eps("nadam", options.eps);
   detail::expect(options.momentum_decay >= 0, "nadam", "momentum_decay must not be negative", options.momentum_decay);
 }
 
@@ -364,7 +367,7 @@ void Nadam::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const St
 
 Adagrad::Adagrad(AdagradOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
   detail::expect(options.start >= 0, "adagrad", "start must not be negative", options.start);
-  detail::expect(options.eps >= 0, "adagrad", "eps must not be negative", options.eps);
+  expect_eps("adagrad", options.eps);
 }
 
 OptimizerOptions Adagrad::options() const { return listed(options_, lr()); }

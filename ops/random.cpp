@@ -2,7 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 #include <numeric>
 
@@ -81,6 +83,13 @@ double unit(std::uint32_t high, std::uint32_t low) {
   return static_cast<double>((std::uint64_t{high} << 32 | low) >> 11) * 0x1p-53;
 }
 
+/// The largest T below high, but low where there is none between them: what a sum near high may round up to is kept below it.
+template <class T>
+T below(double low, double high) {
+  const auto a = static_cast<T>(low), b = static_cast<T>(high);
+  return std::max(a, static_cast<double>(b) < high ? b : std::nextafter(b, -std::numeric_limits<T>::infinity()));
+}
+
 }  // namespace
 
 void Generator::fill(std::span<std::uint32_t> out) {
@@ -106,6 +115,7 @@ std::uint64_t Generator::below(std::uint64_t n) {
 double Generator::uniform() { return static_cast<double>(next_u64() >> 11) * 0x1p-53; }
 
 std::vector<std::int64_t> Generator::permutation(std::int64_t n) {
+  if (n < 0 || n > std::int64_t{1} << 50) fail<ValueError>("permutation", fmt::format("cannot order {} numbers", n));
   std::vector<std::int64_t> order(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), std::int64_t{0});
   std::vector<std::uint32_t> draws(2 * order.size());
@@ -128,18 +138,23 @@ void manual_seed(std::uint64_t seed) { default_generator() = Generator(seed); }
 
 Tensor uniform(const Shape& shape, double low, double high, DType dtype, Generator& generator) {
   if (!is_float(dtype)) fail<DTypeError>("uniform", fmt::format("needs float32 or float64, got {}", name_of(dtype)));
+  const double range = dtype == f32 ? static_cast<double>(static_cast<float>(high - low)) : high - low;
+  if (!(low <= high && std::isfinite(range)))
+    fail<ValueError>("uniform", fmt::format("low must not be above high, and their distance finite, got {} and {}", low, high));
   Tensor out = Tensor::empty(shape, dtype);
   const std::int64_t n = out.numel();
   if (dtype == f32) {
     float* to = out.mutable_values<float>().data();
-    const auto a = static_cast<float>(low), w = static_cast<float>(high - low);
-    fill_with(generator, reserve(generator, n), n, to,
-              [=](std::uint32_t word) EBB_INLINE { return a + w * (static_cast<float>(word >> 8) * 0x1p-24f); });
+    const auto a = static_cast<float>(low), w = static_cast<float>(high - low), top = below<float>(low, high);
+    fill_with(generator, reserve(generator, n), n, to, [=](std::uint32_t word) EBB_INLINE {
+      const float v = a + w * (static_cast<float>(word >> 8) * 0x1p-24f);
+      return v > top ? top : v;
+    });
   } else {
     std::vector<std::uint32_t> words(2 * static_cast<std::size_t>(n));
     generator.fill(words);
     double* to = out.mutable_values<double>().data();
-    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) to[i] = low + (high - low) * unit(words[2 * i], words[2 * i + 1]);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) to[i] = std::min(below<double>(low, high), low + (high - low) * unit(words[2 * i], words[2 * i + 1]));
   }
   return out;
 }

@@ -353,3 +353,12 @@ TEST_CASE("layers: messages") {
                        "avg_pool2d: a window of 3x3 does not fit into (1, 2, 2, 1) padded to 2x2",
                        ShapeError);
 }
+
+TEST_CASE("layers: Embedding refuses what is no index, and float32 indices that it cannot tell apart") {
+  Embedding layer({.size = 20'000'000, .units = 1});
+  CHECK(layer(tensor({16777217}, i64)).shape() == Shape{1, 1});
+  CHECK(layer(tensor({3, 16777215})).shape() == Shape{2, 1});
+  for (const double bad : {1.7, -0.5, 16777216.0, std::nan(""), 1e30}) CHECK_THROWS_AS(layer(tensor({bad})), ValueError);
+  CHECK_THROWS_WITH_AS(layer(tensor({1.5})), "Embedding: 1.5 as float32 is no index: needs whole numbers below 2^24; int64 has no such limit", ValueError);
+  CHECK(layer(tensor({16777217}, f64)).shape() == Shape{1, 1});
+}

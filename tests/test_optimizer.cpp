@@ -502,3 +502,12 @@ TEST_CASE("optimizer: state that decays ends at zero, not among denormal numbers
       for (const double v : state.to_vector()) CHECK((v == 0 || std::abs(v) >= 1.17549435e-38));
   }
 }
+
+TEST_CASE("optimizer: an eps of 0 is refused: a gradient of 0 would be divided by 0") {
+  for (const double eps : {0.0, -1e-7, 1e-60, std::nan("")}) {
+    CHECK_THROWS_AS(Adam({.eps = eps}), ValueError);
+    CHECK_THROWS_AS(Nadam({.eps = eps}), ValueError);
+    CHECK_THROWS_AS(RMSprop({.eps = eps}), ValueError);
+    CHECK_THROWS_AS(Adagrad({.eps = eps}), ValueError);
+  }
+}

@@ -201,3 +201,16 @@ TEST_CASE("dropout: rate, scale, gradient, and off at inference") {
   CHECK_THROWS_WITH_AS(dropout(x, 1), "dropout: the rate must be in [0, 1), got 1", ValueError);
   CHECK_THROWS_WITH_AS(dropout(x, std::nan("")), "dropout: the rate must be in [0, 1), got nan", ValueError);
 }
+
+TEST_CASE("random: uniform numbers stay below the upper end, which a sum of floats rounds up to") {
+  for (const auto& [low, high] : std::vector<std::pair<double, double>>{{1, 2}, {-2, -1}, {1, std::nextafter(1.0f, 2.0f)}, {0.1, 0.7}, {1e6, 1e6 + 1}}) {
+    const Tensor t = uniform({3'000'000}, low, high);
+    CHECK(max(t).item() < high);
+    CHECK(min(t).item() >= static_cast<double>(static_cast<float>(low)));
+  }
+  CHECK(uniform({3}, 1, 1).to_vector() == std::vector<double>{1, 1, 1});
+  CHECK(max(uniform({1000}, 1, std::nextafter(1.0, 2.0), f64)).item() == 1);
+  CHECK_THROWS_WITH_AS(uniform({2}, 1, 0), "uniform: low must not be above high, and their distance finite, got 1 and 0", ValueError);
+  CHECK_THROWS_AS(uniform({2}, -3e38, 3e38), ValueError);
+  CHECK_THROWS_AS(uniform({2}, 0, std::nan("")), ValueError);
+}
