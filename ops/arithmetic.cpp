@@ -307,7 +307,7 @@ Tensor pow(const Tensor& a, const Tensor& b) { return apply(Pow{}, a, b); }
 Tensor maximum(const Tensor& a, const Tensor& b) { return apply(Maximum{}, a, b); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return apply(Minimum{}, a, b); }
 Tensor affine(const Tensor& x, double scale, double shift) { return apply(Affine{scale, shift}, x); }
-Tensor detail::divided(const Tensor& x, double by) {
+Tensor operator/(const Tensor& x, double by) {
   int exponent = 0;
   if (std::abs(std::frexp(by, &exponent)) == 0.5 && std::abs(exponent) < 120) return affine(x, 1 / by, 0);  // a power of two
   return apply(Affine{1 / by, 0, by}, x);

@@ -123,9 +123,6 @@ Tensor float_zip(std::string_view op, const Tensor& a, const Tensor& b, const F&
   return float_zip(op, a, b, &f, zip_run<float, float, how, F>, zip_run<double, double, how, F>);
 }
 
-/// x / by, the quotient itself: most reciprocals are not exact.
-Tensor divided(const Tensor& x, double by);
-
 /// a + b and a * b of sizes that are not negative, INT64_MAX where that is too large: Shape or the allocation refuses it.
 std::int64_t add_sizes(std::int64_t a, std::int64_t b);
 std::int64_t multiply_sizes(std::int64_t a, std::int64_t b);

@@ -72,7 +72,7 @@ Tensor kl_divergence(const Tensor& logits, const Tensor& targets) {
     fail<ShapeError>("kl_divergence", fmt::format("logits {} and targets {} differ in shape", logits.shape().str(), targets.shape().str()));
   const Tensor none = equal(targets, zeros_like(targets)), zero = scalar(0, logits.dtype());  // 0 log 0 = 0, whatever the logit
   const Tensor safe = where(greater(targets, 0.0), targets, scalar(1, targets.dtype()));
-  return detail::divided(sum(targets * (log(safe) - where(none, zero, log_softmax(logits)))), static_cast<double>(logits.size(0)));
+  return sum(targets * (log(safe) - where(none, zero, log_softmax(logits)))) / static_cast<double>(logits.size(0));
 }
 
 }  // namespace ebb

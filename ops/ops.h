@@ -13,12 +13,17 @@
 
 namespace ebb {
 
+// A gradient of 0 stays 0 where a function's slope is infinite or no number (sqrt and log at 0, pow, quotients, exp where it
+// overflows), and an infinite gradient becomes 0 where a choice has the slope 0 (maximum, minimum, clip, max, abs, relu): so
+// where(greater(x, 0), sqrt(x), 0) and sqrt(maximum(x, 0)) have the gradient 0 for x < 0. A product of two tensors does not do
+// so: 0 times an infinite factor is no number.
+
 // ---- arithmetic, with broadcasting ---------------------------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b);      ///< a + b
 Tensor sub(const Tensor& a, const Tensor& b);      ///< a - b
 Tensor mul(const Tensor& a, const Tensor& b);      ///< a * b, elementwise
 Tensor div(const Tensor& a, const Tensor& b);      ///< a / b
-Tensor pow(const Tensor& a, const Tensor& b);      ///< a^b; the gradient needs a > 0
+Tensor pow(const Tensor& a, const Tensor& b);      ///< a^b; the gradient for b needs a >= 0, and is 0 at a = 0
 Tensor maximum(const Tensor& a, const Tensor& b);  ///< the larger; at a tie each input gets half of the gradient
 Tensor minimum(const Tensor& a, const Tensor& b);  ///< the smaller; at a tie each input gets half of the gradient
 Tensor affine(const Tensor& x, double scale, double shift);  ///< x * scale + shift
@@ -34,9 +39,9 @@ inline Tensor operator-(const Tensor& a, double b) { return affine(a, 1, -b); } 
 inline Tensor operator-(double a, const Tensor& b) { return affine(b, -1, a); }  ///< affine
 inline Tensor operator*(const Tensor& a, double b) { return affine(a, b, 0); }  ///< affine
 inline Tensor operator*(double a, const Tensor& b) { return affine(b, a, 0); }  ///< affine
-inline Tensor operator/(const Tensor& a, double b) { return affine(a, 1 / b, 0); }  ///< affine
 inline Tensor operator-(const Tensor& x) { return affine(x, -1, 0); }  ///< affine
-Tensor operator/(double a, const Tensor& b);  ///< a times the reciprocal
+Tensor operator/(const Tensor& a, double b);  ///< the quotient itself: most reciprocals are not exact
+Tensor operator/(double a, const Tensor& b);  ///< likewise
 
 // ---- functions of one number ---------------------------------------------------------------------------------------
 Tensor exp(const Tensor& x);  ///< e^x
@@ -49,8 +54,8 @@ Tensor abs(const Tensor& x);  ///< gradient 0 at 0
 Tensor sin(const Tensor& x);  ///< of radians
 Tensor cos(const Tensor& x);  ///< of radians
 Tensor erf(const Tensor& x);  ///< 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x
-Tensor tanh(const Tensor& x);  ///< hyperbolic tangent
-Tensor sigmoid(const Tensor& x);  ///< 1 / (1 + exp(-x)), without overflow
+Tensor tanh(const Tensor& x);  ///< hyperbolic tangent; the gradient is made of the value, so it errs by up to 2^-21 in float32
+Tensor sigmoid(const Tensor& x);  ///< 1 / (1 + exp(-x)), without overflow; the gradient errs by up to 2^-22 for the same reason
 Tensor softplus(const Tensor& x);  ///< log(1 + exp(x)), without overflow
 Tensor relu(const Tensor& x);      ///< max(x, 0); gradient 0 at 0
 Tensor leaky_relu(const Tensor& x, double slope = 0.3);  ///< x where x > 0, slope * x elsewhere
@@ -71,6 +76,11 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);  ///< a
 Tensor cast(const Tensor& x, DType dtype);  ///< converted elements; a gradient flows from float to float
 
 // ---- reductions ----------------------------------------------------------------------------------------------------
+// A sum in float32 errs by at most 24 * 2^-24 of the sum of magnitudes, whatever its length (axes that are not neighbours: once
+// for each run of them); so do what is made of sums: mean, variance (besides, a rounding of the mean is made good), the
+// norms, softmax, losses, avg_pool2d, and the gradients of biases, scales and gathered rows. A sample's sum does not depend on
+// its batch. Products of matrices and convolutions add in float32 in an order of BLAS, which may depend on the batch.
+
 /// Axes of a reduction: none given means all; negative ones count from the last.
 class Axes {
  public:
@@ -95,7 +105,7 @@ Tensor min(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< t
 Tensor variance(const Tensor& x, Axes axes = {}, ReduceOptions options = {});   ///< mean of squared deviations
 Tensor logsumexp(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< log(sum(exp(x))), shifted by the max
 Tensor sum_to(const Tensor& x, const Shape& shape);  ///< sums what broadcasting from `shape` had repeated
-Tensor argmax(const Tensor& x, int axis = -1);       ///< int64 position of the first largest element
+Tensor argmax(const Tensor& x, int axis = -1);       ///< int64 position of the first NaN, else of the first largest element
 
 // ---- layout --------------------------------------------------------------------------------------------------------
 Tensor reshape(const Tensor& x, std::initializer_list<std::int64_t> sizes);  ///< one size may be -1: inferred
@@ -169,7 +179,9 @@ Tensor conv2d(const Tensor& x, const Tensor& kernel, Conv2dOptions options = {})
 /// max_pool2d(relu(conv2d(x, kernel) + bias), {pool}) in one pass over blocks of images; a pool of 1 changes nothing.
 Tensor conv2d_relu(const Tensor& x, const Tensor& kernel, const Tensor& bias, Conv2dOptions options = {}, Pair pool = 1);
 /// Whether 3x3 convolutions of stride 1 in float32 may save multiplications by Winograd's method, where it pays. Its
-/// rounding error was at most 6.5e-6 of the largest result (100 draws of six shapes), against 1.4e-6. A thread keeps what it
+/// rounding error was at most 6.5e-6 of the largest result (100 draws of six shapes), against 1.4e-6: of the largest one, so a
+/// pixel of 1e6 costs results within 5 pixels digits that they would keep in the plain way. An image whose transform is not finite
+/// is convolved in the plain way, and NaN and infinite pixels spoil only what sees them. A thread keeps what it
 /// made of the last eight kernels of single images, at most 10 MB. On, unless the environment has EBB_WINOGRAD=0.
 void set_winograd(bool on);
 bool winograd();  ///< what was set

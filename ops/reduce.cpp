@@ -401,7 +401,7 @@ Tensor mean(const Tensor& x, Axes axes, ReduceOptions options) {
   for (int i = 0; i < x.rank(); ++i)
     if (mask >> i & 1) n *= x.shape()[i];
   if (n == 0) fail<ShapeError>("mean", fmt::format("no elements to average in {}", x.shape().str()));
-  return detail::divided(apply(Sum{mask, options.keepdims}, x), static_cast<double>(n));
+  return apply(Sum{mask, options.keepdims}, x) / static_cast<double>(n);
 }
 
 Tensor max(const Tensor& x, Axes axes, ReduceOptions options) {

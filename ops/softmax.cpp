@@ -232,9 +232,9 @@ struct CrossEntropyGrad {
     const Tensor x = s.input(0), g = s.input(1), t = target.probabilities(x.shape()[1], x.dtype());
     const Tensor m = sum(t, -1, {.keepdims = true}), p = softmax(x);
     const auto rows = static_cast<double>(x.shape()[0]);
-    if (i == 1) return detail::divided(sum(v * (m * p - t)), rows);
+    if (i == 1) return sum(v * (m * p - t)) / rows;
     const Tensor vp = v * p * m;
-    return detail::divided(g * (vp - p * sum(vp, -1, {.keepdims = true})), rows);
+    return g * (vp - p * sum(vp, -1, {.keepdims = true})) / rows;
   }
 };
 
@@ -302,7 +302,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels) { return cross_
 Tensor cross_entropy_plain(const Tensor& logits, const Tensor& labels, CrossEntropyOptions o) {
   const Target target = target_of("cross_entropy_plain", logits, labels, o);
   const Tensor t = target.probabilities(logits.shape()[1], logits.dtype()), zero = scalar(0, t.dtype());
-  return detail::divided(sum(t * where(equal(t, zero), zero, log_softmax(logits))), -static_cast<double>(logits.shape()[0]));
+  return sum(t * where(equal(t, zero), zero, log_softmax(logits))) / -static_cast<double>(logits.shape()[0]);
 }
 
 }  // namespace ebb

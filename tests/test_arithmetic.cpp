@@ -38,6 +38,8 @@ TEST_CASE("arithmetic: the gradient of a quotient stays in range where its value
   CHECK(near(slope([](const Tensor& x) { return 1e-20 / x; }, 1e-20), -1e20));
   CHECK(near((1e-20 / tensor({1e-40})).item(), 1e-20 / static_cast<double>(1e-40f)));
   CHECK((41.0 / tensor({41})).item() == 1);
+  CHECK((tensor({41}) / 41.0).item() == 1);
+  CHECK((tensor({0}) / 0.0).to_vector()[0] != 0);  // no number
 }
 
 TEST_CASE("arithmetic: a mean of whole numbers is divided, not multiplied by a rounded reciprocal") {
