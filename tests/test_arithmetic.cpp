@@ -57,7 +57,6 @@ TEST_CASE("arithmetic: a mean of whole numbers is divided, not multiplied by a r
 
 TEST_CASE("arithmetic: a gradient of 0 stops where a slope is infinite, and a slope of 0 stops an infinite gradient") {
   for (const DType dtype : {f32, f64}) {
-    const Tensor zero = scalar(0, dtype);
     CHECK(slope([](const Tensor& x) { return maximum(sqrt(x * x), scalar(1e-3, x.dtype())); }, 0, dtype) == 0);
     const F masked[] = {[](const Tensor& x) { return sqrt(x); },           [](const Tensor& x) { return log(x); },
                         [](const Tensor& x) { return log1p(x - 1); },      [](const Tensor& x) { return pow(x, 0.5); },
@@ -67,7 +66,8 @@ TEST_CASE("arithmetic: a gradient of 0 stops where a slope is infinite, and a sl
                         [](const Tensor& x) { return exp(1 / x); },        [](const Tensor& x) { return logsumexp(log(x)); }};
     std::size_t number = 0;
     for (const F& f : masked) {
-      CAPTURE(number++);
+      CAPTURE(number);
+      ++number;
       const auto safe = [&](const Tensor& x) { return where(greater(x, 0.0), f(x), scalar(0, x.dtype())); };
       CHECK(slope(safe, 0, dtype) == 0);
       CHECK(std::isfinite(slope(safe, 0.5, dtype)));

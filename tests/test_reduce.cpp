@@ -89,7 +89,8 @@ TEST_CASE("reduce: what a sample gives does not depend on its batch") {
         [](const Tensor& t) { return log_softmax(t); }};
     std::size_t number = 0;
     for (const auto& f : functions) {
-      CAPTURE(number++);
+      CAPTURE(number);
+      ++number;
       const Tensor all = f(x);
       for (const std::int64_t first : {0, 5})
         for (const std::int64_t count : {1, 2, 4}) CHECK(same_bits(f(x.rows(first, first + count)), all.rows(first, first + count)));

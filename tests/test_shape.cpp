@@ -43,7 +43,8 @@ TEST_CASE("shape: sizes whose product or sum leaves 63 bits are refused by every
   };
   std::size_t number = 0;
   for (const auto& call : calls) {
-    CAPTURE(number++);
+    CAPTURE(number);
+    ++number;
     const std::size_t before = memory_stats().peak;
     CHECK_THROWS_AS(call(), Error);
     CHECK(memory_stats().peak <= before + (1 << 20));
