@@ -1,6 +1,6 @@
 // The one adaptor between ebb's nodes and the Boost Graph Library: include it to run a BGL algorithm on a Graph.
 // vertex = const Node*, out-edges = inputs that are not constants. mul(x, x) has two parallel edges. What asks for in-edges or
-// for numbered edges runs on a BidirectionalGraph.
+// for numbered edges runs on a BidirectionalGraph; apps/docs/BOOST_GRAPH.md tells which algorithm needs what.
 #pragma once
 #include <boost/graph/adjacency_iterator.hpp>
 #include <boost/graph/graph_traits.hpp>
