@@ -38,8 +38,9 @@ class Walk {
   Walk(const Graph& graph, bool create_graph, bool retain_graph)
       : graph_(graph), slots_(graph.size()), create_(create_graph), retain_(retain_graph || create_graph) {}
 
-  /// Only nodes on a path to one of these get a gradient; by default all do.
-  void want(std::span<const Tensor> xs) {
+  /// Only nodes on a path to one of these get a gradient; by default all do. With `partial`, paths end at the first of them.
+  void want(std::span<const Tensor> xs, bool partial) {
+    partial_ = partial;
     needed_.assign(graph_.size(), 0);
     for (const Tensor& x : xs)
       if (const std::size_t i = graph_.index_of(x.node().get()); i != NodeIndex::none) needed_[i] = wanted;
@@ -54,7 +55,7 @@ class Walk {
     for (std::size_t i = graph_.size(); i-- > 0;) {
       const Node& node = *graph_.nodes()[i];
       if (node.is_variable()) continue;
-      if (slots_[i].defined()) step(node, i);
+      if (slots_[i].defined() && !(partial_ && needed_[i] == wanted)) step(node, i);
       if (!retain_) const_cast<Node&>(node).free_kept();
     }
   }
@@ -85,6 +86,7 @@ class Walk {
     Tensor gradient = slots_[position];
     if (needed_.empty() || needed_[position] != wanted) slots_[position] = Tensor();
     if (mask == 0) return;
+    const detail::ObservedRule rule(node);
     if (node.adds_gradient() && owned(slots_[at[0]])) {
       node.add_gradient(gradient, slots_[at[0]]);
       if (detail::mode.observer) detail::observe_gradient(node, 0, slots_[at[0]]);
@@ -125,7 +127,7 @@ class Walk {
   const Graph& graph_;
   std::vector<Tensor> slots_;
   std::vector<char> needed_;
-  bool create_, retain_;
+  bool create_, retain_, partial_ = false;
 };
 
 Tensor seed_for(const char* who, const Tensor& y, const Tensor& cotangent) {
@@ -178,7 +180,7 @@ std::vector<Tensor> grad(const Tensor& y, std::span<const Tensor> xs, GradOption
     if (!xs[i].tracked() || !graph.contains(xs[i].node().get()))
       fail<GradientError>("grad", fmt::format("y does not depend on input {} ({})", i, label(xs[i])));
   Walk walk(graph, options.create_graph, options.retain_graph);
-  walk.want(xs);
+  walk.want(xs, options.partial);
   walk.run(y.node().get(), std::move(seed));
   std::vector<Tensor> out;
   out.reserve(xs.size());

@@ -50,6 +50,7 @@ struct GradOptions {
   bool retain_graph = false;  ///< keep what backward reads, for another pass
   bool create_graph = false;  ///< record the gradients too; retains the graph
   bool allow_unused = false;  ///< an undefined tensor instead of an error for an x that y does not depend on
+  bool partial = false;       ///< the xs are independent: the gradient of one leaves out what passes through another
   Tensor cotangent = {};      ///< weights of y's elements, of y's shape; needed unless y has one element
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
 
 #include <ebb/graph/apply.h>
 #include <ebb/graph/error.h>
@@ -12,6 +13,8 @@
 
 namespace ebb {
 namespace {
+
+thread_local bool state_held_here = false;
 
 /// A tensor that stands for a node whose value nobody reads.
 Tensor stand_in(const Ref<Node>& node) {
@@ -35,6 +38,7 @@ class Replay {
   bool record_;
   Generator generator_;
   Training training_;
+  HoldState held_;
 };
 
 /// A segment that is computed again. Inputs: the `own` arguments of f, then what f captured, for which only the place
@@ -49,11 +53,11 @@ struct Checkpoint {
   bool train;
 
   std::vector<Tensor> backward(const Saved& s, const Tensor& g) const {
-    const bool again = recording();  // the gradient is to be differentiated: the inputs keep their place in the graph
+    const bool again = recording();  // the gradient is to be differentiated: it has to depend on the inputs themselves
     std::vector<Tensor> xs;
     for (int i = 0; i < own; ++i) {
       const Tensor x = s.input(i);
-      xs.push_back(!is_float(x.dtype()) || (again && s.wants(i)) ? x : variable(x.detach()));
+      xs.push_back(!is_float(x.dtype()) ? x : again && s.wants(i) ? detail::separate(x) : variable(x.detach()));
     }
     Tensor y;
     {
@@ -61,7 +65,8 @@ struct Checkpoint {
       y = f(xs);
     }
     for (const Ref<Node>& node : captured) xs.push_back(stand_in(node));
-    std::vector<Tensor> out = grad(y, xs, {.retain_graph = true, .create_graph = again, .allow_unused = true, .cotangent = g});
+    // An input or captured tensor may depend on another one: that part of the gradient is for the graph outside.
+    std::vector<Tensor> out = grad(y, xs, {.retain_graph = true, .create_graph = again, .allow_unused = true, .partial = true, .cotangent = g});
     for (std::size_t i = 0; i < out.size(); ++i)
       if (!out[i].defined() && s.wants(static_cast<int>(i))) out[i] = zeros(xs[i].shape(), xs[i].dtype());
     return out;
@@ -73,12 +78,18 @@ struct Hook {
   std::function<Tensor(const Tensor&)> f;
   Tensor forward(const Tensor& x) const { return x.detach(); }
   Tensor backward(const Saved&, const Tensor& g) const {
-    const Tensor changed = f(g);
+    const Tensor changed = f ? f(g) : Tensor();
     return changed.defined() ? changed : g;
   }
 };
 
 }  // namespace
+
+HoldState::HoldState() : before_(std::exchange(state_held_here, true)) {}
+HoldState::~HoldState() { state_held_here = before_; }
+bool state_held() { return state_held_here; }
+
+Tensor detail::separate(const Tensor& x) { return apply(Hook{}, x); }
 
 Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs) {
   if (!recording()) return f(inputs);
@@ -92,12 +103,14 @@ Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs) {
   const Tensor y = f(xs);
   const auto is_argument = [&](const Ref<Node>& n) { return std::ranges::any_of(xs, [&](const Tensor& x) { return x.node() == n; }); };
   std::vector<Ref<Node>> captured;
+  const auto note = [&](const Ref<Node>& n) {
+    if ((n->id() < mark || n->is_variable()) && !is_argument(n) && std::ranges::find(captured, n) == captured.end()) captured.push_back(n);
+  };
   const Graph graph(y);
   for (const Node* node : graph.nodes())
     for (const Input& in : node->inputs())
-      if (in.node && node->id() > mark && (in.node->id() < mark || in.node->is_variable()) && !is_argument(in.node) &&
-          std::ranges::find(captured, in.node) == captured.end())
-        captured.push_back(in.node);
+      if (in.node && node->id() > mark) note(in.node);
+  if (y.tracked()) note(y.node());  // f may return what it captured
   bool tracked = !captured.empty();
   for (const Tensor& x : inputs) tracked |= x.tracked();
   if (!y.tracked() || !tracked) return y.detach();

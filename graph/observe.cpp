@@ -37,19 +37,31 @@ std::string range_of(const Tensor& t) {
 Observer::Observer() : outer_(detail::mode.observer) { detail::mode.observer = this; }
 Observer::~Observer() { detail::mode.observer = outer_; }
 
+std::string DetectAnomaly::at_step() const { return steps_ ? fmt::format(" (step {})", steps_ + 1) : std::string(); }
+
 void DetectAnomaly::ran(const OpEvent& event) {
   const auto at = first_not_finite(event.output);
   if (!at) return;
   std::string inputs;
   for (const Tensor* t : event.inputs) inputs += (inputs.empty() ? "" : ", ") + range_of(*t);
-  fail<NumericError>(event.op, fmt::format("element {} of {} is {}; inputs: {}", *at, event.output.shape().str(),
-                                           event.output.to_vector()[*at], inputs));
+  const std::string what = fmt::format("element {} of {} is {}; inputs: {}{}", *at, event.output.shape().str(), event.output.to_vector()[*at], inputs, at_step());
+  if (rules_.empty()) fail<NumericError>(event.op, what);
+  fail<NumericError>(rules_.back()->op(), fmt::format("backward: in {}: {}", event.op, what));
 }
 
 void DetectAnomaly::made_gradient(const Node& node, int input, const Tensor& gradient) {
   if (const auto at = first_not_finite(gradient))
-    fail<NumericError>(node.op(), fmt::format("backward: element {} of the gradient of input {} {} is {}", *at, input,
-                                              gradient.shape().str(), gradient.to_vector()[*at]));
+    fail<NumericError>(node.op(), fmt::format("backward: element {} of the gradient of input {} {} is {}{}", *at, input,
+                                              gradient.shape().str(), gradient.to_vector()[*at], at_step()));
+}
+
+void DetectAnomaly::stepping(std::int64_t step, std::string_view parameter, const Tensor& gradient) {
+  steps_ = step - 1;
+  if (const auto at = first_not_finite(gradient))
+    fail<NumericError>("optimizer", fmt::format("step {}: element {} of the gradient of {} {} is {}", step, *at,
+                                                parameter.empty() ? std::string("a parameter") : fmt::format("\"{}\"", parameter),
+                                                gradient.shape().str(), gradient.to_vector()[*at]));
+  steps_ = step;
 }
 
 void Profiler::ran(const OpEvent& event) {
@@ -98,13 +110,31 @@ void Observation::report(const Tensor& output, double flops, std::span<const Att
   for (Observer* o = observer_; o; o = o->outer()) o->ran(event);
 }
 
-void observe_gradient(const Node& node, int input, const Tensor& gradient) {
+namespace {
+
+/// Calls `tell` with each observer, none of which sees what the others do.
+template <class Tell>
+void each_observer(const Tell& tell) {
   Observer* const observer = std::exchange(mode.observer, nullptr);
   struct Restore {
     Observer* to;
     ~Restore() { mode.observer = to; }
   } const restore{observer};
-  for (Observer* o = observer; o; o = o->outer()) o->made_gradient(node, input, gradient);
+  for (Observer* o = observer; o; o = o->outer()) tell(*o);
+}
+
+}  // namespace
+
+void observe_gradient(const Node& node, int input, const Tensor& gradient) {
+  each_observer([&](Observer& o) { o.made_gradient(node, input, gradient); });
+}
+
+void observe_step(std::int64_t step, std::string_view parameter, const Tensor& gradient) {
+  each_observer([&](Observer& o) { o.stepping(step, parameter, gradient); });
+}
+
+void ObservedRule::tell(bool enters) {
+  each_observer([&](Observer& o) { enters ? o.enters_rule(node_) : o.leaves_rule(node_); });
 }
 
 }  // namespace detail

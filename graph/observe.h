@@ -41,6 +41,11 @@ class Observer {
   virtual void ran(const OpEvent&) {}
   /// After a backward rule gave the gradient of an input of a node; of one that added to what others gave, the sum.
   virtual void made_gradient(const Node&, int /*input*/, const Tensor&) {}
+  virtual void enters_rule(const Node&) {}  ///< before the backward rule of a node; the ops until leaves_rule are the rule's
+  virtual void leaves_rule(const Node&) {}  ///< after it, also when it throws
+  /// Before the optimizer's `step`-th step (from 1) changes anything, for each gradient that it was given. The name is the
+  /// parameter's path, or a variable's name.
+  virtual void stepping(std::int64_t /*step*/, std::string_view /*parameter*/, const Tensor& /*gradient*/) {}
   Observer* outer() const { return outer_; }  ///< the next one that watches; null for the outermost
 
  private:
@@ -48,11 +53,23 @@ class Observer {
 };
 
 /// Throws NumericError at the first op whose result, or backward rule whose gradient, holds a NaN or infinity, naming
-/// op, layer and the range of its inputs. Reads every result once more: for debugging.
+/// op, layer and the range of its inputs; inside a backward rule, the op whose rule it is. Also when an optimizer is given
+/// such a gradient, before it changes anything. Tells the step once an optimizer has made one while it lives. Reads every
+/// result once more: for debugging.
 class DetectAnomaly : public Observer {
  public:
   void ran(const OpEvent& event) override;
   void made_gradient(const Node& node, int input, const Tensor& gradient) override;
+  void enters_rule(const Node& node) override { rules_.push_back(&node); }
+  void leaves_rule(const Node&) override {
+    if (!rules_.empty()) rules_.pop_back();
+  }
+  void stepping(std::int64_t step, std::string_view parameter, const Tensor& gradient) override;
+
+ private:
+  std::string at_step() const;
+  std::vector<const Node*> rules_;  // that run now, the innermost last
+  std::int64_t steps_ = 0;          // made
 };
 
 /// Adds up time, operations and bytes.
@@ -102,6 +119,26 @@ class Observation {
 
 /// Tells the observers of a gradient.
 void observe_gradient(const Node& node, int input, const Tensor& gradient);
+
+/// Tells the observers, if there are any, that the ops of its lifetime belong to a node's backward rule.
+class ObservedRule {
+ public:
+  explicit ObservedRule(const Node& node) : node_(node) {
+    if (mode.observer) [[unlikely]] tell(true);
+  }
+  ~ObservedRule() {
+    if (mode.observer) [[unlikely]] tell(false);
+  }
+  ObservedRule(const ObservedRule&) = delete;
+  ObservedRule& operator=(const ObservedRule&) = delete;
+
+ private:
+  void tell(bool enters);
+  const Node& node_;
+};
+
+/// Tells the observers of a gradient that an optimizer was given.
+void observe_step(std::int64_t step, std::string_view parameter, const Tensor& gradient);
 
 }  // namespace detail
 }  // namespace ebb

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include <ebb/autograd/tools.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
 #include <ebb/models/from_file.h>
@@ -56,6 +57,7 @@ Tensor BatchNormalization::forward(const Tensor& x) {
   }
   Moments batch;
   const Tensor y = batch_norm(x, weight, bias, {options_.epsilon, &batch});
+  if (state_held()) return y;
   const double m = options_.momentum;
   running_mean.assign(running_mean * m + batch.mean * (1 - m));
   running_var.assign(running_var * m + batch.variance * (1 - m));

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include <ebb/graph/error.h>
+#include <ebb/graph/observe.h>
 #include <ebb/ops/loops.h>
 #include <ebb/ops/ops.h>
 #include <ebb/ops/threads.h>
@@ -182,6 +183,11 @@ void Optimizer::step_one(Tensor& w, const Tensor& g, const Step& step) {
 template <class Each>
 void Optimizer::step_all(std::size_t count, const Gradients& gradients, const Each& each) {
   const FlushDenormals flush;  // moments of weights that get no gradient for a thousand steps decay to where arithmetic is slow
+  if (detail::mode.observer)  // before anything changes
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto [w, path] = each(i);
+      if (gradients.contains(*w)) detail::observe_step(steps_ + 1, path.empty() ? w->node()->name() : path, gradients[*w]);
+    }
   ++steps_;
   begin_step();
   bool any = false;

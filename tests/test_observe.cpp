@@ -6,7 +6,9 @@
 #include <ebb/autograd/backward.h>
 #include <ebb/graph/apply.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/mode.h>
 #include <ebb/graph/observe.h>
+#include <ebb/models/optimizer.h>
 #include <ebb/ops/ops.h>
 
 using namespace ebb;
@@ -174,4 +176,43 @@ TEST_CASE("profiler: counts calls, operations and bytes by op, layer and node") 
   CHECK(profile.of(*w.node()).calls == 0);
   CHECK(profile.seconds() > 0);
   CHECK(profile.table().find("matmul") != std::string::npos);
+}
+
+namespace {
+
+/// Its rule divides by zero.
+struct Careless {
+  static constexpr std::string_view name = "careless";
+  static constexpr Keeps keeps = Keeps::inputs;
+  Tensor forward(const Tensor& x) const { return x.clone(); }
+  Tensor backward(const Saved& s, const Tensor& g) const { return g / (s.input(0) - s.input(0)); }
+};
+
+}  // namespace
+
+TEST_CASE("anomalies inside a backward rule name the op whose rule it is") {
+  const DetectAnomaly watch;
+  Tensor y;
+  {
+    const Scope layer("fc1");
+    y = sum(ebb::apply(Careless{}, variable(tensor({1, 2}), "x")));
+  }
+  CHECK_THROWS_WITH_AS(backward(y), doctest::Contains("fc1: careless: backward: in div: element 0 of (2,) is inf; inputs: "), NumericError);
+  const Tensor x = variable(tensor({1, 2}), "x");  // and the next op is not taken for a part of it
+  CHECK_THROWS_WITH_AS(log(x - x), doctest::Contains("log: element 0 of (2,) is -inf; inputs: "), NumericError);
+}
+
+TEST_CASE("anomalies: an optimizer does not take a NaN, and the step is told from then on") {
+  Tensor w = variable(tensor({1, 2}), "w");
+  SGD sgd({.lr = 0.1});
+  std::vector<Tensor> parameters{w};
+  Gradients g = backward(sum(square(w)));
+  const DetectAnomaly watch;
+  sgd.step(parameters, g);
+  sgd.step(parameters, g);
+  const Tensor before = w.clone();
+  g.entries()[0].gradient = tensor({0, NAN});
+  CHECK_THROWS_WITH_AS(sgd.step(parameters, g), "optimizer: step 3: element 1 of the gradient of \"w\" (2,) is nan", NumericError);
+  CHECK(same_bits(w, before));
+  CHECK_THROWS_WITH_AS(log(w - w), doctest::Contains("(step 3)"), NumericError);
 }

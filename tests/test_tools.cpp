@@ -6,9 +6,13 @@
 #include <ebb/autograd/gradcheck.h>
 #include <ebb/autograd/tools.h>
 #include <ebb/graph/error.h>
+#include <ebb/models/norm.h>
 #include <ebb/ops/ops.h>
 
+#include "op_table.h"
+
 using namespace ebb;
+using ebb::testing::distance;
 
 namespace {
 
@@ -67,6 +71,83 @@ TEST_CASE("checkpoint: differentiable twice, and a no-op without recording") {
                   {randn({2, 3}, f64), w}, {.order = 2}));
   const NoGrad quiet;
   CHECK_FALSE(checkpoint([&](const Tensor& t) { return matmul(t, w); }, variable(randn({2, 3}, f64))).tracked());
+}
+
+TEST_CASE("checkpoint: inputs and captured tensors that depend on one another, to the second derivative") {
+  const auto pair = [](std::span<const Tensor> in) { return in[0] * in[1]; };
+  const auto check = [](const UnaryFunction& plain, const UnaryFunction& again) {
+    const Tensor x = tensor({1.5, -0.7, 2.0}, f64), v = tensor({1.0, 2.0, -0.5}, f64);
+    const auto total = [](const UnaryFunction& f) { return UnaryFunction([f](const Tensor& t) { return sum(f(t)); }); };
+    const Tensor a = variable(x), b = variable(x);
+    for (const bool create : {false, true})
+      CHECK(distance(grad(sum(plain(a)), a, {.create_graph = create}), grad(sum(again(b)), b, {.create_graph = create})) < 1e-14);
+    CHECK(distance(hvp(total(plain), x, v), hvp(total(again), x, v)) < 1e-13);
+    CHECK(gradcheck(again, {x}, {.order = 2}));
+  };
+  check([](const Tensor& x) { return x * square(x); }, [&](const Tensor& x) { return checkpoint(pair, std::vector{x, square(x)}); });
+  check([](const Tensor& x) { return x * square(x); }, [&](const Tensor& x) { return checkpoint(pair, std::vector{square(x), x}); });
+  check([](const Tensor& x) { return x * x; }, [&](const Tensor& x) { return checkpoint(pair, std::vector{x, x}); });
+  check([](const Tensor& x) { return x * x; }, [&](const Tensor& x) { return checkpoint([x](const Tensor& t) { return t * x; }, x); });
+  // captured: a value, and what it was made from
+  check([](const Tensor& x) { return exp(x) * x * sin(x); }, [&](const Tensor& x) {
+    const Tensor e = exp(x);
+    return checkpoint([x, e](const Tensor& t) { return t * x * e; }, sin(x));
+  });
+  check([](const Tensor& x) { return exp(x); }, [&](const Tensor& x) {
+    const Tensor e = exp(x);
+    return checkpoint([e](const Tensor&) { return e; }, sin(x));  // f ignores its input, and returns what it captured
+  });
+  // one after another, one within another, hooks and a weight that all of them capture
+  check([](const Tensor& x) { return x * x * x; }, [&](const Tensor& x) {
+    Tensor y = ones({3}, f64);
+    for (int i = 0; i < 3; ++i) y = checkpoint([x](const Tensor& t) { return t * x; }, y);
+    return y;
+  });
+  check([](const Tensor& x) { return tanh(x * sin(x)) * x; }, [&](const Tensor& x) {
+    return checkpoint([x](const Tensor& t) { return checkpoint([&](const Tensor& u) { return tanh(u * sin(t)); }, on_gradient(t, nullptr)) * x; }, x);
+  });
+}
+
+TEST_CASE("checkpoint: a long chain over one weight is differentiated twice in linear time") {
+  int runs = 0;
+  const auto power = [&](const Tensor& w) {
+    Tensor y = w;
+    for (int i = 0; i < 20; ++i)
+      y = checkpoint([w, &runs](const Tensor& t) {
+        ++runs;
+        return sin(t) * w;
+      }, y);
+    return sum(y);
+  };
+  (void)hvp(power, tensor({0.9}, f64), tensor({1}, f64));
+  CHECK(runs <= 20 * 4);
+}
+
+TEST_CASE("grad: partial derivatives leave out what passes through another of the xs") {
+  const Tensor x = variable(tensor({1.5}, f64)), s = square(x), y = x * s;
+  const std::vector<Tensor> whole = grad(y, {x, s}, {.retain_graph = true}), partial = grad(y, {x, s}, {.partial = true});
+  CHECK(whole[0].item() == 6.75);
+  CHECK(partial[0].item() == 2.25);
+  CHECK(whole[1].item() == 1.5);
+  CHECK(partial[1].item() == 1.5);
+}
+
+TEST_CASE("checkpoint: batch normalization moves its averages once") {
+  BatchNormalization plain, inside;
+  const Tensor x = randn({8, 3});
+  const Tensor a = variable(x), b = variable(x);
+  const Gradients expected = backward(sum(square(plain(a)) * a));
+  const Gradients g = backward(sum(square(checkpoint([&](const Tensor& t) { return inside(t); }, b)) * b));
+  CHECK(same_bits(g[b], expected[a]));
+  CHECK(same_bits(inside.running_mean, plain.running_mean));
+  CHECK(same_bits(inside.running_var, plain.running_var));
+  {
+    const HoldState held;
+    CHECK(state_held());
+    (void)inside(a);
+  }
+  CHECK_FALSE(state_held());
+  CHECK(same_bits(inside.running_var, plain.running_var));
 }
 
 TEST_CASE("checkpoint: layers may make their parameters inside") {
