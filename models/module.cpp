@@ -92,8 +92,8 @@ Tensor Module::operator()(const Tensor& x) {
   const Scope scope(name_);
   Tensor y = forward(x);
   pass.went_through();
-  for (const ForwardHook& hook : forward_hooks_) hook(x, y);
-  for (const BackwardHook& hook : backward_hooks_) y = on_gradient(y, hook);
+  for (const auto& [_, hook] : forward_hooks_) hook(x, y);
+  for (const auto& [_, hook] : backward_hooks_) y = on_gradient(y, hook);
   return y;
 }
 
@@ -104,6 +104,21 @@ Tensor Module::joined(const Tensor& x, const Module& next) {
   Tensor y = forward_joined(x, next);
   if (y.defined()) pass.went_through();
   return y;
+}
+
+std::size_t Module::on_forward(ForwardHook hook) {
+  forward_hooks_.emplace_back(hooks_added_, std::move(hook));
+  return hooks_added_++;
+}
+
+std::size_t Module::on_backward(BackwardHook hook) {
+  backward_hooks_.emplace_back(hooks_added_, std::move(hook));
+  return hooks_added_++;
+}
+
+bool Module::remove_hook(std::size_t number) {
+  const auto is_it = [number](const auto& entry) { return entry.first == number; };
+  return std::erase_if(forward_hooks_, is_it) + std::erase_if(backward_hooks_, is_it) > 0;
 }
 
 void Module::clear_hooks() {

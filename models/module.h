@@ -1,5 +1,6 @@
 // Module: something with parameters and a forward pass.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -63,8 +64,11 @@ class Module {
   using ForwardHook = std::function<void(const Tensor& input, Tensor& output)>;
   /// Called with the gradient of the result during backward; returns the one to go on with, or an undefined tensor.
   using BackwardHook = std::function<Tensor(const Tensor& gradient)>;
-  void on_forward(ForwardHook hook) { forward_hooks_.push_back(std::move(hook)); }  ///< adds a hook
-  void on_backward(BackwardHook hook) { backward_hooks_.push_back(std::move(hook)); }  ///< adds a hook
+  /// Adds a hook and returns its number. Forward hooks run in the order in which they were added.
+  std::size_t on_forward(ForwardHook hook);
+  /// Adds a hook and returns its number. Backward hooks run from the last added to the first, which is the way of the gradient.
+  std::size_t on_backward(BackwardHook hook);
+  bool remove_hook(std::size_t number);  ///< of either kind; false when there is none of that number
   void clear_hooks();  ///< removes all of both kinds
 
   const std::string& name() const { return name_; }  ///< as its owner's visit names it
@@ -78,8 +82,9 @@ class Module {
   bool hooked() const { return !forward_hooks_.empty() || !backward_hooks_.empty(); }
 
   std::string name_;
-  std::vector<ForwardHook> forward_hooks_;
-  std::vector<BackwardHook> backward_hooks_;
+  std::vector<std::pair<std::size_t, ForwardHook>> forward_hooks_;
+  std::vector<std::pair<std::size_t, BackwardHook>> backward_hooks_;
+  std::size_t hooks_added_ = 0;
   bool members_named_ = false;
 };
 

@@ -304,6 +304,33 @@ TEST_CASE("module: build makes the parameters and tells the output's shape") {
   CHECK(build(drop, {5}) == Shape{5});
 }
 
+TEST_CASE("module: hooks run forward as added, backward from the last, and each can be removed") {
+  Dense layer({.units = 2, .use_bias = false, .weight_init = ones_init});
+  const Tensor x = variable(tensor({1, 2}, {1, 2}));
+  std::string seen;
+  const auto forward = [&](const char* name) { return layer.on_forward([&seen, name](const Tensor&, Tensor&) { seen += name; }); };
+  const auto back = [&](const char* name) {
+    return layer.on_backward([&seen, name](const Tensor&) {
+      seen += name;
+      return Tensor();
+    });
+  };
+  const std::size_t a = forward("a"), b = back("b");
+  forward("c");
+  back("d");
+  const auto run = [&] {
+    seen.clear();
+    backward(sum(layer(x)));
+    return seen;
+  };
+  CHECK(run() == "acdb");
+  CHECK(layer.remove_hook(b));
+  CHECK(run() == "acd");
+  CHECK(layer.remove_hook(a));
+  CHECK_FALSE(layer.remove_hook(a));
+  CHECK(run() == "cd");
+}
+
 TEST_CASE("module: hooks see the result and its gradient, and may change them") {
   Dense layer({.units = 2, .use_bias = false, .weight_init = ones_init});
   const Tensor x = variable(tensor({1, 2}, {1, 2}));
