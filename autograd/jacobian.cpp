@@ -2,26 +2,64 @@
 
 #include <fmt/core.h>
 
+#include <utility>
+
 #include <ebb/autograd/backward.h>
+#include <ebb/autograd/tools.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/mode.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
 namespace {
 
-std::vector<Tensor> as_variables(std::span<const Tensor> inputs) {
-  std::vector<Tensor> out;
-  out.reserve(inputs.size());
-  for (const Tensor& x : inputs) out.push_back(variable(x.detach()));
-  return out;
-}
+thread_local int nested = 0;  // functions of this file that run now
+
+/// While one lives, ops are recorded, and layers behave as they did before. It knows whether the result is to be recorded
+/// too: within another such function always, since that one may differentiate in what f captures.
+class Derivative {
+ public:
+  Derivative(std::span<const Tensor> inputs, DerivativeOptions options)
+      : training_(training()), record_(std::exchange(detail::mode.record, true)), graph_(record_ && (options.create_graph || nested > 0)) {
+    for (const Tensor& x : inputs) graph_ |= record_ && x.tracked();
+    ++nested;
+    for (const Tensor& x : inputs) xs_.push_back(graph_ && x.tracked() ? detail::separate(x) : variable(x.detach()));
+  }
+  ~Derivative() {
+    detail::mode.record = record_;
+    --nested;
+  }
+  Derivative(const Derivative&) = delete;
+  Derivative& operator=(const Derivative&) = delete;
+
+  bool graph() const { return graph_; }
+  std::span<const Tensor> xs() const { return xs_; }  ///< the inputs as f gets them
+  Tensor of(const Tensor& t) const { return graph_ ? t : t.detach(); }
+
+  /// Gradients of <cotangent, y> for the xs, zeros where there is none.
+  std::vector<Tensor> gradients(const Tensor& y, const Tensor& cotangent, bool graph) const {
+    std::vector<Tensor> out(xs_.size());
+    if (y.tracked()) out = grad(y, xs_, {.retain_graph = true, .create_graph = graph, .allow_unused = true, .cotangent = cotangent});
+    for (std::size_t i = 0; i < xs_.size(); ++i)
+      if (!out[i].defined()) out[i] = zeros_like(xs_[i].detach());
+    return out;
+  }
+
+ private:
+  Training training_;
+  bool record_, graph_;
+  std::vector<Tensor> xs_;
+};
 
 void expect_like(const char* op, const Tensor& v, const Tensor& x, const char* what) {
   if (v.shape() != x.shape() || v.dtype() != x.dtype())
     fail<ShapeError>(op, fmt::format("the {} {} does not fit {}", what, describe(v), describe(x)));
 }
 
-Tensor or_zeros(Tensor g, const Tensor& like) { return g.defined() ? std::move(g) : zeros_like(like); }
+void expect_each_like(const char* op, std::span<const Tensor> vs, std::span<const Tensor> xs, const char* what) {
+  if (vs.size() != xs.size()) fail<ValueError>(op, fmt::format("{} inputs and {} {}s", xs.size(), vs.size(), what));
+  for (std::size_t i = 0; i < xs.size(); ++i) expect_like(op, vs[i], xs[i], what);
+}
 
 Shape joined(const Shape& a, const Shape& b) {
   std::vector<std::int64_t> sizes(a.begin(), a.end());
@@ -29,76 +67,88 @@ Shape joined(const Shape& a, const Shape& b) {
   return Shape(sizes);
 }
 
-/// Rows d y[k] / d x of an already computed y; with create_graph, still differentiable.
-Tensor rows_of(const Tensor& y, const Tensor& x) {
-  std::vector<Tensor> rows;
+/// d y / d xs of an already computed y, row by row.
+std::vector<Tensor> rows_of(const Derivative& d, const Tensor& y) {
+  std::vector<std::vector<Tensor>> rows(d.xs().size());
   for (std::int64_t k = 0; k < y.numel(); ++k) {
     Tensor basis = zeros_like(y.detach());
     visit_float(y.dtype(), [&](auto zero) { basis.mutable_values<decltype(zero)>()[static_cast<std::size_t>(k)] = 1; });
-    rows.push_back(y.tracked() ? or_zeros(grad(y, {x}, {.retain_graph = true, .allow_unused = true, .cotangent = basis})[0], x.detach())
-                               : zeros_like(x.detach()));
+    std::vector<Tensor> row = d.gradients(y, basis, d.graph());
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i].push_back(std::move(row[i]));
   }
-  const Shape shape = joined(y.shape(), x.shape());
-  return rows.empty() ? zeros(shape, x.dtype()) : stack(rows).viewed_as(shape);
+  std::vector<Tensor> out;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Shape shape = joined(y.shape(), d.xs()[i].shape());
+    out.push_back(rows[i].empty() ? zeros(shape, d.xs()[i].dtype()) : reshape(d.of(stack(rows[i])), shape));
+  }
+  return out;
 }
 
-Tensor gradient_graph(const char* op, const UnaryFunction& f, const Tensor& x) {
-  const Tensor y = f(x);
+std::vector<Tensor> gradient_graph(const char* op, const Derivative& d, const MultiFunction& f) {
+  const Tensor y = f(d.xs());
   if (y.numel() != 1) fail<ShapeError>(op, fmt::format("needs a function with one element, got {}", y.shape().str()));
-  if (!y.tracked()) return zeros_like(x.detach());
-  return or_zeros(grad(y, {x}, {.create_graph = true, .allow_unused = true})[0], x.detach());
+  return d.gradients(y, ones(y.shape(), y.dtype()), true);
+}
+
+MultiFunction of_one(const UnaryFunction& f) {
+  return [&f](std::span<const Tensor> x) { return f(x[0]); };
 }
 
 }  // namespace
 
-std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, const Tensor& cotangent) {
-  const std::vector<Tensor> xs = as_variables(inputs);
-  const Tensor y = f(xs);
+std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, const Tensor& cotangent, DerivativeOptions options) {
+  const Derivative d(inputs, options);
+  const Tensor y = f(d.xs());
   expect_like("vjp", cotangent, y, "cotangent");
-  std::vector<Tensor> out(xs.size());
-  if (y.tracked()) out = grad(y, xs, {.allow_unused = true, .cotangent = cotangent});
-  for (std::size_t i = 0; i < xs.size(); ++i) out[i] = or_zeros(std::move(out[i]), inputs[i]);
+  return d.gradients(y, d.of(cotangent), d.graph());
+}
+
+Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> tangents, DerivativeOptions options) {
+  expect_each_like("jvp", tangents, inputs, "tangent");
+  const Derivative d(inputs, options);
+  const Tensor y = f(d.xs());
+  const Tensor u = variable(zeros_like(y.detach()));
+  const std::vector<Tensor> g = d.gradients(y, u, true);
+  Tensor s = scalar(0, y.dtype());
+  for (std::size_t i = 0; i < g.size(); ++i)
+    if (g[i].tracked()) s = s + cast(sum(g[i] * d.of(tangents[i])), y.dtype());
+  if (!s.tracked()) return zeros_like(y.detach());
+  const Tensor out = grad(s, {u}, {.create_graph = d.graph(), .allow_unused = true})[0];
+  return out.defined() ? out : zeros_like(y.detach());
+}
+
+Tensor jvp(const UnaryFunction& f, const Tensor& x, const Tensor& tangent, DerivativeOptions options) {
+  return jvp(of_one(f), {&x, 1}, {&tangent, 1}, options);
+}
+
+std::vector<Tensor> jacobian(const MultiFunction& f, std::span<const Tensor> inputs, DerivativeOptions options) {
+  const Derivative d(inputs, options);
+  return rows_of(d, f(d.xs()));
+}
+
+Tensor jacobian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) { return jacobian(of_one(f), {&x, 1}, options)[0]; }
+
+std::vector<std::vector<Tensor>> hessian(const MultiFunction& f, std::span<const Tensor> inputs, DerivativeOptions options) {
+  const Derivative d(inputs, options);
+  std::vector<std::vector<Tensor>> out;
+  for (const Tensor& g : gradient_graph("hessian", d, f)) out.push_back(rows_of(d, g));
   return out;
 }
 
-Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> tangents) {
-  if (inputs.size() != tangents.size())
-    fail<ValueError>("jvp", fmt::format("{} inputs and {} tangents", inputs.size(), tangents.size()));
-  for (std::size_t i = 0; i < inputs.size(); ++i) expect_like("jvp", tangents[i], inputs[i], "tangent");
-  const std::vector<Tensor> xs = as_variables(inputs);
-  const Tensor y = f(xs);
-  if (!y.tracked()) return zeros_like(y);
-  const Tensor u = variable(zeros_like(y.detach()));
-  const std::vector<Tensor> g = grad(y, xs, {.create_graph = true, .allow_unused = true, .cotangent = u});
-  Tensor s;
-  for (std::size_t i = 0; i < g.size(); ++i) {
-    if (!g[i].defined()) continue;
-    const Tensor term = sum(g[i] * tangents[i].detach());
-    s = s.defined() ? s + term : term;
-  }
-  if (!s.defined() || !s.tracked()) return zeros_like(y.detach());
-  return or_zeros(grad(s, {u}, {.allow_unused = true})[0], y.detach());
+Tensor hessian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) { return hessian(of_one(f), {&x, 1}, options)[0][0]; }
+
+std::vector<Tensor> hvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> v, DerivativeOptions options) {
+  expect_each_like("hvp", v, inputs, "vector");
+  const Derivative d(inputs, options);
+  const std::vector<Tensor> g = gradient_graph("hvp", d, f);
+  Tensor s = scalar(0, g.empty() ? f32 : g[0].dtype());
+  for (std::size_t i = 0; i < g.size(); ++i)
+    if (g[i].tracked()) s = s + cast(sum(g[i] * d.of(v[i])), s.dtype());
+  return d.gradients(s, ones(s.shape(), s.dtype()), d.graph());
 }
 
-Tensor jvp(const UnaryFunction& f, const Tensor& x, const Tensor& tangent) {
-  return jvp([&](std::span<const Tensor> in) { return f(in[0]); }, {&x, 1}, {&tangent, 1});
-}
-
-Tensor jacobian(const UnaryFunction& f, const Tensor& x) {
-  const Tensor v = variable(x.detach());
-  return rows_of(f(v), v);
-}
-
-Tensor hessian(const UnaryFunction& f, const Tensor& x) {
-  const Tensor v = variable(x.detach());
-  return rows_of(gradient_graph("hessian", f, v), v);
-}
-
-Tensor hvp(const UnaryFunction& f, const Tensor& x, const Tensor& v) {
-  expect_like("hvp", v, x, "vector");
-  const Tensor at = variable(x.detach());
-  const Tensor s = sum(gradient_graph("hvp", f, at) * v.detach());
-  return s.tracked() ? or_zeros(grad(s, {at}, {.allow_unused = true})[0], x) : zeros_like(x.detach());
+Tensor hvp(const UnaryFunction& f, const Tensor& x, const Tensor& v, DerivativeOptions options) {
+  return hvp(of_one(f), {&x, 1}, {&v, 1}, options)[0];
 }
 
 }  // namespace ebb

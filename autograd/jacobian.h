@@ -1,4 +1,7 @@
 // Derivatives beyond the gradient: products with the Jacobian and the Hessian, and the matrices themselves.
+//
+// All of them can be nested in one another: within f, the inputs that it is given are tracked, and what is computed from
+// their derivatives is too. They record what they need under NoGrad as well.
 #pragma once
 #include <functional>
 #include <span>
@@ -11,18 +14,31 @@ namespace ebb {
 using MultiFunction = std::function<Tensor(std::span<const Tensor>)>;  ///< of several tensors
 using UnaryFunction = std::function<Tensor(const Tensor&)>;  ///< of one tensor
 
+/// Of all functions here.
+struct DerivativeOptions {
+  /// Record the result, in the inputs and in what f captures. It is recorded anyway within another of these functions, and
+  /// where an input is tracked
+  bool create_graph = false;
+};
+
 /// J^T u: the gradients of <u, f(x)> for each input. Zeros where f does not depend on one.
-std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, const Tensor& cotangent);
+std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, const Tensor& cotangent, DerivativeOptions options = {});
 /// J v: how f(x) changes as the inputs move along the tangents, one tangent an input, of its shape. Forward mode made
 /// of two reverse passes: the gradient of J^T u is linear in u, and its gradient in u is J (Townsend 2017).
-Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> tangents);
-Tensor jvp(const UnaryFunction& f, const Tensor& x, const Tensor& tangent);  ///< the same for a function of one tensor
+Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> tangents, DerivativeOptions options = {});
+Tensor jvp(const UnaryFunction& f, const Tensor& x, const Tensor& tangent, DerivativeOptions options = {});  ///< the same for a function of one tensor
 
 /// All derivatives of f(x), of shape f(x).shape + x.shape: one reverse pass for each element of f(x).
-Tensor jacobian(const UnaryFunction& f, const Tensor& x);
+Tensor jacobian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options = {});
+/// The same in each of several inputs.
+std::vector<Tensor> jacobian(const MultiFunction& f, std::span<const Tensor> inputs, DerivativeOptions options = {});
 /// Second derivatives of a function with one element, of shape x.shape + x.shape.
-Tensor hessian(const UnaryFunction& f, const Tensor& x);
+Tensor hessian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options = {});
+/// The same in each two of several inputs: [i][j] is of shape inputs[i].shape + inputs[j].shape.
+std::vector<std::vector<Tensor>> hessian(const MultiFunction& f, std::span<const Tensor> inputs, DerivativeOptions options = {});
 /// H v without making H: the gradient of <gradient of f, v>, of x's shape.
-Tensor hvp(const UnaryFunction& f, const Tensor& x, const Tensor& v);
+Tensor hvp(const UnaryFunction& f, const Tensor& x, const Tensor& v, DerivativeOptions options = {});
+/// The same for several inputs, with one v an input.
+std::vector<Tensor> hvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> v, DerivativeOptions options = {});
 
 }  // namespace ebb

@@ -46,7 +46,7 @@ TEST_CASE("hessian: symmetric, known for a cubic, and hvp multiplies by it") {
   const Tensor h = hessian(curved, x);
   CHECK(distance(h, transpose(h)) < 1e-14);
   CHECK(distance(hvp(curved, x, v), matmul(h, v.viewed_as({3, 1})).viewed_as({3})) < 1e-14);
-  CHECK(distance(jvp([](const Tensor& t) { return jacobian(curved, t); }, x, v), zeros({3}, f64)) == 0);  // a constant: made without recording
+  CHECK(distance(jvp([](const Tensor& t) { return jacobian(curved, t); }, x, v), hvp(curved, x, v)) < 1e-14);
 }
 
 TEST_CASE("jvp: equals the Jacobian times the tangent") {
@@ -86,4 +86,70 @@ TEST_CASE("jacobian: what does not fit is refused") {
   CHECK_THROWS_WITH_AS(hessian(f, ones({2}, f64)), "hessian: needs a function with one element, got (2,)", ShapeError);
   const std::vector<Tensor> two{ones({2}, f64), ones({2}, f64)};
   CHECK_THROWS_WITH_AS(jvp([](std::span<const Tensor> x) { return x[0] * x[1]; }, two, std::span(two).first(1)), "jvp: 2 inputs and 1 tangents", ValueError);
+}
+
+namespace {
+
+/// Third derivatives of sum(sin(t)): -cos on the diagonal.
+double cubic_of_sine(const Tensor& third, const Tensor& x) {
+  const std::int64_t n = x.numel();
+  Tensor expected = zeros({n, n, n}, f64);
+  for (std::int64_t i = 0; i < n; ++i) expected.mutable_values<double>()[static_cast<std::size_t>((i * n + i) * n + i)] = -std::cos(x.to_vector()[static_cast<std::size_t>(i)]);
+  return distance(third, expected);
+}
+
+}  // namespace
+
+TEST_CASE("jacobian, hessian, jvp, vjp, hvp: nested in one another, also under NoGrad") {
+  const UnaryFunction sine = [](const Tensor& t) { return sin(t); }, total = [](const Tensor& t) { return sum(sin(t)); };
+  const Tensor x = tensor({0.5, 1.5}, f64), v = tensor({2, -1}, f64);
+  const auto all = [&] {
+    CHECK(cubic_of_sine(jacobian([&](const Tensor& t) { return jacobian([&](const Tensor& u) { return jacobian(total, u); }, t); }, x), x) < 1e-14);
+    CHECK(cubic_of_sine(jacobian([&](const Tensor& t) { return hessian(total, t); }, x), x) < 1e-14);
+    CHECK(jacobian([&](const Tensor& t) { return jacobian(sine, t); }, x).to_vector() == std::vector<double>{-std::sin(0.5), 0, 0, 0, 0, 0, 0, -std::sin(1.5)});
+    const Tensor hv = hvp(total, x, v);
+    CHECK(distance(hv, tensor({-2 * std::sin(0.5), std::sin(1.5)}, f64)) < 1e-15);
+    CHECK(distance(jvp([&](const Tensor& t) { return jacobian(total, t); }, x, v), hv) < 1e-15);
+    CHECK(distance(jvp([&](const Tensor& t) { return jvp(total, t, v); }, x, v), sum(hv * v)) < 1e-14);
+    CHECK(distance(jacobian([&](const Tensor& t) { return jvp(total, t, v); }, x), hv) < 1e-15);
+    CHECK(distance(jacobian([&](const Tensor& t) { return hvp(total, t, v); }, x), tensor({-2 * std::cos(0.5), 0, 0, std::cos(1.5)}, {2, 2}, f64)) < 1e-14);
+    const auto one = scalar(1, f64);
+    CHECK(distance(jacobian([&](const Tensor& t) { return vjp([&](std::span<const Tensor> u) { return total(u[0]); }, std::vector{t}, one)[0]; }, x), hessian(total, x)) < 1e-15);
+    // in the tangent and the cotangent, and in what an inner function captures
+    CHECK(distance(jacobian([&](const Tensor& t) { return jvp(sine, x, t); }, v), jacobian(sine, x)) < 1e-15);
+    CHECK(distance(jacobian([&](const Tensor& t) { return vjp([&](std::span<const Tensor> u) { return sine(u[0]); }, std::vector{x}, t)[0]; }, v), jacobian(sine, x)) < 1e-15);
+    CHECK(distance(jacobian([&](const Tensor& t) { return jacobian([&](const Tensor& u) { return u * t; }, x); }, v),
+                   jacobian([](const Tensor& t) { return reshape(t, {2, 1}) * tensor({1, 0, 0, 1}, {2, 2}, f64); }, v)) == 0);
+  };
+  all();
+  const NoGrad quiet;
+  all();
+  CHECK_FALSE(training());
+}
+
+TEST_CASE("jacobian and hessian of several inputs, of any shape, recorded on request") {
+  const MultiFunction f = [](std::span<const Tensor> x) { return matmul(x[0], x[1]); };
+  const Tensor a = randn({2, 3}, f64), b = randn({3, 2}, f64);
+  const std::vector<Tensor> in{a, b}, j = jacobian(f, in);
+  CHECK(j[0].shape() == Shape{2, 2, 2, 3});
+  CHECK(j[1].shape() == Shape{2, 2, 3, 2});
+  CHECK(distance(j[0], jacobian([&](const Tensor& t) { return matmul(t, b); }, a)) == 0);
+  CHECK_FALSE(j[0].tracked());
+  const auto h = hessian([&](std::span<const Tensor> x) { return sum(square(f(x))); }, in);
+  CHECK(h[0][1].shape() == Shape{2, 3, 3, 2});
+  CHECK(distance(reshape(h[0][1], {6, 6}), transpose(reshape(h[1][0], {6, 6}))) < 1e-13);
+  const std::vector<Tensor> v{randn({2, 3}, f64), randn({3, 2}, f64)};
+  const std::vector<Tensor> hv = hvp([&](std::span<const Tensor> x) { return sum(square(f(x))); }, in, v);
+  const auto times = [&](std::size_t i, std::size_t k) { return reshape(matmul(reshape(h[i][k], {6, 6}), reshape(v[k], {6, 1})), in[i].shape()); };
+  CHECK(distance(hv[0], times(0, 0) + times(0, 1)) < 1e-12);
+  CHECK(distance(hv[1], times(1, 0) + times(1, 1)) < 1e-12);
+  // recorded: in a tracked input, or in what f captures
+  const Tensor w = variable(tensor({0.5, 1.5}, f64));
+  CHECK(grad(sum(jacobian([](const Tensor& t) { return square(t); }, w)), w).to_vector() == std::vector<double>{2, 2});
+  const Tensor x = tensor({3, 4}, f64);
+  CHECK_FALSE(jacobian([&](const Tensor& t) { return t * w; }, x).tracked());
+  CHECK(grad(sum(jacobian([&](const Tensor& t) { return t * w; }, x, {.create_graph = true})), w).to_vector() == std::vector<double>{1, 1});
+  const MultiFunction product = [&](std::span<const Tensor> t) { return t[0] * w * w; };
+  CHECK(grad(sum(vjp(product, std::vector{x}, ones({2}, f64), {.create_graph = true})[0]), w).to_vector() == std::vector<double>{1, 3});
+  CHECK(grad(sum(jvp(product, std::vector{x}, std::vector{ones({2}, f64)}, {.create_graph = true})), w).to_vector() == std::vector<double>{1, 3});
 }
