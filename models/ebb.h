@@ -21,6 +21,7 @@
 #include <ebb/models/csv.h>
 #include <ebb/models/dataset.h>
 #include <ebb/models/fit.h>
+#include <ebb/models/gradcheck_module.h>
 #include <ebb/models/history.h>
 #include <ebb/models/init.h>
 #include <ebb/models/interop.h>

@@ -110,10 +110,13 @@ TEST_CASE("gradcheck at order 2 holds the gradient that is differentiated again 
     CHECK(report.order == 1);
     CHECK(report.create_graph);
     CHECK(report.error == doctest::Approx(0.1 / 2.1).epsilon(1e-3));
-    CHECK(report.str().find("gradcheck FAILED: order 1 with create_graph, input 0 element ") == 0);
+    CHECK(report.str().find("gradcheck FAILED: order 1 with create_graph, ") == 0);
+    CHECK(report.str().find("input 0 element 0: analytic ") != std::string::npos);
   }
-  // A kink counts once for both, and again where the gradient jumps: in x and in the cotangent of order 2.
-  CHECK(gradcheck([](auto& x) { return relu(x); }, {tensor({0, 1}, f64)}, {.order = 2}).kinks == 3);
+  // A kink counts once for both, and again where the gradient jumps.
+  const GradcheckReport corner = gradcheck([](auto& x) { return relu(x); }, {tensor({0, 1}, f64)}, {.order = 2});
+  CHECK(corner);
+  CHECK(corner.kinks == 2);
 }
 
 TEST_CASE("gradcheck by elements names input and element") {
@@ -150,6 +153,132 @@ TEST_CASE("gradcheck: functions that are not the same twice, or not float64") {
                        "gradcheck: input 0 must be float64, got float32 (2,)", DTypeError);
   CHECK_THROWS_WITH_AS(gradcheck([](auto& x) { return x; }, {randn({2}, f64)}, {.order = 3}),
                        "gradcheck: order must be 1 or 2, got 3", ValueError);
+}
+
+TEST_CASE("gradcheck: nothing passes because nothing was looked at") {
+  const auto f = [](auto& x) { return sin(x); };
+  const auto g = [](auto& x, auto& w) { return x * w; };
+  const Tensor x = randn({3}, f64);
+  for (const int directions : {0, -3})
+    CHECK_THROWS_AS(gradcheck(f, {x}, {.directions = directions}), ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(f, {x}, {.directions = 0}), "gradcheck: directions must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(f, {x}, {.tolerance = 0}), "gradcheck: tolerance must be positive, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(f, {x}, {.tolerance2 = NAN}), "gradcheck: tolerance2 must be positive, got nan", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(f, {x}, {.absolute = -1}), "gradcheck: absolute must not be negative, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(f, {x}, {.step = 0}), "gradcheck: step must be in (0, 0.25], got 0", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(f, {x}, {.repeat = -1}), "gradcheck: repeat must not be negative, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(f, {x}, {.sees = 1e-9}), "gradcheck: sees must be 0 or more than twice the tolerance, got 1e-09", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(f, {x}, {.names = {"a", "b"}}), "gradcheck: 2 names for 1 inputs", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(f, {x, x}), "gradcheck: the function does not take 2 inputs, which were given", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(g, {x}), "gradcheck: the function does not take 1 input, which was given", ValueError);
+  CHECK_THROWS_AS(gradcheck(f, {}), ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(MultiFunction([](std::span<const Tensor> in) { return in[0]; }), {}), "gradcheck: needs at least one input", ValueError);
+  CHECK(gradcheck([](auto& a, auto& b, auto& c, auto& d, auto& e, auto& h) { return a * b + c * d + e * h; }, {x, x, x, x, x, x}));
+}
+
+TEST_CASE("gradcheck: the report counts what is wrong, and names the first few by their indices") {
+  const auto halved = [](const Tensor& mask) {
+    return [mask](auto& x, auto& w) { return x * w + stop_gradient(x * w) * mask - x * w * mask; };
+  };
+  const Tensor x = randn({3, 4}, f64), w = variable(randn({3, 4}, f64), "w");
+  Tensor mask = zeros({3, 4}, f64);
+  mask.mutable_values<double>()[6] = 0.5;
+  const GradcheckReport one = gradcheck(halved(mask), {x, w});
+  CHECK_FALSE(one);
+  CHECK(one.wrong_count == 2);  // in x and in w
+  CHECK(one.counted);
+  REQUIRE(one.wrong.size() == 2);
+  CHECK(one.wrong[0].element == 6);
+  CHECK(one.wrong[0].where == "input 0 element 6 (1, 2)");
+  CHECK(one.wrong[1].where == "input 1 \"w\" element 6 (1, 2)");
+  CHECK(one.str().find("gradcheck FAILED: order 1, 2 wrong: input 0 element 6 (1, 2): analytic ") == 0);
+  const GradcheckReport all = gradcheck(halved(full({3, 4}, 0.5, f64)), {x, w}, {.names = {"the image"}});
+  CHECK(all.wrong_count == 24);
+  CHECK(all.wrong.size() == 5);
+  CHECK(all.wrong[0].where == "input 0 \"the image\" element 0 (0, 0)");
+  // a large one is halved
+  Tensor wide = zeros({3000}, f64);
+  wide.mutable_values<double>()[1234] = 1;
+  const GradcheckReport found = gradcheck([&](auto& v) { return sin(v) + stop_gradient(sin(v)) * wide; }, {randn({3000}, f64)});
+  CHECK(found.wrong_count == 1);
+  CHECK(found.wrong[0].element == 1234);
+  // NaN is told where it is
+  const GradcheckReport nan = gradcheck([](auto& v) { return sqrt(v); }, {tensor({1, 2, 3, 0}, f64)});
+  CHECK(nan.wrong[0].element == 3);
+  CHECK(nan.str().find("gradcheck FAILED: order 1, input 0 element 3: the gradient is ") == 0);  // inf or -inf
+}
+
+TEST_CASE("gradcheck: its power is told, and kept to when it is asked for") {
+  const std::int64_t n = 10000;
+  for (const double wrong : {1e-3, 1e-4, 2e-5}) {
+    Tensor mask = zeros({n}, f64);
+    mask.mutable_values<double>()[7777] = wrong;
+    const auto f = [&](auto& v) { return v * v + stop_gradient(v * v) * mask; };
+    for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+      const GradcheckReport r = gradcheck(f, {rand({n}, f64) + 0.5}, {.sees = wrong / 2, .seed = seed});
+      CHECK_FALSE(r);
+      CHECK(r.wrong_count == 1);
+    }
+  }
+  const GradcheckReport plain = gradcheck([](auto& v) { return v * v; }, {rand({n}, f64) + 0.5});
+  CHECK(plain.sees > 0);
+  CHECK(plain.sees < 1e-4);
+  CHECK(plain.str().find("one element wrong by ") != std::string::npos);
+  const GradcheckReport finer = gradcheck([](auto& v) { return tanh(v); }, {randn({64}, f64)}, {.sees = 5e-6});
+  CHECK(finer);
+  CHECK(finer.sees <= 5e-6);
+}
+
+TEST_CASE("gradcheck: a relu network is checked in bounded time, and a wrong one of its size found") {
+  Generator random(4);
+  const Tensor w1 = randn({100, 200}, f64, random) * 0.14, w2 = randn({200, 10}, f64, random) * 0.1;
+  const auto net = [&](auto& x) { return matmul(relu(matmul(x, w1)), w2); };
+  const GradcheckReport r = gradcheck(net, {randn({64, 100}, f64, random)});
+  INFO(r);
+  CHECK(r);
+  const auto leaky = [&](auto& x) {
+    const Tensor h = matmul(x, w1);
+    return matmul(relu(h) + stop_gradient(h * 0.01) - h * 0.01, w2);
+  };
+  CHECK_FALSE(gradcheck(leaky, {randn({64, 100}, f64, random)}));
+}
+
+TEST_CASE("gradcheck: two runs may differ by what is asked for") {
+  const auto shaky = [n = 0](auto& x) mutable { return sin(x) * (1 + 1e-13 * (++n % 3)); };
+  CHECK_FALSE(gradcheck(shaky, {ones({3}, f64)}));
+  CHECK(gradcheck(shaky, {ones({3}, f64)}, {.repeat = 1e-11}));
+}
+
+namespace {
+
+/// What GoogleTest makes of a value that EXPECT_TRUE gets.
+class AssertionResult {
+ public:
+  explicit AssertionResult(bool ok) : ok_(ok) {}
+  explicit operator bool() const { return ok_; }
+  const char* failure_message() const { return message_.c_str(); }
+  template <class T>
+  AssertionResult& operator<<(const T& value) {
+    std::ostringstream out;
+    out << value;
+    message_ += out.str();
+    return *this;
+  }
+
+ private:
+  bool ok_;
+  std::string message_;
+};
+
+}  // namespace
+
+TEST_CASE("gradcheck: GoogleTest's EXPECT_TRUE shows the report") {
+  const GradcheckReport report = gradcheck(product(Fault::sign), points());
+  const AssertionResult shown(report);
+  CHECK_FALSE(static_cast<bool>(shown));
+  CHECK(shown.failure_message() == report.str());
+  const AssertionResult well(gradcheck(product(Fault::none), points()));
+  CHECK(static_cast<bool>(well));
 }
 
 TEST_CASE("gradcheck: inputs are left alone, empty ones pass, NaN fails") {

@@ -3,7 +3,9 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <charconv>
+#include <set>
 #include <sstream>
 
 #include <ebb/ebb.h>
@@ -27,7 +29,8 @@ std::vector<ebb::Shape> shapes_from(const std::string& text) {
     for (const char* p = word.data(); word != "()" && p < word.data() + word.size(); ++p) {
       std::int64_t n = 0;
       const auto [stop, error] = std::from_chars(p, word.data() + word.size(), n);
-      if (error != std::errc() || (stop != word.data() + word.size() && *stop != ','))
+      const char* const end = word.data() + word.size();
+      if (error != std::errc() || n < 0 || (stop != end && (*stop != ',' || stop + 1 == end)))
         throw UsageError(fmt::format("--shape takes sizes such as \"2,3 3,4\", one group an input; got \"{}\"", word));
       sizes.push_back(n);
       p = stop;
@@ -35,6 +38,32 @@ std::vector<ebb::Shape> shapes_from(const std::string& text) {
     out.emplace_back(sizes);
   }
   return out;
+}
+
+/// The case of --shape. Throws UsageError unless the op takes inputs of these shapes.
+Case case_of(const Row& row, const std::string& text) {
+  Case c{{}, row.f};
+  try {
+    c.shapes = shapes_from(text);
+  } catch (const ebb::Error& e) {
+    throw UsageError(fmt::format("--shape \"{}\": {}", text, e.what()));
+  }
+  std::set<std::size_t> counts;
+  const bool own = std::ranges::all_of(row.cases, [](const Case& known) { return known.f != nullptr; });
+  for (const Case& known : row.cases)
+    if (own || !known.f) counts.insert(known.shapes.size());
+  if (!counts.contains(c.shapes.size())) {
+    std::string list;
+    for (const std::size_t n : counts) list += fmt::format("{}{}", list.empty() ? "" : " or ", n);
+    throw UsageError(fmt::format("--shape: {} takes {} inputs, got {}", row.name, list, c.shapes.size()));
+  }
+  try {
+    const ebb::NoGrad quiet;
+    (void)row.function(c)(ebb::testing::inputs_for(row, c));
+  } catch (const std::exception& e) {  // also of an allocation
+    throw UsageError(fmt::format("--shape \"{}\": {}", text, e.what()));
+  }
+  return c;
 }
 
 /// Largest difference between float32 and float64 in the value and in the gradients of a weighted sum of outputs.
@@ -66,10 +95,12 @@ int run(int argc, char** argv) {
       ("probe", po::value<std::string>()->default_value("direction"), "direction, elements or jacobian")
       ("seed", po::value<std::uint64_t>()->default_value(1), "of inputs and directions")
       ("help,h", "this text")
+      ("sees", po::value<double>()->default_value(0), "an error of one element by this part of its input's size must be seen for certain (direction)")
       ("version", "what this build is");
   po::variables_map v;
   try {
-    po::store(po::command_line_parser(argc, argv).options(options).style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing).run(), v);
+    const po::positional_options_description none;
+    po::store(po::command_line_parser(argc, argv).options(options).positional(none).style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing).run(), v);
     po::notify(v);
   } catch (const po::error& e) {
     throw UsageError(e.what());
@@ -80,7 +111,7 @@ int run(int argc, char** argv) {
     list << options;
     app::print("Usage: gradcheck [OPTIONS]\n\nChecks every op's gradient in float64 against central differences.\n\n{}"
                "\nExamples:\n  gradcheck --op conv2d\n  gradcheck --op matmul --shape \"3,4 4,5\" --probe jacobian\n"
-               "\nExit codes: 0 all passed; 1 a gradient is wrong, or results could not be\nwritten; 2 wrong usage.\n", list.str());
+               "\nExit codes: 0 all passed; 1 a gradient is wrong or cannot be told, or results\ncould not be written; 2 wrong usage.\n", list.str());
     return 0;
   }
   if (v.count("version")) {
@@ -95,6 +126,8 @@ int run(int argc, char** argv) {
   if (order < 1 || order > 2) throw UsageError(fmt::format("--order must be 1 or 2, got {}", order));
   if (v.count("shape") && !v.count("op")) throw UsageError("--shape needs --op");
   const auto seed = v["seed"].as<std::uint64_t>();
+  const double sees = v["sees"].as<double>();
+  if (sees != 0 && !(sees > 2e-5)) throw UsageError(fmt::format("--sees must be 0 or more than 2e-5, got {}", sees));
 
   std::vector<const Row*> chosen;
   for (const Row& row : ebb::testing::rows())
@@ -105,7 +138,7 @@ int run(int argc, char** argv) {
     return 0;
   }
 
-  ebb::GradcheckOptions how{.probe = probe == "direction" ? ebb::Probe::direction : probe == "elements" ? ebb::Probe::elements : ebb::Probe::jacobian, .seed = seed};
+  ebb::GradcheckOptions how{.probe = probe == "direction" ? ebb::Probe::direction : probe == "elements" ? ebb::Probe::elements : ebb::Probe::jacobian, .sees = sees, .seed = seed};
   app::print("{:<20}{:>6}{:>7}{:>13}{:>7}  {}\n", "op", "cases", "order", "worst error", "kinks", "result");
   int failed = 0;
   double worst = 0;
@@ -113,7 +146,7 @@ int run(int argc, char** argv) {
   for (const Row* row : chosen) {
     std::vector<Case> cases = row->cases;
     if (dtype == "f32") cases.insert(cases.end(), row->large.begin(), row->large.end());  // some ways are only taken by these
-    if (v.count("shape")) cases = {{shapes_from(v["shape"].as<std::string>()), row->f}};
+    if (v.count("shape")) cases = {case_of(*row, v["shape"].as<std::string>())};
     double error = 0;
     std::int64_t kinks = 0;
     std::string problem;
