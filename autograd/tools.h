@@ -10,7 +10,8 @@ namespace ebb {
 
 /// f(inputs), keeping for backward only the inputs: what happens inside is computed again when the gradient is needed
 /// (Chen et al. 2016). Variables and other tracked tensors that f captures get their gradients too; random numbers
-/// are the same the second time, and layers leave their state as the first time left it. Costs one more forward pass of f.
+/// are the same the second time, and layers leave their state as the first time left it. f is kept until then: it must own
+/// what it captures. Costs one more forward pass of f.
 Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs);
 Tensor checkpoint(const UnaryFunction& f, const Tensor& x);  ///< the same for a function of one tensor
 

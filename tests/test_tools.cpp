@@ -104,7 +104,7 @@ TEST_CASE("checkpoint: inputs and captured tensors that depend on one another, t
     return y;
   });
   check([](const Tensor& x) { return tanh(x * sin(x)) * x; }, [&](const Tensor& x) {
-    return checkpoint([x](const Tensor& t) { return checkpoint([&](const Tensor& u) { return tanh(u * sin(t)); }, on_gradient(t, nullptr)) * x; }, x);
+    return checkpoint([x](const Tensor& t) { return checkpoint([t](const Tensor& u) { return tanh(u * sin(t)); }, on_gradient(t, nullptr)) * x; }, x);
   });
 }
 
