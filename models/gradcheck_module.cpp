@@ -36,7 +36,8 @@ GradcheckReport gradcheck(Module& module, const Tensor& x, GradcheckOptions opti
   const bool as_now = training();
   {
     const NoGrad quiet;
-    (void)module(x);  // makes the parameters
+    const Training off(false);  // dropout would draw numbers
+    (void)module(x);            // makes the parameters
   }
   const std::vector<NamedTensor> tensors = named_tensors(module);
   const Restore restore(tensors);

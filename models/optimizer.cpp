@@ -373,6 +373,7 @@ void Nadam::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const St
 
 Adagrad::Adagrad(AdagradOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
   detail::expect(options.start >= 0, "adagrad", "start must not be negative", options.start);
+  if (options.start > 0 && options.eps == 0) return;  // the sum is above 0 from the first step on
   expect_eps("adagrad", options.eps);
 }
 

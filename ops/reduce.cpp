@@ -1,4 +1,5 @@
 // Reductions.
+// (over 400 lines because all of them share the trees in which they add, and the walks over axes)
 #include <fmt/core.h>
 
 #include <array>

@@ -134,7 +134,7 @@ void rmat() {
   std::mt19937 random(1);
   using Iterator = boost::rmat_iterator<std::mt19937, Bare>;
   CHECK(makes_no_recording<Iterator>);
-  CHECK(num_edges(Bare(Iterator(random, 16, 30, 0.25, 0.25, 0.25, 0.25), Iterator(), 16)) == 30);
+  CHECK(num_edges(Bare(Iterator(random, 16, 30, 0.25, 0.25, 0.25, 0.25), Iterator(), 16)) <= 30);  // the same edge may be drawn twice
 }
 
 void mesh() {

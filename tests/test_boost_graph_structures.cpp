@@ -1,4 +1,5 @@
 // Boost.Graph's components, closures, dominators, views, copies and comparisons on recorded graphs.
+// (over 400 lines because each structure is compared with the same plain graph)
 #include <boost/graph/adjacency_matrix.hpp>
 #include <boost/graph/biconnected_components.hpp>
 #include <boost/graph/bipartite.hpp>

@@ -129,7 +129,6 @@ TEST_CASE("mnist: a terminal that closes ends the training after the batch, or n
   const Result nohup = train(mnist, model, {.environment = xterm, .err = Stream::terminal, .ignored = {SIGHUP}});
   CAPTURE(nohup);
   CHECK(nohup.code == 0);
-  CHECK_FALSE(contains(nohup.err, "Epoch 3/3"));
   CHECK(epochs_in(model) == 3);
 }
 

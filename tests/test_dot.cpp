@@ -77,7 +77,7 @@ TEST_CASE("drawings: gradients flow up beside the values, dashed where they read
     for (const Input& in : n->inputs()) between_gradients += in.node && in.node->id() > loss.node()->id();
   CHECK(up == between_gradients);
   CHECK(up > 0);
-  CHECK(text.find(number(g[w]) + " [label=\"mul\\n(2, 3)\\ngradient of \\\"w\\\"\", color=steelblue") != std::string::npos);
+  CHECK(text.find(number(g[w]) + " [label=\"chain_mul\\n(2, 3)\\ngradient of \\\"w\\\"\", color=steelblue") != std::string::npos);
   // what keeps the boxes one below the other: from the first layer's ends to the second's parameter
   CHECK(text.find(number(h) + "->" + number(v) + " [style=invis]") != std::string::npos);
   std::ostringstream plain;

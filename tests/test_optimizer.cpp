@@ -475,10 +475,10 @@ TEST_CASE("optimizer: options out of range") {
   CHECK_THROWS_WITH_AS(SGD({.momentum = -0.1}), "sgd: momentum must be in [0, 1), got -0.1", ValueError);
   CHECK_THROWS_WITH_AS(RMSprop({.rho = 1.5}), "rmsprop: rho must be in [0, 1), got 1.5", ValueError);
   CHECK_THROWS_WITH_AS(RMSprop({.momentum = 1}), "rmsprop: momentum must be in [0, 1), got 1", ValueError);
-  CHECK_THROWS_WITH_AS(RMSprop({.eps = -1}), "rmsprop: eps must not be negative, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(RMSprop({.eps = -1}), "rmsprop: eps must be above 0, got -1", ValueError);
   CHECK_THROWS_WITH_AS(Adam({.beta1 = 1}), "adam: beta1 must be in [0, 1), got 1", ValueError);
   CHECK_THROWS_WITH_AS(Adam({.beta2 = NAN}), "adam: beta2 must be in [0, 1), got nan", ValueError);
-  CHECK_THROWS_WITH_AS(Adam({.eps = -1e-9}), "adam: eps must not be negative, got -1e-09", ValueError);
+  CHECK_THROWS_WITH_AS(Adam({.eps = -1e-9}), "adam: eps must be above 0, got -1e-09", ValueError);
   CHECK_THROWS_WITH_AS(AdamW({.weight_decay = -1}), "optimizer: weight_decay must be a finite number from 0, got -1", ValueError);
   CHECK_THROWS_WITH_AS(Nadam({.momentum_decay = -1}), "nadam: momentum_decay must not be negative, got -1", ValueError);
   CHECK_THROWS_WITH_AS(Adagrad({.start = -1}), "adagrad: start must not be negative, got -1", ValueError);
@@ -508,6 +508,6 @@ TEST_CASE("optimizer: an eps of 0 is refused: a gradient of 0 would be divided b
     CHECK_THROWS_AS(Adam({.eps = eps}), ValueError);
     CHECK_THROWS_AS(Nadam({.eps = eps}), ValueError);
     CHECK_THROWS_AS(RMSprop({.eps = eps}), ValueError);
-    CHECK_THROWS_AS(Adagrad({.eps = eps}), ValueError);
+    CHECK_THROWS_AS(Adagrad({.start = 0, .eps = eps}), ValueError);
   }
 }

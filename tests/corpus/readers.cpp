@@ -16,8 +16,8 @@
 #include <iterator>
 #include <stdexcept>
 
-#include "../temp_dir.h"
-#include "../zip_file.h"
+#include "temp_dir.h"
+#include "zip_file.h"
 #ifdef EBB_PROGRAM
 #include "program.h"
 #endif

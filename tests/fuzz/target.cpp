@@ -6,7 +6,7 @@
 #include <fstream>
 #include <string>
 
-#include "../corpus/readers.h"
+#include "corpus/readers.h"
 
 namespace {
 
