@@ -2,18 +2,17 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <ctime>
 #include <string>
 #include <system_error>
 
 #include <ebb/graph/error.h>
+#include <ebb/models/write_signals.h>
 
 namespace ebb {
 namespace {
@@ -67,33 +66,8 @@ class Remover {
   bool kept_ = false;
 };
 
-/// As long as it lives, a write beyond the limit of `ulimit -f`, or to a pipe that nobody reads any more, fails in
-/// this thread like any other: the signals that would end the program are held back and dropped.
-class WriteSignalsOff {
- public:
-  WriteSignalsOff() {
-    ::sigset_t pending;
-    ::sigpending(&pending);
-    ::sigemptyset(&mine_);
-    for (const int s : {SIGXFSZ, SIGPIPE})
-      if (!::sigismember(&pending, s)) ::sigaddset(&mine_, s);  // one that waits already is somebody else's
-    ::pthread_sigmask(SIG_BLOCK, &mine_, &old_);
-  }
-  WriteSignalsOff(const WriteSignalsOff&) = delete;
-  WriteSignalsOff& operator=(const WriteSignalsOff&) = delete;
-  ~WriteSignalsOff() {
-    const std::timespec at_once{};
-    while (::sigtimedwait(&mine_, nullptr, &at_once) > 0) {
-    }
-    ::pthread_sigmask(SIG_SETMASK, &old_, nullptr);
-  }
-
- private:
-  ::sigset_t mine_{}, old_{};
-};
-
 void write_all(const fs::path& path, int fd, Pieces pieces) {
-  const WriteSignalsOff off;
+  const detail::WriteSignalsOff off;
   for (std::span<const std::byte> rest : pieces)
     while (!rest.empty()) {  // one write may take less than it is given
       const ssize_t n = retried([&] { return ::write(fd, rest.data(), rest.size()); });

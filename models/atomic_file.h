@@ -22,6 +22,6 @@ void write_atomically(const std::filesystem::path& path, std::string_view text);
 /// Throws IoError when write_atomically() could not make a file of so many bytes there: no such folder, no
 /// permission, a read-only or full disk, a pipe that nobody reads, or, unless `overwrite`, a file that exists. Asked
 /// before long work whose result goes there. A pipe stays open to the end of the program, so that its reader waits.
-void check_writable(const std::filesystem::path& path, bool overwrite, std::uintmax_t bytes);
+void check_writable(const std::filesystem::path& path, bool overwrite, std::uintmax_t bytes = 0);
 
 }  // namespace ebb

@@ -299,6 +299,4 @@ SavedModel load_model(const std::filesystem::path& path) {
   return out;
 }
 
-void check_writable(const std::filesystem::path& path, bool overwrite) { check_writable(path, overwrite, 0); }
-
 }  // namespace ebb

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include <ebb/models/atomic_file.h>
 #include <ebb/models/history.h>
 #include <ebb/models/optimizer.h>
 #include <ebb/models/safetensors.h>
@@ -53,9 +54,5 @@ struct SavedModel {
 /// Reads what save_model() wrote; frozen parameters are frozen. With fit(net, *optimizer, data, {.resume = history, ...}) and the options of before, training
 /// goes on to the bits it would have had. Throws DataError when the file holds no architecture, or anything that does not fit it.
 SavedModel load_model(const std::filesystem::path& path);
-
-/// Throws IoError when a file could not be written there: no such folder, no permission, or, unless `overwrite`, a file
-/// that exists. Asked before long work whose result goes there.
-void check_writable(const std::filesystem::path& path, bool overwrite);
 
 }  // namespace ebb

@@ -2,9 +2,10 @@
 
 #include <limits.h>
 #include <poll.h>
-#include <signal.h>
 
 #include <atomic>
+
+#include <ebb/models/write_signals.h>
 
 namespace ebb {
 namespace {
@@ -23,20 +24,12 @@ bool takes_more(int fd) {
 }  // namespace
 
 void tell(std::FILE* out, std::string_view text) {
-  // A pipe that nobody reads sends SIGPIPE, a file at its limit SIGXFSZ: kept from the program while it writes, then taken back.
-  sigset_t signals, before;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGPIPE);
-  sigaddset(&signals, SIGXFSZ);
-  pthread_sigmask(SIG_BLOCK, &signals, &before);
+  const detail::WriteSignalsOff off;
   for (const int fd = fileno(out); !text.empty() && (fd < 0 || takes_more(fd));) {
     const std::string_view piece = text.substr(0, PIPE_BUF);
     if (std::fwrite(piece.data(), 1, piece.size(), out) != piece.size() || std::fflush(out) != 0) break;
     text.remove_prefix(piece.size());
   }
-  for (const timespec at_once{}; sigtimedwait(&signals, nullptr, &at_once) > 0;) {
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 }  // namespace ebb
