@@ -13,17 +13,17 @@
 namespace ebb::detail {
 namespace {
 
-namespace fs = std::filesystem;
+// Paths are strings here: without memory, g++ 12's std::filesystem::path crashes where it is joined or cut.
 
 /// How many processors' time per period one group grants: of version 2, "QUOTA PERIOD" or "max PERIOD" in one file; of version
 /// 1, a file each, and a quota of -1. 0 without a limit.
-double grant_of(const fs::path& group) {
+double grant_of(const std::string& group) {
   double quota = 0, period = 0;
-  std::ifstream both(group / "cpu.max");
+  std::ifstream both(group + "/cpu.max");
   if (!(both >> quota >> period)) {
     quota = 0;
-    std::ifstream(group / "cpu.cfs_quota_us") >> quota;
-    std::ifstream(group / "cpu.cfs_period_us") >> period;
+    std::ifstream(group + "/cpu.cfs_quota_us") >> quota;
+    std::ifstream(group + "/cpu.cfs_period_us") >> period;
   }
   return quota > 0 && period > 0 ? quota / period : 0;
 }
@@ -38,8 +38,8 @@ std::vector<std::string> split(const std::string& text, char separator) {
 bool has(const std::vector<std::string>& words, std::string_view word) { return std::ranges::find(words, word) != words.end(); }
 
 /// Path of this process' group in one hierarchy, from proc/self/cgroup ("7:cpu,cpuacct:/a/b", "0::/a/b"); empty when not in it.
-std::string group_in(const fs::path& root, bool version2) {
-  std::ifstream in(root / "proc/self/cgroup");
+std::string group_in(const std::string& root, bool version2) {
+  std::ifstream in(root + "/proc/self/cgroup");
   for (std::string line; std::getline(in, line);) {
     const std::size_t first = line.find(':'), second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
@@ -61,10 +61,10 @@ int in_affinity() {
 
 }  // namespace
 
-int granted_processors(const fs::path& root) {
+int granted_processors(const std::string& root) {
   double least = 0;
   // "31 23 0:28 /GROUP/AT/THE/TOP /MOUNT/POINT OPTIONS [TAGS] - TYPE SOURCE OPTIONS"
-  std::ifstream in(root / "proc/self/mountinfo");
+  std::ifstream in(root + "/proc/self/mountinfo");
   for (std::string line; std::getline(in, line);) {
     const std::vector<std::string> word = split(line, ' ');
     const auto dash = std::ranges::find(word, "-");
@@ -74,11 +74,9 @@ int granted_processors(const fs::path& root) {
     std::string group = group_in(root, version2);
     // A container may see the hierarchy from its own group on, while its path is told from the host's top.
     if (const std::string& top = word[3]; top != "/") group = group.starts_with(top + "/") ? group.substr(top.size()) : "";
-    const fs::path mount = root / fs::path(word[4]).relative_path();
-    for (fs::path at = (mount / fs::path(group).relative_path()).lexically_normal();; at = at.parent_path()) {
-      if (const double grant = grant_of(at); grant > 0) least = least > 0 ? std::min(least, grant) : grant;
-      if (at == mount || !at.has_relative_path() || at == at.parent_path()) break;
-    }
+    // From the group up to where the hierarchy is mounted
+    for (std::size_t end = group.size(); end != group.npos; end = end == 0 ? group.npos : group.rfind('/', end - 1))
+      if (const double grant = grant_of(root + word[4] + group.substr(0, end)); grant > 0) least = least > 0 ? std::min(least, grant) : grant;
   }
   return static_cast<int>(std::ceil(std::min(least, 1e6)));
 }

@@ -1,6 +1,6 @@
 // Internal: how many threads this process can run at a time.
 #pragma once
-#include <filesystem>
+#include <string>
 
 namespace ebb::detail {
 
@@ -9,6 +9,6 @@ int processors();
 
 /// Processors whose time the control groups of this process grant, a part of one counted as one; 0 without a limit. Reads
 /// proc/self and the mounted hierarchies, of version 1 or 2, under `root`. What cannot be read limits nothing.
-int granted_processors(const std::filesystem::path& root = "/");
+int granted_processors(const std::string& root = "");
 
 }  // namespace ebb::detail
