@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <initializer_list>
 #include <string>
+#include <system_error>
 
 #include <ebb/models/finite.h>
 
@@ -14,25 +16,36 @@
 
 namespace mnist {
 
-/// Why the network is no good: a weight that is no number, or a loss on the first of these samples that is none; else empty.
-inline std::string went_wrong(ebb::Sequential& net, const ebb::Dataset& data) {
+/// Why the network is no good: a weight that is no number, or a loss on the first samples of one of these that is none; else empty.
+inline std::string went_wrong(ebb::Sequential& net, std::initializer_list<const ebb::Dataset*> all) {
   if (std::string bad = ebb::not_finite(net); !bad.empty()) return bad;
-  const std::int64_t n = std::min<std::int64_t>(512, data.size());
-  const double loss = ebb::evaluate(net, data.slice(0, n)).loss;
-  return std::isfinite(loss) ? "" : fmt::format("the loss on {} samples is {} at its end", n, loss);
+  for (const ebb::Dataset* data : all) {
+    const std::int64_t n = std::min<std::int64_t>(512, data->size());
+    const double loss = ebb::evaluate(net, data->slice(0, n)).loss;
+    if (!std::isfinite(loss)) return fmt::format("the loss on {} samples is {} at its end", n, loss);
+  }
+  return "";
+}
+
+/// Where a file that is written more than once is: /dev/stdout leads nowhere any more when the file behind it has been replaced.
+inline std::filesystem::path place_of(const std::string& file) {
+  std::error_code unresolved;
+  const auto place = std::filesystem::canonical(file, unresolved);
+  return unresolved ? std::filesystem::path(file) : place;
 }
 
 /// write(target); where that fails after all the work, another file is written. Throws IoError that says which, and what
-/// target `holds`.
-template <class Write>
-void keep(const std::filesystem::path& target, const Write& write, const std::string& holds = "") {
+/// holds() says of target.
+template <class Write, class Holds>
+void keep(const std::filesystem::path& target, const Write& write, const Holds& holds) {
   try {
     write(target);
   } catch (const ebb::IoError& e) {
+    const std::string still = holds();
     std::string folder = (std::filesystem::temp_directory_path() / "ebb-XXXXXX").string();
     if (!::mkdtemp(folder.data())) throw;
     write(folder + "/model.safetensors");
-    throw ebb::IoError(fmt::format("{}; the training is in {}/model.safetensors instead{}", e.what(), folder, holds));
+    throw ebb::IoError(fmt::format("{}; the training is in {}/model.safetensors instead{}", e.what(), folder, still));
   }
 }
 

@@ -202,15 +202,15 @@ int search(const std::vector<std::string>& args) {
   const ebb::Mnist data = load_data(v);
 
   catch_signals();
-  std::error_code none, unresolved;
-  const auto resolved = std::filesystem::canonical(file, unresolved), target = unresolved ? std::filesystem::path(file) : resolved;
+  std::error_code none;
+  const std::filesystem::path target = place_of(file);
   const bool once = std::filesystem::exists(target, none) && !std::filesystem::is_regular_file(target, none);  // a pipe gets one model
   const auto scale_in = [&](const Trial& t) { return make_training(with(options, fixed, t.setting)).scale; };
   std::string holds;
   const auto save = [&](Trial& t) {
     keep(target, [&](const std::filesystem::path& to) {
       ebb::save_model(t.net, t.architecture, to, {{"dataset", data.name}, {"scale", fmt::format("{}", scale_in(t))}, {"setting", text_of(t.setting)}});
-    }, holds);
+    }, [&] { return holds; });
     holds = fmt::format("; {} holds the best so far: {}", file, text_of(t.setting));
   };
   // One that went wrong may have done well in an epoch before that, but what it did so with is lost.
@@ -241,7 +241,7 @@ int search(const std::vector<std::string>& args) {
       for (const double seconds : h.seconds) trial.seconds += seconds;
       trial.net = t.net;
       interrupted = h.interrupted;
-      if (!interrupted) trial.bad = went_wrong(trial.net, samples);
+      if (!interrupted) trial.bad = went_wrong(trial.net, {&samples});
     } catch (const std::bad_alloc&) {
       failure = std::current_exception();
       trial.bad = "out of memory";

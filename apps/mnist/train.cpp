@@ -166,8 +166,7 @@ int train(const std::vector<std::string>& args) {
     runs.back().command.insert(runs.back().command.begin(), {"mnist", "train"});
     about[runs_key] = to_json(runs);
   }
-  std::error_code unresolved;  // /dev/stdout leads nowhere any more when the file behind it has been replaced once
-  const auto resolved = std::filesystem::canonical(file, unresolved), target = unresolved ? std::filesystem::path(file) : resolved;
+  const std::filesystem::path target = place_of(file);
   const auto write = [&](const std::filesystem::path& to, const ebb::History& history, ebb::Metadata metadata) {
     ebb::save_model(t.net, t.architecture, to, std::move(metadata), {.optimizer = t.optimizer.get(), .history = &history});
   };
@@ -182,15 +181,15 @@ int train(const std::vector<std::string>& args) {
          }}));
   const ebb::History history = ebb::fit(t.net, *t.optimizer, all, t.fit);
   // What went wrong never replaces what was good; the weights of the best epoch, restored, are good.
-  std::string bad = went_wrong(t.net, all);
-  if (bad.empty()) bad = went_wrong(t.net, test);
+  std::string bad = went_wrong(t.net, {&all, &test});
   const bool restored = bad.empty() && v.count("restore-best");
   for (const char* name : {"val_loss", "loss"})
     if (const auto it = history.values.find(name); it != history.values.end() && !it->second.empty() && !std::isfinite(it->second.back()))
       bad = fmt::format("the {} became {} in epoch {}", name, it->second.back(), history.epochs());
   if (!bad.empty() && every) holds = checkpoint_in(file, about[runs_key]).value_or(holds);
   const auto keep_model = [&] {
-    keep(target, [&](const std::filesystem::path& to) { write(to, history, about); }, every ? checkpoint_in(file, about[runs_key]).value_or("") : "");
+    keep(target, [&](const std::filesystem::path& to) { write(to, history, about); },
+         [&] { return every ? checkpoint_in(file, about[runs_key]).value_or("") : ""; });
   };
   if (!bad.empty() && restored && !file.empty()) {
     keep_model();

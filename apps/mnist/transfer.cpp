@@ -102,8 +102,8 @@ int transfer(const std::vector<std::string>& args) {
 
   catch_signals();
   std::vector<Row> rows;
-  std::error_code unresolved, none;  // /dev/stdout leads nowhere any more when the file behind it has been replaced once
-  const auto resolved = std::filesystem::canonical(out, unresolved), target = unresolved ? std::filesystem::path(out) : resolved;
+  std::error_code none;
+  const std::filesystem::path target = place_of(out);
   // A pipe gets one model; what all came from is replaced only by the last of it.
   const bool once = !out.empty() && std::filesystem::exists(target, none) &&
                     (!std::filesystem::is_regular_file(target, none) || std::filesystem::equivalent(target, file_of(v), none));
@@ -112,7 +112,7 @@ int transfer(const std::vector<std::string>& args) {
     if (out.empty()) return;
     keep(target, [&](const std::filesystem::path& to) {
       ebb::save_model(net, model.architecture, to, {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", file_of(v)}});
-    }, holds);
+    }, [&] { return holds; });
     holds = fmt::format("; {} holds the last stage that went well", out);
   };
   const auto run = [&](ebb::Sequential& network, const std::string& what, int n, double rate) {
@@ -129,8 +129,7 @@ int transfer(const std::vector<std::string>& args) {
               .callbacks = {ebb::TerminateOnNaN()},
               .verbose = quiet ? ebb::Verbose::silent : ebb::Verbose::automatic,
               .interrupted = [] { return caught_signal() != 0; }});
-    std::string bad = went_wrong(network, train);
-    if (bad.empty()) bad = went_wrong(network, test);
+    std::string bad = went_wrong(network, {&train, &test});
     if (history.epochs() > 0 && !std::isfinite(history["loss"].back())) bad = fmt::format("the loss became {}", history["loss"].back());
     if (!bad.empty()) throw std::runtime_error(fmt::format("{}: {}; try a smaller --lr{}", what, bad, holds));
     if (&network == &net && !once) save();  // before anything else can fail
