@@ -65,31 +65,40 @@ void moments_of(const Rows& r, const T* x, T* out) {
     T* __restrict center = centers.data() + b * r.wide;
     detail::simd_for<T>([&]() EBB_INLINE {
       add_elements<T>(r, begin, end, [=](std::int64_t i, std::int64_t) EBB_INLINE { return x[i]; }, mean);
-      for (std::int64_t j = 0; j < r.wide; ++j) {
-        mean[j] /= static_cast<double>(std::max<std::int64_t>(1, r.count(begin, end, j / r.c)));
-        center[j] = static_cast<T>(mean[j]);
+      for (std::int64_t k = 0; k < r.fold; ++k) {
+        const auto rows = static_cast<double>(std::max<std::int64_t>(1, r.count(begin, end, k)));
+        for (std::int64_t j = k * r.c; j < (k + 1) * r.c; ++j) {
+          mean[j] /= rows;
+          center[j] = static_cast<T>(mean[j]);
+        }
       }
       add_elements<T>(r, begin, end, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return (x[i] - center[j]) * (x[i] - center[j]); }, squares);
-      for (std::int64_t j = 0; j < r.wide; ++j) {  // the center is the mean but for a rounding
-        const double off = mean[j] - static_cast<double>(center[j]);
-        squares[j] = std::max(0.0, squares[j] - off * off * static_cast<double>(r.count(begin, end, j / r.c)));
+      for (std::int64_t k = 0; k < r.fold; ++k) {  // the center is the mean but for a rounding
+        const auto rows = static_cast<double>(r.count(begin, end, k));
+        for (std::int64_t j = k * r.c; j < (k + 1) * r.c; ++j) {
+          const double off = mean[j] - static_cast<double>(center[j]);
+          squares[j] = std::max(0.0, squares[j] - off * off * rows);
+        }
       }
     });
   });
-  for (std::int64_t j = 0; j < r.c; ++j) {
-    double n = 0, mean = 0, squares = 0;
-    for (std::int64_t b = 0; b < r.blocks; ++b)
-      for (std::int64_t k = 0; k < r.fold; ++k) {
-        const auto m = static_cast<double>(r.count(b * r.block, std::min(r.n, (b + 1) * r.block), k));
-        if (m == 0) continue;
-        const double* part = parts.data() + b * 2 * r.wide + k * r.c + j;
-        const double d = part[0] - mean;
-        mean += d * m / (n + m);
-        squares += part[r.wide] + d * d * n * m / (n + m);
-        n += m;
+  std::vector<double> mean(static_cast<std::size_t>(r.c)), squares(mean.size());
+  double n = 0;
+  for (std::int64_t b = 0; b < r.blocks; ++b)
+    for (std::int64_t k = 0; k < r.fold; ++k) {
+      const auto m = static_cast<double>(r.count(b * r.block, std::min(r.n, (b + 1) * r.block), k));
+      if (m == 0) continue;
+      const double* part = parts.data() + b * 2 * r.wide + k * r.c;
+      for (std::size_t j = 0; j < mean.size(); ++j) {
+        const double d = part[j] - mean[j];
+        mean[j] += d * m / (n + m);
+        squares[j] += part[static_cast<std::size_t>(r.wide) + j] + d * d * n * m / (n + m);
       }
-    out[j] = static_cast<T>(mean);
-    out[r.c + j] = static_cast<T>(squares / n);
+      n += m;
+    }
+  for (std::size_t j = 0; j < mean.size(); ++j) {
+    out[j] = static_cast<T>(mean[j]);
+    out[mean.size() + j] = static_cast<T>(squares[j] / n);
   }
 }
 
@@ -102,7 +111,7 @@ void slopes_of(const Rows& r, const T* x, const T* g, const T* gamma, const T* m
     double* const plain = parts.data() + b * 2 * r.wide;
     detail::simd_for<T>([&]() EBB_INLINE {
       const T* __restrict m = mean.data();
-      constexpr std::int64_t rows = 64;  // that stay in the L1 cache for the second sum
+      const std::int64_t rows = std::max<std::int64_t>(8, 2048 / r.wide / 8 * 8);  // that stay in the L1 cache for the second sum
       for (std::int64_t first = begin; first < end; first += rows * r.fold) {
         const std::int64_t last = std::min(end, first + rows * r.fold);
         add_elements<T>(r, first, last, [=](std::int64_t i, std::int64_t) EBB_INLINE { return g[i]; }, plain);
