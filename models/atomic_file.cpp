@@ -2,12 +2,16 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <stdio.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <map>
+#include <mutex>
 #include <string>
 #include <system_error>
 
@@ -184,6 +188,53 @@ void sync_directory(const fs::path& path, const fs::path& target) {
   if (retried([&] { return ::fsync(file.fd()); }) != 0 && errno != EINVAL) refused(path, errno);
 }
 
+/// What check_writable() promised not to overwrite, and where it was written instead when a file had come up there.
+std::mutex promised_mutex;
+std::map<std::string, fs::path> promised;
+
+std::string key_of(const fs::path& target) {
+  std::error_code error;
+  const fs::path whole = fs::weakly_canonical(target, error);
+  return error ? target.string() : whole.string();
+}
+
+/// Like rename(), but gives EEXIST when there is a file.
+int rename_to_new(const fs::path& from, const fs::path& to) {
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return 0;
+  if (errno != EINVAL && errno != ENOSYS) return errno;
+  if (::link(from.c_str(), to.c_str()) == 0) {
+    ::unlink(from.c_str());
+    return 0;
+  }
+  if (errno == EEXIST) return errno;
+  struct stat there;  // a file system that can do neither: a moment is left in which a file can come up
+  if (::lstat(to.c_str(), &there) == 0) return EEXIST;
+  return ::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+}
+
+/// Gives the temporary file its name: the target's, or where that is promised and taken, another, which is returned.
+fs::path rename_or_refuse(const fs::path& path, const fs::path& name, const fs::path& target) {
+  const std::lock_guard lock(promised_mutex);
+  const auto it = promised.find(key_of(target));
+  const fs::path to = it == promised.end() || it->second.empty() ? target : it->second;
+  if (it == promised.end() || !it->second.empty()) {
+    if (::rename(name.c_str(), to.c_str()) != 0) refused(path, errno);
+    return to;
+  }
+  int error = rename_to_new(name, target);
+  for (int i = 1; error == EEXIST; ++i) {
+    it->second = target.parent_path() / fmt::format("{}.new{}{}", target.stem().string(), i == 1 ? "" : fmt::format("-{}", i), target.extension().string());
+    error = rename_to_new(name, it->second);
+  }
+  if (error) {
+    it->second.clear();
+    refused(path, error);
+  }
+  if (!it->second.empty()) return it->second;
+  promised.erase(it);  // from here on it is our own
+  return target;
+}
+
 }  // namespace
 
 void write_atomically(const fs::path& path, Pieces pieces) {
@@ -204,9 +255,11 @@ void write_atomically(const fs::path& path, Pieces pieces) {
   if (at.exists) ::fchmod(file.fd(), mode);  // bits that umask took; without them the file is only more private
   write_all(path, file.fd(), pieces);
   if (retried([&] { return ::fsync(file.fd()); }) != 0) refused(path, errno);
-  if (::rename(name.c_str(), at.target.c_str()) != 0) refused(path, errno);
+  const fs::path written = rename_or_refuse(path, name, at.target);
   remover.keep();
   sync_directory(path, at.target);
+  if (written != at.target)
+    throw WrittenBeside(fmt::format("{}: came up meanwhile and is kept; written to {} instead", path.string(), written.string()));
 }
 
 void write_atomically(const fs::path& path, std::string_view text) {
@@ -221,16 +274,13 @@ void check_writable(const fs::path& path, bool overwrite, std::uintmax_t bytes) 
     if (!S_ISFIFO(at.old.st_mode)) ::close(fd);  // whoever reads a pipe would take that for its end
     return;
   }
-  if (at.exists && !overwrite)
+  if (at.exists && at.old.st_size > 0 && !overwrite)
     throw IoError(fmt::format("{}: exists already; choose another name, or --force to overwrite it", path.string()));
-  // Only opening, creating and removing files tells: names can be too long, folders closed, disks read-only.
+  // Only opening, creating and removing files tells: folders can be closed, disks read-only. That a name is too long was
+  // told by stat(). The target is not created for that: another process may put its own there before it is removed again.
   if (at.exists) {
     const File probe(retried([&] { return ::open(at.target.c_str(), O_WRONLY | O_CLOEXEC); }));
     if (probe.fd() < 0) refused(path, errno);
-  } else {
-    const File probe(retried([&] { return ::open(at.target.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }));
-    if (probe.fd() < 0) refused(path, errno == ENOENT ? "No such directory" : std::generic_category().message(errno));
-    ::unlink(at.target.c_str());
   }
   fs::path name;
   const File probe(create_or_refuse(path, at.target, 0600, name));
@@ -240,6 +290,13 @@ void check_writable(const fs::path& path, bool overwrite, std::uintmax_t bytes) 
   if (at.exists && ::stat(directory_of(at.target).c_str(), &folder) == 0 && folder.st_mode & S_ISVTX && me != 0 &&
       me != folder.st_uid && me != at.old.st_uid)
     refused(path, "another user's file in a folder where only its owner may replace it");
+  if (!at.exists && !overwrite) {
+    const std::lock_guard lock(promised_mutex);
+    promised.try_emplace(key_of(at.target));
+  }
+  struct rlimit limit;
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < bytes)
+    refused(path, fmt::format("it takes {} bytes, the limit of a file (ulimit -f) is {}", bytes, limit.rlim_cur));
   struct statvfs disk;
   if (::fstatvfs(probe.fd(), &disk) != 0 || disk.f_blocks == 0) return;  // not every file system tells
   const std::uintmax_t room = static_cast<std::uintmax_t>(me == 0 ? disk.f_bfree : disk.f_bavail) * disk.f_frsize;

@@ -6,7 +6,14 @@
 #include <span>
 #include <string_view>
 
+#include <ebb/graph/error.h>
+
 namespace ebb {
+
+/// A file that came up during the work was kept, and what was to be written is whole under another name, which is said.
+struct WrittenBeside : IoError {
+  using IoError::IoError;
+};
 
 /// Makes `path` a file of these pieces, one after the other. They go to a temporary file in the same
 /// directory, which is synced and renamed: at any moment, and after a crash, `path` is the old file or the
@@ -20,8 +27,11 @@ void write_atomically(const std::filesystem::path& path, std::span<const std::sp
 void write_atomically(const std::filesystem::path& path, std::string_view text);
 
 /// Throws IoError when write_atomically() could not make a file of so many bytes there: no such folder, no
-/// permission, a read-only or full disk, a pipe that nobody reads, or, unless `overwrite`, a file that exists. Asked
-/// before long work whose result goes there. A pipe stays open to the end of the program, so that its reader waits.
+/// permission, a read-only or full disk, a limit of `ulimit -f`, a pipe that nobody reads, or, unless `overwrite`, a file
+/// that exists and is not empty. Asked before long work whose result goes there; the name itself is not touched. A pipe
+/// stays open to the end of the program, so that its reader waits.
+/// Without `overwrite`, a file that another process makes of that name during the work is kept too: write_atomically()
+/// then writes to NAME.new.EXTENSION beside it and throws WrittenBeside.
 void check_writable(const std::filesystem::path& path, bool overwrite, std::uintmax_t bytes = 0);
 
 }  // namespace ebb

@@ -9,6 +9,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -402,6 +403,41 @@ TEST_CASE("write_atomically: a file in a folder that is read-only, or that is an
     CHECK(said(01777) == refused + "another user's file in a folder where only its owner may replace it\n" + refused + "Operation not permitted\nold");
   CHECK(::chmod(dir.path().c_str(), 0700) == 0);
   CHECK(names_in(dir.path()) == Names{"f"});
+}
+
+TEST_CASE("check_writable: never makes the file itself") {
+  const TempDir dir;
+  const int watch = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  REQUIRE(watch >= 0);
+  REQUIRE(::inotify_add_watch(watch, dir.path().c_str(), IN_CREATE | IN_DELETE) >= 0);
+  check_writable(dir / "f", false, 0);
+  alignas(::inotify_event) char events[4096];
+  const ssize_t n = ::read(watch, events, sizeof events);
+  ::close(watch);
+  REQUIRE(n > 0);
+  for (ssize_t at = 0; at < n;) {
+    const auto* event = reinterpret_cast<const ::inotify_event*>(events + at);
+    CHECK(std::string(event->name) != "f");
+    at += static_cast<ssize_t>(sizeof *event + event->len);
+  }
+}
+
+TEST_CASE("check_writable: a file that comes up during the work is kept") {
+  const TempDir dir;
+  const std::string file = (dir / "f.x").string();
+  check_writable(file, false, 0);
+  std::ofstream(file) << "theirs";
+  const std::string said = file + ": came up meanwhile and is kept; written to " + (dir / "f.new.x").string() + " instead";
+  CHECK(error_of(file, "ours") == said);
+  CHECK(error_of(file, "again") == said);
+  CHECK(read(file) == "theirs");
+  CHECK(read(dir / "f.new.x") == "again");
+  CHECK(names_in(dir.path()) == Names{"f.new.x", "f.x"});
+
+  check_writable(dir / "g", false, 0);
+  CHECK(error_of(dir / "g", "first") == "no error");
+  CHECK(error_of(dir / "g", "second") == "no error");  // its own
+  CHECK(read(dir / "g") == "second");
 }
 
 TEST_CASE("check_writable: asks and leaves nothing") {

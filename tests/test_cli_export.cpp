@@ -75,7 +75,7 @@ TEST_CASE("mnist export: files that exist are kept unless --force is given") {
   CHECK(bytes_of(out).size() > 1000);
   check_failure(mnist({"export", net, "--onnx", "/nonexistent/a.onnx"}), "/nonexistent/a.onnx: cannot write: No such directory");
   const std::string before = bytes_of(net);
-  check_usage_error(mnist({"export", net, "--safetensors", net, "--force"}), "the model and --safetensors are the same file: " + net);
+  check_usage_error(mnist({"export", net, "--safetensors", net, "--force"}), "the file read and --safetensors are the same file: " + net);
   CHECK(bytes_of(net) == before);
 }
 

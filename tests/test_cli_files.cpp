@@ -108,12 +108,50 @@ TEST_CASE("mnist: two options that name one file are a usage error, and it stays
   fs::create_symlink(net, mnist / "link");
   const std::string link = (mnist / "link").string(), folder = mnist.files().string();
   check_usage_error(mnist({"train", "--data", data, "--save", other, "--log-csv", folder + "/./new"}), "--save and --log-csv are the same file");
-  check_usage_error(mnist({"evaluate", net, "--data", data, "--plot", link}), "the model and --plot are the same file");
+  check_usage_error(mnist({"evaluate", net, "--data", data, "--plot", link}), "the file read and --plot are the same file");
   check_usage_error(mnist({"evaluate", net, "--data", data, "--plot", other, "--roc", other}), "--plot and --roc are the same file");
-  check_usage_error(mnist({"plot", net, "--svg", net}), "a training and --svg are the same file");
-  check_usage_error(mnist({"export", net, "--npz", link, "--force"}), "the model and --npz are the same file");
+  check_usage_error(mnist({"plot", net, "--svg", net}), "the file read and --svg are the same file");
+  check_usage_error(mnist({"export", net, "--npz", link, "--force"}), "the file read and --npz are the same file");
   CHECK(contents(net) == before);
   CHECK(!fs::exists(other));
+}
+
+TEST_CASE("mnist: no output replaces an input, and an existing file only with --force") {
+  Mnist mnist;
+  const std::string data = mnist.digits(), net = model_with(mnist, 0.5), other = (mnist / "other").string(), pixels = data + "/t10k-images-idx3-ubyte";
+  const std::string before = contents(net), images = contents(pixels);
+  fs::create_symlink(pixels, mnist / "pixels");
+  check_usage_error(mnist({"graph", net, "--dot", net, "--force"}), "the file read and --dot are the same file");
+  check_usage_error(mnist({"transfer", net, "--data", data, "--save", net, "--force"}), "the file read and --save are the same file");
+  for (const Args& args : {Args{"data", "--png"}, Args{"evaluate", net, "--roc"}, Args{"train", "--log-csv"}, Args{"train", "--save"}, Args{"search", "--vary", "layers=8|16", "--save"}})
+    check_usage_error(mnist(joined(args, {(mnist / "pixels").string(), "--data", data, "--force"})), "a file of the data and --");
+  CHECK(contents(net) == before);
+  CHECK(contents(pixels) == images);
+  std::ofstream(other) << "precious";
+  const Result trained = mnist(mnist.tiny({"--save", (mnist / "run").string(), "--quiet"}));
+  REQUIRE(trained.code == 0);
+  const std::string run = (mnist / "run").string();
+  for (const Args& args : {Args{"graph", net, "--dot", other}, Args{"data", "--data", data, "--png", other}, Args{"evaluate", net, "--data", data, "--plot", other},
+                           Args{"evaluate", net, "--data", data, "--roc", other}, Args{"plot", run, "--svg", other}, mnist.tiny({"--quiet", "--log-csv", other})}) {
+    std::ofstream(other) << "precious";
+    check_failure(mnist(args), other + ": exists already; choose another name, or --force to overwrite it");
+    CHECK(contents(other) == "precious");
+    CHECK(mnist(joined(args, {"--force"})).code == 0);
+    CHECK(contents(other) != "precious");
+  }
+}
+
+TEST_CASE("mnist: names that are not UTF-8 lose no result") {
+  Mnist mnist;
+  const std::string net = model_with(mnist, 0.5), odd = (mnist / "n\xff").string(), out = (mnist / "out").string();
+  const Result r = mnist(mnist.tiny({"--save", odd, "--json", "--quiet"}));
+  CAPTURE(r);
+  CHECK(r.code == 0);
+  CHECK(contains(r.out, "n\xef\xbf\xbd\""));
+  CHECK(mnist({"export", odd, "--npz", odd + ".npz", "--json"}).code == 0);
+  fs::copy_file(net, odd, fs::copy_options::overwrite_existing);
+  CHECK(mnist({"transfer", odd, "--data", mnist.digits(), "--epochs", "1", "--head-epochs", "1", "--no-baseline", "--quiet", "--json", "--save", out}).code == 0);
+  CHECK(ebb::load_model(out).metadata.at("transferred_from").ends_with("n\xef\xbf\xbd"));
 }
 
 TEST_CASE("mnist: a bad epoch never replaces a good file") {

@@ -204,7 +204,7 @@ TEST_CASE("mnist: it learns, and a saved model gives the same again") {
     CHECK(contains(backward.out, "gradient of dense.weight"));
     CHECK(contains(backward.out, "dir=back"));
     // The plan of the backward pass is what the allocator measures: the same figure twice.
-    const Result reported = mnist({"graph", model, "--batch", "2", "--report", "--dot", dot.string()});
+    const Result reported = mnist({"graph", model, "--batch", "2", "--report", "--dot", dot.string(), "--force"});
     CAPTURE(reported);
     CHECK(contains(reported.err, "critical path: "));
     CHECK(contains(reported.err, "repeated sub-expressions: 0"));

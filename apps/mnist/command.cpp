@@ -171,11 +171,29 @@ void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes)
   app::keep_results_apart(file);
 }
 
-std::string output_file(const po::variables_map& v, const char* option, bool overwrite) {
+void refuse_input(const po::variables_map& v, const char* option, const std::string& file) {
+  namespace fs = std::filesystem;
+  const std::string name = std::string("--") + option;
+  for (const std::string& from : files_of(v)) refuse_same_files({{"the file read", from}, {name, file}});
+  if (v.count("arch") && v["arch"].as<std::string>().ends_with(".json")) refuse_same_files({{"--arch", v["arch"].as<std::string>()}, {name, file}});
+  std::error_code none;
+  if (!v.count("dataset") || !fs::exists(file, none)) return;
+  const std::string folder = v.count("data") ? v["data"].as<std::string>() : "";
+  for (const ebb::DatasetName set : {ebb::DatasetName::mnist, ebb::DatasetName::fashion})
+    for (const fs::path& place : ebb::dataset_folders(set, folder)) {
+      if (fs::is_regular_file(place, none)) refuse_same_files({{"the data", place.string()}, {name, file}});
+      for (fs::directory_iterator it(place, none), end; !none && it != end; it.increment(none))
+        if (const std::string entry = it->path().filename().string(); entry.find("idx1-ubyte") != entry.npos || entry.find("idx3-ubyte") != entry.npos)
+          refuse_same_files({{"a file of the data", it->path().string()}, {name, file}});
+    }
+}
+
+std::string output_file(const po::variables_map& v, const char* option, bool goes_on) {
   if (!v.count(option)) return "";
   const auto file = v[option].as<std::string>();
   if (file.empty()) throw UsageError(fmt::format("--{} needs the name of a file", option));
-  check_output(file, overwrite);
+  if (std::string_view(option) != "save" || !v.count("force")) refuse_input(v, option, file);
+  check_output(file, goes_on || v.count("force") > 0);
   return file;
 }
 

@@ -54,8 +54,12 @@ std::vector<std::string> options_in(const ebb::SavedModel& model, const std::str
 /// standard error.
 void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes = 0);
 /// Checks before anything is read that a result can be written where this option says; returns the name, empty when the option
-/// was not given. Throws UsageError or IoError.
-std::string output_file(const po::variables_map& values, const char* option, bool overwrite = true);
+/// was not given. What the command reads is never overwritten, and another file that is not empty only with --force, or where
+/// `goes_on` says that it is written on. Throws UsageError or IoError.
+std::string output_file(const po::variables_map& values, const char* option, bool goes_on = false);
+/// Throws UsageError when an option's file is one that the command reads: a file named on the command line, one of the data, or
+/// the network's description.
+void refuse_input(const po::variables_map& values, const char* option, const std::string& file);
 
 /// Throws UsageError when two of these are the same file; each is what the command line calls it and its name, which may be empty.
 void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files);

@@ -62,7 +62,7 @@ int data(const std::vector<std::string>& args) {
       ("colors", po::value<std::string>()->default_value("gray"), "of the picture: gray (0 is black) or binary (0 is white)")
       ("zoom", po::value<int>()->default_value(8), "side of a pixel in the picture");
   po::options_description output_options("Output", 80, 40);
-  output_options.add_options()("json", "print one JSON object instead of text");
+  output_options.add_options()("force", "overwrite a file that exists")("json", "print one JSON object instead of text");
   po::options_description options(80, 40);
   options.add(own).add(data_options()).add(split_options()).add(output_options);
   po::variables_map v;
@@ -154,6 +154,7 @@ int plot(const std::vector<std::string>& args) {
   own.add_options()
       ("svg", po::value<std::string>(), "write the drawing to this file; default: standard output")
       ("names", po::value<std::string>(), "what to call the trainings, such as \"fit1,fit2\"; default: the names of the files")
+      ("force", "overwrite a file that exists")
       ("json", "print the numbers as one JSON object instead of drawing, or beside it");
   po::options_description options(80, 40);
   options.add(own);
@@ -173,7 +174,6 @@ int plot(const std::vector<std::string>& args) {
     for (const std::string& file : files) names.push_back(std::filesystem::path(file).stem().string());
   if (names.size() != files.size()) throw UsageError(fmt::format("--names gives {} names for {} files", names.size(), files.size()));
   const std::string file = output_file(v, "svg");
-  for (const std::string& from : files) refuse_same_files({{"a training", from}, {"--svg", file}});
   ebb::NamedHistories histories;
   for (std::size_t i = 0; i < files.size(); ++i) histories.emplace_back(names[i], history_of(files[i]));
   if (!file.empty()) ebb::plot_history(histories, file);

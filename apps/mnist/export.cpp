@@ -12,6 +12,7 @@
 #include <ebb/models/safetensors.h>
 
 #include "command.h"
+#include "json_text.h"
 
 namespace mnist {
 namespace {
@@ -67,7 +68,7 @@ int export_files(const std::vector<std::string>& args) {
     if (v.count(f)) paths.push_back(v[f].as<std::string>());
   if (paths.empty()) throw UsageError("export as what? Give --onnx, --npz or --safetensors and a file to write");
   if (layout != "ebb" && !v.count("npz") && !v.count("safetensors")) throw UsageError("--layout is for --npz and --safetensors");
-  std::vector<std::pair<std::string, std::string>> named{{"the model", file_of(v)}};
+  std::vector<std::pair<std::string, std::string>> named{{"the file read", file_of(v)}};
   for (const char* f : formats)
     if (v.count(f)) named.emplace_back(std::string("--") + f, v[f].as<std::string>());
   refuse_same_files(named);
@@ -95,7 +96,7 @@ int export_files(const std::vector<std::string>& args) {
     if (v.count("npz")) ebb::write_npz(v["npz"].as<std::string>(), tensors), report("npz", what);
     if (v.count("safetensors")) ebb::write_safetensors(v["safetensors"].as<std::string>(), {about, tensors}), report("safetensors", what);
   }
-  if (v.count("json")) app::print("{}\n", Json{{"scale", scale}, {"layout", layout}, {"files", written}}.dump());
+  if (v.count("json")) app::print("{}\n", app::json_text({{"scale", scale}, {"layout", layout}, {"files", written}}));
   else app::print("input: pixels times {:.6g}, (N, 28, 28, 1)\n", scale);
   return ok;
 }

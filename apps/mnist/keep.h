@@ -10,6 +10,7 @@
 #include <string>
 #include <system_error>
 
+#include <ebb/models/atomic_file.h>
 #include <ebb/models/finite.h>
 
 #include "command.h"
@@ -40,6 +41,8 @@ template <class Write, class Holds>
 void keep(const std::filesystem::path& target, const Write& write, const Holds& holds) {
   try {
     write(target);
+  } catch (const ebb::WrittenBeside&) {  // it is whole, under another name
+    throw;
   } catch (const ebb::IoError& e) {
     const std::string still = holds();
     std::string folder = (std::filesystem::temp_directory_path() / "ebb-XXXXXX").string();

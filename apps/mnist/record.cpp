@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "json_text.h"
 #include "training.h"
 
 namespace mnist {
@@ -64,7 +65,7 @@ std::string kept_options(const po::options_description& options, const po::varia
     out.push_back(value.empty() ? "--" + name : fmt::format("--{}={}", name, value));
     if (value.empty() && option->semantic()->min_tokens() > 0) out.push_back("");  // "--layers=" would be an error
   }
-  return out.dump();
+  return app::json_text(out);
 }
 
 void restore_options(const po::options_description& options, const ebb::SavedModel& saved, const std::string& file, po::variables_map& v) {
@@ -113,7 +114,7 @@ std::vector<Run> runs_in(const ebb::SavedModel& saved, const std::string& file) 
 std::string to_json(const std::vector<Run>& runs) {
   Json out = Json::array();
   for (const Run& r : runs) out.push_back({{"steps", r.steps}, {"epochs", r.epochs}, {"command", r.command}, {"facts", r.facts}});
-  return out.dump();
+  return app::json_text(out);
 }
 
 std::map<std::string, std::string> facts_here(const ebb::Dataset& train, const ebb::Dataset& test) {

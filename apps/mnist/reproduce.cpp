@@ -204,7 +204,8 @@ class Results {
     fs::create_directories(folder_, error);
     if (error)
       throw ebb::IoError(fmt::format("{}: cannot create the folder: {}", folder_.string(), error.message()));
-    for (const fs::path& f : {file(), csv()}) check_output(f, true);
+    check_output(file(), true);
+    check_output(csv(), fresh || fs::exists(file(), error));
     std::ifstream in(file());
     if (!in || fresh) return;
     try {

@@ -197,7 +197,7 @@ int search(const std::vector<std::string>& args) {
   for (const Setting& s : settings)
     make_training(with(options, fixed, s));  // refused before anything is trained
   use_threads(v);
-  const std::string file = output_file(v, "save", v.count("force") > 0);
+  const std::string file = output_file(v, "save");
   const bool quiet = v.count("quiet") > 0, stops = v.count("no-stop") == 0;
   const ebb::Mnist data = load_data(v);
 

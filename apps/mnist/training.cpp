@@ -108,7 +108,7 @@ po::options_description output_options(const char* saved) {
   po::options_description o("Output", 80, 40);
   o.add_options()
       ("save", po::value<std::string>(), saved)
-      ("force", "overwrite that file if it exists")
+      ("force", "overwrite files that exist")
       ("json", "print one JSON object instead of text")
       ("quiet", "no progress on standard error");
   return o;

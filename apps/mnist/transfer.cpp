@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "command.h"
+#include "json_text.h"
 #include "keep.h"
 #include "signals.h"
 #include "training.h"
@@ -78,7 +79,7 @@ int transfer(const std::vector<std::string>& args) {
   if (batch < 1) throw UsageError(fmt::format("--batch must be at least 1, got {}", batch));
   const double lr = v["lr"].as<double>();
   use_threads(v);
-  const std::string out = output_file(v, "save", v.count("force") > 0);
+  const std::string out = output_file(v, "save");
   const bool quiet = v.count("quiet") > 0;
 
   ebb::SavedModel model = ebb::load_model(file_of(v));
@@ -89,6 +90,9 @@ int transfer(const std::vector<std::string>& args) {
     return build_network(model.architecture);
   };
   ebb::Sequential net = fresh();
+  std::uintmax_t bytes = 0;
+  for (const ebb::NamedTensor& w : ebb::named_tensors(net)) bytes += w.tensor->bytes();
+  if (!out.empty()) check_output(out, true, bytes);
   const std::vector<ebb::Layer> borrowed = borrow(model.net, net);
   const ebb::Mnist data = load_data(v);
   ebb::Dataset train = data.train.scaled(scale);
@@ -111,7 +115,7 @@ int transfer(const std::vector<std::string>& args) {
   const auto save = [&] {
     if (out.empty()) return;
     keep(target, [&](const std::filesystem::path& to) {
-      ebb::save_model(net, model.architecture, to, {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", file_of(v)}});
+      ebb::save_model(net, model.architecture, to, {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", app::utf8(file_of(v))}});
     }, [&] { return holds; });
     holds = fmt::format("; {} holds the last stage that went well", out);
   };
@@ -155,7 +159,7 @@ int transfer(const std::vector<std::string>& args) {
                       {"test_loss", r.result.loss}});
     app::print(
         "{}\n",
-        nlohmann::ordered_json{{"dataset", data.name}, {"samples", train.size()}, {"stages", list}}.dump());
+        app::json_text({{"dataset", data.name}, {"samples", train.size()}, {"stages", list}}));
   } else {
     app::print("{:<34}{:>7}{:>12}{:>15}{:>11}\n", fmt::format("{} samples of {}", train.size(), data.name),
                "epochs", "parameters", "test accuracy", "test loss");

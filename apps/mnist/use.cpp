@@ -93,7 +93,8 @@ int evaluate(const std::vector<std::string>& args) {
       ("auc", "areas under the ROC and the precision-recall curve of each digit")
       ("plot", po::value<std::string>(), "draw the confusion matrix to this file (SVG)")
       ("colors", po::value<std::string>()->default_value("diverging"), "of that drawing: diverging (blue to red) or sequential (white to blue)")
-      ("roc", po::value<std::string>(), "draw ROC and precision-recall curves of each digit to this file (SVG)");
+      ("roc", po::value<std::string>(), "draw ROC and precision-recall curves of each digit to this file (SVG)")
+      ("force", "overwrite files that exist");
   po::options_description options(80, 40);
   options.add(own).add(data_options()).add(split_options()).add(json_option());
   po::variables_map v;
@@ -115,7 +116,7 @@ int evaluate(const std::vector<std::string>& args) {
   refuse_not_finite(model, file_of(v));
   use_split_of(model, file_of(v), v);
   const std::string plot = output_file(v, "plot"), roc = output_file(v, "roc");
-  refuse_same_files({{"the model", file_of(v)}, {"--plot", plot}, {"--roc", roc}});
+  refuse_same_files({{"--plot", plot}, {"--roc", roc}});
   use_threads(v);
   const ebb::Mnist data = split_data(load_data(v), v);
   const ebb::Dataset test = data.test.scaled(scale_of(model, file_of(v)));
@@ -237,7 +238,8 @@ int graph(const std::vector<std::string>& args) {
       ("batch", po::value<std::int64_t>()->default_value(32), "samples in the batch that is drawn")
       ("backward", "the graph of the gradients too")
       ("profile", "time each op over some steps; the figures go into the drawing and, as a table, to standard error")
-      ("report", "what the graph says: critical path, memory of the backward pass, repeated sub-expressions");
+      ("report", "what the graph says: critical path, memory of the backward pass, repeated sub-expressions")
+      ("force", "overwrite a file that exists");
   po::options_description options(80, 40);
   options.add(model_options()).add(own);
   po::variables_map v;
