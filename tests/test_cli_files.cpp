@@ -154,6 +154,28 @@ TEST_CASE("mnist: names that are not UTF-8 lose no result") {
   CHECK(ebb::load_model(out).metadata.at("transferred_from").ends_with("n\xef\xbf\xbd"));
 }
 
+TEST_CASE("mnist evaluate: the results are told before a drawing fails") {
+  Mnist mnist;
+  const std::string net = model_with(mnist, 0.5), data = mnist.digits();
+  const Result full = mnist({"evaluate", net, "--data", data, "--plot", "/dev/full"});
+  CAPTURE(full);
+  CHECK(full.code == 1);
+  CHECK(full.out.starts_with("test accuracy "));
+  CHECK(contains(full.err, "/dev/full: cannot write: No space left on device"));
+  ebb::write_idx(fs::path(data) / "t10k-labels-idx1-ubyte", ebb::Tensor::from(std::vector<std::uint8_t>(64, 3), {64}));
+  const Result one = mnist({"evaluate", net, "--data", data, "--json", "--roc", (mnist / "roc.svg").string()});
+  CAPTURE(one);
+  CHECK(one.code == 1);
+  CHECK(contains(one.out, "\"test_accuracy\":"));
+}
+
+TEST_CASE("mnist: what nothing measures cannot be watched, nor trials be compared by it") {
+  Mnist mnist;
+  for (const std::string name : {"bogus", "", "lr"})
+    check_usage_error(mnist(mnist.tiny({"--early-stopping", "1", "--monitor", name})), "--monitor must be one of val_loss, val_accuracy, loss, accuracy; got \"" + name + "\"");
+  check_usage_error(mnist({"search", "--data", mnist.digits(), "--vary", "layers=8|16", "--validation-split", "0"}), "holds nothing out");
+}
+
 TEST_CASE("mnist: a bad epoch never replaces a good file") {
   Mnist mnist;
   const std::string file = (mnist / "model").string();

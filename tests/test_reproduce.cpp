@@ -6,6 +6,7 @@ TEST_CASE("mnist: reproduce and transfer") { MESSAGE("skipped: the build has no 
 #else
 
 #include <nlohmann/json.hpp>
+#include <sys/file.h>
 
 #include <set>
 
@@ -67,6 +68,36 @@ TEST_CASE("mnist reproduce: parameters, steps and continued runs are those of th
   CHECK_FALSE(contains(r.out, "yes ("));  // --quick judges nothing
   CHECK_FALSE(contains(r.out, "NO ("));
   CHECK(lines(contents(mnist / "runs" / "results.csv")).size() == all.size() + 1);
+}
+
+TEST_CASE("mnist reproduce: a record without its numbers is told with its place; one program at a time writes to a folder") {
+  const Mnist mnist;
+  const fs::path folder = mnist / "runs", file = folder / "results.json";
+  fs::create_directory(folder);
+  const json whole{{"run", "N2-2"}, {"seed", 1}, {"quick", true}, {"epochs", 2}, {"seconds_per_epoch", 0.5}, {"train", {{"loss", 1.0}, {"accuracy", 0.5}}},
+                   {"validation", {{"loss", 1.0}, {"accuracy", 0.5}}}};
+  const auto said = [&](const json& record) {
+    std::ofstream(file) << json{{"runs", json::array({whole, record})}};
+    const Result r = mnist(quick(mnist, {"--run", "N2-2", "--seeds", "1"}));
+    CHECK(r.code == (record == whole ? 0 : 1));
+    return r.err;
+  };
+  CHECK(said(whole) == "");
+  for (const char* name : {"run", "seed", "quick", "epochs", "seconds_per_epoch", "train", "validation"}) {
+    json bad = whole;
+    bad[name] = nullptr;
+    CHECK(said(bad).starts_with("mnist: " + file.string() + ": run 2: " + name));
+    bad.erase(name);
+    CHECK(said(bad).starts_with("mnist: " + file.string() + ": run 2: " + name));
+  }
+  json bad = whole;
+  bad["test"] = {{"loss", 1.0}};
+  CHECK(contains(said(bad), ": run 2: test accuracy: expected a number"));
+
+  const int other = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  REQUIRE(::flock(other, LOCK_EX) == 0);
+  CHECK(contains(said(nullptr), "another mnist reproduce is writing to this folder"));
+  ::close(other);
 }
 
 TEST_CASE("mnist reproduce: goes on with what is missing, the same bits as in one go") {

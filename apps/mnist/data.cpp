@@ -8,6 +8,7 @@
 #include <map>
 
 #include "command.h"
+#include "json_text.h"
 
 namespace mnist {
 namespace {
@@ -126,7 +127,7 @@ int data(const std::vector<std::string>& args) {
                                {"mean_pixel", s.mean.first}, {"mean_pixel_scaled", s.mean.second}});
     if (split) out["split"] = {{"test_size", split->test_size}, {"seed", split->seed}, {"stratify", split->stratify}, {"first_test_rows", drawn}};
     if (!png.empty()) out["png"] = png;
-    app::print("{}\n", out.dump());
+    app::print("{}\n", app::json_text(out));
     return ok;
   }
   app::print("{} ({})\n", all.name, all.source);
@@ -182,7 +183,7 @@ int plot(const std::vector<std::string>& args) {
     for (std::size_t i = 0; i < files.size(); ++i)
       out["trainings"].push_back({{"name", names[i]}, {"file", files[i]}, {"epochs", histories[i].second.epochs()}, {"history", histories[i].second.values}});
     if (!file.empty()) out["svg"] = file;
-    app::print("{}\n", out.dump(-1, ' ', false, Json::error_handler_t::replace));
+    app::print("{}\n", app::json_text(out));
   } else if (file.empty()) {
     app::print("{}", ebb::svg(ebb::history_panels(histories), 1080, 504));
   } else {

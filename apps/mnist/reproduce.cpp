@@ -1,9 +1,12 @@
 // mnist reproduce: the runs of the notebooks (notebooks.h), trained again and compared.
 #include <fmt/core.h>
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
+#include <sys/file.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -204,13 +207,17 @@ class Results {
     fs::create_directories(folder_, error);
     if (error)
       throw ebb::IoError(fmt::format("{}: cannot create the folder: {}", folder_.string(), error.message()));
+    // Two programs that write the same records would lose some of each other's.
+    lock_ = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock_ >= 0 && ::flock(lock_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+      throw ebb::IoError(fmt::format("{}: another mnist reproduce is writing to this folder; wait for it, or give another --out", folder_.string()));
     check_output(file(), true);
     check_output(csv(), fresh || fs::exists(file(), error));
     std::ifstream in(file());
     if (!in || fresh) return;
     try {
       records_ = Json::parse(in).at("runs");
-      for (const Json& r : records_) matches(r, r.at("run"), r.at("seed"), r.at("quick"));
+      for (const Json& r : records_) check(r);
     } catch (const nlohmann::ordered_json::exception& e) {
       throw ebb::DataError(fmt::format("{}: not written by mnist reproduce ({}); --force starts afresh",
                                        file().string(), e.what()));
@@ -244,10 +251,30 @@ class Results {
   std::string text() const { return Json{{"version", ebb::version()}, {"runs", records_}}.dump(1) + "\n"; }
 
  private:
+  /// That a record has what is read of it. Throws DataError.
+  void check(const Json& r) const {
+    const auto place = fmt::format("{}: run {}", file().string(), &r - &records_[0] + 1);
+    const auto expect = [&](const Json& in, const std::string& name, bool right, const char* what) {
+      if (!right) throw ebb::DataError(fmt::format("{}: {}: expected {}{}; --force starts afresh", place, name, what, in.contains(name) ? "" : ", found none"));
+    };
+    const auto has = [](const Json& in, const char* name, auto is) { return in.is_object() && in.contains(name) && is(in[name]); };
+    const auto number = [](const Json& j) { return j.is_number(); };
+    const auto whole = [](const Json& j) { return j.is_number_integer(); };
+    expect(r, "run", has(r, "run", [](const Json& j) { return j.is_string(); }), "a text");
+    expect(r, "quick", has(r, "quick", [](const Json& j) { return j.is_boolean(); }), "true or false");
+    for (const char* name : {"seed", "epochs"}) expect(r, name, has(r, name, whole), "a whole number");
+    expect(r, "seconds_per_epoch", has(r, "seconds_per_epoch", number), "a number");
+    for (const char* part : {"train", "validation", "test"}) {
+      if (part == std::string("test") && !r.contains(part)) continue;  // not every run has one
+      for (const char* name : {"loss", "accuracy"})
+        expect(r, fmt::format("{} {}", part, name), r.contains(part) && has(r[part], name, number), "a number");
+    }
+  }
   static bool matches(const Json& r, const std::string& run, int seed, bool quick) {
     return r.at("run") == run && r.at("seed") == seed && r.at("quick") == quick;
   }
   fs::path folder_;
+  int lock_ = -1;  ///< the folder, locked as long as the program runs
   Json records_ = Json::array();
 };
 
@@ -361,11 +388,12 @@ int reproduce(const std::vector<std::string>& args) {
     for (const Experiment& e : runs) {
       if ((e.one_seed && seed > 1) || results.find(e.id, seed, settings.quick)) continue;
       Json record = train_once(e, seed, data, settings, last);
-      if (caught_signal()) break;
-      if (!settings.quiet)
-        app::note("{} seed {}: {:.4f} after {} epochs\n", e.id, seed,
-                   record["validation"]["accuracy"].get<double>(), record["epochs"].get<int>());
+      if (record.is_null()) break;  // a signal came; one that came after the run loses nothing of it
+      const double accuracy = record["validation"]["accuracy"].get<double>();
+      const int epochs = record["epochs"].get<int>();
       results.add(std::move(record));
+      if (!settings.quiet) app::note("{} seed {}: {:.4f} after {} epochs\n", e.id, seed, accuracy, epochs);
+      if (caught_signal()) break;
     }
   }
   if (v.count("json")) {

@@ -191,6 +191,8 @@ int search(const std::vector<std::string>& args) {
   const std::vector<Varied> what = varied(v, trained);
   if (v["validation"].as<std::string>() != "none")
     throw UsageError("--validation test would choose by the test set; search holds out --validation-split");
+  if (!(v["validation-split"].as<double>() > 0) && !v["validation-split"].defaulted())
+    throw UsageError("--validation-split 0 holds nothing out to compare trials by");
   std::vector<std::string> fixed = args;
   if (v["validation-split"].defaulted()) fixed.emplace_back("--validation-split=0.1");
   const std::vector<Setting> settings = settings_of(what, v, make_training(with(options, fixed, {})).seed);

@@ -62,6 +62,9 @@ ebb::Schedule make_schedule(const po::variables_map& v, double lr) {
 std::vector<ebb::Callback> make_callbacks(const po::variables_map& v, bool validates) {
   std::vector<ebb::Callback> out;
   const auto monitor = v["monitor"].as<std::string>();
+  const std::vector<std::string> measured{"val_loss", "val_accuracy", "loss", "accuracy"};
+  if (std::ranges::find(measured, monitor) == measured.end())
+    throw UsageError(fmt::format("--monitor must be one of {}; got \"{}\"", fmt::join(measured, ", "), monitor));
   if ((v.count("early-stopping") || v.count("reduce-lr")) && monitor.starts_with("val_") && !validates)
     throw UsageError(fmt::format("nothing measures {}: give --validation-split, --validation test, or --monitor loss", monitor));
   if (v.count("restore-best") && !v.count("early-stopping")) throw UsageError("--restore-best belongs to --early-stopping");

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "command.h"
+#include "json_text.h"
 
 namespace mnist {
 namespace {
@@ -127,8 +128,13 @@ int evaluate(const std::vector<std::string>& args) {
   const ebb::ClassificationReport report = ebb::classification_report(confusion);
   std::vector<DigitAreas> areas;
   if (v.count("auc")) areas = areas_of(test.labels, probabilities);
-  if (!plot.empty()) ebb::plot_confusion(confusion, plot, fmt::format("{} of {} right", ebb::with_commas(ebb::count_correct(logits, test.labels)), ebb::with_commas(test.size())), colors == "diverging");
-  if (!roc.empty()) ebb::plot_curves(test.labels, probabilities, roc);
+  // The results are told before a drawing can fail.
+  const auto draw = [&] {
+    app::flush_results();
+    if (!plot.empty()) ebb::plot_confusion(confusion, plot, fmt::format("{} of {} right", ebb::with_commas(ebb::count_correct(logits, test.labels)), ebb::with_commas(test.size())), colors == "diverging");
+    if (!roc.empty()) ebb::plot_curves(test.labels, probabilities, roc);
+  };
+
 
   if (v.count("json")) {
     nlohmann::ordered_json out{{"test_accuracy", m.accuracy}, {"test_loss", m.loss}, {"dataset", data.name}};
@@ -150,7 +156,8 @@ int evaluate(const std::vector<std::string>& args) {
     if (!areas.empty()) out["macro_auc"] = mean_roc(areas);
     if (!plot.empty()) out["plot"] = plot;
     if (!roc.empty()) out["roc"] = roc;
-    app::print("{}\n", out.dump());
+    app::print("{}\n", app::json_text(out));
+    draw();
     return ok;
   }
   app::print("test accuracy {:.4f}, test loss {:.4f} on {}\n", m.accuracy, m.loss, data.name);
@@ -167,6 +174,7 @@ int evaluate(const std::vector<std::string>& args) {
     for (const DigitAreas& a : areas) app::print("{:>5}{:>16.6f}{:>19.6f}\n", a.digit, a.roc, a.precision);
     app::print(" mean{:>16.6f}\n", mean_roc(areas));
   }
+  draw();
   for (const std::string& file : {plot, roc})
     if (!file.empty()) app::print("wrote {}\n", file);
   return ok;
