@@ -49,6 +49,8 @@ class Optimizer {
   void set_groups(std::vector<ParameterGroup> groups);
   const std::vector<ParameterGroup>& groups() const { return groups_; }  ///< as they were set
 
+  /// Number of tensors of state that a parameter has, each of its shape.
+  virtual int slots() const = 0;
   /// For saving and restoring: the tensors of state that a parameter has so far, and the number of steps.
   std::span<const Tensor> state(const Tensor& parameter) const;
   /// The tensors of state of all parameters.
@@ -59,8 +61,6 @@ class Optimizer {
 
  protected:
   Optimizer(double lr, double weight_decay);  ///< ValueError on a negative or infinite one
-  /// Number of tensors of state that a parameter has, each of its shape.
-  virtual int slots() const = 0;
   /// What they are filled with at first.
   virtual double slot_start() const { return 0; }
   /// Called once a step, before the parameters.

@@ -460,6 +460,11 @@ TEST_CASE("check_writable: asks and leaves nothing") {
   CHECK(check_of("/dev/null") == "no error");
   CHECK(error_of([] { check_writable("/dev/null", false, 0); }) == "no error");
   CHECK(check_of(file, std::uintmax_t{1} << 62).starts_with(file + ": cannot write: it takes 4611686018427387904 bytes, the disk has room for "));
+  {
+    const FileSizeLimit limit(1000);
+    CHECK(check_of(file, 1000) == "no error");
+    CHECK(check_of(file, 1001) == file + ": cannot write: it takes 1001 bytes, the limit of a file (ulimit -f) is 1000");
+  }
   CHECK(read(file) == "old");
   CHECK(names_in(dir.path()) == Names{"dangling", "f", "lost"});
 }

@@ -140,8 +140,10 @@ TEST_CASE("mnist reproduce: what it refuses") {
   check_usage_error(mnist(quick(mnist, {"--seeds", "0"})), "--seeds must be 1 to 1000");
   fs::create_directory(mnist / "runs");
   std::ofstream(mnist / "runs" / "results.json") << "{\"runs\": [{\"run\": \"N2-1\"}]}";
-  check_failure(mnist(quick(mnist, {"--run", "N2-1"})), "not written by mnist reproduce");
+  check_failure(mnist(quick(mnist, {"--run", "N2-1"})), "results.json: run 1: quick: expected true or false, found none; --force starts afresh");
   CHECK(contents(mnist / "runs" / "results.json") == "{\"runs\": [{\"run\": \"N2-1\"}]}");
+  std::ofstream(mnist / "runs" / "results.json") << "{}";
+  check_failure(mnist(quick(mnist, {"--run", "N2-1"})), "not written by mnist reproduce");
   std::ofstream(mnist / "file") << "x";
   check_failure(mnist({"reproduce", "--quick", "--dataset", "synthetic", "--out", (mnist / "file").string()}),
                 "file");

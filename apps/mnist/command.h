@@ -53,10 +53,10 @@ std::vector<std::string> options_in(const ebb::SavedModel& model, const std::str
 /// Checks before anything is read that this file can be written (ebb::check_writable). Where it is standard output, results go to
 /// standard error.
 void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes = 0);
-/// Checks before anything is read that a result can be written where this option says; returns the name, empty when the option
+/// Checks before long work that a result of so many bytes can be written where this option says; returns the name, empty when the option
 /// was not given. What the command reads is never overwritten, and another file that is not empty only with --force, or where
 /// `goes_on` says that it is written on. Throws UsageError or IoError.
-std::string output_file(const po::variables_map& values, const char* option, bool goes_on = false);
+std::string output_file(const po::variables_map& values, const char* option, bool goes_on = false, std::uintmax_t bytes = 0);
 /// Throws UsageError when an option's file is one that the command reads: a file named on the command line, one of the data, or
 /// the network's description.
 void refuse_input(const po::variables_map& values, const char* option, const std::string& file);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <initializer_list>
 #include <string>
@@ -26,6 +27,13 @@ inline std::string went_wrong(ebb::Sequential& net, std::initializer_list<const 
     if (!std::isfinite(loss)) return fmt::format("the loss on {} samples is {} at its end", n, loss);
   }
   return "";
+}
+
+/// Bytes of a file of this network's weights.
+inline std::uintmax_t bytes_of(ebb::Sequential& net) {
+  std::uintmax_t bytes = 0;
+  for (const ebb::NamedTensor& w : ebb::named_tensors(net)) bytes += w.tensor->bytes();
+  return bytes;
 }
 
 /// Where a file that is written more than once is: /dev/stdout leads nowhere any more when the file behind it has been replaced.

@@ -177,8 +177,10 @@ Json train_once(const Experiment& e, int seed, Data& data, const Settings& setti
     });
   const ebb::History h = ebb::fit(now.net, *now.optimizer, train, o);
   if (h.interrupted) return {};
-  if (const std::string bad = ebb::not_finite(now.net); !bad.empty())
-    throw std::runtime_error(fmt::format("{} seed {}: {}", e.id, seed, bad));
+  std::string bad = ebb::not_finite(now.net);
+  for (const auto& [name, values] : h.values)  // JSON has no such numbers
+    if (bad.empty() && !std::isfinite(values.back())) bad = fmt::format("the {} became {}", name, values.back());
+  if (!bad.empty()) throw std::runtime_error(fmt::format("{} seed {}: {}", e.id, seed, bad));
   Json record{{"run", e.id},
               {"seed", seed},
               {"quick", settings.quick},

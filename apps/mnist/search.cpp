@@ -12,6 +12,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "json_text.h"
 #include "keep.h"
 #include "signals.h"
 #include "training.h"
@@ -196,10 +197,13 @@ int search(const std::vector<std::string>& args) {
   std::vector<std::string> fixed = args;
   if (v["validation-split"].defaulted()) fixed.emplace_back("--validation-split=0.1");
   const std::vector<Setting> settings = settings_of(what, v, make_training(with(options, fixed, {})).seed);
-  for (const Setting& s : settings)
-    make_training(with(options, fixed, s));  // refused before anything is trained
+  std::uintmax_t bytes = 0;
+  for (const Setting& s : settings) {  // refused before anything is trained
+    Training t = make_training(with(options, fixed, s));
+    bytes = std::max(bytes, bytes_of(t.net));
+  }
   use_threads(v);
-  const std::string file = output_file(v, "save");
+  const std::string file = output_file(v, "save", false, bytes);
   const bool quiet = v.count("quiet") > 0, stops = v.count("no-stop") == 0;
   const ebb::Mnist data = load_data(v);
 
@@ -286,11 +290,7 @@ int search(const std::vector<std::string>& args) {
                       {"stopped", t.stopped}});
       if (!t.bad.empty()) list.back()["failed"] = t.bad;
     }
-    app::print("{}\n", nlohmann::ordered_json{{"trials", list},
-                                              {"test_accuracy", test.accuracy},
-                                              {"test_loss", test.loss},
-                                              {"asked", settings.size()}}
-                           .dump());
+    app::print("{}\n", app::json_text({{"trials", list}, {"test_accuracy", test.accuracy}, {"test_loss", test.loss}, {"asked", settings.size()}}));
   } else {
     std::size_t wide = 7;
     for (const Trial& t : trials) wide = std::max(wide, text_of(t.setting).size());

@@ -81,14 +81,10 @@ std::optional<ebb::Interval> checkpoint_interval(const po::variables_map& v, con
 }
 
 /// Bytes of the file: of the weights, twice where it holds both averages and what they are of, and of the optimizer's state.
-std::uintmax_t bytes_of(ebb::Sequential& net, const po::variables_map& v) {
-  const auto optimizer = v["optimizer"].as<std::string>();
-  const std::uintmax_t momentum = v["momentum"].as<double>() > 0 ? 1 : 0;
-  const std::uintmax_t states = optimizer == "sgd" ? momentum : optimizer == "rmsprop" ? 1 + momentum : optimizer == "adagrad" || optimizer == "lion" ? 1 : 2;
-  std::uintmax_t weights = 0, state = 0;
-  for (const ebb::NamedTensor& w : ebb::named_tensors(net)) weights += w.tensor->bytes();
-  for (const ebb::Tensor& p : ebb::parameters(net)) state += p.bytes() * states;
-  return weights * (v.count("ema") ? 2 : 1) + state;
+std::uintmax_t training_bytes(Training& t, bool averages) {
+  std::uintmax_t bytes = bytes_of(t.net) * (averages ? 2 : 1);
+  for (const ebb::Tensor& p : ebb::parameters(t.net)) bytes += p.bytes() * static_cast<std::uintmax_t>(t.optimizer->slots());
+  return bytes;
 }
 
 /// How far the training of these runs is in the file, where it wrote a checkpoint.
@@ -139,7 +135,7 @@ int train(const std::vector<std::string>& args) {
   refuse_same_files({{"--save", file}, {"--log-csv", csv}});
   refuse_same_files({{"--resume", resumed}, {"--log-csv", csv}});
   if (saved) refuse_not_finite(*saved, resumed);
-  if (!file.empty()) check_output(file, v.count("force") > 0 || (saved && file == resumed), bytes_of(t.net, v));
+  if (!file.empty()) check_output(file, v.count("force") > 0 || (saved && file == resumed), training_bytes(t, v.count("ema") > 0));
   if (std::error_code none; v.count("checkpoint-every") && std::filesystem::exists(file, none) && !std::filesystem::is_regular_file(file, none))
     throw UsageError(fmt::format("--checkpoint-every replaces what it wrote before; {} is not a file that can be replaced", file));
   if (saved) {

@@ -79,7 +79,6 @@ int transfer(const std::vector<std::string>& args) {
   if (batch < 1) throw UsageError(fmt::format("--batch must be at least 1, got {}", batch));
   const double lr = v["lr"].as<double>();
   use_threads(v);
-  const std::string out = output_file(v, "save");
   const bool quiet = v.count("quiet") > 0;
 
   ebb::SavedModel model = ebb::load_model(file_of(v));
@@ -90,9 +89,7 @@ int transfer(const std::vector<std::string>& args) {
     return build_network(model.architecture);
   };
   ebb::Sequential net = fresh();
-  std::uintmax_t bytes = 0;
-  for (const ebb::NamedTensor& w : ebb::named_tensors(net)) bytes += w.tensor->bytes();
-  if (!out.empty()) check_output(out, true, bytes);
+  const std::string out = output_file(v, "save", false, bytes_of(net));
   const std::vector<ebb::Layer> borrowed = borrow(model.net, net);
   const ebb::Mnist data = load_data(v);
   ebb::Dataset train = data.train.scaled(scale);
@@ -108,9 +105,7 @@ int transfer(const std::vector<std::string>& args) {
   std::vector<Row> rows;
   std::error_code none;
   const std::filesystem::path target = place_of(out);
-  // A pipe gets one model; what all came from is replaced only by the last of it.
-  const bool once = !out.empty() && std::filesystem::exists(target, none) &&
-                    (!std::filesystem::is_regular_file(target, none) || std::filesystem::equivalent(target, file_of(v), none));
+  const bool once = std::filesystem::exists(target, none) && !std::filesystem::is_regular_file(target, none);  // a pipe gets one model
   std::string holds = out.empty() ? "" : fmt::format("; {} is {}", out, std::filesystem::exists(target, none) ? "as it was" : "not written");
   const auto save = [&] {
     if (out.empty()) return;
@@ -157,9 +152,7 @@ int transfer(const std::vector<std::string>& args) {
                       {"trained_parameters", r.trained},
                       {"test_accuracy", r.result.accuracy},
                       {"test_loss", r.result.loss}});
-    app::print(
-        "{}\n",
-        app::json_text({{"dataset", data.name}, {"samples", train.size()}, {"stages", list}}));
+    app::print("{}\n", app::json_text({{"dataset", data.name}, {"samples", train.size()}, {"stages", list}}));
   } else {
     app::print("{:<34}{:>7}{:>12}{:>15}{:>11}\n", fmt::format("{} samples of {}", train.size(), data.name),
                "epochs", "parameters", "test accuracy", "test loss");

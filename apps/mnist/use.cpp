@@ -135,7 +135,6 @@ int evaluate(const std::vector<std::string>& args) {
     if (!roc.empty()) ebb::plot_curves(test.labels, probabilities, roc);
   };
 
-
   if (v.count("json")) {
     nlohmann::ordered_json out{{"test_accuracy", m.accuracy}, {"test_loss", m.loss}, {"dataset", data.name}};
     const auto score = [](const ebb::ClassScore& s) {
