@@ -2,13 +2,13 @@
 
 #include <fmt/core.h>
 
-#include <array>
 #include <string>
 #include <utility>
 
 #include <ebb/graph/apply.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/observe.h>
+#include <ebb/graph/small_array.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
 
@@ -72,12 +72,13 @@ class Walk {
 
   void step(const Node& node, std::size_t position) {
     const auto inputs = node.inputs();
-    std::array<std::size_t, Node::max_inputs> at;
-    std::uint64_t mask = 0;
+    detail::SmallArray<std::size_t, 8> at(inputs.size());
+    bool any = false;
     for (std::size_t j = 0; j < inputs.size(); ++j) {
+      at[j] = Saved::unwanted;
       if (!inputs[j].node) continue;
-      at[j] = graph_.index_of(inputs[j].node.get());
-      if (needs(at[j])) mask |= std::uint64_t{1} << j;
+      const std::size_t place = graph_.index_of(inputs[j].node.get());
+      if (needs(place)) at[j] = place, any = true;
     }
     const AtScopeOf scope(node);
     if (node.freed())
@@ -85,20 +86,18 @@ class Walk {
                                      "the first time, or compute the value again");
     Tensor gradient = slots_[position];
     if (needed_.empty() || needed_[position] != wanted) slots_[position] = Tensor();
-    if (mask == 0) return;
+    if (!any) return;
     const detail::ObservedRule rule(node);
     if (node.adds_gradient() && owned(slots_[at[0]])) {
       node.add_gradient(gradient, slots_[at[0]]);
       if (detail::mode.observer) detail::observe_gradient(node, 0, slots_[at[0]]);
       return;
     }
-    std::array<Tensor, 4> few;
-    std::vector<Tensor> many(inputs.size() > few.size() ? inputs.size() : 0);
-    const std::span<Tensor> out = many.empty() ? std::span(few).first(inputs.size()) : std::span(many);
-    node.backward(Saved(node, mask), gradient, out);
+    detail::SmallArray<Tensor, 4> out(inputs.size());
+    node.backward(Saved(node, at.all()), gradient, out.all());
     gradient = Tensor();  // from here on the slots are the only owners, and may add in place
     for (std::size_t j = 0; j < inputs.size(); ++j)
-      if (mask >> j & 1) {
+      if (at[j] != Saved::unwanted) {
         Tensor g = fitted(node, j, std::move(out[j]));
         if (detail::mode.observer) detail::observe_gradient(node, static_cast<int>(j), g);
         accumulate(slots_[at[j]], std::move(g));

@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <utility>
 
@@ -116,9 +115,8 @@ Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs) {
   if (!y.tracked() || !tracked) return y.detach();
   std::vector<Tensor> all(inputs.begin(), inputs.end());
   for (const Ref<Node>& node : captured) all.push_back(stand_in(node));
-  if (all.size() > Node::max_inputs) fail<ValueError>("checkpoint", fmt::format("{} inputs and captured tensors, at most {} are supported", all.size(), Node::max_inputs));
-  std::array<const Tensor*, Node::max_inputs> in;
-  for (std::size_t i = 0; i < all.size(); ++i) in[i] = &all[i];
+  std::vector<const Tensor*> in;
+  for (const Tensor& t : all) in.push_back(&t);
   return y.detach().with_node(detail::OpNode<Checkpoint>::make(
       {f, static_cast<int>(inputs.size()), std::move(captured), random, train}, in.data(), static_cast<int>(all.size()), y));
 }

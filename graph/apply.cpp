@@ -20,9 +20,7 @@ void fill_inputs(Input* slots, const Tensor* const* inputs, int count, Keeps kee
   }
 }
 
-void refuse_count(std::string_view op, std::size_t count) {
-  fail<ValueError>(op, fmt::format("takes 1 to {} inputs, got {}", Node::max_inputs, count));
-}
+void refuse_none(std::string_view op) { fail<ValueError>(op, "needs at least one input, got none"); }
 
 namespace {
 

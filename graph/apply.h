@@ -9,6 +9,7 @@
 
 #include <ebb/graph/attribute.h>
 #include <ebb/graph/node.h>
+#include <ebb/graph/small_array.h>
 #include <ebb/graph/tensor.h>
 
 namespace ebb {
@@ -90,10 +91,10 @@ class OpNode final : public Node {
   }
   std::string_view op() const override { return Op::name; }
   double flops() const override {
-    std::array<const Shape*, max_inputs> shapes;
     const auto in = inputs();
+    SmallArray<const Shape*, 8> shapes(in.size());
     for (std::size_t i = 0; i < in.size(); ++i) shapes[i] = &in[i].shape;
-    return flops_of(op_, std::span(shapes.data(), in.size()), shape());
+    return flops_of(op_, shapes.all(), shape());
   }
   std::size_t state_bytes() const override {
     if constexpr (requires { op_.state(); }) return op_.state().defined() ? Storage::footprint(op_.state().bytes()) : 0;
@@ -167,7 +168,7 @@ constexpr OpKind op_kind(Tensor (*forward)(void*, std::span<const Tensor* const>
   return kind;
 }
 
-[[noreturn]] void refuse_count(std::string_view op, std::size_t count);
+[[noreturn]] void refuse_none(std::string_view op);
 /// Runs op and records it if any input is tracked.
 Tensor run(const OpKind& kind, void* op, std::span<const Tensor* const> inputs);
 
@@ -186,16 +187,16 @@ Tensor apply(Op op, const T&... inputs) {
   return detail::run(kind, &op, in);
 }
 
-/// The same for ops with any number of inputs (1 to Node::max_inputs, else ValueError).
+/// The same for ops with any number of inputs (one at least, else ValueError).
 template <Primitive Op>
 Tensor apply(Op op, std::span<const Tensor> inputs) {
   static constexpr detail::OpKind kind = detail::op_kind<Op>([](void* self, std::span<const Tensor* const> in) -> Tensor {
     return static_cast<Op*>(self)->forward(std::span<const Tensor>(in[0], in.size()));
   });
-  if (inputs.empty() || inputs.size() > Node::max_inputs) detail::refuse_count(Op::name, inputs.size());
-  std::array<const Tensor*, Node::max_inputs> in;
+  if (inputs.empty()) detail::refuse_none(Op::name);
+  detail::SmallArray<const Tensor*, 16> in(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) in[i] = &inputs[i];
-  return detail::run(kind, &op, std::span<const Tensor* const>(in.data(), inputs.size()));
+  return detail::run(kind, &op, in.all());
 }
 
 }  // namespace ebb

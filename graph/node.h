@@ -39,8 +39,9 @@ enum class Keeps : std::uint8_t { nothing, inputs, other_inputs, output, inputs_
 /// What a backward rule sees: the kept values, as tensors that are part of the graph when that is recorded.
 class Saved {
  public:
-  /// Engine use: `wanted` has one bit an input.
-  Saved(const Node& node, std::uint64_t wanted) : node_(node), wanted_(wanted) {}
+  static constexpr std::size_t unwanted = static_cast<std::size_t>(-1);  ///< the place of a gradient that nobody asks for
+  /// Engine use: where the gradient of each input goes. Must outlive this.
+  Saved(const Node& node, std::span<const std::size_t> places) : node_(node), places_(places) {}
 
   /// Value of input i. Throws GradientError when it was not kept, or was changed in place since.
   Tensor input(int i) const;
@@ -51,19 +52,17 @@ class Saved {
   const Shape& output_shape() const;  ///< likewise
   int inputs() const;  ///< number of inputs
   /// True when the gradient of input i is asked for.
-  bool wants(int i) const { return (wanted_ >> i & 1) != 0; }
+  bool wants(int i) const { return places_[static_cast<std::size_t>(i)] != unwanted; }
 
  private:
   const Node& node_;
-  std::uint64_t wanted_;
+  std::span<const std::size_t> places_;
 };
 
 /// One op application with one output. Owns its inputs, never its consumers. Ids grow with creation, so an
 /// input's id is always below its consumer's.
 class Node {
  public:
-  static constexpr int max_inputs = 64;  ///< of one op
-
   std::uint64_t id() const { return id_; }  ///< grows with creation
   /// The op's name; "variable" for a leaf.
   virtual std::string_view op() const = 0;

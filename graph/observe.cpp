@@ -99,7 +99,7 @@ std::string Profiler::table() const {
 namespace detail {
 
 Observation::Observation(std::string_view op, std::span<const Tensor* const> inputs)
-    : op_(op), inputs_(inputs), observer_(mode.observer) {
+    : op_(op), inputs_(inputs), shapes_(inputs.size()), observer_(mode.observer) {
   for (std::size_t i = 0; i < inputs.size(); ++i) shapes_[i] = &inputs[i]->shape();
   mode.observer = nullptr;
   start_ = stop_ = std::chrono::steady_clock::now();

@@ -1,6 +1,5 @@
 // Observers: watch every op that runs, and every gradient that is made.
 #pragma once
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -12,6 +11,7 @@
 #include <ebb/graph/mode.h>
 #include <ebb/graph/node.h>
 #include <ebb/graph/shape.h>
+#include <ebb/graph/small_array.h>
 
 namespace ebb {
 
@@ -106,13 +106,13 @@ class Observation {
   Observation(const Observation&) = delete;
   Observation& operator=(const Observation&) = delete;
   void computed() { stop_ = std::chrono::steady_clock::now(); }
-  std::span<const Shape* const> shapes() const { return {shapes_.data(), inputs_.size()}; }
+  std::span<const Shape* const> shapes() const { return shapes_.all(); }
   void report(const Tensor& output, double flops, std::span<const Attribute> attributes);
 
  private:
   std::string_view op_;
   std::span<const Tensor* const> inputs_;
-  std::array<const Shape*, Node::max_inputs> shapes_;
+  SmallArray<const Shape*, 8> shapes_;
   Observer* observer_;
   std::chrono::steady_clock::time_point start_, stop_;
 };

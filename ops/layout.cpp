@@ -182,10 +182,15 @@ struct Concat {
     });
     return out;
   }
-  Tensor backward(const Saved& s, const Tensor& g, int i) const {
+  std::vector<Tensor> backward(const Saved& s, const Tensor& g) const {
+    std::vector<Tensor> out(static_cast<std::size_t>(s.inputs()));
     std::int64_t begin = 0;
-    for (int j = 0; j < i; ++j) begin += s.input_shape(j)[axis];
-    return apply(Slice{axis, begin, 1, s.input_shape(i)[axis]}, g);
+    for (int i = 0; i < s.inputs(); ++i) {
+      const std::int64_t count = s.input_shape(i)[axis];
+      if (s.wants(i)) out[static_cast<std::size_t>(i)] = apply(Slice{axis, begin, 1, count}, g);
+      begin += count;
+    }
+    return out;
   }
 };
 

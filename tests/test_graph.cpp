@@ -14,6 +14,7 @@
 #include <ebb/graph/error.h>
 #include <ebb/graph/graph.h>
 #include <ebb/graph/mode.h>
+#include <ebb/graph/observe.h>
 #include <ebb/ops/ops.h>
 
 using namespace ebb;
@@ -364,6 +365,35 @@ TEST_CASE("a chain of a million nodes") {
   }
   CHECK(memory_stats().in_use == before);
   release_cached_memory();
+}
+
+TEST_CASE("an op of a thousand inputs: values, gradients of those asked for, second order, observed") {
+  std::vector<Tensor> parts;
+  for (int i = 0; i < 1000; ++i) parts.push_back(i % 10 == 5 ? full({2}, i + 1, f64) : variable(full({2}, i + 1, f64)));
+  for (const bool stacked : {false, true}) {
+    CAPTURE(stacked);
+    const Profiler watching;
+    const Tensor all = stacked ? stack(parts) : concat(parts), loss = sum(all * square(all));
+    CHECK(all.numel() == 2000);
+    CHECK(watching.by_op().at("concat").flops == 2000);
+    CHECK(all.node()->inputs().size() == 1000);
+    CHECK(all.node()->flops() == 2000);
+    const std::vector<Tensor> xs{parts[0], parts[63], parts[64], parts[999]};
+    const std::vector<Tensor> g = grad(loss, xs, {.create_graph = true});
+    Tensor slopes = sum(square(g[0]));
+    for (std::size_t i = 1; i < g.size(); ++i) slopes = slopes + sum(square(g[i]));
+    const std::vector<Tensor> second = grad(slopes, xs, {.retain_graph = true});
+    for (std::size_t i = 0; i < xs.size(); ++i) {
+      const double x = xs[i].to_vector()[0];
+      CHECK(g[i].to_vector() == std::vector<double>(2, 3 * x * x));
+      CHECK(second[i].to_vector() == std::vector<double>(2, 2 * 3 * x * x * 6 * x));
+    }
+    CHECK_FALSE(grad(loss, parts[5], {.retain_graph = true, .allow_unused = true}).defined());
+    const Gradients every = backward(loss);
+    CHECK(every.size() == 900);
+    CHECK(every[parts[500]].to_vector() == std::vector<double>(2, 3 * 501.0 * 501.0));
+  }
+  CHECK_THROWS_WITH_AS(concat(std::vector<Tensor>{}), "concat: nothing to join", ValueError);
 }
 
 TEST_CASE("deep sharing costs linear time") {

@@ -33,6 +33,12 @@ TEST_CASE("jacobian: of a linear map it is the matrix, of an elementwise one dia
   CHECK(d.to_vector() == std::vector<double>{std::cos(0.5), 0, 0, std::cos(1.5)});
 }
 
+TEST_CASE("jacobian and hessian: of more elements than a word has bits") {
+  const Tensor x = randn({200}, f64), j = jacobian([](const Tensor& v) { return square(v); }, x);
+  CHECK(distance(j, one_hot(arange(200, i64), 200, f64) * (2.0 * x)) == 0);
+  CHECK(distance(hessian([](const Tensor& v) { return sum(v * square(v)); }, x), one_hot(arange(200, i64), 200, f64) * (6.0 * x)) < 1e-14);
+}
+
 TEST_CASE("jacobian: of a function that ignores its input it is zero") {
   const Tensor j = jacobian([](const Tensor&) { return ones({2}, f64); }, ones({3}, f64));
   CHECK(j.shape() == Shape{2, 3});

@@ -79,6 +79,26 @@ TEST_CASE("recurrent: shapes, names and initial values") {
   CHECK(parameter_count(gru) == 3 * (5 * 3 + 3 * 3 + 6));
 }
 
+TEST_CASE("recurrent: more steps than a word has bits, their states and gradients") {
+  const Tensor x = variable(distinct({2, 70, 3}, 1));
+  const auto same_at_the_end = [&](auto all, auto last) {
+    all(x), last(x);  // makes the parameters
+    const auto from = named_tensors(all), to = named_tensors(last);
+    for (std::size_t i = 0; i < from.size(); ++i) to[i].tensor->assign(*from[i].tensor);
+    const Tensor states = all(x), end = slice(states, {.axis = 1, .begin = 69});
+    CHECK(states.shape() == Shape{2, 70, 2});
+    CHECK(same_bits(end.detach().viewed_as({2, 2}), last(x).detach()));
+    const Gradients a = backward(sum(square(end))), b = backward(sum(square(last(x))));
+    CHECK(same_bits(a[x], b[x]));
+    for (std::size_t i = 0; i < from.size(); ++i) CHECK(same_bits(a[*from[i].tensor], b[*to[i].tensor]));
+  };
+  const RecurrentOptions all{.units = 2, .return_sequences = true};
+  same_at_the_end(SimpleRNN(all), SimpleRNN(2));
+  same_at_the_end(GRU(all), GRU(2));
+  same_at_the_end(LSTM(all), LSTM(2));
+  CHECK(check_layer(LSTM({.units = 1, .return_sequences = true}), distinct({1, 66, 1}, 2), {.order = 2}));
+}
+
 TEST_CASE("recurrent: messages") {
   CHECK_THROWS_WITH_AS(GRU(0), "GRU: units must be at least 1, got 0", ValueError);
   CHECK_THROWS_WITH_AS(LSTM(3)(zeros({2, 3})), "LSTM: needs sequences (n, steps, features), got (2, 3)", ShapeError);

@@ -36,6 +36,34 @@ TEST_CASE("checkpoint: the same value and gradients, to the bit") {
   CHECK(same_bits(a[w], b[w]));
 }
 
+TEST_CASE("checkpoint: over 40 dense layers, whose 80 parameters it captures") {
+  std::vector<Tensor> weights, biases;
+  for (int i = 0; i < 40; ++i) {
+    weights.push_back(variable(randn({6, 6}, f64) * 0.4));
+    biases.push_back(variable(randn({6}, f64) * 0.1));
+  }
+  const auto layers = [&](const Tensor& x) {
+    Tensor h = x;
+    for (std::size_t i = 0; i < weights.size(); ++i) h = tanh(linear(h, weights[i], biases[i]));
+    return h;
+  };
+  const Tensor x = variable(randn({3, 6}, f64));
+  const auto loss = [&](bool again) { return mean(square(again ? checkpoint(layers, x) : layers(x))); };
+  const Gradients plain = backward(loss(false)), g = backward(loss(true));
+  CHECK(g.size() == 81);
+  std::vector<Tensor> all{x};
+  all.insert(all.end(), weights.begin(), weights.end());
+  all.insert(all.end(), biases.begin(), biases.end());
+  for (const Tensor& t : all) CHECK(same_bits(g[t], plain[t]));
+  // second order: along the gradient
+  const auto twice = [&](bool again) {
+    const Tensor slope = grad(loss(again), weights[0], {.create_graph = true});
+    return grad(sum(square(slope)), {weights[0], biases[39]});
+  };
+  const auto expected = twice(false), second = twice(true);
+  for (std::size_t i = 0; i < 2; ++i) CHECK(sum(abs(second[i] - expected[i])).item() <= 1e-12 * sum(abs(expected[i])).item());
+}
+
 TEST_CASE("checkpoint: a captured intermediate value passes its gradient on") {
   const Tensor w = variable(randn({4}), "w"), x = variable(randn({4}), "x");
   const Tensor scale = exp(w);
