@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/observe.h>
 #include <ebb/graph/small_array.h>
@@ -115,7 +115,7 @@ class Walk {
   }
 
   /// A sum that nobody else sees, and that is not part of a graph itself.
-  bool owned(const Tensor& slot) const { return slot.defined() && !create_ && slot.storage()->unique(); }
+  bool owned(const Tensor& slot) const { return slot.defined() && !create_ && !detail::batching() && slot.storage()->unique(); }
 
   void accumulate(Tensor& slot, Tensor g) {
     if (!slot.defined()) slot = std::move(g);

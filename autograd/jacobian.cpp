@@ -2,10 +2,12 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <utility>
 
 #include <ebb/autograd/backward.h>
 #include <ebb/autograd/tools.h>
+#include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
 #include <ebb/ops/ops.h>
@@ -67,19 +69,65 @@ Shape joined(const Shape& a, const Shape& b) {
   return Shape(sizes);
 }
 
-/// d y / d xs of an already computed y, row by row.
+/// Cotangents of elements [begin, begin + n) of y: (n, y.shape), each with a 1 in its place.
+Tensor basis(const Tensor& y, std::int64_t begin, std::int64_t n) {
+  Tensor out = zeros(y.shape().inserted(0, n), y.dtype());
+  visit_float(y.dtype(), [&](auto zero) {
+    for (std::int64_t i = 0; i < n; ++i) out.mutable_values<decltype(zero)>()[static_cast<std::size_t>(i * y.numel() + begin + i)] = 1;
+  });
+  return out;
+}
+
+std::vector<Tensor> row_of(const Derivative& d, const Tensor& y, std::int64_t k) {
+  std::vector<Tensor> row = d.gradients(y, basis(y, k, 1).viewed_as(y.shape()), d.graph());
+  for (Tensor& t : row) t = reshape(d.of(t), t.shape().inserted(0, 1));
+  return row;
+}
+
+/// Rows [begin, begin + n) by one reverse pass; nothing where it cannot be (a rule or hook reads the values of a cotangent).
+std::vector<Tensor> rows_at_once(const Derivative& d, const Tensor& y, std::int64_t begin, std::int64_t n) {
+  try {
+    std::vector<Tensor> rows;
+    {
+      const detail::Batching batching(n);
+      rows = d.gradients(y, detail::apart(basis(y, begin, n), n), false);
+    }
+    for (Tensor& t : rows) t = detail::joined(std::move(t), n);
+    return rows;
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+/// How many reverse passes run at once: their largest values together stay within some megabytes.
+std::int64_t rows_together(const Derivative& d, const Tensor& y) {
+  if (d.graph() || detail::batching() || !y.tracked()) return 1;
+  std::int64_t largest = 1;
+  const Graph graph(y);
+  for (const Node* node : graph.nodes()) largest = std::max(largest, node->shape().numel());
+  return std::clamp<std::int64_t>((std::int64_t{1} << 22) / largest, 1, std::max<std::int64_t>(1, y.numel()));
+}
+
+/// d y / d xs of an already computed y.
 std::vector<Tensor> rows_of(const Derivative& d, const Tensor& y) {
-  std::vector<std::vector<Tensor>> rows(d.xs().size());
-  for (std::int64_t k = 0; k < y.numel(); ++k) {
-    Tensor basis = zeros_like(y.detach());
-    visit_float(y.dtype(), [&](auto zero) { basis.mutable_values<decltype(zero)>()[static_cast<std::size_t>(k)] = 1; });
-    std::vector<Tensor> row = d.gradients(y, basis, d.graph());
-    for (std::size_t i = 0; i < rows.size(); ++i) rows[i].push_back(std::move(row[i]));
+  std::vector<std::vector<Tensor>> parts(d.xs().size());
+  const auto add = [&](std::vector<Tensor> rows) {
+    for (std::size_t i = 0; i < parts.size(); ++i) parts[i].push_back(std::move(rows[i]));
+  };
+  std::int64_t together = rows_together(d, y);
+  for (std::int64_t k = 0; k < y.numel();) {
+    const std::int64_t n = std::min(together, y.numel() - k);
+    std::vector<Tensor> rows;
+    if (n > 1) rows = rows_at_once(d, y, k, n);
+    if (rows.empty()) together = 1;
+    add(rows.empty() ? row_of(d, y, k) : std::move(rows));
+    k += together == 1 ? 1 : n;
   }
   std::vector<Tensor> out;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
+  for (std::size_t i = 0; i < parts.size(); ++i) {
     const Shape shape = joined(y.shape(), d.xs()[i].shape());
-    out.push_back(rows[i].empty() ? zeros(shape, d.xs()[i].dtype()) : reshape(d.of(stack(rows[i])), shape));
+    if (parts[i].empty()) out.push_back(zeros(shape, d.xs()[i].dtype()));
+    else out.push_back(reshape(parts[i].size() == 1 ? parts[i][0] : concat(parts[i]), shape));
   }
   return out;
 }
@@ -95,6 +143,8 @@ MultiFunction of_one(const UnaryFunction& f) {
 }
 
 }  // namespace
+
+bool detail::differentiating() { return nested > 0; }
 
 std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, const Tensor& cotangent, DerivativeOptions options) {
   const Derivative d(inputs, options);

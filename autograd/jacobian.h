@@ -28,7 +28,8 @@ std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, 
 Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> tangents, DerivativeOptions options = {});
 Tensor jvp(const UnaryFunction& f, const Tensor& x, const Tensor& tangent, DerivativeOptions options = {});  ///< the same for a function of one tensor
 
-/// All derivatives of f(x), of shape f(x).shape + x.shape: one reverse pass for each element of f(x).
+/// All derivatives of f(x), of shape f(x).shape + x.shape. The reverse passes, one for each element of f(x), run many at once,
+/// as in vmap(), unless they are recorded.
 Tensor jacobian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options = {});
 /// The same in each of several inputs.
 std::vector<Tensor> jacobian(const MultiFunction& f, std::span<const Tensor> inputs, DerivativeOptions options = {});
@@ -41,4 +42,8 @@ Tensor hvp(const UnaryFunction& f, const Tensor& x, const Tensor& v, DerivativeO
 /// The same for several inputs, with one v an input.
 std::vector<Tensor> hvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> v, DerivativeOptions options = {});
 
+namespace detail {
+/// Whether this thread runs within one of these functions, so that its results are recorded.
+bool differentiating();
+}  // namespace detail
 }  // namespace ebb

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <utility>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
 #include <ebb/ops/ops.h>
 
@@ -24,8 +24,8 @@ Tensor stand_in(const Ref<Node>& node) {
 /// While one lives: ops are recorded, with the random numbers and the mode of an earlier run.
 class Replay {
  public:
-  Replay(const Generator& random, bool train)
-      : record_(std::exchange(detail::mode.record, true)), generator_(std::exchange(default_generator(), random)), training_(train) {}
+  Replay(const Generator& random, bool train, std::int64_t batch)
+      : batch_(batch), record_(std::exchange(detail::mode.record, true)), generator_(std::exchange(default_generator(), random)), training_(train) {}
   ~Replay() {
     detail::mode.record = record_;
     default_generator() = generator_;
@@ -34,6 +34,7 @@ class Replay {
   Replay& operator=(const Replay&) = delete;
 
  private:
+  detail::Batching batch_;
   bool record_;
   Generator generator_;
   Training training_;
@@ -50,6 +51,7 @@ struct Checkpoint {
   std::vector<Ref<Node>> captured;
   Generator random;
   bool train;
+  std::int64_t batch;
 
   std::vector<Tensor> backward(const Saved& s, const Tensor& g) const {
     const bool again = recording();  // the gradient is to be differentiated: it has to depend on the inputs themselves
@@ -60,7 +62,7 @@ struct Checkpoint {
     }
     Tensor y;
     {
-      const Replay replay(random, train);
+      const Replay replay(random, train, batch);
       y = f(xs);
     }
     for (const Ref<Node>& node : captured) xs.push_back(stand_in(node));
@@ -74,6 +76,7 @@ struct Checkpoint {
 
 struct Hook {
   static constexpr std::string_view name = "hook";
+  static constexpr Vmap vmap = Vmap::by_ops;
   std::function<Tensor(const Tensor&)> f;
   Tensor forward(const Tensor& x) const { return x.detach(); }
   Tensor backward(const Saved&, const Tensor& g) const {
@@ -118,7 +121,7 @@ Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs) {
   std::vector<const Tensor*> in;
   for (const Tensor& t : all) in.push_back(&t);
   return y.detach().with_node(detail::OpNode<Checkpoint>::make(
-      {f, static_cast<int>(inputs.size()), std::move(captured), random, train}, in.data(), static_cast<int>(all.size()), y));
+      {f, static_cast<int>(inputs.size()), std::move(captured), random, train, detail::mode.batch}, in.data(), static_cast<int>(all.size()), y));
 }
 
 Tensor checkpoint(const UnaryFunction& f, const Tensor& x) {

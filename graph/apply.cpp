@@ -2,12 +2,16 @@
 
 #include <fmt/core.h>
 
+#include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/observe.h>
 
 namespace ebb::detail {
 
-Kept kept(const Tensor& t) { return {t.storage(), const_cast<std::byte*>(t.raw()), t.storage()->version()}; }
+Kept kept(const Tensor& t) {
+  Storage& s = *t.storage();
+  return {t.storage(), s.batch() != 0 ? s.data() : const_cast<std::byte*>(t.raw()), s.version()};
+}
 
 void fill_inputs(Input* slots, const Tensor* const* inputs, int count, Keeps keeps) {
   int tracked = 0;
@@ -26,6 +30,8 @@ namespace {
 
 Tensor compute(const OpKind& kind, void* op, std::span<const Tensor* const> inputs) {
   const NoGrad quiet;
+  if (mode.batch != 0) [[unlikely]]
+    if (meets_batched(kind, op, inputs)) return run_batched(kind, op, inputs);
   return kind.forward(op, inputs);
 }
 

@@ -34,6 +34,7 @@ namespace ebb {
 /// is the gradient that it got);
 /// `double flops(std::span<const Shape* const> inputs, const Shape& output) const`,
 /// for profiles; `Attributes attributes() const`, the options by name, for observers and exporters; operator==, so that equal sub-expressions can be found.
+/// `static constexpr Vmap vmap`, how the op runs on many tensors at once, or `Tensor batched(inputs...)`, a forward for them (batch.h);
 /// `void add_gradient(const Tensor& g, Tensor& sum) const`, for an op of one input whose gradient is mostly zeros: adds it to
 /// what other ops gave that input, in place.
 /// An op without backward is refused when it would be recorded. `static constexpr bool broadcasts = true` says that
@@ -41,6 +42,16 @@ namespace ebb {
 template <class Op>
 concept Primitive = std::movable<Op> && requires {
   { Op::name } -> std::convertible_to<std::string_view>;
+};
+
+/// How an op runs where an input stands for n tensors of its shape, as in vmap() and jacobian(). Without any of it an op runs
+/// n times.
+enum class Vmap : std::uint8_t {
+  each,     ///< n times: right wherever forward is const, and reads no tensor but its inputs and ordinary values
+  aligned,  ///< once, on inputs with a further axis of n in front, which broadcast or are only one; no option counts axes. What
+            ///< `broadcasts` says so much by itself
+  rows,     ///< the same, for inputs that do not broadcast
+  by_ops,   ///< as it stands: forward consists of ops
 };
 
 namespace detail {
@@ -66,6 +77,12 @@ constexpr bool broadcasts_of() {
   else return false;
 }
 
+template <class Op>
+constexpr Vmap vmap_of() {
+  if constexpr (requires { Op::vmap; }) return Op::vmap;
+  else if constexpr (broadcasts_of<Op>() && std::is_trivially_copyable_v<Op>) return Vmap::aligned;  // it holds no tensor
+  else return Vmap::each;
+}
 template <class Op>
 double flops_of(const Op& op, std::span<const Shape* const> inputs, const Shape& output) {
   if constexpr (requires { op.flops(inputs, output); }) return op.flops(inputs, output);
@@ -149,10 +166,23 @@ struct OpKind {
   Attributes (*attributes)(const void* op);
   /// Null for an op without backward. Moves from op.
   Ref<Node> (*node)(void* op, const Tensor* const* inputs, int count, const Tensor& output);
+  Vmap vmap;
+  bool pure;  ///< forward leaves the op as it was
+  Tensor (*batched)(void* op, std::span<const Tensor* const> inputs);  ///< null: as `vmap` says
+  const Tensor* (*held)(const void* op);  ///< a tensor beside the inputs that forward reads, which may be batched too
 };
 
+template <class Op>
+const Tensor* held_of(const Op& op) {
+  if constexpr (requires { op.held.value(); }) return &op.held.value();
+  else if constexpr (requires { op.held(); }) return op.held();
+  else if constexpr (requires { op.choice; }) return &op.choice;
+  else return nullptr;
+}
+
 template <Primitive Op>
-constexpr OpKind op_kind(Tensor (*forward)(void*, std::span<const Tensor* const>)) {
+constexpr OpKind op_kind(Tensor (*forward)(void*, std::span<const Tensor* const>), bool pure,
+                         Tensor (*batched)(void*, std::span<const Tensor* const>)) {
   OpKind kind{
       .name = Op::name,
       .forward = forward,
@@ -160,7 +190,11 @@ constexpr OpKind op_kind(Tensor (*forward)(void*, std::span<const Tensor* const>
         return flops_of(*static_cast<const Op*>(op), inputs, output);
       },
       .attributes = [](const void* op) { return attributes_of(*static_cast<const Op*>(op)); },
-      .node = nullptr};
+      .node = nullptr,
+      .vmap = vmap_of<Op>(),
+      .pure = pure,
+      .batched = batched,
+      .held = [](const void* op) { return held_of(*static_cast<const Op*>(op)); }};
   if constexpr (RuleForEach<Op> || RuleForAll<Op>)
     kind.node = [](void* op, const Tensor* const* inputs, int count, const Tensor& output) {
       return OpNode<Op>::make(std::move(*static_cast<Op*>(op)), inputs, count, output);
@@ -178,11 +212,22 @@ Tensor run(const OpKind& kind, void* op, std::span<const Tensor* const> inputs);
 /// Throws what forward throws; ValueError on an undefined input; GradientError on a tracked op without backward.
 template <Primitive Op, std::same_as<Tensor>... T>
 Tensor apply(Op op, const T&... inputs) {
-  static constexpr detail::OpKind kind = detail::op_kind<Op>([](void* self, std::span<const Tensor* const> in) {
+  constexpr auto forward = [](void* self, std::span<const Tensor* const> in) {
     return [&]<std::size_t... i>(std::index_sequence<i...>) -> Tensor {
       return static_cast<Op*>(self)->forward(*in[i]...);
     }(std::index_sequence_for<T...>{});
-  });
+  };
+  constexpr bool pure = requires(const Op& o, const T&... in) { o.forward(in...); };
+  constexpr auto batched = []() -> Tensor (*)(void*, std::span<const Tensor* const>) {
+    if constexpr (requires(Op& o, const T&... in) { o.batched(in...); })
+      return [](void* self, std::span<const Tensor* const> in) {
+        return [&]<std::size_t... i>(std::index_sequence<i...>) -> Tensor {
+          return static_cast<Op*>(self)->batched(*in[i]...);
+        }(std::index_sequence_for<T...>{});
+      };
+    else return nullptr;
+  }();
+  static constexpr detail::OpKind kind = detail::op_kind<Op>(forward, pure, batched);
   const std::array<const Tensor*, sizeof...(T)> in{&inputs...};
   return detail::run(kind, &op, in);
 }
@@ -190,9 +235,18 @@ Tensor apply(Op op, const T&... inputs) {
 /// The same for ops with any number of inputs (one at least, else ValueError).
 template <Primitive Op>
 Tensor apply(Op op, std::span<const Tensor> inputs) {
-  static constexpr detail::OpKind kind = detail::op_kind<Op>([](void* self, std::span<const Tensor* const> in) -> Tensor {
+  constexpr auto forward = [](void* self, std::span<const Tensor* const> in) -> Tensor {
     return static_cast<Op*>(self)->forward(std::span<const Tensor>(in[0], in.size()));
-  });
+  };
+  constexpr bool pure = requires(const Op& o, std::span<const Tensor> in) { o.forward(in); };
+  constexpr auto batched = []() -> Tensor (*)(void*, std::span<const Tensor* const>) {
+    if constexpr (requires(Op& o, std::span<const Tensor> in) { o.batched(in); })
+      return [](void* self, std::span<const Tensor* const> in) -> Tensor {
+        return static_cast<Op*>(self)->batched(std::span<const Tensor>(in[0], in.size()));
+      };
+    else return nullptr;
+  }();
+  static constexpr detail::OpKind kind = detail::op_kind<Op>(forward, pure, batched);
   if (inputs.empty()) detail::refuse_none(Op::name);
   detail::SmallArray<const Tensor*, 16> in(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) in[i] = &inputs[i];

@@ -1,5 +1,6 @@
 // Thread-local modes: whether ops are recorded, whether layers behave as in training, and which layer is running.
 #pragma once
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -20,6 +21,8 @@ struct Mode {
   signed char training = -1;  // -1: follows `record`
   const ScopePath* scope = nullptr;
   Observer* observer = nullptr;
+  std::int64_t batch = 0;  // tensors that a batched one stands for here (batch.h); 0: there are none
+  bool as_one = false;  // a batched tensor is read as one of another axis
 };
 inline constinit thread_local Mode mode;
 const ScopePath* enter_scope(const ScopePath* parent, std::string_view name);

@@ -22,6 +22,10 @@ class alignas(64) Storage {
   /// Counts in-place changes: backward refuses a saved value whose storage has moved on.
   std::uint32_t version() const { return version_; }
   void changed() { ++version_; }  ///< to be called on each change in place
+  /// How many tensors of one shape its bytes hold, one behind the other, for ops that run on all of them at once (batch.h);
+  /// 0 for an ordinary value.
+  std::int64_t batch() const { return batch_; }
+  void set_batch(std::int64_t n) { batch_ = n; }  ///< engine use
   bool unique() const { return refs_.load(std::memory_order_acquire) == 1; }  ///< true when nobody else holds it
 
   void retain() { refs_.fetch_add(1, std::memory_order_relaxed); }  ///< for Ref
@@ -38,6 +42,7 @@ class alignas(64) Storage {
   std::uint32_t version_ = 0;
   const void* worker_;  // of a workspace, the thread that asked for it
   std::size_t bytes_;
+  std::int64_t batch_ = 0;
 };
 
 /// Counters of the allocator that serves tensors and graph nodes.

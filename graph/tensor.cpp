@@ -53,8 +53,13 @@ void Tensor::refuse(DType t) const {
   fail<DTypeError>("tensor", fmt::format("holds {} elements, asked for {}", name_of(dtype_), name_of(t)));
 }
 
+void Tensor::refuse_batched() const {
+  if (!detail::mode.as_one)
+    fail<ValueError>("tensor", fmt::format("{} stands for {} tensors within vmap() or jacobian(): no single value can be read", shape_.str(), storage_->batch()));
+}
+
 double Tensor::item() const {
-  if (!defined()) refuse(dtype_);
+  expect(dtype_);
   if (numel() != 1) fail<ShapeError>("item", fmt::format("needs exactly one element, got {}", shape_.str()));
   return visit_dtype(dtype_, [&](auto zero) {
     decltype(zero) v;
@@ -73,6 +78,13 @@ std::vector<double> Tensor::to_vector() const {
 
 Tensor Tensor::clone() const {
   if (!defined()) refuse(dtype_);
+  if (storage_->batch() != 0 && !detail::mode.as_one) {
+    Ref<Storage> all = Storage::allocate(storage_->bytes());
+    std::memcpy(all->data(), storage_->data(), storage_->bytes());
+    all->set_batch(storage_->batch());
+    std::byte* const data = all->data();
+    return Tensor(std::move(all), data, shape_, dtype_);
+  }
   Tensor t = empty(shape_, dtype_);
   if (bytes()) std::memcpy(t.data_, data_, bytes());
   return t;
@@ -81,6 +93,7 @@ Tensor Tensor::clone() const {
 Tensor Tensor::rows(std::int64_t begin, std::int64_t end) const {
   if (rank() == 0 || begin < 0 || end < begin || end > shape_[0])
     fail<ShapeError>("rows", fmt::format("[{}, {}) is not a range of the first axis of {}", begin, end, shape_.str()));
+  expect(dtype_);
   const Shape part = shape_.with(0, end - begin);
   const auto row_bytes = static_cast<std::int64_t>(size_of(dtype_)) * shape_.without(0).numel();
   return Tensor(storage_, data_ + begin * row_bytes, part, dtype_);
@@ -98,6 +111,8 @@ void Tensor::assign(const Tensor& source) {
     fail<ShapeError>("assign", fmt::format("shapes differ: {} and {}", shape_.str(), source.shape_.str()));
   if (source.dtype_ != dtype_)
     fail<DTypeError>("assign", fmt::format("types differ: {} and {}", name_of(dtype_), name_of(source.dtype_)));
+  expect(dtype_);
+  source.expect(dtype_);
   storage_->changed();
   if (bytes()) std::memmove(data_, source.data_, bytes());
 }

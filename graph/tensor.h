@@ -68,7 +68,11 @@ class Tensor {
     storage_->changed();
     return {reinterpret_cast<T*>(data_), static_cast<std::size_t>(numel())};
   }
-  const std::byte* raw() const { return data_; }  ///< the elements, without a type
+  /// The elements, without a type.
+  const std::byte* raw() const {
+    if (storage_ && storage_->batch() != 0) refuse_batched();
+    return data_;
+  }
   /// As mutable_values, without a type.
   std::byte* mutable_raw() {
     storage_->changed();
@@ -100,8 +104,10 @@ class Tensor {
   static Tensor from_bytes(const void* values, std::size_t count, const Shape& shape, DType dtype);
   void expect(DType t) const {
     if (t != dtype_ || !storage_) refuse(t);
+    if (storage_->batch() != 0) refuse_batched();
   }
   [[noreturn]] void refuse(DType t) const;
+  void refuse_batched() const;  // unless it is read as one
 
   Ref<Storage> storage_;
   std::byte* data_ = nullptr;

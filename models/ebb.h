@@ -4,6 +4,7 @@
 #include <ebb/autograd/gradcheck.h>
 #include <ebb/autograd/jacobian.h>
 #include <ebb/autograd/tools.h>
+#include <ebb/autograd/vmap.h>
 #include <ebb/graph/analysis.h>
 #include <ebb/graph/apply.h>
 #include <ebb/graph/dot.h>
@@ -33,6 +34,7 @@
 #include <ebb/models/numpy.h>
 #include <ebb/models/onnx.h>
 #include <ebb/models/optimizer.h>
+#include <ebb/models/per_sample.h>
 #include <ebb/models/picture.h>
 #include <ebb/models/preprocess.h>
 #include <ebb/models/recurrent.h>

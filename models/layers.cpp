@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
 #include <ebb/models/conv.h>
 #include <ebb/ops/window.h>
@@ -119,7 +120,7 @@ namespace {
 Tensor whole_numbers(const Tensor& x) {
   const double most = x.dtype() == f32 ? 0x1p24 : 0x1p53;
   visit_float(x.dtype(), [&](auto zero) {
-    for (const auto v : x.values<decltype(zero)>())
+    for (const auto v : detail::every_value<decltype(zero)>(x))
       if (!(std::trunc(v) == v && std::abs(static_cast<double>(v)) < most))
         throw ValueError(fmt::format("Embedding: {} as {} is no index: needs whole numbers below 2^{}; int64 has no such limit", v, name_of(x.dtype()), x.dtype() == f32 ? 24 : 53));
   });

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <numbers>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/functions.h>
 #include <ebb/ops/ops.h>
@@ -16,6 +16,7 @@ using detail::float_zip;
 /// g (1 - y^2), the gradient of tanh in one pass.
 struct TanhGrad {
   static constexpr std::string_view name = "tanh_grad";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
     return float_zip(name, g, y, [](auto d, auto v) { return d * ((1 - v) * (1 + v)); });
@@ -28,6 +29,7 @@ struct TanhGrad {
 
 struct Tanh {
   static constexpr std::string_view name = "tanh";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return detail::tanh_of(v); });
@@ -38,6 +40,7 @@ struct Tanh {
 /// g y (1 - y), the gradient of sigmoid in one pass.
 struct SigmoidGrad {
   static constexpr std::string_view name = "sigmoid_grad";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
     return float_zip(name, g, y, [](auto d, auto v) { return d * v * (1 - v); });
@@ -50,6 +53,7 @@ struct SigmoidGrad {
 
 struct Sigmoid {
   static constexpr std::string_view name = "sigmoid";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return detail::sigmoid_of(v); });
@@ -59,6 +63,7 @@ struct Sigmoid {
 
 struct Softplus {
   static constexpr std::string_view name = "softplus";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return (v > 0 ? v : 0) + detail::log1p_of(detail::exp_of(-std::abs(v))); });
@@ -70,18 +75,21 @@ struct Softplus {
 /// the kink.
 struct ReluGrad {
   static constexpr std::string_view name = "relu_grad";
-  detail::Held y;  // of relu its output, of leaky_relu its input
+  detail::Held held;  // of relu its output, of leaky_relu its input
   double slope;
-  Attributes attributes() const { return {{"y", y.value()}, {"slope", slope}}; }
+  Attributes attributes() const { return {{"y", held.value()}, {"slope", slope}}; }
   Tensor forward(const Tensor& g) const {
-    if (slope == 0) return float_zip(name, g, y.value(), [](auto d, auto v) { return v > 0 ? d : 0; });
-    return float_zip(name, g, y.value(), [k = slope](auto d, auto v) { return v > 0 ? d : d * static_cast<decltype(d)>(k); });
+    const Tensor& y = held.value();
+    if (slope == 0) return float_zip(name, g, y, [](auto d, auto v) { return v > 0 ? d : 0; });
+    return float_zip(name, g, y, [k = slope](auto d, auto v) { return v > 0 ? d : d * static_cast<decltype(d)>(k); });
   }
-  Tensor backward(const Saved&, const Tensor& g) const { return apply(ReluGrad{y.unchanged(name, "values of relu"), slope}, g); }
+  Tensor backward(const Saved&, const Tensor& g) const { return apply(ReluGrad{held.unchanged(name, "values of relu"), slope}, g); }
+  Tensor batched(const Tensor& g) const { return detail::run_whole(ReluGrad{detail::whole(held.value()), slope}, detail::whole(g)); }
 };
 
 struct Relu {
   static constexpr std::string_view name = "relu";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return detail::relu_of(v); });
@@ -91,6 +99,7 @@ struct Relu {
 
 struct LeakyRelu {
   static constexpr std::string_view name = "leaky_relu";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   double slope;
   Attributes attributes() const { return {{"slope", slope}}; }
@@ -104,6 +113,7 @@ struct LeakyRelu {
 /// g where x > 0, else g alpha e^x: the gradient of elu in one pass.
 struct EluGrad {
   static constexpr std::string_view name = "elu_grad";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   double alpha;
   Attributes attributes() const { return {{"alpha", alpha}}; }
@@ -122,6 +132,7 @@ struct EluGrad {
 
 struct Elu {
   static constexpr std::string_view name = "elu";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   double alpha;
   Attributes attributes() const { return {{"alpha", alpha}}; }
@@ -137,6 +148,7 @@ struct Elu {
 /// g (Phi(x) + x phi(x)), the gradient of gelu in one pass.
 struct GeluGrad {
   static constexpr std::string_view name = "gelu_grad";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& x) const {
     return float_zip(name, g, x, [](auto d, auto v) EBB_INLINE {
@@ -156,6 +168,7 @@ struct GeluGrad {
 
 struct Gelu {
   static constexpr std::string_view name = "gelu";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE {
@@ -170,6 +183,7 @@ struct Gelu {
 /// g s(x) (1 + x s(-x)), s being the sigmoid: the gradient of silu in one pass.
 struct SiluGrad {
   static constexpr std::string_view name = "silu_grad";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& x) const {
     return float_zip(name, g, x, [](auto d, auto v) EBB_INLINE {
@@ -189,6 +203,7 @@ struct SiluGrad {
 
 struct Silu {
   static constexpr std::string_view name = "silu";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE {

@@ -142,6 +142,7 @@ struct Minimum {
 /// x * scale + shift. A divisor other than 1 takes the place of its reciprocal, the scale: most reciprocals are not exact.
 struct Affine {
   static constexpr std::string_view name = "affine";
+  static constexpr Vmap vmap = Vmap::aligned;
   double scale, shift, divisor = 1;
   Attributes attributes() const { return {{"scale", scale}, {"shift", shift}}; }
   bool operator==(const Affine&) const = default;
@@ -157,6 +158,7 @@ struct Affine {
 
 struct PowScalar {
   static constexpr std::string_view name = "pow_scalar";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   double exponent;
   Attributes attributes() const { return {{"exponent", exponent}}; }
@@ -171,6 +173,7 @@ struct PowScalar {
 
 struct Exp {
   static constexpr std::string_view name = "exp";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return detail::exp_of(v); });
@@ -180,6 +183,7 @@ struct Exp {
 
 struct Log {
   static constexpr std::string_view name = "log";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return detail::log_of(v); });
@@ -189,6 +193,7 @@ struct Log {
 
 struct Log1p {
   static constexpr std::string_view name = "log1p";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return detail::log1p_of(v); });
@@ -198,6 +203,7 @@ struct Log1p {
 
 struct Sqrt {
   static constexpr std::string_view name = "sqrt";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) { return std::sqrt(v); });
@@ -207,6 +213,7 @@ struct Sqrt {
 
 struct Square {
   static constexpr std::string_view name = "square";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) { return v * v; });
@@ -216,6 +223,7 @@ struct Square {
 
 struct Reciprocal {
   static constexpr std::string_view name = "reciprocal";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) { return 1 / v; });
@@ -229,6 +237,7 @@ struct Reciprocal {
 /// -1, 0 or 1: the slope of abs.
 struct Sign {
   static constexpr std::string_view name = "sign";
+  static constexpr Vmap vmap = Vmap::aligned;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) {
       using T = decltype(v);
@@ -239,6 +248,7 @@ struct Sign {
 
 struct Abs {
   static constexpr std::string_view name = "abs";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) { return std::abs(v); });
@@ -270,6 +280,7 @@ Tensor trigonometric(std::string_view op, const Tensor& x, const F& exact) {
 
 struct Sin {
   static constexpr std::string_view name = "sin";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
     return trigonometric<0>(name, x, [](auto v) { return std::sin(v); });
@@ -279,6 +290,7 @@ struct Sin {
 
 struct Cos {
   static constexpr std::string_view name = "cos";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
     return trigonometric<1>(name, x, [](auto v) { return std::cos(v); });
@@ -288,6 +300,7 @@ struct Cos {
 
 struct Erf {
   static constexpr std::string_view name = "erf";
+  static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
     return float_map(name, x, [](auto v) EBB_INLINE { return detail::erf_of(v); });

@@ -1,10 +1,11 @@
 // Comparison, choice and conversion.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <bit>
 #include <functional>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
 
@@ -26,6 +27,7 @@ Tensor compare(std::string_view op, const Tensor& a, const Tensor& b, const F& f
 
 struct Greater {
   static constexpr std::string_view name = "greater";
+  static constexpr Vmap vmap = Vmap::aligned;
   Tensor forward(const Tensor& a, const Tensor& b) const {
     return compare(name, a, b, [](auto x, auto y) { return x > y; });
   }
@@ -33,6 +35,7 @@ struct Greater {
 
 struct Equal {
   static constexpr std::string_view name = "equal";
+  static constexpr Vmap vmap = Vmap::aligned;
   Tensor forward(const Tensor& a, const Tensor& b) const {
     return compare(name, a, b, [](auto x, auto y) { return x == y; });
   }
@@ -108,10 +111,15 @@ struct Where {
     const Tensor zero = scalar(0, g.dtype());
     return i == 0 ? where(condition, g, zero) : where(condition, zero, g);
   }
+  Tensor batched(const Tensor& a, const Tensor& b) const {
+    const int rank = std::max({held.value().rank(), a.rank(), b.rank()});
+    return detail::run_whole(Where{detail::whole(held.value(), rank)}, detail::whole(a, rank), detail::whole(b, rank));
+  }
 };
 
 struct Cast {
   static constexpr std::string_view name = "cast";
+  static constexpr Vmap vmap = Vmap::aligned;
   DType to;
   Tensor forward(const Tensor& x) const {
     Tensor out = Tensor::empty(x.shape(), to);

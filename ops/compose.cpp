@@ -1,6 +1,7 @@
 // Compositions: functions that users expect and that need no gradient of their own.
 #include <fmt/core.h>
 
+#include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
 #include <ebb/ops/ops.h>
 
@@ -33,6 +34,8 @@ Tensor conv2d_grouped(const Tensor& x, const Tensor& kernel, std::int64_t groups
 Tensor dropout(const Tensor& x, double rate, Generator& generator) {
   if (!(rate >= 0 && rate < 1)) fail<ValueError>("dropout", fmt::format("the rate must be in [0, 1), got {}", rate));
   if (rate == 0 || !training()) return x;
+  if (const std::int64_t n = detail::mode.batch; n != 0)  // a mask for each of the batch
+    return x * detail::apart(bernoulli(x.shape().inserted(0, n), 1 - rate, 1 / (1 - rate), x.dtype(), generator), n);
   return x * bernoulli(x.shape(), 1 - rate, 1 / (1 - rate), x.dtype(), generator);
 }
 

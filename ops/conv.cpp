@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <array>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/ops/convolve.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
@@ -80,6 +80,7 @@ struct Im2col {
     const Shape& image = s.input_shape(0);
     return col2im(g, {image[1], image[2]}, kernel, options);
   }
+  Tensor batched(const Tensor& x) const { return detail::run_merged(*this, x); }
 };
 
 struct Col2im {
@@ -106,6 +107,7 @@ struct Col2im {
     return out;
   }
   Tensor backward(const Saved&, const Tensor& g) const { return im2col(g, kernel, options); }
+  Tensor batched(const Tensor& rows) const { return detail::run_merged(*this, rows); }
 };
 
 // The three convolutions are one trilinear form seen from three sides, so each one's gradients are the other two:
@@ -140,6 +142,9 @@ struct Conv2d {
     });
     return out;
   }
+  Tensor batched(const Tensor& x, const Tensor& k) const {
+    return detail::batched(k) ? conv2d_plain(x, k, options) : detail::run_merged(*this, x, k);
+  }
   Tensor backward(const Saved& s, const Tensor& g, int i) const;
 };
 
@@ -170,6 +175,11 @@ struct Conv2dTranspose {
     });
     return out;
   }
+  Tensor batched(const Tensor& g, const Tensor& k) const {
+    if (!detail::batched(k)) return detail::run_merged(*this, g, k);
+    const Shape& s = k.shape();
+    return col2im(matmul(g, reshape(k, {s[0] * s[1] * s[2], s[3]}), {.transpose_b = true}), image, {s[0], s[1]}, options);
+  }
   Tensor backward(const Saved& s, const Tensor& g, int i) const;
 };
 
@@ -197,6 +207,11 @@ struct Conv2dKernel {
     const Shape& x = s.input_shape(0);
     return conv2d_transpose(s.input(1), g, {x[1], x[2]}, options);
   }
+  Tensor batched(const Tensor& x, const Tensor& g) const {
+    const Tensor patches = im2col(x, kernel, options);
+    return reshape(matmul(rows(patches), rows(g), {.transpose_a = true}), {kernel.h, kernel.w, x.size(3), g.size(3)});
+  }
+  static Tensor rows(const Tensor& t) { return reshape(t, {t.shape().without(3).numel(), t.size(3)}); }
 };
 
 Tensor Conv2d::backward(const Saved& s, const Tensor& g, int i) const {
@@ -256,7 +271,7 @@ struct Conv2dRelu {
     const Tensor x = s.input(0), k = s.input(1), y = s.output().detach();
     const Window v = window_of(Conv2d::name, x.shape(), k.shape(), options);
     const std::int64_t out_c = k.shape()[3];
-    if (recording()) {  // to be differentiated again: the same in ops
+    if (recording() || detail::batching()) {  // to be differentiated again: the same in ops
       Tensor dy = where(greater(y, 0.0), g, zeros(g.shape(), g.dtype()));
       if (pools()) dy = detail::max_unpool2d(dy, choice, {.size = pool}, {v.n, v.oh, v.ow, out_c});
       return {s.wants(0) ? conv2d_transpose(dy, k, {v.h, v.w}, options) : Tensor(),
@@ -273,6 +288,18 @@ struct Conv2dRelu {
                                to(0), to(1), to(2));
     });
     return out;
+  }
+  Tensor batched(const Tensor& x, const Tensor& k, const Tensor& bias) {
+    if (detail::batched(k) || detail::batched(bias)) {
+      const Tensor y = relu(conv2d(x, k, options) + bias);
+      return pools() ? detail::max_pool2d_batched(y, {.size = pool}, recorded ? &choice : nullptr) : y;
+    }
+    const Tensor images = detail::merged(x);
+    const detail::AsOne as_one;
+    const std::int64_t n = as_one.size();
+    const Tensor y = forward(images, k, bias);
+    if (choice.defined()) choice = detail::apart(detail::unmerged(choice, n), n);
+    return detail::apart(detail::unmerged(y, n), n);
   }
 };
 

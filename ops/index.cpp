@@ -5,7 +5,7 @@
 #include <cstring>
 #include <numeric>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/ops/copy.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
@@ -19,7 +19,7 @@ Tensor checked(std::string_view op, const Tensor& indices, std::int64_t n) {
   if (indices.dtype() != i64 && indices.dtype() != u8)
     fail<DTypeError>(op, fmt::format("indices must be int64 or uint8, got {}", describe(indices)));
   const Tensor out = cast(indices, i64);
-  for (const std::int64_t i : out.values<std::int64_t>())
+  for (const std::int64_t i : detail::every_value<std::int64_t>(out))
     if (i < 0 || i >= n) fail<ValueError>(op, fmt::format("index {} is outside of [0, {})", i, n));
   return out;
 }
@@ -28,6 +28,15 @@ Shape joined(const Shape& a, const Shape& b) {
   std::vector<std::int64_t> sizes(a.begin(), a.end());
   sizes.insert(sizes.end(), b.begin(), b.end());
   return Shape(sizes);
+}
+
+/// Of batched ops: indices (n, ...) into n tables of so many rows, one behind the other.
+Tensor into_tables(const Tensor& indices, std::int64_t n, std::int64_t rows) {
+  Tensor all = detail::repeated(indices, n).clone();
+  auto* to = all.mutable_values<std::int64_t>().data();
+  for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t j = 0; j < indices.numel(); ++j) *to++ += i * rows;
+  return all;
 }
 
 struct Gather {
@@ -48,6 +57,12 @@ struct Gather {
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return scatter_rows(g, held.unchanged(name, "indices"), s.input_shape(0)[0]); }
+  Tensor batched(const Tensor& x) const {
+    const Tensor table = detail::merged(x);
+    const detail::AsOne as_one;
+    const std::int64_t n = as_one.size();
+    return detail::apart(Gather{detail::batched(x) ? into_tables(held.value(), n, x.shape()[0]) : detail::whole(held.value())}.forward(table), n);
+  }
 };
 
 struct ScatterRows {
@@ -112,6 +127,11 @@ struct ScatterRows {
     return out;
   }
   Tensor backward(const Saved&, const Tensor& g) const { return apply(Gather{held.unchanged(name, "indices")}, g); }
+  Tensor batched(const Tensor& g) const {
+    const detail::AsOne as_one;
+    const std::int64_t n = as_one.size();
+    return detail::apart(detail::unmerged(ScatterRows{into_tables(held.value(), n, rows), n * rows}.forward(detail::repeated(g, n)), n), n);
+  }
 };
 
 struct Pick {
@@ -135,6 +155,10 @@ struct Pick {
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return place(g, held.unchanged(name, "indices"), s.input_shape(0).at(-1)); }
+  Tensor batched(const Tensor& x) const {
+    const detail::AsOne as_one;
+    return detail::apart(Pick{detail::repeated(held.value(), as_one.size())}.forward(detail::repeated(x, as_one.size())), as_one.size());
+  }
 };
 
 struct Place {
@@ -162,6 +186,10 @@ struct Place {
     return out;
   }
   Tensor backward(const Saved&, const Tensor& g) const { return apply(Pick{held.unchanged(name, "indices")}, g); }
+  Tensor batched(const Tensor& g) const {
+    const detail::AsOne as_one;
+    return detail::apart(Place{detail::repeated(held.value(), as_one.size()), classes}.forward(detail::repeated(g, as_one.size())), as_one.size());
+  }
 };
 
 }  // namespace

@@ -5,7 +5,7 @@
 #include <array>
 #include <numeric>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/ops/copy.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
@@ -27,6 +27,7 @@ struct Reshape {
     return x.viewed_as(shape);
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return reshape(g, s.input_shape(0)); }
+  Tensor batched(const Tensor& x) const { return detail::run_whole(Reshape{shape.inserted(0, detail::mode.batch)}, detail::whole(x)); }
 };
 
 struct Transpose {
@@ -56,6 +57,12 @@ struct Transpose {
     Permutation inverse{};
     for (int i = 0; i < rank; ++i) inverse[at(axes[at(i)])] = static_cast<std::int8_t>(i);
     return apply(Transpose{inverse, rank}, g);
+  }
+  Tensor batched(const Tensor& x) const {
+    const Tensor all = detail::whole(x);  // refuses one axis too many
+    Permutation next{};
+    for (int i = 0; i < rank; ++i) next[at(i + 1)] = static_cast<std::int8_t>(axes[at(i)] + 1);
+    return detail::run_whole(Transpose{next, rank + 1}, all);
   }
   static std::size_t at(int i) { return static_cast<std::size_t>(i); }
 };
@@ -93,6 +100,7 @@ struct Slice {
   Tensor backward(const Saved& s, const Tensor& g) const {
     return unslice(g, axis, begin, step, s.input_shape(0)[axis]);
   }
+  Tensor batched(const Tensor& x) const { return detail::run_whole(Slice{axis + 1, begin, step, count}, detail::whole(x)); }
   /// A recurrent layer takes a slice for each step: as many whole tensors of zeros would be more work than all the rest.
   void add_gradient(const Tensor& g, Tensor& sum) const {
     visit_float(g.dtype(), [&](auto zero) {
@@ -145,6 +153,7 @@ struct Unslice {
   Tensor backward(const Saved& s, const Tensor& g) const {
     return apply(Slice{axis, begin, step, s.input_shape(0)[axis]}, g);
   }
+  Tensor batched(const Tensor& g) const { return detail::run_whole(Unslice{axis + 1, begin, step, size}, detail::whole(g)); }
 };
 
 Tensor unslice(const Tensor& g, int axis, std::int64_t begin, std::int64_t step, std::int64_t size) {
@@ -191,6 +200,12 @@ struct Concat {
       begin += count;
     }
     return out;
+  }
+  Tensor batched(std::span<const Tensor> parts) const {
+    const std::int64_t n = detail::mode.batch;
+    std::vector<Tensor> all;
+    for (const Tensor& p : parts) all.push_back(detail::repeated(p, n));
+    return detail::run_whole(Concat{axis + 1}, std::span<const Tensor>(all));
   }
 };
 

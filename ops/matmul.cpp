@@ -1,9 +1,10 @@
 // Matrix products over BLAS, with transpose flags instead of transposed copies, and the dense layer built on them.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/ops/blas.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/functions.h>
@@ -124,6 +125,29 @@ struct Matmul {
     const Tensor a = s.input(0);
     return tb ? matmul(g, a, {true, ta}) : matmul(a, g, {!ta, false});
   }
+  // Few tall products where one side is an ordinary matrix, products of numbers where nothing is added up.
+  Tensor batched(const Tensor& a, const Tensor& b) const {
+    const bool only_a = !detail::batched(b) && b.rank() == 2, only_b = !detail::batched(a) && a.rank() == 2;
+    const int rank = std::max(a.rank(), b.rank());
+    const Tensor x = detail::whole(a, rank), y = detail::whole(b, rank);
+    const detail::AsOne as_one;
+    const std::int64_t n = as_one.size();
+    if (only_a && !ta) return detail::apart(matmul(x, y, {false, tb}), n);
+    if (only_b && b.rank() >= 2 && b.size(tb ? -2 : -1) <= 16) {  // (a y)^T = y^T a^T
+      const Tensor yt = tb ? y : swapped(y), product = matmul(yt, x, {false, !ta});
+      return detail::apart(swapped(product), n);
+    }
+    if (a.rank() >= 2 && b.rank() >= 2 && a.size(ta ? -2 : -1) == 1 && b.size(tb ? -1 : -2) == 1)
+      return detail::apart((ta ? swapped(x) : x) * (tb ? swapped(y) : y), n);
+    return detail::apart(forward(x, y), n);
+  }
+  /// With the last two axes the other way round.
+  static Tensor swapped(const Tensor& x) {
+    const int r = x.rank();
+    if (x.size(r - 1) == 1 || x.size(r - 2) == 1) return x.viewed_as(x.shape().with(r - 1, x.size(r - 2)).with(r - 2, x.size(r - 1)));
+    const Tensor rows = x.viewed_as({x.shape().without(r - 1).without(r - 2).numel(), x.size(r - 2), x.size(r - 1)});
+    return transpose(rows, {0, 2, 1}).viewed_as(x.shape().with(r - 1, x.size(r - 2)).with(r - 2, x.size(r - 1)));
+  }
 };
 
 enum class Activated { no, relu, sigmoid, tanh };
@@ -170,6 +194,11 @@ struct Linear {
     if (s.wants(1)) out[1] = matmul(s.input(0), d, {.transpose_a = true});
     if (s.wants(2)) out[2] = sum(d, 0);
     return out;
+  }
+  Tensor batched(const Tensor& x, const Tensor& kernel, const Tensor& bias) const {
+    if (!detail::batched(kernel) && !detail::batched(bias)) return detail::run_merged(*this, x, kernel, bias);
+    constexpr Tensor (*activation[4])(const Tensor&) = {nullptr, relu, sigmoid, tanh};
+    return linear_plain(x, kernel, bias, activation[static_cast<int>(how)]);
   }
 
  private:

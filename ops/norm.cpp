@@ -4,8 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include <ebb/graph/apply.h>
-#include <ebb/graph/mode.h>
+#include <ebb/graph/batch.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
 #include <ebb/ops/rows.h>
@@ -186,11 +185,12 @@ struct BatchNorm {
   // dx = gamma / s (g - (dbeta + x^ dgamma) / n).
   std::vector<Tensor> backward(const Saved& s, const Tensor& g) const {
     const Tensor x = s.input(0), gamma = s.input(1);
-    if (!recording()) return fused(x, gamma, g, s.wants(0));
+    if (!recording() && !detail::batching()) return fused(x, gamma, g, s.wants(0));
     const Tensor centred = x - mean(x, 0), scale = pow(mean(square(centred), 0) + options.epsilon, -0.5), normal = centred * scale;
     const Tensor dbeta = sum(g, 0), dgamma = sum(g * normal, 0);
     return {gamma * scale * (g - (dbeta + normal * dgamma) / static_cast<double>(x.size(0))), dgamma, dbeta};
   }
+  Tensor batched(const Tensor& x, const Tensor& gamma, const Tensor& beta) const { return batch_norm_plain(x, gamma, beta, options); }
   /// The same where nobody asks for the gradient of a gradient.
   std::vector<Tensor> fused(const Tensor& x, const Tensor& gamma, const Tensor& g, bool with_dx) const {
     const Rows r(x.shape());

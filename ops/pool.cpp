@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/ops/convolve_tail.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
@@ -75,6 +75,12 @@ struct Unpool {
   Tensor choice;
   Tensor forward(const Tensor& g) const;
   Tensor backward(const Saved&, const Tensor& g) const;
+  Tensor batched(const Tensor& g) const {
+    const std::int64_t n = detail::mode.batch;
+    return detail::run_on_merged(Unpool{options, image.with(0, n * image[0]), all_of(choice, n)}, all_of(g, n));
+  }
+  /// n times (b, ...) as (n b, ...), also of what is the same for each.
+  static Tensor all_of(const Tensor& t, std::int64_t n) { return detail::merged(detail::batched(t) ? t : detail::apart(detail::repeated(t, n), n)); }
 };
 
 /// From x the elements that an earlier max-pool chose: the adjoint of Unpool.
@@ -103,6 +109,10 @@ struct Repool {
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return apply(Unpool{options, s.input_shape(0), choice}, g); }
+  Tensor batched(const Tensor& x) const {
+    const std::int64_t n = detail::mode.batch;
+    return detail::run_on_merged(Repool{options, Unpool::all_of(choice, n)}, Unpool::all_of(x, n));
+  }
 };
 
 Tensor Unpool::forward(const Tensor& g) const {
@@ -153,6 +163,11 @@ struct MaxPool2d {
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return apply(Unpool{options, s.input_shape(0), choice}, g); }
+  Tensor batched(const Tensor& x) {
+    const Tensor y = detail::run_merged(*this, x);
+    if (choice.defined()) choice = detail::apart(detail::unmerged(choice, detail::mode.batch), detail::mode.batch);
+    return y;
+  }
 };
 
 /// The adjoint of AvgPool2d: each g spread evenly over its window.
@@ -162,6 +177,7 @@ struct AvgUnpool2d {
   Shape image;
   Tensor forward(const Tensor& g) const;
   Tensor backward(const Saved&, const Tensor& g) const { return avg_pool2d(g, options); }
+  Tensor batched(const Tensor& g) const { return detail::run_merged(AvgUnpool2d{options, image.with(0, detail::mode.batch * image[0])}, g); }
 };
 
 /// The elements of a window that lie inside the image. Sums are divided by it: its reciprocal need not be exact.
@@ -221,6 +237,7 @@ struct AvgPool2d {
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return apply(AvgUnpool2d{options, s.input_shape(0)}, g); }
+  Tensor batched(const Tensor& x) const { return detail::run_merged(*this, x); }
 };
 
 Tensor AvgUnpool2d::forward(const Tensor& g) const {
@@ -251,6 +268,13 @@ Tensor AvgUnpool2d::forward(const Tensor& g) const {
 
 Tensor detail::max_unpool2d(const Tensor& g, const Tensor& choice, PoolOptions o, const Shape& image) {
   return apply(Unpool{o, image, choice}, g);
+}
+
+Tensor detail::max_pool2d_batched(const Tensor& x, PoolOptions o, Tensor* choice) {
+  MaxPool2d op{o, choice != nullptr};
+  const Tensor y = op.batched(x);
+  if (choice) *choice = op.choice;
+  return y;
 }
 
 Tensor max_pool2d(const Tensor& x, PoolOptions o) { return apply(MaxPool2d{o, recording() && x.tracked()}, x); }

@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <vector>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
 #include <ebb/ops/rows.h>
@@ -266,6 +266,7 @@ struct Sum {
   Tensor backward(const Saved& s, const Tensor& g) const {
     return broadcast_to(reshape(g, reduced(s.input_shape(0), mask, true)), s.input_shape(0));
   }
+  Tensor batched(const Tensor& x) const { return detail::run_whole(Sum{mask << 1, keepdims}, detail::whole(x)); }
 };
 
 struct Max {
@@ -299,6 +300,7 @@ struct Max {
     const Tensor hit = cast(equal(x, s.output().detach().viewed_as(kept)), x.dtype());
     return detail::chain_mul(reshape(g, kept), hit / sum_to(hit, kept));
   }
+  Tensor batched(const Tensor& x) const { return detail::run_whole(Max{mask << 1, keepdims}, detail::whole(x)); }
 };
 
 /// log(sum(exp(x))), with the gradient exp(x - y): of infinite elements each takes its share, of none but -inf there is none.
@@ -316,7 +318,7 @@ struct LogSumExp {
   Tensor backward(const Saved& s, const Tensor& g) const {
     const Tensor x = s.input(0), y = reshape(s.output(), reduced(x.shape(), mask, true)), up = reshape(g, y.shape());
     const Tensor bounded = finite(y.detach());
-    if (same_bits(bounded, y.detach())) return up * exp(x - y);
+    if (!detail::batching() && same_bits(bounded, y.detach())) return up * exp(x - y);
     const Tensor top = scalar(std::numeric_limits<double>::infinity(), x.dtype()), hit = cast(equal(x.detach(), top), x.dtype());
     const Tensor share = where(equal(y.detach(), top), detail::chain_div(hit, apply(Sum{mask, true}, hit)),
                                exp(x - where(equal(y.detach(), bounded), y, bounded)));
@@ -324,13 +326,9 @@ struct LogSumExp {
   }
   /// x with 0 for what is infinite or no number.
   static Tensor finite(const Tensor& x) {
-    Tensor y = x.clone();
-    visit_float(y.dtype(), [&](auto zero) {
-      for (auto& v : y.mutable_values<decltype(zero)>())
-        if (!std::isfinite(v)) v = zero;
-    });
-    return y;
+    return where(less(abs(x), std::numeric_limits<double>::infinity()), x, scalar(0, x.dtype()));
   }
+  Tensor batched(const Tensor& x) const { return detail::run_whole(LogSumExp{mask << 1, keepdims}, detail::whole(x)); }
 };
 
 struct BroadcastTo {
@@ -350,6 +348,7 @@ struct BroadcastTo {
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return sum_to(g, s.input_shape(0)); }
+  Tensor batched(const Tensor& x) const { return detail::run_whole(BroadcastTo{shape.inserted(0, detail::mode.batch)}, detail::whole(x, shape.rank())); }
 };
 
 /// Position of the first NaN, else of the first largest of n elements.
@@ -387,6 +386,7 @@ struct Argmax {
     });
     return out;
   }
+  Tensor batched(const Tensor& x) const { return detail::run_whole(Argmax{axis + 1}, detail::whole(x)); }
 };
 
 }  // namespace

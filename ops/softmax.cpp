@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include <ebb/graph/apply.h>
+#include <ebb/graph/batch.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/functions.h>
 #include <ebb/ops/ops.h>
@@ -94,6 +94,7 @@ Tensor each_row(const Tensor& g, const Tensor& y, const F& row) {
 /// With s the sum of g y of a row: y (g - s), in one pass.
 struct SoftmaxGrad {
   static constexpr std::string_view name = "softmax_grad";
+  static constexpr Vmap vmap = Vmap::rows;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
     return each_row(g, y, []<class T>(const T* gi, const T* yi, T* out, std::int64_t n) EBB_INLINE {
@@ -110,6 +111,7 @@ struct SoftmaxGrad {
 
 struct Softmax {
   static constexpr std::string_view name = "softmax";
+  static constexpr Vmap vmap = Vmap::rows;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return each_row(name, x, []<class T>(const T*, T* out, std::int64_t n, T) EBB_INLINE {
@@ -123,6 +125,7 @@ struct Softmax {
 /// With s the sum of a row of g: g - e^y s, in one pass.
 struct LogSoftmaxGrad {
   static constexpr std::string_view name = "log_softmax_grad";
+  static constexpr Vmap vmap = Vmap::rows;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
     return each_row(g, y, []<class T>(const T* gi, const T* yi, T* out, std::int64_t n) EBB_INLINE {
@@ -139,6 +142,7 @@ struct LogSoftmaxGrad {
 
 struct LogSoftmax {
   static constexpr std::string_view name = "log_softmax";
+  static constexpr Vmap vmap = Vmap::rows;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
     return each_row(name, x, []<class T>(const T* in, T* out, std::int64_t n, T top) EBB_INLINE {
@@ -160,6 +164,11 @@ struct Target {
   Tensor probabilities(std::int64_t classes, DType dtype) const {
     const Tensor p = sparse() ? one_hot(labels(), classes, dtype) : labels();
     return smoothing == 0 ? p : affine(p, 1 - smoothing, smoothing / static_cast<double>(classes));
+  }
+  /// The cross-entropy in ops.
+  Tensor loss(const Tensor& logits) const {
+    const Tensor t = probabilities(logits.shape()[1], logits.dtype()), zero = scalar(0, t.dtype());
+    return sum(t * where(equal(t, zero), zero, log_softmax(logits))) / -static_cast<double>(logits.shape()[0]);
   }
 };
 
@@ -186,7 +195,7 @@ Target target_of(std::string_view op, const Tensor& logits, const Tensor& labels
   if (labels.shape() != Shape{logits.shape()[0]})
     fail<ShapeError>(op, fmt::format("logits {} need labels ({},), got {}", logits.shape().str(), logits.shape()[0], labels.shape().str()));
   const Tensor classes = cast(labels, i64);
-  for (const std::int64_t c : classes.values<std::int64_t>())
+  for (const std::int64_t c : detail::every_value<std::int64_t>(classes))
     if (c < 0 || c >= logits.shape()[1])
       fail<ValueError>(op, fmt::format("label {} is outside of [0, {})", c, logits.shape()[1]));
   return {classes, o.label_smoothing};
@@ -235,6 +244,11 @@ struct CrossEntropyGrad {
     if (i == 1) return sum(v * (m * p - t)) / rows;
     const Tensor vp = v * p * m;
     return g * (vp - p * sum(vp, -1, {.keepdims = true})) / rows;
+  }
+  const Tensor* held() const { return &target.labels(); }
+  Tensor batched(const Tensor& x, const Tensor& g) const {
+    const Tensor t = target.probabilities(x.shape()[1], x.dtype());
+    return g * (sum(t, -1, {.keepdims = true}) * softmax(x) - t) / static_cast<double>(x.shape()[0]);
   }
 };
 
@@ -286,6 +300,8 @@ struct CrossEntropy {
     target.held.unchanged(name, "labels");
     return apply(CrossEntropyGrad{target}, s.input(0), g);
   }
+  const Tensor* held() const { return &target.labels(); }
+  Tensor batched(const Tensor& x) const { return target.loss(x); }
 };
 
 }  // namespace
@@ -300,9 +316,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels, CrossEntropyOpt
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels) { return cross_entropy(logits, labels, {}); }
 
 Tensor cross_entropy_plain(const Tensor& logits, const Tensor& labels, CrossEntropyOptions o) {
-  const Target target = target_of("cross_entropy_plain", logits, labels, o);
-  const Tensor t = target.probabilities(logits.shape()[1], logits.dtype()), zero = scalar(0, t.dtype());
-  return sum(t * where(equal(t, zero), zero, log_softmax(logits))) / -static_cast<double>(logits.shape()[0]);
+  return target_of("cross_entropy_plain", logits, labels, o).loss(logits);
 }
 
 }  // namespace ebb

@@ -19,6 +19,7 @@
 #endif
 
 #include <ebb/graph/error.h>
+#include <ebb/graph/mode.h>
 #include <ebb/ops/loops.h>
 #include <ebb/ops/processors.h>
 
@@ -137,6 +138,7 @@ class Pool {
 
   void work(std::size_t own) {
     index_in_pool = static_cast<int>(own);
+    detail::mode.as_one = true;  // kernels alone run here, on what the caller was allowed to read
     std::uint32_t seen = 0;
     while (!stop_) {
       std::uint32_t now = started_.load(std::memory_order_acquire);

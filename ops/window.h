@@ -41,5 +41,7 @@ inline Attributes window_attributes(Pair kernel, const Conv2dOptions& o) {
 
 /// g of a pooled shape sent back to the elements of `image` that a max-pool chose (pool.cpp).
 Tensor max_unpool2d(const Tensor& g, const Tensor& choice, PoolOptions options, const Shape& image);
+/// max_pool2d of a batched tensor, as part of another op's rule; choice, unless null, is what max_unpool2d needs.
+Tensor max_pool2d_batched(const Tensor& x, PoolOptions options, Tensor* choice);
 
 }  // namespace ebb::detail

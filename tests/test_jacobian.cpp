@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include <ebb/autograd/jacobian.h>
+#include <ebb/autograd/tools.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/observe.h>
 
 #include "op_table.h"
 
@@ -158,4 +160,35 @@ TEST_CASE("jacobian and hessian of several inputs, of any shape, recorded on req
   const MultiFunction product = [&](std::span<const Tensor> t) { return t[0] * w * w; };
   CHECK(grad(sum(vjp(product, std::vector{x}, ones({2}, f64), {.create_graph = true})[0]), w).to_vector() == std::vector<double>{1, 3});
   CHECK(grad(sum(jvp(product, std::vector{x}, std::vector{ones({2}, f64)}, {.create_graph = true})), w).to_vector() == std::vector<double>{1, 3});
+}
+
+TEST_CASE("jacobian and hessian: many reverse passes at once give what one after another gives, in one walk") {
+  struct Count : Observer {
+    int ops = 0;
+    void ran(const OpEvent&) override { ++ops; }
+  };
+  const auto walks = [](const auto& f) {
+    const Count seen;
+    f();
+    return seen.ops;
+  };
+  const Tensor w = randn({7, 90}, f64), x = randn({1, 7}, f64);
+  const UnaryFunction f = [&](const Tensor& t) { return tanh(matmul(t, w)); }, few = [&](const Tensor& t) { return tanh(matmul(t, slice(w, {.axis = 1, .end = 2}))); };
+  CHECK(walks([&] { (void)jacobian(f, x); }) == walks([&] { (void)jacobian(few, x); }) - 1);  // the slice
+  const Tensor j = jacobian(f, x);
+  for (const std::int64_t k : {0, 50, 89}) {
+    Tensor cotangent = zeros({1, 90}, f64);
+    cotangent.mutable_values<double>()[static_cast<std::size_t>(k)] = 1;
+    CHECK(distance(slice(j, {.axis = 1, .begin = k, .end = k + 1}).viewed_as({1, 7}), vjp([&](std::span<const Tensor> t) { return f(t[0]); }, std::vector{x}, cotangent)[0]) < 1e-14);
+  }
+  CHECK(distance(j, jacobian(f, x, {.create_graph = true})) < 1e-14);
+  // more than go at once: 3000 x 3000 elements
+  const Tensor long_one = randn({3000}, f64), diagonal = jacobian([](const Tensor& t) { return square(t); }, long_one);
+  CHECK(distance(sum(diagonal, 0), 2 * long_one) < 1e-14);
+  CHECK(distance(sum(square(diagonal)), sum(square(2 * long_one))) < 1e-12);
+  // a rule, or a hook, that reads the gradient's values: one after another
+  std::vector<double> seen;
+  const Tensor hooked = jacobian([&](const Tensor& t) { return square(on_gradient(t, [&](const Tensor& g) { return seen.push_back(sum(g).item()), g; })); }, tensor({1, 2}, f64));
+  CHECK(hooked.to_vector() == std::vector<double>{2, 0, 0, 4});
+  CHECK(seen == std::vector<double>{2, 4});
 }

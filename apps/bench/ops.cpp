@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -92,6 +93,13 @@ std::vector<Timed> timed_ops() {
     out.push_back({"avg_pool2d", {image}, [](In x) { return ebb::avg_pool2d(x[0]); }});
     out.push_back({"mean_of_positions", {image}, [](In x) { return ebb::mean(x[0], {1, 2}); }});
   }
+  // derivatives of many at once; the inputs are held, so that `--gradients` would add nothing
+  out.push_back({"jacobian", {{1, 300}, {300, 200}}, [](In x) { return ebb::jacobian([&](const Tensor& t) { return ebb::tanh(ebb::matmul(t, x[1])); }, x[0].detach()); }, false});
+  out.push_back({"per_sample_gradients", {{64, 784}}, [net = std::make_shared<ebb::Sequential>(Shape{784}, std::vector<ebb::Layer>{ebb::Dense(128, ebb::relu), ebb::Dense(10)})](In x) {
+                   const ebb::Gradients each = ebb::per_sample_gradients(*net, x[0], ebb::zeros({x[0].size(0)}, ebb::i64));
+                   return each.entries()[0].gradient;
+                 }, false});
+  out.push_back({"jvp", {{64, 784}, {784, 128}}, [](In x) { return ebb::jvp([&](const Tensor& t) { return ebb::relu(ebb::matmul(t, x[1])); }, x[0].detach(), x[0].detach()); }, false});
   return out;
 }
 

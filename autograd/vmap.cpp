@@ -1,0 +1,76 @@
+#include <ebb/autograd/vmap.h>
+
+#include <fmt/core.h>
+
+#include <utility>
+
+#include <ebb/graph/batch.h>
+#include <ebb/graph/error.h>
+#include <ebb/ops/ops.h>
+
+namespace ebb {
+namespace {
+
+std::vector<Tensor> one_by_one(const ManyFunction& f, std::span<const Tensor> inputs, std::int64_t n) {
+  std::vector<std::vector<Tensor>> results;
+  std::vector<Tensor> sample(inputs.size());
+  for (std::int64_t i = 0; i < n; ++i) {
+    for (std::size_t k = 0; k < inputs.size(); ++k)
+      sample[k] = reshape(inputs[k].tracked() || detail::batched(inputs[k]) ? slice(inputs[k], {.begin = i, .end = i + 1}) : inputs[k].rows(i, i + 1),
+                          inputs[k].shape().without(0));
+    const std::vector<Tensor> out = f(sample);
+    if (i == 0) results.resize(out.size());
+    if (out.size() != results.size()) fail<ValueError>("vmap", fmt::format("f gave {} results for sample 0 and {} for sample {}", results.size(), out.size(), i));
+    for (std::size_t k = 0; k < out.size(); ++k) results[k].push_back(out[k]);
+  }
+  std::vector<Tensor> stacked;
+  for (const auto& r : results) stacked.push_back(stack(r));
+  return stacked;
+}
+
+std::vector<Tensor> at_once(const ManyFunction& f, std::span<const Tensor> inputs, std::int64_t n) {
+  std::vector<Tensor> out;
+  {
+    const detail::Batching batching(n);
+    std::vector<Tensor> samples;
+    for (const Tensor& x : inputs) samples.push_back(detail::apart(x.detach(), n));
+    out = f(samples);
+    for (Tensor& y : out) y = y.detach();
+  }
+  for (Tensor& y : out) y = detail::joined(std::move(y), n);
+  return out;
+}
+
+}  // namespace
+
+std::vector<Tensor> vmap(const ManyFunction& f, std::span<const Tensor> inputs, VmapOptions options) {
+  if (inputs.empty()) fail<ValueError>("vmap", "needs an input");
+  bool graph = recording() && (options.create_graph || detail::differentiating());
+  for (const Tensor& x : inputs) {
+    if (!x.defined() || x.rank() == 0 || x.size(0) == 0 || x.size(0) != inputs[0].size(0))
+      fail<ShapeError>("vmap", fmt::format("inputs need a first axis of one size, at least 1: got {} and {}", describe(inputs[0]), describe(x)));
+    graph |= recording() && x.tracked();
+  }
+  const std::int64_t n = inputs[0].size(0);
+  const bool nested = detail::batching();  // one batch at a time
+  if (graph || (nested && options.may_loop)) return one_by_one(f, inputs, n);
+  if (nested) fail<ValueError>("vmap", "within another vmap(), samples run one by one");
+  if (!options.may_loop) return at_once(f, inputs, n);
+  try {
+    return at_once(f, inputs, n);
+  } catch (const Error&) {
+    std::vector<Tensor> out = one_by_one(f, inputs, n);
+    for (Tensor& y : out) y = y.detach();
+    return out;
+  }
+}
+
+Tensor vmap(const MultiFunction& f, std::span<const Tensor> inputs, VmapOptions options) {
+  return vmap(ManyFunction([&f](std::span<const Tensor> x) { return std::vector<Tensor>{f(x)}; }), inputs, options)[0];
+}
+
+Tensor vmap(const UnaryFunction& f, const Tensor& x, VmapOptions options) {
+  return vmap(ManyFunction([&f](std::span<const Tensor> in) { return std::vector<Tensor>{f(in[0])}; }), {&x, 1}, options)[0];
+}
+
+}  // namespace ebb
