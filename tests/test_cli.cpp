@@ -1,6 +1,8 @@
 // The program mnist as its users meet it: help, usage errors, files that are missing or broken.
 #include <doctest/doctest.h>
 
+#include <cstdlib>
+
 #ifndef EBB_MNIST_PROGRAM
 TEST_CASE("mnist: its messages") { MESSAGE("skipped: the build has no program mnist"); }
 #else
@@ -8,6 +10,16 @@ TEST_CASE("mnist: its messages") { MESSAGE("skipped: the build has no program mn
 #include "run_mnist.h"
 
 using namespace cli;
+
+TEST_CASE("mnist: it starts where address space is too little for a thread of BLAS on every processor") {
+  for (const char* limit : {"60000", "100000", "150000", "400000"})
+    for (const char* set : {"", "OPENBLAS_NUM_THREADS=8 ", "env -i "}) {
+      CAPTURE(limit);
+      CAPTURE(set);
+      const std::string command = std::string("ulimit -v ") + limit + "; " + set + "timeout 20 " EBB_MNIST_PROGRAM " --version >/dev/null";
+      CHECK(std::system(command.c_str()) == 0);
+    }
+}
 
 TEST_CASE("mnist: help goes to stdout, at most 80 columns wide") {
   const Mnist mnist;
