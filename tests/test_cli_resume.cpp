@@ -178,6 +178,37 @@ TEST_CASE("mnist: a checkpoint that fails is told, and training goes on") {
   CHECK(ebb::load_model(mnist / "m").history->epochs() == 3);
 }
 
+TEST_CASE("mnist: files of before are resumed and verified, but for averages without the weights that were trained") {
+  Mnist mnist;
+  const std::string data = mnist.digits();
+  /// As mnist train wrote it then: the given options alone, nothing of callbacks, builds and runs.
+  const auto before = [&](const char* name, const Args& more) {
+    REQUIRE(mnist(joined({"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "2", "--batch", "64", "--save", (mnist / name).string()}, more)).code == 0);
+    ebb::SafeTensors file = ebb::read_safetensors(mnist / name);
+    std::erase_if(file.tensors, [](const auto& t) { return t.first.starts_with("callback.") || t.first.starts_with("training."); });
+    for (const char* key : {"ebb.build", "mnist.runs"}) file.metadata.erase(key);
+    Args words{"--arch=flatten, dense 10", "--epochs=2", "--batch=64"};
+    if (!more.empty()) words.push_back(more[0] + "=" + more[1]);
+    file.metadata["mnist.options"] = json(words).dump();
+    json history = json::parse(file.metadata.at("ebb.history"));
+    history.erase("callbacks");
+    for (const char* key : {"classes", "seconds"}) history["partial"].erase(key);
+    file.metadata["ebb.history"] = history.dump();
+    ebb::write_safetensors(mnist / name, file);
+    return (mnist / name).string();
+  };
+  const std::string old = before("old", {});
+  const Result verified = mnist({"verify", old, "--data", data});
+  CAPTURE(verified);
+  CHECK(verified.code == 0);
+  CHECK(mnist({"evaluate", old, "--data", data}).code == 0);
+  REQUIRE(mnist({"train", "--resume", old, "--data", data, "--epochs", "4"}).code == 0);
+  REQUIRE(mnist({"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "4", "--batch", "64", "--save", (mnist / "whole").string()}).code == 0);
+  CHECK(difference(mnist / "whole", old) == "");
+  CHECK(mnist({"verify", old, "--data", data}).code == 0);
+  check_failure(mnist({"train", "--resume", before("averages", {"--ema", "0.9"}), "--data", data}), "holds the averages of the weights alone");
+}
+
 TEST_CASE("mnist: the same bits for 1, 2, 3, 4 and 8 threads: a dense, a convolutional and a recurrent network") {
   Mnist mnist;
   const std::string data = mnist.digits();
