@@ -92,12 +92,14 @@ TEST_CASE("mnist search: gives up on what falls behind the median, unless told n
 TEST_CASE("mnist search: a trial that fails costs itself alone; the best so far is saved after every trial") {
   Mnist mnist;
   const std::string model = (mnist / "best").string();
-  const Result r = mnist(search(mnist, {"--vary", "limit=100000|400|300", "--epochs", "1", "--json", "--save", model}));
+  const Result r = mnist({"search", "--data", mnist.digits(), "--arch", "flatten, dense 64 relu, dense 64 relu, dense 10", "--optimizer", "sgd", "--batch", "64", "--raw",
+                          "--vary", "lr=1e6|1e-6|1e-7", "--epochs", "4", "--json", "--save", model});
   CAPTURE(r);
   CHECK(r.code == 0);
   const json j = json::parse(r.out);
   REQUIRE(j.at("trials").size() == 3);
-  CHECK(j["trials"][2].at("failed") == "--limit must be 1 to 512, got 100000");
+  CHECK(j["trials"][2].at("setting").at("lr") == "1e6");
+  CHECK(j["trials"][2].contains("failed"));
   CHECK_FALSE(j["trials"][0].contains("failed"));
   CHECK(mnist({"evaluate", model, "--data", mnist.digits()}).code == 0);
 
@@ -121,6 +123,11 @@ TEST_CASE("mnist search: what it refuses") {
   check_usage_error(mnist(search(mnist, {"--vary", "dropout=0|2"})), "--dropout");
   check_usage_error(mnist(search(mnist, {"--vary", "lr=1|2", "--validation", "test"})),
                     "choose by the test set");
+  // What only the data tell, before the first trial
+  const Result far = mnist(search(mnist, {"--vary", "limit=400|100000", "--epochs", "1"}));
+  check_usage_error(far, "--limit must be 1 to 512, got 100000");
+  CHECK_FALSE(contains(far.err, "1/2"));
+  check_failure(mnist(search(mnist, {"--vary", "lr=0.1|0.2", "--limit", "1"})), "validation_split: 0.1 of 1 samples leaves an empty part");
 }
 
 #endif

@@ -206,6 +206,7 @@ int search(const std::vector<std::string>& args) {
   const std::string file = output_file(v, "save", false, bytes);
   const bool quiet = v.count("quiet") > 0, stops = v.count("no-stop") == 0;
   const ebb::Mnist data = load_data(v);
+  for (const Setting& s : settings) limited(with(options, fixed, s), data.train);
 
   catch_signals();
   std::error_code none;

@@ -186,9 +186,15 @@ Training make_training(const po::variables_map& v) {
   return t;
 }
 
+ebb::Dataset limited(const po::variables_map& v, const ebb::Dataset& all) {
+  const ebb::Dataset samples = v.count("limit") ? all.slice(0, number<std::int64_t>(v, "limit", 1, all.size())) : all;
+  if (const double share = v["validation-split"].as<double>(); share > 0) ebb::split_last(samples, share);  // throws
+  return samples;
+}
+
 ebb::Dataset training_samples(const po::variables_map& v, const ebb::Mnist& data, Training& t, bool resumed) {
   const ebb::Dataset all = data.train.scaled(t.scale);
-  const ebb::Dataset samples = v.count("limit") ? all.slice(0, number<std::int64_t>(v, "limit", 1, all.size())) : all;
+  const ebb::Dataset samples = limited(v, all);
   // What is held out must not be looked at
   const ebb::Dataset seen = t.fit.validation_split > 0 ? ebb::split_last(samples, t.fit.validation_split).first : samples;
   if (v["class-weight"].as<std::string>() == "balanced") t.fit.class_weight = ebb::balanced_weights(seen.labels, 10);
