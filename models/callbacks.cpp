@@ -253,6 +253,7 @@ void CSVLogger::train_begin(TrainingState& state) {
     if (lines.back().ends_with('\r')) lines.back().pop_back();
   }
   keys_.clear();
+  compared_ = false;
   if (!lines.empty()) {  // the names that are there already
     keys_ = cells_of(lines[0], separator_);
     if (keys_[0] != "epoch") throw DataError(fmt::format("{}: line 1: expected \"epoch\" and the names of numbers, to go on with", path_.string()));
@@ -280,6 +281,15 @@ void CSVLogger::epoch_end(TrainingState& state) {
       (text += separator_) += name;
     }
     text += '\n';
+  }
+  if (!std::exchange(compared_, true)) {
+    std::string out, missing;
+    for (const auto& [name, _] : state.logs)
+      if (std::ranges::find(keys_, name) == keys_.end()) out += (out.empty() ? "" : ", ") + name;
+    for (const std::string& key : keys_)
+      if (!state.logs.contains(key)) missing += (missing.empty() ? "" : ", ") + key;
+    if (!out.empty()) state.say(fmt::format("warning: {} has no column for {}: left out", path_.string(), out));
+    if (!missing.empty()) state.say(fmt::format("warning: {}: nothing measures {}: NA", path_.string(), missing));
   }
   text += fmt::format("{}", state.epoch);
   for (const std::string& key : keys_) {

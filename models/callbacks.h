@@ -37,6 +37,7 @@ struct TrainingState {
   bool stop = false;  ///< set it to end training: after this epoch, or, when set in a batch, with this batch
   std::function<void(const std::string&)> say = {};  ///< prints a line beside the progress
   const std::vector<Callback>* callbacks = nullptr;  ///< of this training
+  std::function<double()> loss_now = {};  ///< computes the loss of the last batch again, with the weights as they are, at inference
   TensorMap aside = {};  ///< the weights that are trained, by path, while the module has others in their place
 
   /// Everything up to now, after a batch or at the end of an epoch, as FitOptions::resume takes it. The weights are in the
@@ -237,7 +238,7 @@ class ReduceLROnPlateau : public CallbackBase {
 };
 
 /// Writes a line an epoch to a file: the epoch from 0 and its numbers, under a line of names. A number that an epoch does
-/// not have is NA. Throws IoError.
+/// not have is NA; one that the names of an older file do not have is left out, which is said. Throws IoError.
 class CSVLogger : public CallbackBase {
  public:
   /// a new file unless `append`
@@ -251,6 +252,7 @@ class CSVLogger : public CallbackBase {
   bool append_;
   char separator_;
   std::vector<std::string> keys_;
+  bool compared_ = false;  ///< keys_ with the numbers there are
   std::shared_ptr<std::ofstream> file_;
 };
 

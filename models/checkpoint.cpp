@@ -75,9 +75,12 @@ void ModelCheckpoint::write(TrainingState& state) {
   const auto logged = state.logs.find("loss");
   const double loss = state.partial.batches > 0 ? state.partial.loss : logged != state.logs.end() ? logged->second : 0;
   const auto validated = state.partial.batches > 0 ? state.logs.end() : state.logs.find("val_loss");
-  const std::string bad = !std::isfinite(loss) ? fmt::format("the loss is {}", loss)
+  std::string bad = !std::isfinite(loss) ? fmt::format("the loss is {}", loss)
                           : validated != state.logs.end() && !std::isfinite(validated->second) ? fmt::format("the val_loss is {}", validated->second)
                                                                                                : not_finite(state.module);
+  // Weights that are numbers can give a loss that is none; a validation has shown that they do not.
+  if (bad.empty() && validated == state.logs.end() && state.loss_now)
+    if (const double now = state.loss_now(); !std::isfinite(now)) bad = fmt::format("the loss of the last batch, computed again, is {}", now);
   if (!bad.empty()) {
     last_ = std::chrono::steady_clock::now();
     return state.say(fmt::format("warning: epoch {} is not written to {}: {}", state.epoch + 1, options_.path.string(), bad));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <new>
 #include <utility>
 
 #include <ebb/autograd/backward.h>
@@ -171,13 +172,36 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   // What is drawn depends on the seed and the steps alone, so that a training that goes on draws the same.
   const auto draw_for_step = [&] { default_generator() = Generator(o.seed, dropout_stream + static_cast<std::uint64_t>(optimizer.steps())); };
   draw_for_step();
+  state.partial = begun;
+  Batch b;
+  // A checkpoint is written after a step that nothing was computed with yet.
+  state.loss_now = [&] {
+    const NoGrad quiet;
+    return b.inputs.defined() ? o.loss(module(b.inputs), b.labels).item() : state.loss;
+  };
+  std::int64_t steps = optimizer.steps();  // of the batches that ended
+  bool measured = false;                   // the epoch is, and not yet in the history
   struct PutBack {  // after an exception the module has what was trained, which the optimiser's state belongs to
     TrainingState& state;
+    const std::int64_t& steps;
+    const bool& measured;
+    History* so_far;
     int before = std::uncaught_exceptions();
     ~PutBack() {
-      if (std::uncaught_exceptions() > before) state.show_trained();
+      if (std::uncaught_exceptions() == before) return;
+      state.show_trained();
+      state.optimizer.set_steps(steps);
+      if (!so_far) return;
+      try {
+        History left = measured ? state.record() : state.history;
+        left.partial = state.partial;
+        left.interrupted = true;
+        detail::add_states(left, state);
+        *so_far = std::move(left);
+      } catch (const std::bad_alloc&) {  // then it stays as it was
+      }
     }
-  } const put_back{state};
+  } const put_back{state, steps, measured, o.so_far};
 
   if (samples && how.kind != ProgressOptions::nothing)
     tell(stderr, fmt::format("Train on {} samples{}\n", train.size(), validation ? fmt::format(", validate on {} samples", validation->size()) : ""));
@@ -206,7 +230,8 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       if (o.schedule)
         optimizer.set_lr(o.schedule(epoch + static_cast<double>(i) / static_cast<double>(batches.count()), o.epochs));
       for (const Callback& c : o.callbacks) c->batch_begin(state);
-      Batch b = batches[i];
+      b = {};  // room for the next
+      b = batches[i];
       if (o.augment) b.inputs = o.augment(b.inputs);
       const Tensor output = module(b.inputs);
       const Tensor loss = o.loss(output, o.class_weight.empty() ? b.labels : weighted(b.labels, o.class_weight, output.dtype()));
@@ -219,6 +244,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       running.add(state.loss, output, b.labels);
       running.seconds = seconds();
       state.partial = running;
+      steps = optimizer.steps();
       progress.update(samples ? std::min((i + 1) * o.batch, train.size()) : i + 1, [&] { return shown("", running.metrics()); });
       for (const Callback& c : o.callbacks) c->batch_end(state);
       history.interrupted = o.interrupted && o.interrupted();
@@ -227,7 +253,10 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     Shown all_shown = shown("", running.metrics());
     if (validation && !history.interrupted) {
       for (const Callback& c : o.callbacks) c->validation_begin(state);
-      for (auto& entry : shown("val_", evaluate(module, *validation, {.loss = o.loss}))) all_shown.push_back(std::move(entry));
+      const auto noticed = [&] { return history.interrupted = o.interrupted && o.interrupted(); };
+      const Metrics all_of_it = evaluate(module, *validation, {.loss = o.loss, .interrupted = noticed});
+      if (!history.interrupted)
+        for (auto& entry : shown("val_", all_of_it)) all_shown.push_back(std::move(entry));
     }
     progress.finish(all_shown, heading);
     if (history.interrupted) {
@@ -238,7 +267,9 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     if (o.schedule) state.logs["lr"] = optimizer.lr();
     state.seconds = seconds();
     state.partial = {};
+    measured = true;
     for (const Callback& c : o.callbacks) c->epoch_end(state);
+    measured = false;
     for (const auto& [name, value] : state.logs) history.values[name].push_back(value);
     history.seconds.push_back(state.seconds);
   }
@@ -264,6 +295,7 @@ Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& o) 
   const bool samples = o.style == KerasStyle::keras2_2;
   Progress progress(stderr, samples ? data.size() : batches.count(), progress_of(o.verbose, o.style));
   for (auto [x, y] : batches) {
+    if (running.batches > 0 && o.interrupted && o.interrupted()) break;
     const Tensor output = module(x);
     running.add(o.loss(output, y).item(), output, y);
     progress.update(samples ? running.seen : running.batches, [&] { return shown("", running.metrics()); });

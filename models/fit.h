@@ -59,11 +59,16 @@ struct FitOptions {
   std::optional<History> resume = {};
   Verbose verbose = Verbose::automatic;  ///< progress on stderr
   KerasStyle style = KerasStyle::keras2;  ///< of the progress
-  std::function<bool()> interrupted = {};  ///< asked after every batch; true ends training
+  std::function<bool()> interrupted = {};  ///< asked after every batch, and between those of a validation; true ends training
+  /// Given, and training ends by an exception: what there is up to the last batch, for `resume`, with `interrupted` set. An epoch
+  /// whose numbers are measured counts.
+  History* so_far = nullptr;
 };
 
 /// Trains a module until `epochs` are recorded. Same seed, same bits, for any number of threads. Throws ValueError on
-/// options out of range, and whatever the module throws.
+/// options out of range, and whatever the module, the loss or a callback throws: the module then has the weights that are trained,
+/// not their averages, and the optimiser the steps of the batches that ended; of the one that did not, running statistics or some of
+/// the weights may have been changed. train_end() is not called.
 History fit(Module& module, Optimizer& optimizer, const Dataset& data, const FitOptions& options = {});
 /// The same with an optimiser that is not needed afterwards.
 History fit(Module& module, Optimizer&& optimizer, const Dataset& data, const FitOptions& options = {});
@@ -74,6 +79,7 @@ struct EvaluateOptions {
   Loss loss = cross_entropy;  ///< what is averaged
   Verbose verbose = Verbose::silent;  ///< progress on stderr
   KerasStyle style = KerasStyle::keras2;  ///< of the progress
+  std::function<bool()> interrupted = {};  ///< asked between batches; true ends it with the means of the samples so far
 };
 /// Mean loss and accuracy over a data set, at inference.
 Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& options = {});

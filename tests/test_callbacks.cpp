@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
 #include <ebb/models/callbacks.h>
+#include <ebb/models/finite.h>
 #include <ebb/models/fit.h>
 #include <ebb/models/layers.h>
 #include <ebb/models/sequential.h>
@@ -504,6 +505,25 @@ TEST_CASE("callbacks: ModelCheckpoint never replaces a good file by what a bad e
   }
 }
 
+TEST_CASE("callbacks: ModelCheckpoint looks at what the weights give where no validation does") {
+  const TempDir dir;
+  Sequential net({2}, {Dense(4), Dense(4), Dense(2)});
+  const Dataset data{ones({8, 2}), Tensor::from(std::vector<std::int64_t>(8, 1), {8})};
+  const auto file = dir / "good";
+  for (const Interval every : {Interval(1), Interval(1, Interval::steps)}) {
+    FitOptions o{.epochs = 1, .batch = 8, .verbose = Verbose::silent};
+    o.callbacks = {ModelCheckpoint({.path = file, .every = every})};
+    fit(net, SGD({.lr = 0.1}), data, o);
+    const std::string good = contents(file);
+    // One step from a finite loss to finite weights whose products are none
+    fit(net, SGD({.lr = 1e30}), data, o);
+    CHECK(not_finite(net) == "");
+    CHECK(contents(file) == good);
+    net = Sequential({2}, {Dense(4), Dense(4), Dense(2)});
+    std::filesystem::remove(file);
+  }
+}
+
 TEST_CASE("callbacks: ModelCheckpoint into a missing folder is told before training") {
   const TempDir dir;
   Drive d;
@@ -532,6 +552,10 @@ TEST_CASE("callbacks: CSVLogger goes on with a log as it finds it") {
   // A killed training logged epochs after its last checkpoint: they come again. Another training's before it stay.
   CHECK(append(names + "0,9,9\n1,9,9\n2,9,9\n0,0.5,0.1\n1,0.5,0.2\n2,0.5,0.3\n", 1) == names + "0,9,9\n1,9,9\n2,9,9\n0,0.5,0.1\n1,0.5,0.25\n");
   CHECK(append(names + "0,9,9\n1,9,9\n", 0) == names + "0,9,9\n1,9,9\n0,0.5,0.25\n");
+
+  // Columns that are not those of this training
+  CHECK(append("epoch,val_loss\n0,0.1\n", 1) == "epoch,val_loss\n0,0.1\n1,0.25\nwarning: " + file.string() + " has no column for loss: left out");
+  CHECK(append("epoch,loss,lr,val_loss\n0,0.1,1,2\n", 1) == "epoch,loss,lr,val_loss\n0,0.1,1,2\n1,0.5,NA,0.25\nwarning: " + file.string() + ": nothing measures lr: NA");
 
   std::ofstream(file) << "epoch;loss\n0;1\n";
   Drive d;

@@ -195,7 +195,15 @@ TEST_CASE("mnist: a bad epoch never replaces a good file") {
   CHECK(contents(file) == before);
   check_failure(mnist(joined(args, {"--early-stopping", "30", "--monitor", "loss", "--restore-best"})), file + " holds the weights of the best epoch");
   CHECK(contents(file) != before);
-  epochs_in_file();
+  const int best = epochs_in_file();
+  // What is good in it is of use, and what went wrong is nothing to go on from
+  const std::string restored = contents(file);
+  CHECK(mnist({"evaluate", file, "--data", mnist.digits()}).code == 0);
+  const Result on = mnist({"train", "--resume", file, "--data", (mnist / "none").string(), "--epochs", std::to_string(best + 5), "--quiet"});
+  check_failure(on, file + ": layers.");
+  CHECK(contains(on.err, " in the weights to go on from: the training went wrong; what the file gives to use is good"));
+  CHECK(lines(on.err).size() == 1);
+  CHECK(contents(file) == restored);
 }
 
 TEST_CASE("mnist: a good file stays where the last step leaves weights that are numbers and a loss that is none") {

@@ -820,6 +820,161 @@ TEST_CASE("fit: a training that was interrupted anywhere goes on to the same bit
   CHECK_THROWS_WITH_AS(fit(net, optimizer, data, o), "fit: cannot go on after batch 6 of 5", ValueError);
 }
 
+TEST_CASE("fit: a regression that is cut after the last batch of an epoch has no accuracy when it goes on") {
+  manual_seed(91);
+  const Dataset data{randn({20, 3}), randn({20, 1})};
+  const auto train = [&](Module& net, Optimizer& optimizer, int at, std::optional<History> resume) {
+    FitOptions o = quiet(2, 5);
+    o.loss = [](const Tensor& y, const Tensor& labels) { return mse(y, labels); };
+    int batches = 0;
+    o.interrupted = [&batches, at] { return ++batches == at; };
+    o.resume = std::move(resume);
+    return fit(net, optimizer, data, o);
+  };
+  const auto fresh = [] {
+    manual_seed(92);
+    return Sequential({3}, {Dense(1)});
+  };
+  Sequential whole = fresh(), net = fresh();
+  Adam a, b;
+  const History want = train(whole, a, 0, {});
+  const History cut = train(net, b, 4, {});
+  CHECK(cut.partial.batches == 4);
+  CHECK_FALSE(cut.partial.classes);
+  CHECK(train(net, b, 0, cut).values == want.values);
+  CHECK_FALSE(want.values.contains("accuracy"));
+}
+
+TEST_CASE("fit: a training that an exception ends goes on from its last batch to the same bits") {
+  const Dataset data = clouds(64);  // four batches
+  enum class Where { loss, validation, batch_begin, batch_end, epoch_begin, epoch_end, train_end };
+  struct Thrower : CallbackBase {
+    Where where;
+    std::int64_t at;  ///< steps
+    bool armed = true;
+    Thrower(Where w, std::int64_t n) : where(w), at(n) {}
+    void due(Where here, TrainingState& s) {
+      if (here == where && s.optimizer.steps() == at && std::exchange(armed, false)) throw std::runtime_error("broken");
+    }
+    void batch_begin(TrainingState& s) override { due(Where::batch_begin, s); }
+    void batch_end(TrainingState& s) override { due(Where::batch_end, s); }
+    void epoch_begin(TrainingState& s) override { due(Where::epoch_begin, s); }
+    void epoch_end(TrainingState& s) override { due(Where::epoch_end, s); }
+    void train_end(TrainingState& s) override { due(Where::train_end, s); }
+  };
+  struct Row {
+    Where where;
+    std::int64_t at;
+    int epochs;
+    std::int64_t batches;
+  };
+  const auto options = [&] {
+    FitOptions o = quiet(3, 16);
+    o.validation = clouds(32, 2);
+    return o;
+  };
+  Sequential whole = small_net();
+  Adam a;
+  FitOptions undisturbed = options();
+  undisturbed.callbacks = {AverageWeights(0.9)};
+  const History want = fit(whole, a, data, undisturbed);
+  for (const Row& row : {Row{Where::loss, 5, 1, 1}, Row{Where::validation, 4, 0, 4}, Row{Where::batch_begin, 6, 1, 2}, Row{Where::batch_begin, 4, 1, 0}, Row{Where::batch_end, 6, 1, 2},
+                         Row{Where::epoch_begin, 8, 2, 0}, Row{Where::epoch_end, 8, 2, 0}, Row{Where::train_end, 12, 3, 0}}) {
+    CAPTURE(static_cast<int>(row.where));
+    Sequential net = small_net();
+    Adam b;
+    FitOptions o = options();
+    History so_far;
+    o.so_far = &so_far;
+    bool armed = true;
+    o.loss = [&](const Tensor& y, const Tensor& labels) {
+      if (((row.where == Where::loss && y.tracked()) || (row.where == Where::validation && !y.tracked())) && b.steps() == row.at && std::exchange(armed, false))
+        throw std::runtime_error("broken");
+      return cross_entropy(y, labels);
+    };
+    o.callbacks = {AverageWeights(0.9), std::make_shared<Thrower>(row.where, row.at)};
+    CHECK_THROWS_WITH_AS(fit(net, b, data, o), "broken", std::runtime_error);
+    CHECK(so_far.interrupted);
+    CHECK(so_far.epochs() == row.epochs);
+    CHECK(so_far.partial.batches == row.batches);
+    CHECK(b.steps() == row.epochs * 4 + row.batches);
+    CHECK(so_far.values["loss"].size() == static_cast<std::size_t>(row.epochs));
+    o.so_far = nullptr;
+    o.resume = so_far;
+    CHECK(fit(net, b, data, o).values == want.values);
+    CHECK(same(values_of(net), values_of(whole)));
+  }
+
+  // An exception before training leaves it as it was.
+  Sequential net = small_net();
+  FitOptions o = options();
+  History so_far;
+  o.so_far = &so_far;
+  o.epochs = -1;
+  CHECK_THROWS_AS(fit(net, Adam(), data, o), ValueError);
+  CHECK_FALSE(so_far.interrupted);
+}
+
+TEST_CASE("fit: an interruption is noticed between the batches of a validation, and the epoch goes on there") {
+  const Dataset data = clouds(64), held_out = clouds(1024, 2);  // four batches each
+  const auto options = [&] {
+    FitOptions o = quiet(2, 16);
+    o.validation = held_out;
+    return o;
+  };
+  Sequential whole = small_net(), net = small_net();
+  Adam a, b;
+  const History want = fit(whole, a, data, options());
+  FitOptions o = options();
+  int validated = 0;
+  o.loss = [&](const Tensor& y, const Tensor& labels) {
+    validated += !y.tracked() && y.size(0) > 1;
+    return cross_entropy(y, labels);
+  };
+  o.interrupted = [&] { return validated == 2; };
+  const History cut = fit(net, b, data, o);
+  CHECK(cut.interrupted);
+  CHECK(validated == 2);
+  CHECK(cut.epochs() == 0);
+  CHECK(cut.partial.batches == 4);
+  o = options();
+  o.resume = cut;
+  CHECK(fit(net, b, data, o).values == want.values);
+  CHECK(same(values_of(net), values_of(whole)));
+}
+
+TEST_CASE("fit: going on with fewer epochs than were begun leaves all as it is") {
+  const Dataset data = clouds(64);
+  Sequential whole = small_net(), net = small_net();
+  Adam a, b;
+  const History want = fit(whole, a, data, quiet(3, 16));
+  FitOptions o = quiet(3, 16);
+  int batches = 0;
+  o.interrupted = [&] { return ++batches == 6; };
+  const History cut = fit(net, b, data, o);
+  o = quiet(1, 16);
+  o.resume = cut;
+  const History same_place = fit(net, b, data, o);
+  CHECK(same_place.partial.batches == 2);
+  CHECK(same_place.interrupted);
+  o = quiet(3, 16);
+  o.resume = same_place;
+  CHECK(fit(net, b, data, o).values == want.values);
+  CHECK(same(values_of(net), values_of(whole)));
+}
+
+TEST_CASE("fit: weights to go on from must be those of the module") {
+  const Dataset data = clouds(64);
+  Sequential net = small_net();
+  FitOptions o = quiet(1, 16);
+  o.resume = History{};
+  o.resume->weights["layers.9.weight"] = zeros({2});
+  CHECK_THROWS_WITH_AS(fit(net, Adam(), data, o), "fit: cannot go on with 1 weights, 0 of them in the module", ShapeError);
+  const NamedTensor first = named_tensors(net)[0];
+  o.resume->weights = {{first.path, zeros({2})}};
+  CHECK_THROWS_WITH_AS(fit(net, Adam(), data, o), ("fit: cannot go on with " + first.path + " float32 (2,), the module has " + describe(*first.tensor)).c_str(), ShapeError);
+}
+
 TEST_CASE("fit: again goes on with another order of samples") {
   Dense net(2);
   std::vector<Doubles> seen;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <new>
 #include <numeric>
 #include <optional>
 #include <stdexcept>
@@ -134,7 +135,11 @@ int train(const std::vector<std::string>& args) {
   if (!file.empty()) refuse_input(v, "save", file);
   refuse_same_files({{"--save", file}, {"--log-csv", csv}});
   refuse_same_files({{"--resume", resumed}, {"--log-csv", csv}});
-  if (saved) refuse_not_finite(*saved, resumed);
+  if (saved) {
+    refuse_not_finite(*saved, resumed);
+    if (const std::string bad = ebb::not_finite(saved->history ? saved->history->weights : ebb::TensorMap{}); !bad.empty())
+      throw ebb::DataError(fmt::format("{}: {} in the weights to go on from: the training went wrong; what the file gives to use is good", resumed, bad));
+  }
   if (!file.empty()) check_output(file, v.count("force") > 0 || (saved && file == resumed), training_bytes(t, v.count("ema") > 0));
   if (std::error_code none; v.count("checkpoint-every") && std::filesystem::exists(file, none) && !std::filesystem::is_regular_file(file, none))
     throw UsageError(fmt::format("--checkpoint-every replaces what it wrote before; {} is not a file that can be replaced", file));
@@ -174,6 +179,7 @@ int train(const std::vector<std::string>& args) {
     about[runs_key] = to_json(runs);
   }
   const std::filesystem::path target = place_of(file);
+  const std::int64_t first_step = t.optimizer->steps();
   const auto write = [&](const std::filesystem::path& to, const ebb::History& history, ebb::Metadata metadata) {
     ebb::save_model(t.net, t.architecture, to, std::move(metadata), {.optimizer = t.optimizer.get(), .history = &history});
   };
@@ -186,7 +192,22 @@ int train(const std::vector<std::string>& args) {
         {.path = target, .every = *every, .keep = v["keep"].as<int>(), .architecture = t.architecture, .metadata = about, .failed = [](const std::string& why) {
            app::note("mnist: warning: a checkpoint failed: {}; training goes on\n", why);  // there may be room again later
          }}));
-  const ebb::History history = ebb::fit(t.net, *t.optimizer, all, t.fit);
+  const auto keep_training = [&](const ebb::History& history) {
+    keep(target, [&](const std::filesystem::path& to) { write(to, history, about); },
+         [&] { return every ? checkpoint_in(file, about[runs_key]).value_or("") : ""; });
+  };
+  ebb::History so_far, history;
+  t.fit.so_far = &so_far;
+  try {
+    history = ebb::fit(t.net, *t.optimizer, all, t.fit);
+  } catch (const std::exception& e) {  // a lack of memory in the validation, say
+    const bool trained = so_far.interrupted && t.optimizer->steps() > first_step && std::isfinite(so_far.partial.loss);
+    if (file.empty() || !trained || !ebb::not_finite(t.net).empty()) throw;
+    const std::string what = dynamic_cast<const std::bad_alloc*>(&e) ? "out of memory" : e.what();
+    t.fit.callbacks.clear();  // waits for a checkpoint that is being written
+    keep_training(so_far);
+    throw std::runtime_error(fmt::format("{}; {} holds the training up to there: {} epochs and {} batches", what, file, so_far.epochs(), so_far.partial.batches));
+  }
   // What went wrong never replaces what was good; the weights of the best epoch, restored, are good.
   std::string bad = went_wrong(t.net, {&all, &test});
   const bool restored = bad.empty() && v.count("restore-best");
@@ -194,17 +215,13 @@ int train(const std::vector<std::string>& args) {
     if (const auto it = history.values.find(name); it != history.values.end() && !it->second.empty() && !std::isfinite(it->second.back()))
       bad = fmt::format("the {} became {} in epoch {}", name, it->second.back(), history.epochs());
   if (!bad.empty() && every) holds = checkpoint_in(file, about[runs_key]).value_or(holds);
-  const auto keep_model = [&] {
-    keep(target, [&](const std::filesystem::path& to) { write(to, history, about); },
-         [&] { return every ? checkpoint_in(file, about[runs_key]).value_or("") : ""; });
-  };
   if (!bad.empty() && restored && !file.empty()) {
-    keep_model();
+    keep_training(history);
     holds = fmt::format("; {} holds the weights of the best epoch", file);
   }
   if (!bad.empty()) throw std::runtime_error(fmt::format("{}; try a smaller --lr{}", bad, holds));
 
-  if (!file.empty()) keep_model();  // before anything else can fail
+  if (!file.empty()) keep_training(history);  // before anything else can fail
   const ebb::Metrics result = ebb::evaluate(t.net, test);
   if (std::error_code none; !file.empty() && std::filesystem::is_regular_file(file, none)) {  // a pipe would get it twice
     ebb::Metadata metadata = about;
