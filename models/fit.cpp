@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <new>
+#include <exception>
 #include <utility>
 
 #include <ebb/autograd/backward.h>
@@ -183,6 +183,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   bool measured = false;                   // the epoch is, and not yet in the history
   struct PutBack {  // after an exception the module has what was trained, which the optimiser's state belongs to
     TrainingState& state;
+    History& history;
     const std::int64_t& steps;
     const bool& measured;
     History* so_far;
@@ -193,15 +194,18 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       state.optimizer.set_steps(steps);
       if (!so_far) return;
       try {
-        History left = measured ? state.record() : state.history;
+        for (auto& [_, values] : history.values)  // it may have ended between two of them
+          if (static_cast<int>(values.size()) > history.epochs()) values.pop_back();
+        std::erase_if(history.values, [](const auto& entry) { return entry.second.empty(); });
+        History left = measured ? state.record() : history;
         left.partial = state.partial;
         left.interrupted = true;
         detail::add_states(left, state);
         *so_far = std::move(left);
-      } catch (const std::bad_alloc&) {  // then it stays as it was
+      } catch (const std::exception&) {  // no memory for that: then it stays as it was
       }
     }
-  } const put_back{state, steps, measured, o.so_far};
+  } const put_back{state, history, steps, measured, o.so_far};
 
   if (samples && how.kind != ProgressOptions::nothing)
     tell(stderr, fmt::format("Train on {} samples{}\n", train.size(), validation ? fmt::format(", validate on {} samples", validation->size()) : ""));
@@ -269,9 +273,9 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     state.partial = {};
     measured = true;
     for (const Callback& c : o.callbacks) c->epoch_end(state);
-    measured = false;
     for (const auto& [name, value] : state.logs) history.values[name].push_back(value);
     history.seconds.push_back(state.seconds);
+    measured = false;
   }
   if (begun.batches > 0) {  // fewer epochs were asked for than were begun: it is as it was
     history.partial = begun;

@@ -6,11 +6,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <initializer_list>
+#include <new>
 #include <string>
 #include <system_error>
 
+#include <ebb/graph/error.h>
 #include <ebb/models/atomic_file.h>
 #include <ebb/models/finite.h>
 
@@ -18,13 +21,21 @@
 
 namespace mnist {
 
+inline bool lacks_memory(const std::exception& e) {
+  return dynamic_cast<const std::bad_alloc*>(&e) || dynamic_cast<const ebb::MemoryError*>(&e);
+}
+
 /// Why the network is no good: a weight that is no number, or a loss on the first samples of one of these that is none; else empty.
 inline std::string went_wrong(ebb::Sequential& net, std::initializer_list<const ebb::Dataset*> all) {
   if (std::string bad = ebb::not_finite(net); !bad.empty()) return bad;
   for (const ebb::Dataset* data : all) {
     const std::int64_t n = std::min<std::int64_t>(512, data->size());
-    const double loss = ebb::evaluate(net, data->slice(0, n)).loss;
-    if (!std::isfinite(loss)) return fmt::format("the loss on {} samples is {} at its end", n, loss);
+    try {
+      const double loss = ebb::evaluate(net, data->slice(0, n)).loss;
+      if (!std::isfinite(loss)) return fmt::format("the loss on {} samples is {} at its end", n, loss);
+    } catch (const std::exception& e) {  // a lack of memory is no reason to lose it
+      if (!lacks_memory(e)) throw;
+    }
   }
   return "";
 }
@@ -48,7 +59,12 @@ inline std::filesystem::path place_of(const std::string& file) {
 template <class Write, class Holds>
 void keep(const std::filesystem::path& target, const Write& write, const Holds& holds) {
   try {
-    write(target);
+    try {
+      write(target);
+    } catch (const std::exception& e) {  // what the first try took is free again
+      if (!lacks_memory(e)) throw;
+      write(target);
+    }
   } catch (const ebb::WrittenBeside&) {  // it is whole, under another name
     throw;
   } catch (const ebb::IoError& e) {
