@@ -46,6 +46,25 @@ TEST_CASE("drawings: names, shapes, clusters, escapes, files") {
                        "/no/such/folder/g.dot: cannot write: No such file or directory", IoError);
 }
 
+TEST_CASE("drawings: dot draws a training step of 50 recurrent steps, each in a frame of its own, in 5 s of processor time") {
+  if (std::system("command -v dot >/dev/null 2>&1") != 0) return;
+  const Tensor w = variable(full({8, 8}, 0.1), "w"), u = variable(full({4, 8}, 0.1), "u"), b = variable(zeros({8}), "b"), o = variable(full({8, 3}, 0.1), "o");
+  Tensor h = zeros({2, 8}), total = scalar(0);
+  for (int t = 0; t < 50; ++t) {
+    const Scope cell("step" + std::to_string(t));
+    h = tanh(linear(ones({2, 4}), u, b) + matmul(h, w));
+    total = total + cross_entropy(matmul(h, o), zeros({2}, i64));
+  }
+  const Gradients g = backward(total, {.create_graph = true});
+  std::vector<Tensor> roots{total};
+  for (const auto& e : g.entries()) roots.push_back(e.gradient);
+  const TempDir dir;
+  const std::string file = (dir.path() / "rnn.dot").string();
+  write_dot(std::filesystem::path(file), Graph(roots), {.collapse = 0, .loss = total.node().get()});
+  CHECK(std::filesystem::file_size(file) < 150'000);
+  CHECK(std::system(("ulimit -t 5; dot -Tsvg " + file + " -o " + file + ".svg").c_str()) == 0);
+}
+
 TEST_CASE("drawings: gradients flow up beside the values, dashed where they read them, with notes") {
   const Tensor w = variable(ones({2, 3}), "w");
   Tensor h, v, y;
