@@ -1,19 +1,26 @@
 // Module: something with parameters and a forward pass.
 #pragma once
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <typeinfo>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include <ebb/graph/error.h>
 #include <ebb/graph/tensor.h>
 
 namespace ebb {
 
 class Module;
+namespace detail {
+struct ModuleAccess;
+}
 
 /// Walks a module's members, handing out each by its path, such as "layers.0.weight".
 class Visitor {
@@ -45,10 +52,17 @@ class Visitor {
 ///       void visit(Visitor& v) override { v("a", a); v("b", b); }
 ///     };
 ///
-/// A copy of a module shares its parameters; copy_state() makes two modules alike. Layers create their parameters when they first
-/// see an input, in its dtype, from the default generator: build() does that without data. Several threads may call one module, predict() and evaluate() with it and take gradients through it as long as none changes it (a step of an optimiser, freeze(), hooks, averages kept in training); they wait for the first pass, which creates the parameters.
+/// A copy of a module shares its parameters: both are one network. clone() makes another one, with values of its own, and
+/// copy_state() makes two alike. Layers create their parameters when they first see an input, in its dtype, from the default
+/// generator: build() does that without data. Until then there is nothing to share, and a copy is refused. Several threads may call one module, predict() and evaluate() with it and take gradients through it as long as none changes it (a step of an optimiser, freeze(), hooks, averages kept in training); they wait for the first pass, which creates the parameters.
 class Module {
  public:
+  Module() = default;
+  /// Shares the parameters. Throws ValueError while other has none of those that it will have; clone() copies such a module too.
+  Module(const Module& other);
+  Module& operator=(const Module& other);  ///< likewise
+  Module(Module&&) = default;  ///< moves the parameters
+  Module& operator=(Module&&) = default;  ///< likewise
   virtual ~Module() = default;
   virtual Tensor forward(const Tensor& x) = 0;  ///< what the module computes; call the module itself, not this
   virtual void visit(Visitor&) {}  ///< names the members that have parameters: v("a", a)
@@ -71,21 +85,34 @@ class Module {
   bool remove_hook(std::size_t number);  ///< of either kind; false when there is none of that number
   void clear_hooks();  ///< removes all of both kinds
 
-  const std::string& name() const { return name_; }  ///< as its owner's visit names it
-  void set_name(std::string name) { name_ = std::move(name); }  ///< for a module that nobody owns
+  const std::string& name() const { return name_; }  ///< as summaries show it: its owner's visit names it, or set_name()
+  void set_name(std::string name) { name_ = std::move(name); }  ///< also the step of the layer path while nobody owns it
+  bool frozen() const { return frozen_; }  ///< from freeze() to unfreeze(): a layer that keeps averages leaves them alone
 
  protected:
   /// For joined().
   virtual Tensor forward_joined(const Tensor&, const Module& /*next*/) { return {}; }
 
  private:
+  friend struct detail::ModuleAccess;
   bool hooked() const { return !forward_hooks_.empty() || !backward_hooks_.empty(); }
+  const std::string& step() const;
 
   std::string name_;
+  const std::string* member_ = nullptr;  // as its owner's visit names it; one of a few that are never changed, since owners may come later
   std::vector<std::pair<std::size_t, ForwardHook>> forward_hooks_;
   std::vector<std::pair<std::size_t, BackwardHook>> backward_hooks_;
   std::size_t hooks_added_ = 0;
-  bool members_named_ = false;
+  bool members_named_ = false, frozen_ = false;
+};
+
+/// What walks over modules set. Engine use.
+struct detail::ModuleAccess {
+  static bool& frozen(Module& m) { return m.frozen_; }
+  static void set_step(Module& m, std::string_view name);  ///< of the layer path
+  /// True of a variable that some module's visit has named, so that an optimizer can come to it.
+  static bool owned(const Node* variable);
+  static void set_owned(const Node* variable);
 };
 
 /// A parameter or buffer and where it is.
@@ -95,25 +122,63 @@ struct NamedTensor {
   bool trained;  ///< a parameter; false for a buffer
 };
 
-/// All parameters and buffers in the order of visit. Members that are not built yet are left out.
+/// All parameters and buffers in the order of visit. Members that are not built yet are left out. Throws ValueError when two have
+/// one path.
 std::vector<NamedTensor> named_tensors(Module& module);
+/// Throws ValueError, with the path, when a parameter or buffer is not made yet.
+void expect_built(std::string_view who, Module& module);
 /// The parameters that are tracked, that is, not frozen; one that is shared comes once, by its first path.
 std::vector<NamedTensor> named_parameters(Module& module);
 /// Handles on the parameters that are tracked, that is, not frozen; one that is shared comes once.
 std::vector<Tensor> parameters(Module& module);
-/// Number of elements of all parameters, frozen ones too; one that is shared counts once.
+/// Number of elements of all parameters, frozen ones too; one that is shared counts once. Throws ValueError on a module that is
+/// not built.
 std::int64_t parameter_count(Module& module);
 
 /// Runs one sample of zeros of this shape (without the batch axis) through the module, so that its layers create their
 /// parameters; returns the output's shape without the batch axis.
 Shape build(Module& module, const Shape& sample, DType dtype = DType::f32);
 
-/// Makes the parameters constants: no gradient is computed for them and no optimiser changes them. unfreeze undoes it.
+/// Makes the parameters constants: no gradient is computed for them and no optimiser changes them, and layers leave their
+/// averages alone. unfreeze undoes it, and an optimizer goes on with the state that it has for them. Both throw ValueError on a
+/// module that is not built.
 void freeze(Module& module);
 void unfreeze(Module& module);  ///< the parameters are variables again
 
 /// Gives every parameter and buffer of `to` the value of the one at the same path in `from`; throws ShapeError naming
-/// the paths when they differ.
+/// the paths when they differ, ValueError on a module that is not built.
 void copy_state(Module& from, Module& to);
+
+namespace detail {
+/// While one lives, a copy of a module is to become a clone: it may be unbuilt, and a Sequential copies its layers.
+class Cloning {
+ public:
+  Cloning();
+  Cloning(const Cloning&) = delete;
+  Cloning& operator=(const Cloning&) = delete;
+  ~Cloning();
+  static Cloning* now();  ///< null when none lives in this thread
+  /// The copy of a module that others may hold too: one for all of them. `copy` makes it.
+  std::shared_ptr<Module> one(const std::shared_ptr<Module>& module, std::shared_ptr<Module> (*copy)(const Module&));
+  /// Gives the copy tensors of its own.
+  static void separate(Module& from, Module& copy);
+
+ private:
+  std::unordered_map<const Module*, std::shared_ptr<Module>> copies_;
+  Cloning* before_;
+};
+}  // namespace detail
+
+/// Another network like this one: parameters and buffers are copied when they are made already, members that are used twice
+/// stay one, what is frozen stays frozen, and hooks are copied. Throws ValueError where a member is held by a pointer of the
+/// module's own, or a layer's type cannot be copied.
+template <std::derived_from<Module> M>
+M clone(const M& module) {
+  if (typeid(module) != typeid(M)) throw ValueError("clone: needs the module's own type, got a base of it");
+  const detail::Cloning meanwhile;
+  M copy(module);
+  detail::Cloning::separate(const_cast<M&>(module), copy);
+  return copy;
+}
 
 }  // namespace ebb

@@ -50,8 +50,8 @@ Tensor BatchNormalization::forward(const Tensor& x) {
     running_var = ones(c, x.dtype());
   }
   const Tensor& trained = options_.scale ? weight : bias;
-  const bool frozen = (options_.scale || options_.center) && !trained.tracked();
-  if (!training() || frozen) {
+  const bool still = frozen() || ((options_.scale || options_.center) && !trained.tracked());
+  if (!training() || still) {
     const Tensor scale = weight / sqrt(running_var + options_.epsilon);
     return x * scale + (bias - running_mean * scale);
   }

@@ -6,9 +6,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <unordered_set>
+#include <utility>
 
 #include <ebb/graph/error.h>
 #include <ebb/graph/observe.h>
+#include <ebb/models/tell.h>
 #include <ebb/ops/loops.h>
 #include <ebb/ops/ops.h>
 #include <ebb/ops/threads.h>
@@ -168,13 +171,45 @@ void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
   for (const ParameterGroup& g : groups)
     detail::expect(g.lr_factor >= 0 && std::isfinite(g.lr_factor), "optimizer", fmt::format("lr_factor of \"{}\" must be a finite number from 0", g.match), g.lr_factor);
   groups_ = std::move(groups);
+  looked_ = false;
+}
+
+void Optimizer::expect_groups_used(std::span<const NamedTensor> parameters) const {
+  for (const ParameterGroup& g : groups_)
+    if (std::ranges::none_of(parameters, [&](const NamedTensor& t) { return t.trained && t.path.find(g.match) != std::string::npos; }))
+      throw ValueError(fmt::format("{}: the group \"{}\" matches none of the {} parameters{}", name(), g.match, std::ranges::count_if(parameters, &NamedTensor::trained),
+                                   parameters.empty() ? "" : fmt::format(", such as {}", parameters[0].path)));
+}
+
+std::string Optimizer::overlooked(Module& module, const Gradients& gradients, bool all) {
+  const std::vector<NamedTensor> own = named_tensors(module);  // frozen ones too, which a group may be meant for
+  expect_groups_used(own);
+  looked_ = true;
+  std::unordered_set<const Node*> known;
+  for (const NamedTensor& t : own)
+    if (t.tensor->tracked()) known.insert(t.tensor->node().get());
+  std::string names;
+  std::size_t count = 0;
+  for (const auto& entry : gradients.entries()) {
+    if (known.contains(entry.variable.get()) || (!all && detail::ModuleAccess::owned(entry.variable.get()))) continue;
+    if (++count > 4) continue;
+    const std::string_view called = entry.variable->name();
+    names += count == 4 ? ", .." : fmt::format("{}{} {}", count > 1 ? ", " : "", called.empty() ? "a variable" : called, entry.variable->shape().str());
+  }
+  if (count == 0) return {};
+  return fmt::format("warning: {}: the loss depends on {} tensor{} that no visit of the module names, and that {} not trained: {}", name(), count, count > 1 ? "s" : "",
+                     count > 1 ? "are" : "is", names);
 }
 
 void Optimizer::step_one(Tensor& w, const Tensor& g, const Step& step) {
   if (g.shape() != w.shape() || g.dtype() != w.dtype())  // gradients can be changed before a step
     throw ShapeError(fmt::format("{}: the gradient {} does not fit the parameter {}", name(), describe(g), describe(w)));
-  State& state = state_[w.node().get()];
-  state.owner = w.node();
+  State& state = state_[w.raw()];
+  if (state.call == calls_ && slots() > 0)
+    throw ValueError(fmt::format("{}: two parameters are one piece of memory, {} the second time: make them one variable", name(), describe(w)));
+  state.call = calls_;
+  state.owner = w.storage();
+  if (!state.slots.empty() && state.slots[0].shape() != w.shape()) state.slots.clear();  // another parameter at the same place
   for (int i = static_cast<int>(state.slots.size()); i < slots(); ++i) state.slots.push_back(full(w.shape(), slot_start(), w.dtype()));
   update(w, g, state.slots, step);
 }
@@ -189,6 +224,7 @@ void Optimizer::step_all(std::size_t count, const Gradients& gradients, const Ea
       if (gradients.contains(*w)) detail::observe_step(steps_ + 1, path.empty() ? w->node()->name() : path, gradients[*w]);
     }
   ++steps_;
+  ++calls_;
   begin_step();
   bool any = false;
   for (std::size_t i = 0; i < count; ++i) {
@@ -206,6 +242,8 @@ void Optimizer::step_all(std::size_t count, const Gradients& gradients, const Ea
 }
 
 void Optimizer::step(std::span<const NamedTensor> parameters, const Gradients& gradients) {
+  if (!looked_) expect_groups_used(parameters);
+  looked_ = true;
   step_all(parameters.size(), gradients, [&](std::size_t i) { return std::pair(parameters[i].tensor, std::string_view(parameters[i].path)); });
 }
 
@@ -213,10 +251,14 @@ void Optimizer::step(std::span<Tensor> parameters, const Gradients& gradients) {
   step_all(parameters.size(), gradients, [&](std::size_t i) { return std::pair(&parameters[i], std::string_view()); });
 }
 
-void Optimizer::step(Module& module, const Gradients& gradients) { step(named_parameters(module), gradients); }
+void Optimizer::step(Module& module, const Gradients& gradients) {
+  if (!looked_)
+    if (const std::string line = overlooked(module, gradients, false); !line.empty()) tell(stderr, line + "\n");
+  step(named_parameters(module), gradients);
+}
 
 std::span<const Tensor> Optimizer::state(const Tensor& parameter) const {
-  const auto it = state_.find(parameter.node().get());
+  const auto it = state_.find(parameter.raw());
   return it == state_.end() ? std::span<const Tensor>() : it->second.slots;
 }
 
@@ -232,7 +274,7 @@ void Optimizer::set_state(const Tensor& w, std::vector<Tensor> state) {
   for (const Tensor& t : state)
     if (t.shape() != w.shape() || t.dtype() != w.dtype())
       throw ShapeError(fmt::format("{}: the state {} does not fit the parameter {}", name(), describe(t), describe(w)));
-  state_[w.node().get()] = {w.node(), std::move(state)};
+  state_[w.raw()] = {w.storage(), std::move(state)};
 }
 
 // ---- SGD -----------------------------------------------------------------------------------------------------------

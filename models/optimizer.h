@@ -26,7 +26,8 @@ struct ParameterGroup {
 /// Options by name, as files and command lines have them; a switch is 0 or 1.
 using OptimizerOptions = std::map<std::string, double>;
 
-/// Changes parameters in place by their gradients. State is kept per parameter and made when it is first needed.
+/// Changes parameters in place by their gradients. State is kept per parameter and made when it is first needed; a parameter is
+/// known by its elements, so that it stays one when it is frozen for a while.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -39,18 +40,25 @@ class Optimizer {
   /// Steps taken so far.
   std::int64_t steps() const { return steps_; }
 
-  /// One step for all parameters that have a gradient. Throws GradientError when none has.
+  /// One step for all parameters that have a gradient. Throws GradientError when none has, ValueError when two parameters are one
+  /// piece of memory. The first step tells on stderr of gradients that no module's parameter owns.
   void step(Module& module, const Gradients& gradients);
   void step(std::span<const NamedTensor> parameters, const Gradients& gradients);  ///< the same for these
   /// The same for parameters without a path, which only a group that matches everything ("") changes.
   void step(std::span<Tensor> parameters, const Gradients& gradients);
 
-  /// Parameters that differ from the rest; the first group that matches counts. Takes effect with the next step.
+  /// Parameters that differ from the rest; the first group that matches counts. Takes effect with the next step, which throws
+  /// ValueError when a group matches no parameter.
   void set_groups(std::vector<ParameterGroup> groups);
   const std::vector<ParameterGroup>& groups() const { return groups_; }  ///< as they were set
 
   /// Number of tensors of state that a parameter has, each of its shape.
   virtual int slots() const = 0;
+
+  /// What may be forgotten, before a first step: throws ValueError on a group that matches no parameter, and returns a line about
+  /// variables that have a gradient and are no parameter of this module, or, unless `all`, of any module; "" when there are none.
+  std::string overlooked(Module& module, const Gradients& gradients, bool all = true);
+
   /// For saving and restoring: the tensors of state that a parameter has so far, and the number of steps.
   std::span<const Tensor> state(const Tensor& parameter) const;
   /// The tensors of state of all parameters.
@@ -74,16 +82,20 @@ class Optimizer {
 
  private:
   struct State {
-    Ref<Node> owner;  // keeps the key from being given to another parameter
+    Ref<Storage> owner;  // keeps the key from being given to another parameter
     std::vector<Tensor> slots;
+    std::uint64_t call = 0;  // of step(), that used it last
   };
   void step_one(Tensor& w, const Tensor& g, const Step& step);
+  void expect_groups_used(std::span<const NamedTensor> parameters) const;
   template <class Each>
   void step_all(std::size_t count, const Gradients& gradients, const Each& each);
   double lr_, weight_decay_;
   std::int64_t steps_ = 0;
   std::vector<ParameterGroup> groups_;
-  std::unordered_map<const Node*, State> state_;
+  std::unordered_map<const std::byte*, State> state_;  // by the first of its elements
+  std::uint64_t calls_ = 0;
+  bool looked_ = false;  // overlooked() was called, or its part for groups, since they were set
 };
 
 /// The optimiser of a name with its defaults, changed by `options`. Throws ValueError listing the names, or the options that it

@@ -40,7 +40,18 @@ Activation Function::plain() const {
   return f ? *f : nullptr;
 }
 
-Layer::Layer(std::function<Tensor(const Tensor&)> function) : module_(std::make_shared<Function>(std::move(function))) {}
+Layer::Layer(std::function<Tensor(const Tensor&)> function) : Layer(Function(std::move(function))) {}
+
+Layer Layer::copied(detail::Cloning& into) const {
+  Layer out = *this;
+  out.module_ = into.one(module_, copy_);
+  return out;
+}
+
+Sequential::Sequential(const Sequential& other) : Module(other), layers_(other.layers_), paths_(other.paths_), input_(other.input_), last_(other.last_) {
+  if (detail::Cloning* into = detail::Cloning::now())
+    for (Layer& layer : layers_) layer = layer.copied(*into);
+}
 
 Sequential::Sequential(std::initializer_list<Layer> layers) : Sequential(std::vector<Layer>(layers)) {}
 Sequential::Sequential(const std::vector<Layer>& layers) {
@@ -60,12 +71,13 @@ void Sequential::add(Layer layer) {
     const auto alike = std::ranges::count_if(layers_, [&](const Layer& l) { return l->type() == layer->type(); });
     layer->set_name(alike ? fmt::format("{}_{}", kind, alike) : kind);
   }
+  paths_.push_back(fmt::format("layers.{}", layers_.size()));
+  if (std::ranges::none_of(layers_, [&](const Layer& l) { return &*l == &*layer; })) detail::ModuleAccess::set_step(*layer, paths_.back());
   if (input_) {
     const NoGrad quiet;
     if (last_.size(0) == 0 && !detail::FromFile::now()) last_ = forward(zeros(input_->inserted(0, 1)));
     last_ = (*layer)(last_);
   }
-  paths_.push_back(fmt::format("layers.{}", layers_.size()));
   layers_.push_back(std::move(layer));
 }
 

@@ -29,9 +29,9 @@ class Function final : public Module {
 class Layer {
  public:
   template <std::derived_from<Module> M>
-  Layer(M module) : module_(std::make_shared<M>(std::move(module))) {}  ///< a layer by value
+  Layer(M module) : module_(std::make_shared<M>(std::move(module))), copy_(copy_of<M>) {}  ///< a layer by value
   template <std::derived_from<Module> M>
-  Layer(std::shared_ptr<M> module) : module_(std::move(module)) {}  ///< a layer that others hold too
+  Layer(std::shared_ptr<M> module) : module_(std::move(module)), copy_(copy_of<M>) {}  ///< a layer that others hold too
   /// A function, such as relu.
   Layer(Tensor (*function)(const Tensor&)) : Layer(std::function<Tensor(const Tensor&)>(function)) {}
   template <class F>
@@ -42,9 +42,18 @@ class Layer {
   Module& operator*() const { return *module_; }  ///< the module
   Module* operator->() const { return module_.get(); }  ///< the module
   const std::shared_ptr<Module>& share() const { return module_; }  ///< the module, to be held as well
+  Layer copied(detail::Cloning& into) const;  ///< for clone()
 
  private:
+  /// Null when M cannot be copied, or is not the module's own type.
+  template <class M>
+  static std::shared_ptr<Module> copy_of(const Module& module) {
+    if constexpr (std::copy_constructible<M>)
+      if (typeid(module) == typeid(M)) return std::make_shared<M>(static_cast<const M&>(module));
+    return nullptr;
+  }
   std::shared_ptr<Module> module_;
+  std::shared_ptr<Module> (*copy_)(const Module&);
 };
 
 /// The name of Keras' class for a kind of layer: "MaxPooling2D" for "MaxPool2D"; the kind itself where there is no other.
@@ -54,10 +63,15 @@ namespace detail {
 std::string snake_case(std::string_view name);
 }  // namespace detail
 
-/// Layers one after the other, named by kind as Keras does: conv2d, max_pooling2d, conv2d_1, dense, ...
+/// Layers one after the other. Their paths are "layers.0", "layers.1", ...; summaries name them by kind as Keras does: conv2d,
+/// max_pooling2d, conv2d_1, dense, ... A copy shares the layers.
 class Sequential : public Module {
  public:
   Sequential() = default;
+  Sequential(const Sequential& other);  ///< shares the layers, built or not
+  Sequential& operator=(const Sequential&) = default;  ///< likewise
+  Sequential(Sequential&&) = default;  ///< moves them
+  Sequential& operator=(Sequential&&) = default;  ///< likewise
   /// Parameters are made when the first data come, or by build().
   Sequential(std::initializer_list<Layer> layers);
   explicit Sequential(const std::vector<Layer>& layers);  ///< likewise

@@ -2,7 +2,8 @@
 //   PATH                  parameters and buffers of the model to use: for most trainings those that are trained, else the
 //                         averages of them, or the best ones where these are to be restored
 //   ebb.architecture, ebb.input_shape, ebb.version
-//   ebb.frozen            JSON: the paths of the parameters that are not trained; left out when there are none
+//   ebb.frozen            JSON: the paths of the parameters that are not trained, and of the layers that have no parameters and
+//                         keep averages, which are left alone; left out when there are none
 //   ebb.build             JSON: compiler, BLAS and instruction set that the training ran with (build_facts), with a history
 //   optimizer.N.PATH      the optimiser's N-th tensor of state for a parameter
 //   ebb.optimizer         JSON: {name, options, steps, groups}
@@ -194,6 +195,18 @@ History history_from(const CheckedJson& j, Sequential& net, const SafeTensors& f
   return h;
 }
 
+/// Layers that have buffers and no parameter of their own, by path: their mark alone tells that they are frozen.
+class FrozenAverages : public Visitor {
+ public:
+  std::map<std::string, Module*> found;
+
+ private:
+  void on_module(std::string_view name, Module& m) override {
+    const auto own = named_tensors(m);
+    if (!own.empty() && std::ranges::none_of(own, &NamedTensor::trained)) found[path(name)] = &m;
+  }
+};
+
 /// The parameters that are in this list become constants.
 void freeze_listed(Sequential& net, const CheckedJson& j) {
   std::vector<std::string> paths;
@@ -205,6 +218,10 @@ void freeze_listed(Sequential& net, const CheckedJson& j) {
   std::unordered_set<std::string_view> listed(paths.begin(), paths.end());
   for (const NamedTensor& t : named_tensors(net))
     if (t.trained && listed.erase(t.path) > 0) *t.tensor = t.tensor->detach();
+  FrozenAverages averages;
+  net.visit(averages);
+  for (const auto& [layer, module] : averages.found)
+    if (listed.erase(layer) > 0) freeze(*module);
   if (!listed.empty()) throw ValueError(fmt::format("frozen: the model has no parameter \"{}\"", detail::printable(*listed.begin(), 80)));
 }
 
@@ -214,6 +231,7 @@ SafeTensors model_contents(Module& module, Metadata metadata) {
   SafeTensors file;
   file.metadata = std::move(metadata);
   file.metadata[version_key] = version();
+  expect_built("save", module);
   for (const NamedTensor& t : named_tensors(module)) file.tensors[t.path] = t.tensor->detach();
   return file;
 }
@@ -222,7 +240,10 @@ void save(Module& module, const std::filesystem::path& path, const Metadata& met
   write_safetensors(path, model_contents(module, metadata));
 }
 
-void load(Module& module, const std::filesystem::path& path) { restore(module, read_safetensors(path), path); }
+void load(Module& module, const std::filesystem::path& path) {
+  expect_built("load", module);
+  restore(module, read_safetensors(path), path);
+}
 
 void save_model(Sequential& net, const std::string& architecture, const std::filesystem::path& path, Metadata metadata,
                 const SavedTraining& training) {
@@ -241,6 +262,10 @@ SafeTensors model_contents(Sequential& net, const std::string& architecture, Met
   Json frozen = Json::array();
   for (const NamedTensor& t : named_tensors(net))
     if (t.trained && !t.tensor->tracked()) frozen.push_back(t.path);
+  FrozenAverages averages;
+  net.visit(averages);
+  for (const auto& [layer, module] : averages.found)
+    if (module->frozen()) frozen.push_back(layer);
   if (!frozen.empty()) metadata[frozen_key] = frozen.dump();
   SafeTensors file = model_contents(static_cast<Module&>(net), std::move(metadata));
   if (training.optimizer)

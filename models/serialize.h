@@ -17,13 +17,13 @@ namespace ebb {
 using Metadata = std::map<std::string, std::string>;  ///< texts that go into a file beside the tensors
 
 /// Writes all parameters and buffers as safetensors, under the paths that visit gives them. The file is replaced as a
-/// whole or not at all. Throws IoError.
+/// whole or not at all. Throws ValueError on a module that is not built, IoError.
 void save(Module& module, const std::filesystem::path& path, const Metadata& metadata = {});
 
 /// What save() writes. The tensors share the storage of the module's.
 SafeTensors model_contents(Module& module, Metadata metadata = {});
 
-/// Reads what save() or save_model() wrote into a module that is built; of the latter, the model alone. Throws ShapeError listing missing, extra and mis-shaped names
+/// Reads what save() or save_model() wrote into a module that is built, else ValueError; of the latter, the model alone. Throws ShapeError listing missing, extra and mis-shaped names
 /// together, before anything is changed; DataError or IoError from the file.
 void load(Module& module, const std::filesystem::path& path);
 

@@ -1,16 +1,21 @@
+// Modules: paths, names, what is frozen, copied and cloned.
+// (over 400 lines because every promise is tried on the same few toy modules)
 #include <doctest/doctest.h>
 #include <ebb/autograd/backward.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/graph.h>
 #include <ebb/graph/mode.h>
+#include <ebb/models/combine.h>
 #include <ebb/models/layers.h>
 #include <ebb/models/module.h>
+#include <ebb/models/norm.h>
 #include <ebb/models/optimizer.h>
 #include <ebb/models/sequential.h>
 #include <ebb/ops/ops.h>
 
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -216,6 +221,133 @@ TEST_CASE("module: frozen parameters get no gradient and do not change") {
   CHECK(backward(sum(square(net(input())))).size() == 7);
 }
 
+TEST_CASE("module: two members of one path are refused wherever paths are used") {
+  struct Clash : Module {
+    Dense a{2}, b{2};
+    Tensor forward(const Tensor& x) override { return b(a(x)); }
+    void visit(Visitor& v) override { v("a", a), v("a", b); }
+  } clash;
+  struct Dotted : Module {
+    Dense a{2};
+    Tensor own = variable(ones({2}));
+    Tensor forward(const Tensor& x) override { return a(x) + own; }
+    void visit(Visitor& v) override { v("a", a), v("a.weight", own); }
+  } dotted;
+  const std::string message = "visit: two tensors have the path a.weight: each member needs a name of its own";
+  for (Module* m : std::vector<Module*>{&clash, &dotted}) {
+    for (int i = 0; i < 2; ++i) CHECK_THROWS_WITH_AS((*m)(ones({1, 2})), message.c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(named_tensors(*m), message.c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(freeze(*m), message.c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(parameter_count(*m), message.c_str(), ValueError);
+    SGD sgd;
+    CHECK_THROWS_WITH_AS(sgd.step(*m, backward(sum(m->forward(ones({1, 2}))))), message.c_str(), ValueError);
+  }
+  struct Again : Module {  // the same one twice loses nothing
+    Dense a{2};
+    Tensor forward(const Tensor& x) override { return a(x); }
+    void visit(Visitor& v) override { v("a", a), v("a", a); }
+  } again;
+  again(ones({1, 2}));
+  CHECK(parameter_count(again) == 6);
+}
+
+TEST_CASE("module: what needs the parameters refuses a module that has none yet") {
+  const auto refused = [](const char* who, const auto& f) {
+    Tower tower;
+    const std::string message = std::string(who) + ": stem.weight is not made yet: call build(module, sample shape), or the module, first";
+    CHECK_THROWS_WITH_AS(f(tower), message.c_str(), ValueError);
+  };
+  refused("parameter_count", [](Tower& t) { parameter_count(t); });
+  refused("freeze", [](Tower& t) { freeze(t); });
+  refused("unfreeze", [](Tower& t) { unfreeze(t); });
+  refused("copy_state", [](Tower& t) {
+    Tower built;
+    built(input());
+    copy_state(built, t);
+  });
+  refused("copy_state", [](Tower& t) {
+    Tower built;
+    built(input());
+    copy_state(t, built);
+  });
+  Sequential half({Flatten(), Dense(2), BatchNormalization({.scale = false, .center = false})});
+  (*half.layers()[1])(ones({1, 2}));
+  CHECK_THROWS_WITH_AS(freeze(half), "freeze: layers.2.running_mean is not made yet: call build(module, sample shape), or the module, first", ValueError);
+}
+
+TEST_CASE("module: a copy is the same network, a clone is another one") {
+  manual_seed(5);
+  Tower net;
+  CHECK_THROWS_WITH_AS(Tower{net}, "Dense: a copy shares its parameters, but weight is not made yet: build the module first, or copy it with clone()", ValueError);
+  Tower target;
+  CHECK_THROWS_AS(target = net, ValueError);
+  Tower early = clone(net);
+  net(input()), early(input());
+  CHECK(paths(early) == paths(net));
+  CHECK_FALSE(same(values_of(early), values_of(net)));  // each has drawn its own
+
+  Tower copy = net, other = clone(net);
+  CHECK(copy.stem.weight.node() == net.stem.weight.node());
+  CHECK(other.stem.weight.node() != net.stem.weight.node());
+  CHECK(other.stem.weight.node()->name() == "stem.weight");
+  CHECK(same(values_of(other), values_of(net)));
+  net.seen.mutable_values<float>()[0] = 9;  // a buffer
+  SGD({.lr = 0.5}).step(net, backward(sum(square(net(input())))));
+  CHECK(same(values_of(copy), values_of(net)));
+  CHECK_FALSE(same(values_of(other), values_of(net)));
+  CHECK(other.seen.item() == 7);
+  CHECK(same_bits(copy(input()), net(input())));
+
+  static_assert(std::is_nothrow_move_constructible_v<Dense> && std::is_nothrow_move_constructible_v<Tower>);
+  std::vector<Dense> moved;
+  for (int i = 0; i < 9; ++i) moved.push_back(Dense(2));  // unbuilt ones may be moved
+  Dense& base = moved[0];
+  base(ones({1, 2}));
+  freeze(base);
+  CHECK(clone(base).frozen());
+  CHECK_FALSE(clone(base).weight.tracked());
+}
+
+TEST_CASE("module: a clone of layers in a row") {
+  manual_seed(5);
+  const auto tied = std::make_shared<Dense>(3);
+  for (const bool built : {false, true}) {
+    Sequential net({tied, relu, tied, Residual({Dense(3), Concat({Dense(1), Dense(2)})}), [](const Tensor& x) { return x * 2.0; }});
+    if (built) net(input());
+    Sequential shared = net, other = clone(net);
+    CHECK(&*shared.layers()[3] == &*net.layers()[3]);
+    for (std::size_t i = 0; i < 5; ++i) CHECK(&*other.layers()[i] != &*net.layers()[i]);
+    CHECK(&*other.layers()[0] == &*other.layers()[2]);
+    if (built) CHECK(same_bits(other(input()), net(input())));
+    other(input()), net(input());
+    CHECK(paths(other) == paths(net));
+    CHECK(parameters(other).size() == 8);
+    const auto before = values_of(net);
+    SGD({.lr = 1}).step(other, backward(sum(square(other(input())))));
+    CHECK(same(values_of(net), before));
+  }
+
+  struct Pointing : Module {
+    std::shared_ptr<Dense> inner = std::make_shared<Dense>(2);
+    Tensor forward(const Tensor& x) override { return (*inner)(x); }
+    void visit(Visitor& v) override { v("inner", *inner); }
+  } pointing;
+  pointing(input());
+  CHECK_THROWS_WITH_AS(clone(pointing), "clone: inner.weight lies behind a pointer that the copy has too; give the module a copy constructor", ValueError);
+  struct Unique : Module {
+    std::unique_ptr<Dense> inner = std::make_unique<Dense>(2);
+    Tensor forward(const Tensor& x) override { return (*inner)(x); }
+    void visit(Visitor& v) override { v("inner", *inner); }
+    std::string_view type() const override { return "Unique"; }
+  };
+  CHECK_THROWS_WITH_AS(clone(Sequential({Unique()})), "clone: a layer Unique cannot be copied", ValueError);
+  struct Special : Dense {
+    Special() : Dense(2) {}
+    Tensor more;
+  } special;
+  CHECK_THROWS_WITH_AS(clone(static_cast<const Dense&>(special)), "clone: needs the module's own type, got a base of it", ValueError);
+}
+
 TEST_CASE("module: copy_state copies values and keeps the tensors apart") {
   Tower from, to;
   manual_seed(1);
@@ -235,7 +367,8 @@ TEST_CASE("module: copy_state copies values and keeps the tensors apart") {
 TEST_CASE("module: copy_state refuses what does not fit and changes nothing") {
   Tower from, to;
   from(input());
-  CHECK_THROWS_WITH_AS(copy_state(from, to), "copy_state: 8 tensors against 2", ShapeError);
+  Sequential two({3}, {Dense(3), Dense(3)}), one({3}, {Dense(3)});
+  CHECK_THROWS_WITH_AS(copy_state(two, one), "copy_state: 4 tensors against 2", ShapeError);
 
   to(input());
   to.block.b.bias = variable(zeros({5}));
@@ -275,9 +408,10 @@ TEST_CASE("module: a copy shares the parameters") {
   CHECK(same(values_of(copy), values_of(net)));
   CHECK(same_bits(copy(input()), net(input())));
 
-  // Copies of a layer that is not built have nothing to share.
+  // A layer that is not built has nothing to share.
   Dense a(3);
-  Dense b = a;
+  CHECK_THROWS_AS(Dense{a}, ValueError);
+  Dense b = clone(a);
   a(input());
   b(input());
   CHECK(a.weight.storage() != b.weight.storage());

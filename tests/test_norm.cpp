@@ -56,6 +56,38 @@ TEST_CASE("norm: BatchNormalization uses the batch in training and the running m
   CHECK(norm.running_mean.to_vector() != mean);
 }
 
+TEST_CASE("norm: a frozen BatchNormalization leaves its averages alone, whatever it has to freeze") {
+  const Tensor x = tensor({1, 2, 5, -3, 0, 7}, {3, 2}, f64);
+  for (const bool scale : {false, true})
+    for (const bool center : {false, true})
+      for (const int how : {0, 1, 2}) {
+        CAPTURE(scale);
+        CAPTURE(center);
+        CAPTURE(how);
+        Sequential net({BatchNormalization({.scale = scale, .center = center}), Dense(2)});
+        net(x);
+        auto& norm = dynamic_cast<BatchNormalization&>(*net.layers()[0]);
+        Residual around({net.layers()[0]});  // a member deep inside
+        if (how == 0) freeze(norm);
+        if (how == 1) freeze(net);
+        if (how == 2) freeze(around);
+        CHECK(norm.frozen());
+        CHECK(net.layers()[1]->frozen() == (how == 1));
+        const auto mean = norm.running_mean.to_vector(), var = norm.running_var.to_vector();
+        const Tensor trained = norm(x);
+        CHECK(norm.running_mean.to_vector() == mean);
+        CHECK(norm.running_var.to_vector() == var);
+        {
+          const NoGrad quiet;
+          CHECK(trained.to_vector() == norm(x).to_vector());  // and works with them
+        }
+        unfreeze(net);
+        CHECK_FALSE(norm.frozen());
+        norm(x);
+        CHECK(norm.running_mean.to_vector() != mean);
+      }
+}
+
 TEST_CASE("norm: BatchNormalization's values are Keras' defaults and names") {
   BatchNormalization norm;
   norm(ones({2, 3}));

@@ -281,7 +281,7 @@ TEST_CASE("onnx: the same parameter twice is stored once, alike ones are not") {
 
 TEST_CASE("onnx: what cannot be expressed is refused by layer and op") {
   Sequential net({4, 4, 1}, {Conv2D({.filters = 1, .pad = Padding::same()}), [](const Tensor& x) { return col2im(im2col(x, 2), {4, 4}, 2); }});
-  CHECK(refusal(net, {4, 4, 1}) == "export_onnx: function: col2im cannot be expressed in ONNX opset 13");
+  CHECK(refusal(net, {4, 4, 1}) == "export_onnx: layers.1: col2im cannot be expressed in ONNX opset 13");
   CHECK(refusal([](const Tensor& x) { return cross_entropy(x, zeros({x.size(0)}, i64)); }) == "export_onnx: cross_entropy cannot be expressed in ONNX opset 13");
   CHECK(refusal([](const Tensor& x) { return col2im(im2col(x, 2), {4, 4}, 2); }, {4, 4, 1}) == "export_onnx: col2im cannot be expressed in ONNX opset 13");
   CHECK(refusal([](const Tensor& x) { return matmul(x, x, {.transpose_b = true}); }) == "nothing");  // (N, N)

@@ -5,6 +5,7 @@
 #include <ebb/models/layers.h>
 #include <ebb/models/module.h>
 #include <ebb/models/optimizer.h>
+#include <ebb/models/sequential.h>
 #include <ebb/ops/ops.h>
 
 #include <cmath>
@@ -437,6 +438,97 @@ TEST_CASE("optimizer: freezing and unfreezing between steps") {
       }
     }
   }
+}
+
+TEST_CASE("optimizer: every optimizer goes on with its state when a parameter was frozen for a while") {
+  const std::vector<std::pair<std::string, OptimizerOptions>> all{
+      {"sgd", {{"momentum", 0.9}}}, {"sgd", {{"momentum", 0.9}, {"nesterov", 1}}}, {"rmsprop", {{"momentum", 0.5}, {"centered", 1}}}, {"adam", {}},
+      {"adamw", {}}, {"nadam", {}}, {"adagrad", {}}, {"lion", {}}};
+  const Tensor x = tensor({1, -2, 0.5, 3, 0, -1}, {2, 3}, f64);
+  for (const auto& [name, options] : all) {
+    CAPTURE(name);
+    const auto train = [&](bool pause, bool values) {
+      manual_seed(6);
+      Dense layer(2);
+      layer(x);
+      const auto optimizer = make_optimizer(name, options);
+      optimizer->set_lr(0.1);
+      optimizer->set_groups({{.match = "bias", .lr_factor = 0.5}});
+      for (int i = 0; i < 6; ++i) {
+        if (pause) freeze(layer);
+        if (pause) unfreeze(layer);
+        if (values) layer.weight.assign(layer.weight.clone());  // as load() and copy_state() do
+        optimizer->step(layer, backward(sum(square(layer(x)))));
+      }
+      CHECK(optimizer->state(layer.weight).size() == optimizer->states().size() / 2);
+      return std::pair(layer.weight.to_vector(), layer.bias.to_vector());
+    };
+    CHECK(train(true, false) == train(false, false));
+    CHECK(train(false, true) == train(false, false));
+  }
+}
+
+TEST_CASE("optimizer: a frozen pause does not make Adam's next step longer") {
+  std::vector<Tensor> w = one(tensor({1}, f64));
+  Adam adam({.lr = 0.1});
+  adam.step(w, backward(sum(w[0])));
+  w[0] = variable(w[0].detach());  // as freeze() and unfreeze() do
+  const double before = w[0].item();
+  adam.step(w, backward(sum(w[0])));
+  CHECK(before - w[0].item() == doctest::Approx(0.1).epsilon(1e-6));
+}
+
+TEST_CASE("optimizer: what is tied is one parameter again after freezing") {
+  const auto shared = std::make_shared<Dense>(3);
+  Sequential net({3}, {shared, tanh, shared});
+  freeze(net);
+  unfreeze(net);
+  CHECK(parameters(net).size() == 2);
+
+  struct Twice : Module {
+    Tensor a = variable(ones({2})), b = a;
+    Tensor forward(const Tensor& x) override { return a * b * x; }
+    void visit(Visitor& v) override { v("a", a), v("b", b); }
+  } twice;
+  freeze(twice);
+  unfreeze(twice);
+  CHECK(twice.a.node() == twice.b.node());
+  freeze(twice);
+  twice.b = variable(twice.b);  // half of it is a variable already
+  unfreeze(twice);
+  CHECK(twice.a.node() == twice.b.node());
+}
+
+TEST_CASE("optimizer: two variables on one piece of memory") {
+  const Tensor memory = tensor({1, 2}, f64);
+  std::vector<Tensor> w{variable(memory), variable(memory)};
+  const auto loss = [&] { return backward(sum(w[0]) + 2.0 * sum(w[1])); };
+  SGD({.lr = 1}).step(w, loss());  // without state the steps add up
+  CHECK(memory.to_vector() == std::vector<double>{-2, -1});
+  Adam adam;
+  CHECK_THROWS_WITH_AS(adam.step(w, loss()), "adam: two parameters are one piece of memory, float64 (2,) the second time: make them one variable", ValueError);
+}
+
+TEST_CASE("optimizer: a group that matches no parameter is refused") {
+  Dense layer(3);
+  const Tensor x = ones({2, 4});
+  layer(x);
+  const Tensor before = layer.weight.clone();
+  SGD sgd({.lr = 0.1});
+  sgd.set_groups({{.match = "bias", .decay = false}, {.match = "bais"}});
+  for (int i = 0; i < 2; ++i)  // it does not pass the second time
+    CHECK_THROWS_WITH_AS(sgd.step(layer, backward(sum(layer(x)))), "sgd: the group \"bais\" matches none of the 2 parameters, such as weight", ValueError);
+  CHECK(same_bits(layer.weight, before));
+  CHECK(sgd.steps() == 0);
+  const std::vector<NamedTensor> named = named_parameters(layer);
+  CHECK_THROWS_AS(sgd.step(named, backward(sum(layer(x)))), ValueError);
+  sgd.set_groups({{.match = "bias"}});
+  sgd.step(named, backward(sum(layer(x))));
+  sgd.set_groups({{.match = "scale"}});
+  CHECK_THROWS_AS(sgd.step(layer, backward(sum(layer(x)))), ValueError);
+  sgd.set_groups({{.match = "weight"}});
+  layer.weight = layer.weight.detach();  // a frozen one may be meant
+  sgd.step(layer, backward(sum(layer(x))));
 }
 
 TEST_CASE("optimizer: a gradient of another shape or type is refused") {

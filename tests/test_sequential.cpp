@@ -1,14 +1,19 @@
 #include <doctest/doctest.h>
 #include <ebb/autograd/backward.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/graph.h>
 #include <ebb/graph/mode.h>
+#include <ebb/models/attention.h>
+#include <ebb/models/combine.h>
 #include <ebb/models/layers.h>
 #include <ebb/models/optimizer.h>
 #include <ebb/models/sequential.h>
 #include <ebb/ops/ops.h>
 
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -73,7 +78,7 @@ TEST_CASE("sequential: names by kind, as Keras gives them") {
 
   Dense own(3);
   own.set_name("head");
-  CHECK(names(Sequential({Dense(2), own, Dense(2)})) == std::vector<std::string>{"dense", "head", "dense_2"});
+  CHECK(names(Sequential({Dense(2), std::move(own), Dense(2)})) == std::vector<std::string>{"dense", "head", "dense_2"});
 }
 
 TEST_CASE("sequential: add appends") {
@@ -111,7 +116,6 @@ TEST_CASE("sequential: built at construction or by the first data, the same bits
 
   manual_seed(11);
   Sequential later(cnn());
-  CHECK(parameter_count(later) == 0);
   {
     const NoGrad quiet;  // in training Dropout would draw from the generator in between
     later(zeros({3, 8, 8, 2}));
@@ -131,17 +135,51 @@ TEST_CASE("sequential: built at construction or by the first data, the same bits
 TEST_CASE("sequential: a shape that does not fit is refused at construction, naming the layer") {
   CHECK_THROWS_WITH_AS(
       Sequential({28, 28, 1}, {Conv2D({.filters = 8}), MaxPool2D(2), MaxPool2D(14)}),
-      "max_pooling2d_1: max_pool2d: a window of 14x14 does not fit into (1, 13, 13, 8) padded to 13x13",
+      "layers.2: max_pool2d: a window of 14x14 does not fit into (1, 13, 13, 8) padded to 13x13",
       ShapeError);
   CHECK_THROWS_WITH_AS(Sequential({784}, {Dense(16), Conv2D({.filters = 8})}),
-                       "conv2d: Conv2D: needs an image batch (n, h, w, c), got (1, 16)", ShapeError);
+                       "layers.1: Conv2D: needs an image batch (n, h, w, c), got (1, 16)", ShapeError);
   CHECK_THROWS_WITH_AS(
       Sequential({4, 4, 1}, {Sequential({Conv2D({.filters = 2, .kernel = 5}), Flatten()}), Dense(2)}),
-      "sequential.conv2d: conv2d: a window of 5x5 does not fit into (1, 4, 4, 1) padded to 4x4", ShapeError);
+      "layers.0.layers.0: conv2d: a window of 5x5 does not fit into (1, 4, 4, 1) padded to 4x4", ShapeError);
   // later, by the data
   Sequential net({Flatten(), Dense(3)});
   net(zeros({2, 4}));
-  CHECK_THROWS_WITH_AS(net(zeros({2, 5})), "dense: matmul: inner sizes differ: (2, 5) x (4, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(net(zeros({2, 5})), "layers.1: matmul: inner sizes differ: (2, 5) x (4, 3)", ShapeError);
+}
+
+TEST_CASE("sequential: errors, drawings and parameters have the paths that files have") {
+  const auto tied = std::make_shared<Dense>(4);
+  struct Net : Module {
+    Sequential body{{Dense(4, relu), Residual({Dense(4), Concat({Dense(1), Dense(3)})})}};
+    MultiHeadAttention look{{.heads = 2}};
+    Tensor forward(const Tensor& x) override { return look(body(x)); }
+    void visit(Visitor& v) override { v("body", body), v("look", look); }
+  };
+  Sequential net({Net(), tied, tanh, tied});
+  for (const bool first : {true, false}) {
+    const Tensor loss = sum(net(ones({2, 5, 4})));
+    std::map<std::string, std::string> where;  // the name of a parameter, and the scope that uses it
+    const Graph graph(loss);
+    for (const Node* node : graph.nodes())
+      for (const Input& in : node->inputs())
+        if (in.node && in.node->is_variable() && node->scope()) where[std::string(in.node->name())] = node->scope()->path;
+    std::size_t used = 0;
+    for (const NamedTensor& t : named_parameters(net)) {
+      CAPTURE(t.path);
+      CHECK(t.tensor->node()->name() == t.path);
+      REQUIRE(where.contains(t.path));
+      CHECK(t.path.starts_with(where[t.path] + "."));
+      ++used;
+    }
+    CHECK(used == 2 * (1 + 3 + 4 + 1));
+    if (first) freeze(net), unfreeze(net);
+  }
+  // what is wrong in a layer is told with the path of its weight
+  Tensor& weight = *named_tensors(net)[2].tensor;
+  REQUIRE(named_tensors(net)[2].path == "layers.0.body.layers.1.body.layers.0.weight");
+  weight = variable(zeros({9, 4}));
+  CHECK_THROWS_WITH_AS(net(ones({2, 5, 4})), "layers.0.body.layers.1.body.layers.0: matmul: inner sizes differ: (2, 5, 4) x (9, 4)", ShapeError);
 }
 
 TEST_CASE("sequential: layers shared by two models share their parameters") {
@@ -162,8 +200,11 @@ TEST_CASE("sequential: layers shared by two models share their parameters") {
   SGD({.lr = 0.1}).step(c, backward(sum(c(x))));
   CHECK(same_bits(c(x), a(x)));
 
-  // A layer by value that was built shares as copies do; one that was not does not.
+  // A layer by value shares as copies do, and is refused while there is nothing to share.
   Dense fresh(2);
-  Sequential d({3}, {fresh}), e({3}, {fresh});
-  CHECK(named_tensors(d)[0].tensor->storage() != named_tensors(e)[0].tensor->storage());
+  CHECK_THROWS_AS(Sequential({fresh}), ValueError);
+  fresh(x);
+  Sequential d({3}, {fresh}), e({3}, {fresh}), f({3}, {clone(fresh)});
+  CHECK(named_tensors(d)[0].tensor->storage() == named_tensors(e)[0].tensor->storage());
+  CHECK(named_tensors(d)[0].tensor->storage() != named_tensors(f)[0].tensor->storage());
 }
