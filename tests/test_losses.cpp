@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include <ebb/autograd/backward.h>
+#include <ebb/graph/error.h>
 #include <ebb/ops/ops.h>
 
 using namespace ebb;
@@ -80,4 +81,16 @@ TEST_CASE("losses: infinite logits and errors of one element") {
     const Tensor d = variable(tensor({infinity, -infinity, 0.5, 3}, dtype));
     near(grad(huber(d, zeros({4}, dtype), 2), d).to_vector(), {0.5, -0.5, 0.125, 0.5});
   }
+}
+
+TEST_CASE("losses: labels that are undefined are told as that") {
+  const Tensor y = ones({2, 3});
+  const auto says = [&](auto loss, const char* message) { CHECK_THROWS_WITH_AS(loss(y, Tensor()), message, ValueError); };
+  const auto plain = [](Tensor (*f)(const Tensor&, const Tensor&)) { return f; };
+  says(plain(cross_entropy), "cross_entropy: no labels: their tensor is undefined");
+  says(plain(mse), "mse: no labels: their tensor is undefined");
+  says(plain(mae), "mae: no labels: their tensor is undefined");
+  says(plain(bce_with_logits), "bce_with_logits: no labels: their tensor is undefined");
+  says(plain(kl_divergence), "kl_divergence: no labels: their tensor is undefined");
+  says([](const Tensor& a, const Tensor& b) { return huber(a, b); }, "huber: no labels: their tensor is undefined");
 }
