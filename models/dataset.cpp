@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <type_traits>
 
 #include <ebb/graph/error.h>
 #include <ebb/ops/loops.h>
@@ -21,6 +23,18 @@ EBB_INLINE inline void fetch(const T* row, std::int64_t n) {
   for (std::int64_t b = 0; b < n * static_cast<std::int64_t>(sizeof(T)); b += 64) __builtin_prefetch(p + b, 0, 2);
 }
 
+/// An index or a count that becomes another one in silence is a wrong number.
+template <class To>
+void expect_exact(const std::int64_t* row, std::int64_t n) {
+  constexpr std::int64_t most = std::int64_t{1} << std::numeric_limits<To>::digits;
+  bool small = true;
+  for (std::int64_t j = 0; j < n; ++j) small &= row[j] >= -most && row[j] <= most;
+  for (std::int64_t j = 0; j < n && !small; ++j)
+    if (static_cast<double>(row[j]) >= 0x1p63 || static_cast<std::int64_t>(static_cast<To>(row[j])) != row[j])
+      throw ValueError(fmt::format("batches: the int64 input {} is no {}: {}", row[j], name_of(dtype_of<To>()),
+                                   sizeof(To) == 4 ? "ask for batches of float64, scale the inputs, or give the network int64 itself" : "give the network int64 itself"));
+}
+
 /// Rows of `from` in the given order, converted and scaled on the way.
 template <class From, class To>
 void gather_rows(const Tensor& from, const std::int64_t* order, std::int64_t first, std::int64_t count, double scale, Tensor& to) {
@@ -29,6 +43,8 @@ void gather_rows(const Tensor& from, const std::int64_t* order, std::int64_t fir
   To* out = to.mutable_values<To>().data();
   const auto factor = static_cast<To>(scale);
   const std::int64_t rows = from.size(0);
+  if constexpr (std::is_same_v<From, std::int64_t>)
+    for (std::int64_t i = 0; i < count; ++i) expect_exact<To>(in + (order ? order[first + i] : first + i) * n, n);
   constexpr std::int64_t ahead = 4;  // rows; the last ones ask for those of the next batch
   detail::parallel_for(count, detail::even_rows(count, n), [&](std::int64_t begin, std::int64_t end) {
     detail::simd_for<To>([&]() EBB_INLINE {

@@ -10,7 +10,7 @@
 
 namespace ebb {
 
-/// Inputs (n, ...) and labels (n, ...). uint8 inputs stay bytes in memory and become floats batch by batch.
+/// Inputs (n, ...) and labels (n, ...). uint8 and int64 inputs stay what they are in memory and become floats batch by batch.
 struct Dataset {
   Tensor inputs, labels;  ///< labels may be undefined
   double scale = 1;  ///< inputs are multiplied by this as batches are made: 1.0 / 255 for pixels
@@ -54,7 +54,7 @@ class Batches {
  public:
   Batches(const Dataset& data, BatchOptions options = {});  ///< the data are shared, not copied
   std::int64_t count() const { return count_; }  ///< number of batches
-  /// Throws ValueError when there is no such batch.
+  /// Throws ValueError when there is no such batch, or on an int64 input that the floats of a batch do not have.
   Batch operator[](std::int64_t i) const;
 
   /// Makes a batch when it is asked for one.

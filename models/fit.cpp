@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <exception>
+#include <map>
 #include <utility>
 
 #include <ebb/autograd/backward.h>
@@ -93,13 +94,53 @@ void give(Module& module, const TensorMap& weights) {
     if (const auto it = weights.find(t.path); it != weights.end()) t.tensor->assign(it->second);
 }
 
-/// Labels as shares of the classes, each row times the weight of its class.
-Tensor weighted(const Tensor& labels, const std::vector<double>& weights, DType dtype) {
-  const auto classes = static_cast<std::int64_t>(weights.size());
-  const Tensor shares = labels.rank() == 2 ? cast(labels, dtype) : one_hot(labels, classes, dtype);
-  if (shares.rank() != 2 || shares.size(1) != classes)
-    throw ShapeError(fmt::format("fit: {} class weights for labels {}", classes, labels.shape().str()));
-  return shares * cast(Tensor::from(weights, {classes}), dtype);
+/// How much each sample counts: the weight of its class, or the mean of the weights by its shares of the classes.
+std::vector<double> weights_of(const Tensor& labels, const std::vector<double>& of_class) {
+  const std::size_t classes = of_class.size();
+  const auto refuse = [&](const char* why) {
+    fail<ShapeError>("fit", fmt::format("{} class weights for labels {}{}", classes, labels.defined() ? describe(labels) : "that are undefined", why));
+  };
+  const bool shares = labels.defined() && labels.rank() == 2;
+  if (!labels.defined() || labels.rank() == 0 || (shares && labels.size(1) != static_cast<std::int64_t>(classes))) refuse("");
+  if (!shares && (labels.rank() != 1 || is_float(labels.dtype()))) refuse(": needs classes (n) or shares of the classes (n, c)");
+  std::vector<double> out;
+  visit_dtype(labels.dtype(), [&](auto zero) {
+    const auto v = labels.values<decltype(zero)>();
+    if (shares) {
+      for (std::size_t i = 0; i < v.size(); i += classes) {
+        out.push_back(0);
+        for (std::size_t c = 0; c < classes; ++c) out.back() += static_cast<double>(v[i + c]) * of_class[c];
+      }
+      return;
+    }
+    for (const auto c : v) {
+      if (!(c >= 0 && static_cast<std::uint64_t>(c) < classes)) throw ValueError(fmt::format("fit: label {} has no class weight: there are {}", c, classes));
+      out.push_back(of_class[static_cast<std::size_t>(c)]);
+    }
+  });
+  return out;
+}
+
+/// The mean over the batch of weight times loss, by the losses of those samples that weigh the same: a loss has no other way to
+/// tell what a sample costs.
+Tensor weighted_loss(const Loss& loss, const Tensor& output, const Tensor& labels, const std::vector<double>& of_class) {
+  std::map<double, std::vector<std::int64_t>> alike;
+  const std::vector<double> weights = weights_of(labels, of_class);
+  if (loss.plain() == static_cast<Tensor (*)(const Tensor&, const Tensor&)>(cross_entropy))
+    return cross_entropy(output, labels, {.class_weights = cast(Tensor::from(of_class, {static_cast<std::int64_t>(of_class.size())}), output.dtype())});
+  const auto n = static_cast<std::int64_t>(weights.size());
+  if (output.rank() == 0 || output.size(0) != n)
+    fail<ShapeError>("fit", fmt::format("class weights need an output for each of {} samples, got {}", n, output.shape().str()));
+  for (std::int64_t i = 0; i < n; ++i) alike[weights[static_cast<std::size_t>(i)]].push_back(i);
+  if (alike.size() > 1) alike.erase(0);
+  Tensor sum;
+  for (const auto& [weight, rows] : alike) {
+    const Tensor which = Tensor::from(rows, {static_cast<std::int64_t>(rows.size())});
+    const bool all = static_cast<std::int64_t>(rows.size()) == n;
+    const Tensor part = (all ? loss(output, labels) : loss(gather(output, which), gather(labels, which))) * (weight * static_cast<double>(rows.size()) / static_cast<double>(n));
+    sum = sum.defined() ? sum + part : part;
+  }
+  return sum;
 }
 
 }  // namespace
@@ -238,9 +279,12 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       b = batches[i];
       if (o.augment) b.inputs = o.augment(b.inputs);
       const Tensor output = module(b.inputs);
-      const Tensor loss = o.loss(output, o.class_weight.empty() ? b.labels : weighted(b.labels, o.class_weight, output.dtype()));
+      const Tensor loss = o.class_weight.empty() ? o.loss(output, b.labels) : weighted_loss(o.loss, output, b.labels, o.class_weight);
       Gradients gradients = backward(loss);
-      if (!std::exchange(warned, true)) warn_of_unreached(module, gradients, state);
+      if (!std::exchange(warned, true)) {
+        warn_of_unreached(module, gradients, state);
+        if (const std::string line = optimizer.overlooked(module, gradients); !line.empty()) state.say(line);
+      }
       if (o.clip_value > 0) clip_by_value(gradients, o.clip_value);
       if (o.clip_norm > 0) clip_by_global_norm(gradients, o.clip_norm);
       optimizer.step(trained, gradients);
@@ -308,25 +352,30 @@ Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& o) 
   return running.metrics();
 }
 
-Tensor predict(Module& module, const Tensor& inputs, double scale, std::int64_t batch, Verbose verbose) {
+Tensor predict(Module& module, const Dataset& data, const PredictOptions& o) {
+  if (data.size() == 0) throw ValueError("predict: no samples");
   const NoGrad quiet;
   const FlushDenormals flush;
   std::vector<Tensor> parts;
-  const Batches batches({inputs, {}, scale}, {.size = batch, .shuffle = false});
-  Progress progress(stderr, batches.count(), progress_of(verbose, KerasStyle::keras2));
+  const Batches batches({data.inputs, {}, data.scale}, {.size = o.batch, .shuffle = false});
+  const bool samples = o.style == KerasStyle::keras2_2;
+  Progress progress(stderr, samples ? data.size() : batches.count(), progress_of(o.verbose, o.style));
+  std::int64_t row = 0;
   for (auto [x, _] : batches) {
     parts.push_back(module(x));
-    progress.update(static_cast<std::int64_t>(parts.size()), {});
+    row += x.size(0);
+    progress.update(samples ? row : static_cast<std::int64_t>(parts.size()), {});
   }
-  if (parts.empty()) throw ValueError("predict: no samples");
   progress.finish({}, "Prediction");
-  Tensor out = Tensor::empty(parts[0].shape().with(0, inputs.size(0)), parts[0].dtype());
-  std::int64_t row = 0;
+  Tensor out = Tensor::empty(parts[0].shape().with(0, data.size()), parts[0].dtype());
+  row = 0;
   for (const Tensor& p : parts) {
     out.rows(row, row + p.size(0)).assign(p);
     row += p.size(0);
   }
   return out;
 }
+
+Tensor predict(Module& module, const Tensor& inputs, const PredictOptions& options) { return predict(module, Dataset{inputs, {}, 1}, options); }
 
 }  // namespace ebb

@@ -21,6 +21,11 @@ class Loss {
   template <std::invocable<const Tensor&, const Tensor&> F>
   Loss(F f) : f_(std::move(f)) {}  ///< a lambda
   Tensor operator()(const Tensor& output, const Tensor& labels) const { return f_(output, labels); }  ///< the loss
+  /// The function when it is a plain one, such as cross_entropy; null for a lambda.
+  auto plain() const -> Tensor (*)(const Tensor&, const Tensor&) {
+    const auto f = f_.target<Tensor (*)(const Tensor&, const Tensor&)>();
+    return f ? *f : nullptr;
+  }
 
  private:
   std::function<Tensor(const Tensor&, const Tensor&)> f_;
@@ -52,7 +57,10 @@ struct FitOptions {
   Schedule schedule = {};  ///< of the learning rate, asked before every step with the time in epochs; recorded as "lr"
   double clip_norm = 0;    ///< above 0: the largest 2-norm of all gradients together (Keras' global_clipnorm)
   double clip_value = 0;   ///< above 0: the largest magnitude of a gradient's element
-  std::vector<double> class_weight = {};  ///< how much a sample of each class counts in the training loss, a cross-entropy
+  /// How much a sample of each class counts in the training loss, which must be a mean over samples: the sum of weight times
+  /// loss over the batch is divided by its number of samples, as in Keras. Where labels are shares of the classes (n, c), a
+  /// sample's weight is the mean of the weights by its shares. Validation and metrics count all samples alike.
+  std::vector<double> class_weight = {};
   /// Goes on from this record: epochs are numbered on, one that was cut short is finished, the new record begins with the old
   /// one, the module gets the record's `weights`, and callbacks what they remember. With the module's and the optimiser's state
   /// it gives the bits of a training that was never interrupted.
@@ -84,8 +92,16 @@ struct EvaluateOptions {
 /// Mean loss and accuracy over a data set, at inference.
 Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& options = {});
 
-/// Outputs for all inputs, at inference, batch by batch. uint8 inputs are multiplied by `scale`.
-Tensor predict(Module& module, const Tensor& inputs, double scale = 1, std::int64_t batch = 256, Verbose verbose = Verbose::silent);
+/// How predict() goes through the data.
+struct PredictOptions {
+  std::int64_t batch = 256;  ///< samples at a time
+  Verbose verbose = Verbose::silent;  ///< progress on stderr
+  KerasStyle style = KerasStyle::keras2;  ///< of the progress
+};
+/// Outputs for all inputs of a data set, times its scale, at inference, batch by batch. Labels are not looked at.
+Tensor predict(Module& module, const Dataset& data, const PredictOptions& options = {});
+/// The same for inputs without a scale: bytes become the floats 0 to 255.
+Tensor predict(Module& module, const Tensor& inputs, const PredictOptions& options = {});
 
 /// Rows whose largest element is at the label: labels are classes (n), or one-hot rows (n, c).
 std::int64_t count_correct(const Tensor& outputs, const Tensor& labels);

@@ -153,7 +153,6 @@ TEST_CASE("mnist: bad values are usage errors, told before any data is read") {
       {{"train", "--ema", "1"}, "--ema"},
       {{"train", "--clip-norm", "-1"}, "--clip-norm"},
       {{"train", "--class-weight", "even"}, "\"even\""},
-      {{"train", "--class-weight", "balanced", "--label-smoothing", "0.1"}, "--label-smoothing"},
       {{"train", "--stratify"}, "--stratify"},
       {{"train", "--split-seed", "-1"}, "--split-seed"},
       {{"train", "--verbose", "3"}, "--verbose"},

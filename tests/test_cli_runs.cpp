@@ -201,7 +201,7 @@ TEST_CASE("mnist: it learns, and a saved model gives the same again") {
     CHECK(contains(written.out, dot.string()));
     CHECK(contents(dot) == r.out);
     const Result backward = mnist({"graph", model, "--batch", "2", "--backward"});
-    CHECK(contains(backward.out, "gradient of dense.weight"));
+    CHECK(contains(backward.out, "gradient of layers."));
     CHECK(contains(backward.out, "dir=back"));
     // The plan of the backward pass is what the allocator measures: the same figure twice.
     const Result reported = mnist({"graph", model, "--batch", "2", "--report", "--dot", dot.string(), "--force"});
@@ -393,7 +393,7 @@ TEST_CASE("mnist: every optimiser and schedule trains; class weights, clipping, 
   for (const auto name : {"sgd", "rmsprop", "adam", "adamw", "nadam", "adagrad", "lion"}) check({"--optimizer", name});
   check({"--optimizer", "rmsprop", "--rmsprop-eps", "outside"});
   for (const auto name : {"constant", "step", "exponential", "cosine", "one-cycle"}) check({"--schedule", name});
-  check({"--class-weight", "balanced", "--clip-norm", "1", "--clip-value", "0.1", "--ema", "0.9"});
+  check({"--class-weight", "balanced", "--label-smoothing", "0.1", "--clip-norm", "1", "--clip-value", "0.1", "--ema", "0.9"});
   check({"--test-size", "0.25", "--stratify", "--split-seed", "4"});
 }
 

@@ -86,8 +86,8 @@ TEST_CASE("concurrent: a model that no thread has used yet is built once, and al
   for (int round = 0; round < 20; ++round) {
     Sequential net = mixed();
     std::vector<Tensor> outputs(4);
-    at_once(4, [&](int i) { outputs[static_cast<std::size_t>(i)] = predict(net, x, 1, 4); });
-    const Tensor expected = predict(net, x, 1, 4);
+    at_once(4, [&](int i) { outputs[static_cast<std::size_t>(i)] = predict(net, x, {.batch = 4}); });
+    const Tensor expected = predict(net, x, {.batch = 4});
     for (const Tensor& y : outputs) CHECK(same_bits(y, expected));
     CHECK(net.layers()[0]->name() == "conv2d");
     CHECK(named_parameters(net).front().path == "layers.0.weight");
@@ -115,6 +115,28 @@ TEST_CASE("concurrent: parameters are made once, by the first of several threads
     at_once(4, [&](int i) { outputs[static_cast<std::size_t>(i)] = predict(net, x); });
     CHECK(made == 2);
     for (const Tensor& y : outputs) CHECK(same_bits(y, predict(net, x)));
+  }
+}
+
+TEST_CASE("concurrent: a branch that the first pass did not take is built once too") {
+  struct Branching : Module {
+    Dense always{4, relu}, sometimes{4}, head{3};
+    MultiHeadAttention look{{.heads = 2}};
+    Tensor raw;
+    Tensor forward(const Tensor& x) override {
+      if (!raw.defined()) raw = make_parameter(glorot_uniform, {4, 4}, x, "raw");
+      const Tensor h = always(x);
+      return head(look(matmul(x.size(0) % 2 ? h + sometimes(h) : h, raw)));
+    }
+    void visit(Visitor& v) override { v("always", always), v("sometimes", sometimes), v("head", head), v("look", look), v("raw", raw); }
+  };
+  const Tensor x = uniform({7, 3, 4}, -1, 1);
+  for (int round = 0; round < 25; ++round) {
+    Branching net;
+    std::vector<Tensor> outputs(4);
+    const auto batch = [](int i) { return PredictOptions{.batch = 3 + i % 2}; };
+    at_once(4, [&](int i) { outputs[static_cast<std::size_t>(i)] = predict(net, x, batch(i)); });
+    for (int i = 0; i < 4; ++i) CHECK(same_bits(outputs[static_cast<std::size_t>(i)], predict(net, x, batch(i))));
   }
 }
 

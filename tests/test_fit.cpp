@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <regex>
 #include <string>
@@ -483,7 +484,7 @@ TEST_CASE("fit: predict is forward, batch by batch, at inference") {
   for (std::size_t i = 0; i < 66; ++i)
     x.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * 37);
   const double scale = 1.0 / 255;
-  const Tensor y = predict(net, x, scale, 4);
+  const Tensor y = predict(net, Dataset{x, {}, scale}, {.batch = 4});
   CHECK(y.shape() == Shape{11, 3});
   CHECK_FALSE(y.tracked());
   const NoGrad off;
@@ -495,7 +496,7 @@ TEST_CASE("fit: predict is forward, batch by batch, at inference") {
   const auto a = y.to_vector(), b = net(floats).to_vector();
   for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i] == doctest::Approx(b[i]).epsilon(1e-5));
   CHECK_THROWS_WITH_AS(predict(net, zeros({0, 6})), "predict: no samples", ValueError);
-  CHECK_THROWS_WITH_AS(predict(net, x, 1, 0), "batches: the size must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(predict(net, x, {.batch = 0}), "batches: the size must be at least 1, got 0", ValueError);
 }
 
 TEST_CASE("fit: messages") {
@@ -523,7 +524,7 @@ TEST_CASE("fit: messages") {
                        ValueError);
   unfreeze(net);
   CHECK_THROWS_WITH_AS(fit(net, SGD(), {zeros({4, 3}), zeros({4}, u8)}, quiet(1)),
-                       "dense: matmul: inner sizes differ: (1, 3) x (2, 8)", ShapeError);
+                       "layers.0: matmul: inner sizes differ: (1, 3) x (2, 8)", ShapeError);
   CHECK_THROWS_WITH_AS(fit(net, SGD(), {data.inputs, full({8}, 2, u8)}, quiet(1)),
                        "cross_entropy: label 2 is outside of [0, 2)", ValueError);
   // An error leaves the caller's generator and mode alone.
@@ -647,6 +648,49 @@ TEST_CASE("fit: names the parameters that the loss never reaches, once") {
   CHECK(text.find(warning) == text.rfind(warning));
 }
 
+namespace {
+/// Uses a layer and a tensor that visit forgets.
+struct Forgetful : Module {
+  Dense used{2}, lost{2};
+  Tensor raw = variable(ones({2}), "raw");
+  Tensor forward(const Tensor& x) override { return (used(x) + lost(x)) * raw; }
+  void visit(Visitor& v) override { v("used", used); }
+};
+}  // namespace
+
+TEST_CASE("fit: a member that visit forgets is told, once, by fit and by the first step") {
+  const Dataset data{randn({8, 3}), zeros({8}, i64)};
+  const std::string names = "the loss depends on 3 tensors that no visit of the module names, and that are not trained: ";
+  const auto count = [](const std::string& text, const std::string& what) {
+    std::size_t n = 0;
+    for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
+    return n;
+  };
+  {
+    Forgetful net;
+    Stderr err;
+    fit(net, Adam(), data, {.epochs = 2, .batch = 4, .verbose = Verbose::lines});
+    const std::string text = err.text();
+    CHECK(count(text, "warning: adam: " + names) == 1);
+    for (const char* name : {"raw (2,)", "weight (3, 2)", "bias (2,)"}) CHECK(count(text, name) == 1);
+  }
+  {
+    Forgetful net;
+    Stderr err;
+    SGD sgd;
+    for (int i = 0; i < 3; ++i) sgd.step(net, backward(sum(net(data.inputs))));
+    CHECK(count(err.text(), "warning: sgd: " + names) == 1);
+  }
+  {  // a network that judges another has gradients too, and its own optimizer
+    Sequential judge({Dense(4, tanh), Dense(1)}), maker({Dense(3)});
+    Stderr err;
+    SGD sgd, own;
+    sgd.step(maker, backward(sum(judge(maker(data.inputs)))));
+    own.step(judge, backward(sum(judge(maker(data.inputs)))));
+    CHECK(err.text() == "");
+  }
+}
+
 TEST_CASE("fit: hooks of batches and epochs come with the step, and can stop in the middle") {
   struct Steps : CallbackBase {
     explicit Steps(Strings& log) : log_(log) {}
@@ -763,7 +807,112 @@ TEST_CASE("fit: class weights count in the training loss alone") {
   o.class_weight = {1, -1};
   CHECK_THROWS_WITH_AS(fit(net, SGD(), data, o), "fit: a class weight must be a finite number from 0, got -1", ValueError);
   o.class_weight = {1, 1, 1};
-  CHECK_THROWS_WITH_AS(fit(net, SGD(), {data.inputs, one_hot(data.labels, 2)}, o), "fit: 3 class weights for labels (16, 2)", ShapeError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), {data.inputs, one_hot(data.labels, 2)}, o), "fit: 3 class weights for labels float32 (16, 2)", ShapeError);
+}
+
+TEST_CASE("fit: class weights count with every loss, smoothed or not, and every kind of labels") {
+  const Tensor logits = tensor({1, 2, -1, 0.5, 0, 3, -2, 1, 1, 0, 4, 2, 1, 1, -3}, {5, 3}), classes = tensor({0, 2, 1, 2, 2}, i64);
+  const Doubles w{0.5, 3, 2};
+  const Tensor weights = tensor({0.5, 3, 2}), soft = tensor({0.7, 0.2, 0.1, 0, 0, 1, 0.5, 0.5, 0, 0.1, 0.1, 0.8, 0, 1, 0}, {5, 3});
+  struct Passing : Module {  // gives its input, with something to train
+    Tensor scale = variable(scalar(1));
+    Tensor forward(const Tensor& x) override { return x * scale; }
+    void visit(Visitor& v) override { v("scale", scale); }
+  };
+  const auto in_fit = [&](const Loss& loss, const Tensor& labels, std::int64_t batch = 5) {
+    Passing net;
+    FitOptions o = quiet(1, batch);
+    o.shuffle = false;
+    o.loss = loss;
+    o.class_weight = w;
+    o.validation = Dataset{logits, labels};
+    const History h = fit(net, SGD({.lr = 0}), {logits, labels}, o);
+    CHECK(h["val_loss"][0] == doctest::Approx(evaluate(net, {logits, labels}, {.loss = loss}).loss));  // where all count alike
+    return h["loss"][0];
+  };
+  const auto approx = [](double v) { return doctest::Approx(v).epsilon(1e-6); };
+  const Loss smoothed = [](const Tensor& y, const Tensor& t) { return cross_entropy(y, t, {.label_smoothing = 0.3}); };
+  const Tensor bytes = cast(classes, u8), hot = one_hot(classes, 3);
+  for (const Tensor& labels : {classes, bytes, hot, soft}) {
+    CAPTURE(describe(labels));
+    const double both = cross_entropy(logits, labels, {.label_smoothing = 0.3, .class_weights = weights}).item();
+    for (const std::int64_t batch : {5, 2, 1})  // the last one is short, and counts by its samples
+      CHECK(in_fit(smoothed, labels, batch) == approx(both));
+    CHECK(in_fit(cross_entropy, labels) == approx(cross_entropy(logits, labels, {.class_weights = weights}).item()));
+    CHECK(in_fit([](const Tensor& y, const Tensor& t) { return cross_entropy(y, t); }, labels) ==
+          approx(cross_entropy(logits, labels, {.class_weights = weights}).item()));
+  }
+  // by hand, sample by sample
+  const auto by_sample = [&](const Loss& loss, const Tensor& labels) {
+    double total = 0;
+    for (std::int64_t i = 0; i < 5; ++i) {
+      double weight = 0;
+      for (std::int64_t c = 0; c < 3; ++c) weight += w[static_cast<std::size_t>(c)] * labels.to_vector()[static_cast<std::size_t>(3 * i + c)];
+      total += weight * loss(logits.rows(i, i + 1), labels.rows(i, i + 1)).item() / 5;
+    }
+    return total;
+  };
+  for (const Loss& loss : std::vector<Loss>{mse, mae, bce_with_logits, kl_divergence, [](const Tensor& y, const Tensor& t) { return huber(y, t); }, smoothed})
+    for (const Tensor& labels : {hot, soft}) CHECK(in_fit(loss, labels) == approx(by_sample(loss, labels)));
+
+  const auto refusal = [&](const Tensor& labels, const Loss& loss = cross_entropy) -> std::string {
+    try {
+      in_fit(loss, labels);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  CHECK(refusal(tensor({0, 2, 1, 3, 2}, i64), smoothed) == "fit: label 3 has no class weight: there are 3");
+  CHECK(refusal(tensor({0, 2, 1, 1, 2}), mse) != "");
+  const Loss anything = [](const Tensor& y, const Tensor&) { return sum(square(y)); };
+  CHECK(refusal(tensor({0, 2, 1, 3, 2}, i64), anything) == "fit: label 3 has no class weight: there are 3");
+  CHECK(refusal(tensor({0, 2, 1, -1, 2}, i64), anything) == "fit: label -1 has no class weight: there are 3");
+  CHECK(refusal(tensor({0, 2, 1, 1, 2}), anything) == "fit: 3 class weights for labels float32 (5,): needs classes (n) or shares of the classes (n, c)");
+  CHECK(refusal(ones({5, 2}), anything) == "fit: 3 class weights for labels float32 (5, 2)");
+  CHECK(refusal({}, anything) == "fit: 3 class weights for labels that are undefined");
+}
+
+TEST_CASE("fit: predict of a data set takes its scale, as evaluate does") {
+  manual_seed(7);
+  Tensor pixels = Tensor::empty({40, 28, 28}, u8), labels = Tensor::empty({40}, u8);
+  for (std::size_t i = 0; i < pixels.bytes(); ++i) pixels.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * i * 31 % 251);
+  for (std::size_t i = 0; i < 40; ++i) labels.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i % 10);
+  const Digits digits{pixels, labels};
+  Sequential net({28, 28, 1}, {Flatten(), Dense(30, tanh), Dense(10)});
+  const Tensor y = predict(net, digits);
+  CHECK(same_bits(y, predict(net, digits.scaled())));
+  CHECK(static_cast<double>(count_correct(y, labels)) / 40 == evaluate(net, digits).accuracy);
+  const Tensor floats = cast(digits.scaled().inputs, f32) * (1.0f / 255);
+  CHECK(same_bits(y, predict(net, floats)));
+  CHECK(same_bits(predict(net, digits.scaled().inputs), predict(net, digits.scaled(1))));
+  Dataset odd = digits.scaled();
+  odd.labels = ones({3});  // not looked at
+  CHECK(same_bits(predict(net, odd), y));
+  for (const KerasStyle style : {KerasStyle::keras2_2, KerasStyle::keras2}) {
+    Stderr err;
+    predict(net, digits, {.batch = 20, .verbose = Verbose::bar, .style = style});
+    CHECK(err.text().find(style == KerasStyle::keras2_2 ? "40/40" : "2/2") != std::string::npos);
+  }
+}
+
+TEST_CASE("fit: int64 inputs that floats do not have are refused and never rounded") {
+  constexpr std::int64_t limit = std::int64_t{1} << 24;
+  Sequential net({1}, {Dense(2)});
+  const auto data = [](std::int64_t value) { return Dataset{Tensor::from(std::vector<std::int64_t>{1, value}, {2, 1}), zeros({2}, u8)}; };
+  for (const std::int64_t exact : {limit, -limit, limit + 2, std::int64_t{1} << 40, std::numeric_limits<std::int64_t>::min()})
+    CHECK(Batches(data(exact), {.shuffle = false})[0].inputs.to_vector()[1] == static_cast<double>(exact));
+  for (const std::int64_t bad : {limit + 1, -limit - 1, std::numeric_limits<std::int64_t>::max()}) {
+    const std::string message =
+        "batches: the int64 input " + std::to_string(bad) + " is no float32: ask for batches of float64, scale the inputs, or give the network int64 itself";
+    for (const bool shuffle : {false, true}) CHECK_THROWS_WITH_AS(Batches(data(bad), {.shuffle = shuffle})[0], message.c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(predict(net, data(bad)), message.c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(predict(net, data(bad).inputs), message.c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(evaluate(net, data(bad)), message.c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(fit(net, SGD(), data(bad), quiet(1)), message.c_str(), ValueError);
+  }
+  CHECK(Batches(data(limit + 1), {.shuffle = false, .dtype = f64})[0].inputs.to_vector()[1] == static_cast<double>(limit + 1));
+  CHECK_THROWS_AS(Batches(data((std::int64_t{1} << 53) + 1), {.shuffle = false, .dtype = f64})[0], ValueError);
 }
 
 TEST_CASE("fit: a training that was interrupted anywhere goes on to the same bits") {

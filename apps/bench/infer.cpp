@@ -23,7 +23,7 @@ class Caller {
   double call() {
     if (at_ + batch_ > data_.size()) at_ = 0;
     const double start = now();
-    const ebb::Tensor out = ebb::predict(net_, data_.inputs.rows(at_, at_ + batch_), data_.scale, batch_);
+    const ebb::Tensor out = ebb::predict(net_, data_.slice(at_, at_ + batch_), {.batch = batch_});
     const double seconds = now() - start;
     at_ += batch_;
     return seconds;

@@ -181,7 +181,6 @@ Training make_training(const po::variables_map& v) {
     throw UsageError("give either --validation test or --validation-split");
   t.fit.callbacks = make_callbacks(v, t.validates_on_test || t.fit.validation_split > 0);
   const auto weights = v["class-weight"].as<std::string>();
-  if (weights != "none" && number(v, "label-smoothing", 0.0, 0.999) > 0) throw UsageError("give either --class-weight or --label-smoothing");
   if (weights != "none" && weights != "balanced") throw UsageError(fmt::format("--class-weight must be none or balanced, got \"{}\"", weights));
   return t;
 }

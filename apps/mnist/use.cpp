@@ -123,7 +123,7 @@ int evaluate(const std::vector<std::string>& args) {
   const ebb::Dataset test = data.test.scaled(scale_of(model, file_of(v)));
   const ebb::Metrics m = ebb::evaluate(model.net, test);
   if (!std::isfinite(m.loss)) throw std::runtime_error(fmt::format("{}: the loss on these samples is {}", file_of(v), m.loss));
-  const ebb::Tensor logits = ebb::predict(model.net, test.inputs, test.scale), probabilities = ebb::softmax(logits);
+  const ebb::Tensor logits = ebb::predict(model.net, test), probabilities = ebb::softmax(logits);
   const ebb::Tensor confusion = ebb::confusion_matrix(test.labels, ebb::argmax(logits), 10);
   const ebb::ClassificationReport report = ebb::classification_report(confusion);
   std::vector<DigitAreas> areas;
@@ -203,7 +203,7 @@ int predict(const std::vector<std::string>& args) {
   const ebb::Dataset test = data.test.scaled(scale_of(model, file_of(v)));
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const std::int64_t i : indices) {
-    const ebb::Tensor p = ebb::softmax(ebb::predict(model.net, test.inputs.rows(i, i + 1), test.scale));
+    const ebb::Tensor p = ebb::softmax(ebb::predict(model.net, test.slice(i, i + 1)));
     const auto probabilities = p.to_vector();
     const auto best = static_cast<std::size_t>(ebb::argmax(p).item());
     if (!std::isfinite(probabilities[best])) throw std::runtime_error(fmt::format("{}: what it gives for digit {} is no number", file_of(v), i));
