@@ -194,7 +194,7 @@ std::map<std::string, fs::path> promised;
 
 std::string key_of(const fs::path& target) {
   std::error_code error;
-  const fs::path whole = fs::weakly_canonical(target, error);
+  const fs::path whole = fs::weakly_canonical(fs::absolute(target), error);
   return error ? target.string() : whole.string();
 }
 

@@ -110,6 +110,7 @@ TEST_CASE("mnist: two options that name one file are a usage error, and it stays
   check_usage_error(mnist({"train", "--data", data, "--save", other, "--log-csv", folder + "/./new"}), "--save and --log-csv are the same file");
   check_usage_error(mnist({"evaluate", net, "--data", data, "--plot", link}), "the file read and --plot are the same file");
   check_usage_error(mnist({"evaluate", net, "--data", data, "--plot", other, "--roc", other}), "--plot and --roc are the same file");
+  check_usage_error(mnist({"evaluate", net, "--data", data, "--plot", "ebb-test.svg", "--roc", "./ebb-test.svg"}), "--plot and --roc are the same file");
   check_usage_error(mnist({"plot", net, "--svg", net}), "the file read and --svg are the same file");
   check_usage_error(mnist({"export", net, "--npz", link, "--force"}), "the file read and --npz are the same file");
   CHECK(contents(net) == before);

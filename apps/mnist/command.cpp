@@ -204,7 +204,7 @@ void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& f
     struct stat x, y;  // not fs::equivalent, which knows no pipes
     if (::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0)
       return x.st_dev == y.st_dev && x.st_ino == y.st_ino && !S_ISCHR(x.st_mode);  // /dev/null takes all
-    return fs::weakly_canonical(a, none) == fs::weakly_canonical(b, none);
+    return fs::weakly_canonical(fs::absolute(a), none) == fs::weakly_canonical(fs::absolute(b), none);  // which leaves "x" as it is, not "./x"
   };
   for (std::size_t i = 0; i < files.size(); ++i)
     for (std::size_t k = 0; k < i; ++k)
