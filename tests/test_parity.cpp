@@ -44,14 +44,14 @@ Tensor shares(DType t) { return cast(tensor({.2, .3, .5, 1, 0, 0, .1, .8, .1, .3
 
 /// A layer on x[0] with the other inputs as its parameters, in the order of visit.
 template <class L>
-std::function<Tensor(In)> layer(L made) {
-  return [made](In x) mutable {
+std::function<Tensor(In)> layer(const L& like) {
+  return [options = like.options()](In x) {
+    L made(options);
     made(x[0].detach());  // makes the parameters
     std::size_t i = 0;
     for (const NamedTensor& t : named_tensors(made))
       if (t.trained) *t.tensor = x[++i];
-    const Tensor y = made(x[0]);
-    return made = L(made.options()), y;  // afresh for another type
+    return made(x[0]);
   };
 }
 
