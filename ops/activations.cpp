@@ -19,7 +19,7 @@ struct TanhGrad {
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
-    return float_zip(name, g, y, [](auto d, auto v) { return d * ((1 - v) * (1 + v)); });
+    return float_zip<detail::Loop::whole>(name, g, y, [](auto d, auto v) { return d * ((1 - v) * (1 + v)); });
   }
   Tensor backward(const Saved& s, const Tensor& g, int i) const {
     const Tensor y = s.input(1);
@@ -43,7 +43,7 @@ struct SigmoidGrad {
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
-    return float_zip(name, g, y, [](auto d, auto v) { return d * v * (1 - v); });
+    return float_zip<detail::Loop::whole>(name, g, y, [](auto d, auto v) { return d * v * (1 - v); });
   }
   Tensor backward(const Saved& s, const Tensor& g, int i) const {
     const Tensor y = s.input(1);
@@ -80,8 +80,8 @@ struct ReluGrad {
   Attributes attributes() const { return {{"y", held.value()}, {"slope", slope}}; }
   Tensor forward(const Tensor& g) const {
     const Tensor& y = held.value();
-    if (slope == 0) return float_zip(name, g, y, [](auto d, auto v) { return v > 0 ? d : 0; });
-    return float_zip(name, g, y, [k = slope](auto d, auto v) { return v > 0 ? d : d * static_cast<decltype(d)>(k); });
+    if (slope == 0) return float_zip<detail::Loop::whole>(name, g, y, [](auto d, auto v) { return v > 0 ? d : 0; });
+    return float_zip<detail::Loop::whole>(name, g, y, [k = slope](auto d, auto v) { return v > 0 ? d : d * static_cast<decltype(d)>(k); });
   }
   Tensor backward(const Saved&, const Tensor& g) const { return apply(ReluGrad{held.unchanged(name, "values of relu"), slope}, g); }
   Tensor batched(const Tensor& g) const { return detail::run_whole(ReluGrad{detail::whole(held.value()), slope}, detail::whole(g)); }
@@ -119,7 +119,7 @@ struct EluGrad {
   Attributes attributes() const { return {{"alpha", alpha}}; }
   bool operator==(const EluGrad&) const = default;
   Tensor forward(const Tensor& g, const Tensor& x) const {
-    return float_zip(name, g, x, [a = alpha](auto d, auto v) EBB_INLINE {
+    return float_zip<detail::Loop::whole>(name, g, x, [a = alpha](auto d, auto v) EBB_INLINE {
       return v > 0 ? d : d * (static_cast<decltype(d)>(a) * detail::exp_of(v));
     });
   }
@@ -151,7 +151,7 @@ struct GeluGrad {
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& x) const {
-    return float_zip(name, g, x, [](auto d, auto v) EBB_INLINE {
+    return float_zip<detail::Loop::whole>(name, g, x, [](auto d, auto v) EBB_INLINE {
       using T = decltype(v);
       const auto tail = detail::NormalTail<T>::of(v);
       const T slope = tail.power == 0 ? T(0) : v * tail.power * static_cast<T>(density);
@@ -186,7 +186,7 @@ struct SiluGrad {
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& x) const {
-    return float_zip(name, g, x, [](auto d, auto v) EBB_INLINE {
+    return float_zip<detail::Loop::whole>(name, g, x, [](auto d, auto v) EBB_INLINE {
       using T = decltype(v);
       const T e = detail::exp_of(v < 0 ? v : -v), small = e / (1 + e), large = 1 / (1 + e);
       const T slope = small == 0 ? T(0) : v * (small * large);

@@ -24,7 +24,7 @@ struct ChainMul {
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& g, const Tensor& d) const {
-    return float_zip(name, g, d, [](auto x, auto y) { return (x == 0) | (y == 0) ? 0 : x * y; });
+    return float_zip<Loop::whole>(name, g, d, [](auto x, auto y) { return (x == 0) | (y == 0) ? 0 : x * y; });
   }
   Tensor backward(const Saved& s, const Tensor& v, int i) const { return chain_mul(v, s.input(1 - i)); }
 };
@@ -34,7 +34,7 @@ struct ChainDiv {
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& g, const Tensor& b) const {
-    return float_zip(name, g, b, [](auto x, auto y) { return x == 0 ? 0 : x / y; });
+    return float_zip<Loop::whole>(name, g, b, [](auto x, auto y) { return x == 0 ? 0 : x / y; });
   }
   Tensor backward(const Saved& s, const Tensor& v, int i) const {
     const Tensor d = chain_div(v, s.input(1));
@@ -106,7 +106,7 @@ struct Share {
   static constexpr std::string_view name = "share";
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& a, const Tensor& b) const {
-    return float_zip(name, a, b, [](auto x, auto y) {
+    return float_zip<Loop::whole>(name, a, b, [](auto x, auto y) {
       using T = decltype(x);
       return x > y ? T(1) : x == y ? T(0.5) : T(0);
     });

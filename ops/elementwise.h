@@ -100,7 +100,19 @@ void zip_run(const Zip& z, std::int64_t begin, std::int64_t end) {
       const T* __restrict x = static_cast<const T*>(z.a) + offsets[0] + (step_a ? first : 0);
       const T* __restrict y = static_cast<const T*>(z.b) + offsets[1] + (step_b ? first : 0);
       Out* __restrict o = static_cast<Out*>(z.out) + row * z.walk.inner + first;
-      if (step_a && step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[i]));
+      if constexpr (how == Loop::whole) {
+        constexpr std::int64_t most = 256;
+        T repeated[2][most];
+        if (n > 0 && !step_a) std::fill(repeated[0], repeated[0] + std::min(n, most), x[0]);
+        if (n > 0 && !step_b) std::fill(repeated[1], repeated[1] + std::min(n, most), y[0]);
+        const std::int64_t chunk = step_a && step_b ? n : most;
+        for (std::int64_t i = 0; i < n; i += chunk) {
+          const T *__restrict p = step_a ? x + i : repeated[0], *__restrict q = step_b ? y + i : repeated[1];
+          Out* __restrict to = o + i;
+          const std::int64_t m = std::min(chunk, n - i);
+          for (std::int64_t k = 0; k < m; ++k) to[k] = static_cast<Out>(f(p[k], q[k]));
+        }
+      } else if (step_a && step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[i]));
       else if (step_a) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[0]));
       else if (step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[0], y[i]));
       else std::fill(o, o + n, static_cast<Out>(f(x[0], y[0])));

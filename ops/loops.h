@@ -69,11 +69,12 @@ void simd_for(const F& f) {
 template <class T>
 using IntegerOf = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
 
-/// Whether a loop exists for several instruction sets. One that calls the C library for each element gains nothing from them.
-enum class Loop { vector, calls };
+/// Whether a loop exists for several instruction sets. One that calls the C library for each element gains nothing from them. A
+/// long function of two operands is compiled for whole ones alone: a number that meets a row is repeated for it.
+enum class Loop { vector, calls, whole };
 template <Loop how, class T, class F>
 void run_loop(const F& f) {
-  if constexpr (how == Loop::vector) simd_for<T>(f);
+  if constexpr (how != Loop::calls) simd_for<T>(f);
   else f();
 }
 
