@@ -38,6 +38,12 @@ class Derivative {
   std::span<const Tensor> xs() const { return xs_; }  ///< the inputs as f gets them
   Tensor of(const Tensor& t) const { return graph_ ? t : t.detach(); }
 
+  /// f of them. Throws ValueError when that is undefined.
+  Tensor value(const MultiFunction& f) const {
+    Tensor y = f(xs_);
+    if (!y.defined()) fail<ValueError>("f", "gave an undefined tensor: there is nothing to differentiate");
+    return y;
+  }
   /// Gradients of <cotangent, y> for the xs, zeros where there is none.
   std::vector<Tensor> gradients(const Tensor& y, const Tensor& cotangent, bool graph) const {
     std::vector<Tensor> out(xs_.size());
@@ -133,7 +139,7 @@ std::vector<Tensor> rows_of(const Derivative& d, const Tensor& y) {
 }
 
 std::vector<Tensor> gradient_graph(const char* op, const Derivative& d, const MultiFunction& f) {
-  const Tensor y = f(d.xs());
+  const Tensor y = d.value(f);
   if (y.numel() != 1) fail<ShapeError>(op, fmt::format("needs a function with one element, got {}", y.shape().str()));
   return d.gradients(y, ones(y.shape(), y.dtype()), true);
 }
@@ -148,7 +154,7 @@ bool detail::differentiating() { return nested > 0; }
 
 std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, const Tensor& cotangent, DerivativeOptions options) {
   const Derivative d(inputs, options);
-  const Tensor y = f(d.xs());
+  const Tensor y = d.value(f);
   expect_like("vjp", cotangent, y, "cotangent");
   return d.gradients(y, d.of(cotangent), d.graph());
 }
@@ -156,7 +162,7 @@ std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, 
 Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> tangents, DerivativeOptions options) {
   expect_each_like("jvp", tangents, inputs, "tangent");
   const Derivative d(inputs, options);
-  const Tensor y = f(d.xs());
+  const Tensor y = d.value(f);
   const Tensor u = variable(zeros_like(y.detach()));
   const std::vector<Tensor> g = d.gradients(y, u, true);
   Tensor s = scalar(0, y.dtype());
@@ -173,7 +179,7 @@ Tensor jvp(const UnaryFunction& f, const Tensor& x, const Tensor& tangent, Deriv
 
 std::vector<Tensor> jacobian(const MultiFunction& f, std::span<const Tensor> inputs, DerivativeOptions options) {
   const Derivative d(inputs, options);
-  return rows_of(d, f(d.xs()));
+  return rows_of(d, d.value(f));
 }
 
 Tensor jacobian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) { return jacobian(of_one(f), {&x, 1}, options)[0]; }

@@ -11,6 +11,11 @@
 namespace ebb {
 namespace {
 
+void expect_defined(std::span<const Tensor> results) {
+  for (const Tensor& y : results)
+    if (!y.defined()) fail<ValueError>("vmap", "f gave an undefined tensor");
+}
+
 std::vector<Tensor> one_by_one(const ManyFunction& f, std::span<const Tensor> inputs, std::int64_t n) {
   std::vector<std::vector<Tensor>> results;
   std::vector<Tensor> sample(inputs.size());
@@ -19,6 +24,7 @@ std::vector<Tensor> one_by_one(const ManyFunction& f, std::span<const Tensor> in
       sample[k] = reshape(inputs[k].tracked() || detail::batched(inputs[k]) ? slice(inputs[k], {.begin = i, .end = i + 1}) : inputs[k].rows(i, i + 1),
                           inputs[k].shape().without(0));
     const std::vector<Tensor> out = f(sample);
+    expect_defined(out);
     if (i == 0) results.resize(out.size());
     if (out.size() != results.size()) fail<ValueError>("vmap", fmt::format("f gave {} results for sample 0 and {} for sample {}", results.size(), out.size(), i));
     for (std::size_t k = 0; k < out.size(); ++k) results[k].push_back(out[k]);
@@ -35,6 +41,7 @@ std::vector<Tensor> at_once(const ManyFunction& f, std::span<const Tensor> input
     std::vector<Tensor> samples;
     for (const Tensor& x : inputs) samples.push_back(detail::apart(x.detach(), n));
     out = f(samples);
+    expect_defined(out);
     for (Tensor& y : out) y = y.detach();
   }
   for (Tensor& y : out) y = detail::joined(std::move(y), n);

@@ -142,6 +142,22 @@ TEST_CASE("mnist: no output replaces an input, and an existing file only with --
   }
 }
 
+TEST_CASE("mnist: the numbered checkpoints of --keep are outputs too, and so are trained models of settings with architectures") {
+  Mnist mnist;
+  const std::string run = (mnist / "run").string(), older = (mnist / "run.1").string(), taken = (mnist / "taken").string();
+  const Args kept{"--checkpoint-every", "1", "--keep", "2", "--quiet", "--save"};
+  REQUIRE(mnist(mnist.tiny({"--save", older, "--quiet"})).code == 0);
+  const std::string before = contents(older);
+  check_usage_error(mnist(joined(joined({"train", "--resume", older}, kept), {run, "--epochs", "3", "--force"})), "--resume and --keep are the same file");
+  check_failure(mnist(joined(mnist.tiny({}), joined(kept, {run}))), older + ": exists already");
+  CHECK(contents(older) == before);
+  fs::remove(older);
+  check_usage_error(mnist(joined(mnist.tiny({"--log-csv", older}), joined(kept, {run}))), "--log-csv and --keep are the same file");
+  std::ofstream(taken + ".json") << "{}";
+  check_usage_error(mnist({"search", "--data", mnist.digits(), "--vary", "arch=flatten, dense 10|" + taken + ".json", "--save", taken + ".json", "--force"}), "");
+  CHECK(contents(taken + ".json") == "{}");
+}
+
 TEST_CASE("mnist: names that are not UTF-8 lose no result") {
   Mnist mnist;
   const std::string net = model_with(mnist, 0.5), odd = (mnist / "n\xff").string(), out = (mnist / "out").string();

@@ -192,3 +192,14 @@ TEST_CASE("jacobian and hessian: many reverse passes at once give what one after
   CHECK(hooked.to_vector() == std::vector<double>{2, 0, 0, 4});
   CHECK(seen == std::vector<double>{2, 4});
 }
+
+TEST_CASE("jacobian: a function that gives nothing is refused by all of them") {
+  const UnaryFunction nothing = [](const Tensor&) { return Tensor(); };
+  const Tensor x = tensor({1.0, 2.0}), v = ones_like(x);
+  const char* text = "f: gave an undefined tensor: there is nothing to differentiate";
+  CHECK_THROWS_WITH_AS(jacobian(nothing, x), text, ValueError);
+  CHECK_THROWS_WITH_AS(hessian(nothing, x), text, ValueError);
+  CHECK_THROWS_WITH_AS(jvp(nothing, x, v), text, ValueError);
+  CHECK_THROWS_WITH_AS(hvp(nothing, x, v), text, ValueError);
+  CHECK_THROWS_WITH_AS(vjp([](std::span<const Tensor>) { return Tensor(); }, {&x, 1}, v), text, ValueError);
+}

@@ -247,6 +247,8 @@ TEST_CASE("vmap: checkpoints, hooks, dropout, and what is refused") {
   CHECK_THROWS_WITH_AS(vmap([](const Tensor& t) { return t; }, scalar(1)), "vmap: inputs need a first axis of one size, at least 1: got float32 () and float32 ()", ShapeError);
   CHECK_THROWS_WITH_AS(vmap([](In s) { return s[0]; }, Tensors{ones({2}), ones({3})}), "vmap: inputs need a first axis of one size, at least 1: got float32 (2,) and float32 (3,)", ShapeError);
   CHECK_THROWS_WITH_AS(vmap([](In) { return scalar(1); }, Tensors{}), "vmap: needs an input", ValueError);
+  CHECK_THROWS_WITH_AS(vmap([](const Tensor&) { return Tensor(); }, x), "vmap: f gave an undefined tensor", ValueError);
+  CHECK_THROWS_WITH_AS(vmap(ManyFunction([](In s) { return Tensors{s[0], Tensor()}; }), {&x, 1}), "vmap: f gave an undefined tensor", ValueError);
 }
 
 TEST_CASE("vmap: infinite and missing logits") {

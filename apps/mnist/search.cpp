@@ -204,6 +204,7 @@ int search(const std::vector<std::string>& args) {
   }
   use_threads(v);
   const std::string file = output_file(v, "save", false, bytes);
+  for (const Setting& s : settings) refuse_input(with(options, fixed, s), "save", file);  // --vary names architecture files too
   const bool quiet = v.count("quiet") > 0, stops = v.count("no-stop") == 0;
   const ebb::Mnist data = load_data(v);
   for (const Setting& s : settings) limited(with(options, fixed, s), data.train);

@@ -140,7 +140,16 @@ int train(const std::vector<std::string>& args) {
     if (const std::string bad = ebb::not_finite(saved->history ? saved->history->weights : ebb::TensorMap{}); !bad.empty())
       throw ebb::DataError(fmt::format("{}: {} in the weights to go on from: the training went wrong; what the file gives to use is good", resumed, bad));
   }
-  if (!file.empty()) check_output(file, v.count("force") > 0 || (saved && file == resumed), training_bytes(t, v.count("ema") > 0));
+  std::error_code not_there;
+  const bool goes_on = saved && (file == resumed || std::filesystem::equivalent(file, resumed, not_there)), replaces = goes_on || v.count("force") > 0;
+  if (!file.empty()) check_output(file, replaces, training_bytes(t, v.count("ema") > 0));
+  for (int i = 1; every && i < v["keep"].as<int>(); ++i) {  // the checkpoints before it are outputs too
+    const std::string older = ebb::ModelCheckpoint::older(file, i).string();
+    if (std::filesystem::equivalent(older, file, not_there)) continue;  // a killed run had linked it just then
+    refuse_input(v, "keep", older);
+    refuse_same_files({{"--resume", resumed}, {"--log-csv", csv}, {"--keep", older}});
+    check_output(older, replaces);
+  }
   if (std::error_code none; v.count("checkpoint-every") && std::filesystem::exists(file, none) && !std::filesystem::is_regular_file(file, none))
     throw UsageError(fmt::format("--checkpoint-every replaces what it wrote before; {} is not a file that can be replaced", file));
   if (saved) {

@@ -132,7 +132,7 @@ int transfer(const std::vector<std::string>& args) {
     if (history.epochs() > 0 && !std::isfinite(history["loss"].back())) bad = fmt::format("the loss became {}", history["loss"].back());
     if (!bad.empty()) throw std::runtime_error(fmt::format("{}: {}; try a smaller --lr{}", what, bad, holds));
     if (&network == &net && !once) save();  // before anything else can fail
-    rows.push_back({what, n, trained, ebb::evaluate(network, test)});
+    rows.push_back({what, history.epochs(), trained, ebb::evaluate(network, test)});
   };
   for (const ebb::Layer& layer : borrowed) ebb::freeze(*layer);
   run(net, "new last layer, others frozen", head_epochs, lr);
