@@ -54,7 +54,7 @@ struct Running : PartialEpoch {
 };
 
 using Shown = std::vector<std::pair<std::string, double>>;
-Shown shown(const std::string& prefix, const Metrics& m) {
+Shown shown_metrics(const std::string& prefix, const Metrics& m) {
   Shown out{{prefix + "loss", m.loss}};
   if (!std::isnan(m.accuracy)) out.emplace_back(prefix + "accuracy", m.accuracy);
   return out;
@@ -293,18 +293,18 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       running.seconds = seconds();
       state.partial = running;
       steps = optimizer.steps();
-      progress.update(samples ? std::min((i + 1) * o.batch, train.size()) : i + 1, [&] { return shown("", running.metrics()); });
+      progress.update(samples ? std::min((i + 1) * o.batch, train.size()) : i + 1, [&] { return shown_metrics("", running.metrics()); });
       for (const Callback& c : o.callbacks) c->batch_end(state);
       history.interrupted = o.interrupted && o.interrupted();
     }
     draw_for_step();
-    Shown all_shown = shown("", running.metrics());
+    Shown all_shown = shown_metrics("", running.metrics());
     if (validation && !history.interrupted) {
       for (const Callback& c : o.callbacks) c->validation_begin(state);
       const auto noticed = [&] { return history.interrupted = o.interrupted && o.interrupted(); };
       const Metrics all_of_it = evaluate(module, *validation, {.loss = o.loss, .interrupted = noticed});
       if (!history.interrupted)
-        for (auto& entry : shown("val_", all_of_it)) all_shown.push_back(std::move(entry));
+        for (auto& entry : shown_metrics("val_", all_of_it)) all_shown.push_back(std::move(entry));
     }
     progress.finish(all_shown, heading);
     if (history.interrupted) {
@@ -346,9 +346,9 @@ Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& o) 
     if (running.batches > 0 && o.interrupted && o.interrupted()) break;
     const Tensor output = module(x);
     running.add(o.loss(output, y).item(), output, y);
-    progress.update(samples ? running.seen : running.batches, [&] { return shown("", running.metrics()); });
+    progress.update(samples ? running.seen : running.batches, [&] { return shown_metrics("", running.metrics()); });
   }
-  progress.finish(shown("", running.metrics()), "Evaluation");
+  progress.finish(shown_metrics("", running.metrics()), "Evaluation");
   return running.metrics();
 }
 
