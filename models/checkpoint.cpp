@@ -75,11 +75,13 @@ void ModelCheckpoint::write(TrainingState& state) {
   const auto logged = state.logs.find("loss");
   const double loss = state.partial.batches > 0 ? state.partial.loss : logged != state.logs.end() ? logged->second : 0;
   const auto validated = state.partial.batches > 0 ? state.logs.end() : state.logs.find("val_loss");
-  std::string bad = !std::isfinite(loss) ? fmt::format("the loss is {}", loss)
-                          : validated != state.logs.end() && !std::isfinite(validated->second) ? fmt::format("the val_loss is {}", validated->second)
-                                                                                               : not_finite(state.module);
+  const bool has_validated = validated != state.logs.end();
+  std::string bad;
+  if (!std::isfinite(loss)) bad = fmt::format("the loss is {}", loss);
+  else if (has_validated && !std::isfinite(validated->second)) bad = fmt::format("the val_loss is {}", validated->second);
+  else bad = not_finite(state.module);
   // Weights that are numbers can give a loss that is none; a validation has shown that they do not.
-  if (bad.empty() && validated == state.logs.end() && state.loss_now)
+  if (bad.empty() && !has_validated && state.loss_now)
     if (const double now = state.loss_now(); !std::isfinite(now)) bad = fmt::format("the loss of the last batch, computed again, is {}", now);
   if (!bad.empty()) {
     last_ = std::chrono::steady_clock::now();

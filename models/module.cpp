@@ -212,22 +212,29 @@ void Module::clear_hooks() {
 }
 
 namespace {
-/// By their ids, which no other node ever gets. They serve a warning alone: a set that grew long is begun anew.
-std::unordered_set<std::uint64_t>& owned_variables() {
-  static std::unordered_set<std::uint64_t>& all = *new std::unordered_set<std::uint64_t>;
+/// By their ids, which no other node ever gets. They serve a warning alone: a set that grew long is begun anew. Its lock is its own:
+/// that of the first passes may be held for as long as one of them runs.
+struct OwnedVariables {
+  std::mutex mutex;
+  std::unordered_set<std::uint64_t> ids;
+};
+OwnedVariables& owned_variables() {
+  static OwnedVariables& all = *new OwnedVariables;
   return all;
 }
 }  // namespace
 
 void detail::ModuleAccess::set_owned(const Node* variable) {
-  const std::lock_guard lock(first_passes());
-  if (owned_variables().size() > 65536) owned_variables().clear();
-  owned_variables().insert(variable->id());
+  OwnedVariables& all = owned_variables();
+  const std::lock_guard lock(all.mutex);
+  if (all.ids.size() > 65536) all.ids.clear();
+  all.ids.insert(variable->id());
 }
 
 bool detail::ModuleAccess::owned(const Node* variable) {
-  const std::lock_guard lock(first_passes());
-  return owned_variables().contains(variable->id());
+  OwnedVariables& all = owned_variables();
+  const std::lock_guard lock(all.mutex);
+  return all.ids.contains(variable->id());
 }
 
 namespace {

@@ -197,18 +197,19 @@ std::string output_file(const po::variables_map& v, const char* option, bool goe
   return file;
 }
 
-void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files) {
+bool same_file(const std::string& a, const std::string& b) {
   namespace fs = std::filesystem;
-  const auto same = [](const std::string& a, const std::string& b) {
-    std::error_code none;
-    struct stat x, y;  // not fs::equivalent, which knows no pipes
-    if (::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0)
-      return x.st_dev == y.st_dev && x.st_ino == y.st_ino && !S_ISCHR(x.st_mode);  // /dev/null takes all
-    return fs::weakly_canonical(fs::absolute(a), none) == fs::weakly_canonical(fs::absolute(b), none);  // which leaves "x" as it is, not "./x"
-  };
+  struct stat x, y;  // not fs::equivalent, which knows no pipes
+  if (::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0)
+    return x.st_dev == y.st_dev && x.st_ino == y.st_ino && !S_ISCHR(x.st_mode);  // /dev/null takes all
+  std::error_code none;
+  return fs::weakly_canonical(fs::absolute(a), none) == fs::weakly_canonical(fs::absolute(b), none);  // which leaves "x" as it is, not "./x"
+}
+
+void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files) {
   for (std::size_t i = 0; i < files.size(); ++i)
     for (std::size_t k = 0; k < i; ++k)
-      if (!files[i].second.empty() && !files[k].second.empty() && same(files[i].second, files[k].second))
+      if (!files[i].second.empty() && !files[k].second.empty() && same_file(files[i].second, files[k].second))
         throw UsageError(fmt::format("{} and {} are the same file: {}", files[k].first, files[i].first, files[i].second));
 }
 

@@ -61,6 +61,8 @@ std::string output_file(const po::variables_map& values, const char* option, boo
 /// the network's description.
 void refuse_input(const po::variables_map& values, const char* option, const std::string& file);
 
+/// Whether two names are of one file, which need not be there yet. What takes all, as /dev/null, is nobody's.
+bool same_file(const std::string& a, const std::string& b);
 /// Throws UsageError when two of these are the same file; each is what the command line calls it and its name, which may be empty.
 void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files);
 /// Throws DataError when a weight of the model is no finite number: nothing that is computed with it would mean anything.

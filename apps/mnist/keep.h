@@ -25,6 +25,15 @@ inline bool lacks_memory(const std::exception& e) {
   return dynamic_cast<const std::bad_alloc*>(&e) || dynamic_cast<const ebb::MemoryError*>(&e);
 }
 
+/// What an exception says, in words: a lack of memory has none of its own.
+inline std::string words_of(const std::exception& e) { return dynamic_cast<const std::bad_alloc*>(&e) ? "out of memory" : e.what(); }
+
+/// Whether something is there that is no file, such as a pipe: it gets one model and cannot be replaced.
+inline bool takes_one_model(const std::filesystem::path& target) {
+  std::error_code none;
+  return std::filesystem::exists(target, none) && !std::filesystem::is_regular_file(target, none);
+}
+
 /// Why the network is no good: a weight that is no number, or a loss on the first samples of one of these that is none; else empty.
 inline std::string went_wrong(ebb::Sequential& net, std::initializer_list<const ebb::Dataset*> all) {
   if (std::string bad = ebb::not_finite(net); !bad.empty()) return bad;

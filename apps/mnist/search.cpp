@@ -8,7 +8,6 @@
 #include <cmath>
 #include <exception>
 #include <filesystem>
-#include <new>
 #include <optional>
 #include <stdexcept>
 
@@ -210,9 +209,8 @@ int search(const std::vector<std::string>& args) {
   for (const Setting& s : settings) limited(with(options, fixed, s), data.train);
 
   catch_signals();
-  std::error_code none;
   const std::filesystem::path target = place_of(file);
-  const bool once = std::filesystem::exists(target, none) && !std::filesystem::is_regular_file(target, none);  // a pipe gets one model
+  const bool once = takes_one_model(target);
   const auto scale_in = [&](const Trial& t) { return make_training(with(options, fixed, t.setting)).scale; };
   std::string holds;
   const auto save = [&](Trial& t) {
@@ -250,12 +248,9 @@ int search(const std::vector<std::string>& args) {
       trial.net = t.net;
       interrupted = h.interrupted;
       if (!interrupted) trial.bad = went_wrong(trial.net, {&samples});
-    } catch (const std::bad_alloc&) {
-      failure = std::current_exception();
-      trial.bad = "out of memory";
     } catch (const std::exception& e) {
       failure = std::current_exception();
-      trial.bad = e.what();
+      trial.bad = words_of(e);
     }
     if (interrupted) break;
     if (!quiet)

@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <new>
 #include <numeric>
 #include <optional>
 #include <stdexcept>
@@ -140,17 +139,16 @@ int train(const std::vector<std::string>& args) {
     if (const std::string bad = ebb::not_finite(saved->history ? saved->history->weights : ebb::TensorMap{}); !bad.empty())
       throw ebb::DataError(fmt::format("{}: {} in the weights to go on from: the training went wrong; what the file gives to use is good", resumed, bad));
   }
-  std::error_code not_there;
-  const bool goes_on = saved && (file == resumed || std::filesystem::equivalent(file, resumed, not_there)), replaces = goes_on || v.count("force") > 0;
+  const bool replaces = v.count("force") > 0 || (saved && same_file(file, resumed));
   if (!file.empty()) check_output(file, replaces, training_bytes(t, v.count("ema") > 0));
   for (int i = 1; every && i < v["keep"].as<int>(); ++i) {  // the checkpoints before it are outputs too
     const std::string older = ebb::ModelCheckpoint::older(file, i).string();
-    if (std::filesystem::equivalent(older, file, not_there)) continue;  // a killed run had linked it just then
+    if (same_file(older, file)) continue;  // a killed run had linked it just then
     refuse_input(v, "keep", older);
     refuse_same_files({{"--resume", resumed}, {"--log-csv", csv}, {"--keep", older}});
     check_output(older, replaces);
   }
-  if (std::error_code none; v.count("checkpoint-every") && std::filesystem::exists(file, none) && !std::filesystem::is_regular_file(file, none))
+  if (v.count("checkpoint-every") && takes_one_model(file))
     throw UsageError(fmt::format("--checkpoint-every replaces what it wrote before; {} is not a file that can be replaced", file));
   if (saved) {
     t.net = saved->net;
@@ -212,10 +210,9 @@ int train(const std::vector<std::string>& args) {
   } catch (const std::exception& e) {  // a lack of memory in the validation, say
     const bool trained = so_far.interrupted && t.optimizer->steps() > first_step && std::isfinite(so_far.partial.loss);
     if (file.empty() || !trained || !ebb::not_finite(t.net).empty()) throw;
-    const std::string what = dynamic_cast<const std::bad_alloc*>(&e) ? "out of memory" : e.what();
     t.fit.callbacks.clear();  // waits for a checkpoint that is being written
     keep_training(so_far);
-    throw std::runtime_error(fmt::format("{}; {} holds the training up to there: {} epochs and {} batches", what, file, so_far.epochs(), so_far.partial.batches));
+    throw std::runtime_error(fmt::format("{}; {} holds the training up to there: {} epochs and {} batches", words_of(e), file, so_far.epochs(), so_far.partial.batches));
   }
   // What went wrong never replaces what was good; the weights of the best epoch, restored, are good.
   std::string bad = went_wrong(t.net, {&all, &test});

@@ -105,7 +105,7 @@ int transfer(const std::vector<std::string>& args) {
   std::vector<Row> rows;
   std::error_code none;
   const std::filesystem::path target = place_of(out);
-  const bool once = std::filesystem::exists(target, none) && !std::filesystem::is_regular_file(target, none);  // a pipe gets one model
+  const bool once = takes_one_model(target);
   std::string holds = out.empty() ? "" : fmt::format("; {} is {}", out, std::filesystem::exists(target, none) ? "as it was" : "not written");
   const auto save = [&] {
     if (out.empty()) return;
