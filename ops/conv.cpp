@@ -294,12 +294,9 @@ struct Conv2dRelu {
       const Tensor y = relu(conv2d(x, k, options) + bias);
       return pools() ? detail::max_pool2d_batched(y, {.size = pool}, recorded ? &choice : nullptr) : y;
     }
-    const Tensor images = detail::merged(x);
-    const detail::AsOne as_one;
-    const std::int64_t n = as_one.size();
-    const Tensor y = forward(images, k, bias);
-    if (choice.defined()) choice = detail::apart(detail::unmerged(choice, n), n);
-    return detail::apart(detail::unmerged(y, n), n);
+    const Tensor y = detail::run_merged(*this, x, k, bias);
+    if (choice.defined()) choice = detail::apart(detail::unmerged(choice, detail::mode.batch), detail::mode.batch);
+    return y;
   }
 };
 
