@@ -1,5 +1,6 @@
 #include <ebb/models/atomic_file.h>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 
 #include <cerrno>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <system_error>
@@ -155,15 +157,17 @@ int create_beside(const fs::path& target, mode_t mode, fs::path& name) {
 
 /// Removes the temporary files of processes that died while they wrote into this directory. What fails is left.
 void remove_remnants(const fs::path& directory) {
-  std::error_code error;
-  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
-    const std::string file = it->path().filename().string();
+  // not fs::directory_iterator: when memory runs out, that of GCC's library ends the program
+  const std::unique_ptr<DIR, int (*)(DIR*)> entries(::opendir(directory.c_str()), ::closedir);
+  while (const dirent* entry = entries ? ::readdir(entries.get()) : nullptr) {
+    const std::string_view file = entry->d_name;
     if (!file.starts_with(temporary_prefix) ||
         file.find_first_not_of("0123456789-", temporary_prefix.size()) != std::string::npos)
       continue;
-    const File remnant(::open(it->path().c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-    if (remnant.fd() >= 0 && ::flock(remnant.fd(), LOCK_EX | LOCK_NB) == 0 && names(it->path(), remnant.fd()))
-      ::unlink(it->path().c_str());
+    const fs::path path = directory / file;
+    const File remnant(::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    if (remnant.fd() >= 0 && ::flock(remnant.fd(), LOCK_EX | LOCK_NB) == 0 && names(path, remnant.fd()))
+      ::unlink(path.c_str());
   }
 }
 

@@ -24,6 +24,8 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view train_images = "train-images-idx3-ubyte";
 
+constexpr std::array<std::string_view, 2> parts{"train", "t10k"}, kinds{"images-idx3-ubyte", "labels-idx1-ubyte"};
+
 /// train-images-idx3-ubyte is also met as train-images.idx3-ubyte.
 std::string dotted(std::string_view name) {
   std::string other(name);
@@ -31,15 +33,19 @@ std::string dotted(std::string_view name) {
   return other;
 }
 
+std::array<std::string, 4> spellings(std::string_view name) {
+  const std::string plain(name), other = dotted(name);
+  return {plain, plain + ".gz", other, other + ".gz"};
+}
+
 /// The file in its first spelling that exists. `refused` says why it cannot be told whether there is one.
 std::optional<fs::path> spelled(const fs::path& folder, std::string_view name, std::error_code& refused) {
-  for (const std::string& stem : {std::string(name), dotted(name)})
-    for (const std::string_view suffix : {"", ".gz"}) {
-      std::error_code error;
-      fs::path path = folder / fmt::format("{}{}", stem, suffix);
-      if (fs::exists(path, error)) return path;
-      if (error) refused = error;
-    }
+  for (const std::string& spelling : spellings(name)) {
+    std::error_code error;
+    fs::path path = folder / spelling;
+    if (fs::exists(path, error)) return path;
+    if (error) refused = error;
+  }
   return std::nullopt;
 }
 
@@ -56,8 +62,8 @@ fs::path file_of(const fs::path& folder, std::string_view name) {
 }
 
 Digits load_part(const fs::path& folder, std::string_view part) {
-  const fs::path image_path = file_of(folder, fmt::format("{}-images-idx3-ubyte", part));
-  const fs::path label_path = file_of(folder, fmt::format("{}-labels-idx1-ubyte", part));
+  const fs::path image_path = file_of(folder, fmt::format("{}-{}", part, kinds[0]));
+  const fs::path label_path = file_of(folder, fmt::format("{}-{}", part, kinds[1]));
   const Digits digits{read_idx(image_path), read_idx(label_path)};
 
   const Shape &images = digits.images.shape(), &labels = digits.labels.shape();
@@ -161,6 +167,14 @@ Mnist load_mnist(const fs::path& from) {
   }
   data.name = name_of(recognized(data).value_or(DatasetName::mnist));
   return data;
+}
+
+std::vector<fs::path> digit_files(const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (const std::string_view part : parts)
+    for (const std::string_view kind : kinds)
+      for (const std::string& spelling : spellings(fmt::format("{}-{}", part, kind))) files.push_back(folder / spelling);
+  return files;
 }
 
 std::vector<fs::path> dataset_folders(DatasetName name, const fs::path& data_dir) {

@@ -51,6 +51,9 @@ std::string_view name_of(DatasetName name);
 /// 10,000 of MNIST's 70,000 rows.
 Mnist load_mnist(const std::filesystem::path& folder_or_table);
 
+/// Every name under which load_mnist() looks for a file of a folder.
+std::vector<std::filesystem::path> digit_files(const std::filesystem::path& folder);
+
 /// Where a data set may be, in the order of the search. With data_dir: that folder and its mnist/
 /// (fashion-mnist/), nothing else. Without: $EBB_DATA in the same way; ebb/mnist in XDG_DATA_HOME and each of
 /// XDG_DATA_DIRS (for Fashion- MNIST also datasets/fashion-mnist, where Debian's package puts it); ebb/mnist

@@ -182,9 +182,7 @@ void refuse_input(const po::variables_map& v, const char* option, const std::str
   for (const ebb::DatasetName set : {ebb::DatasetName::mnist, ebb::DatasetName::fashion})
     for (const fs::path& place : ebb::dataset_folders(set, folder)) {
       if (fs::is_regular_file(place, none)) refuse_same_files({{"the data", place.string()}, {name, file}});
-      for (fs::directory_iterator it(place, none), end; !none && it != end; it.increment(none))
-        if (const std::string entry = it->path().filename().string(); entry.find("idx1-ubyte") != entry.npos || entry.find("idx3-ubyte") != entry.npos)
-          refuse_same_files({{"a file of the data", it->path().string()}, {name, file}});
+      for (const fs::path& part : ebb::digit_files(place)) refuse_same_files({{"a file of the data", part.string()}, {name, file}});
     }
 }
 
