@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view train_images = "train-images-idx3-ubyte";
 
-constexpr std::array<std::string_view, 2> parts{"train", "t10k"}, kinds{"images-idx3-ubyte", "labels-idx1-ubyte"};
+constexpr std::array<std::string_view, 2> digit_parts{"train", "t10k"}, digit_kinds{"images-idx3-ubyte", "labels-idx1-ubyte"};
 
 /// train-images-idx3-ubyte is also met as train-images.idx3-ubyte.
 std::string dotted(std::string_view name) {
@@ -62,8 +62,8 @@ fs::path file_of(const fs::path& folder, std::string_view name) {
 }
 
 Digits load_part(const fs::path& folder, std::string_view part) {
-  const fs::path image_path = file_of(folder, fmt::format("{}-{}", part, kinds[0]));
-  const fs::path label_path = file_of(folder, fmt::format("{}-{}", part, kinds[1]));
+  const fs::path image_path = file_of(folder, fmt::format("{}-{}", part, digit_kinds[0]));
+  const fs::path label_path = file_of(folder, fmt::format("{}-{}", part, digit_kinds[1]));
   const Digits digits{read_idx(image_path), read_idx(label_path)};
 
   const Shape &images = digits.images.shape(), &labels = digits.labels.shape();
@@ -171,8 +171,8 @@ Mnist load_mnist(const fs::path& from) {
 
 std::vector<fs::path> digit_files(const fs::path& folder) {
   std::vector<fs::path> files;
-  for (const std::string_view part : parts)
-    for (const std::string_view kind : kinds)
+  for (const std::string_view part : digit_parts)
+    for (const std::string_view kind : digit_kinds)
       for (const std::string& spelling : spellings(fmt::format("{}-{}", part, kind))) files.push_back(folder / spelling);
   return files;
 }
