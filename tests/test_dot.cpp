@@ -14,6 +14,8 @@
 #include <ebb/graph/mode.h>
 #include <ebb/graph/observe.h>
 #include <ebb/models/architecture.h>
+#include <ebb/models/recurrent.h>
+#include <ebb/models/sequential.h>
 #include <ebb/ops/ops.h>
 
 #include "temp_dir.h"
@@ -46,7 +48,19 @@ TEST_CASE("drawings: names, shapes, clusters, escapes, files") {
                        "/no/such/folder/g.dot: cannot write: No such file or directory", IoError);
 }
 
-TEST_CASE("drawings: dot draws a training step of 50 recurrent steps, each in a frame of its own, in 5 s of processor time") {
+/// Whether dot draws the training step that ends in `loss`, every node a box, within so many seconds of processor time.
+static bool drawn_within(int seconds, const Tensor& loss, std::uintmax_t bytes) {
+  const Gradients g = backward(loss, {.create_graph = true});
+  std::vector<Tensor> roots{loss};
+  for (const auto& e : g.entries()) roots.push_back(e.gradient);
+  const TempDir dir;
+  const std::string file = (dir.path() / "step.dot").string();
+  write_dot(std::filesystem::path(file), Graph(roots), {.collapse = 0, .loss = loss.node().get()});
+  CHECK(std::filesystem::file_size(file) < bytes);
+  return std::system(("ulimit -t " + std::to_string(seconds) + "; dot -Tsvg " + file + " -o " + file + ".svg").c_str()) == 0;
+}
+
+TEST_CASE("drawings: dot draws a training step of 50 recurrent steps in seconds of processor time, each in a frame of its own or all in one") {
   if (std::system("command -v dot >/dev/null 2>&1") != 0) return;
   const Tensor w = variable(full({8, 8}, 0.1), "w"), u = variable(full({4, 8}, 0.1), "u"), b = variable(zeros({8}), "b"), o = variable(full({8, 3}, 0.1), "o");
   Tensor h = zeros({2, 8}), total = scalar(0);
@@ -55,14 +69,10 @@ TEST_CASE("drawings: dot draws a training step of 50 recurrent steps, each in a 
     h = tanh(linear(ones({2, 4}), u, b) + matmul(h, w));
     total = total + cross_entropy(matmul(h, o), zeros({2}, i64));
   }
-  const Gradients g = backward(total, {.create_graph = true});
-  std::vector<Tensor> roots{total};
-  for (const auto& e : g.entries()) roots.push_back(e.gradient);
-  const TempDir dir;
-  const std::string file = (dir.path() / "rnn.dot").string();
-  write_dot(std::filesystem::path(file), Graph(roots), {.collapse = 0, .loss = total.node().get()});
-  CHECK(std::filesystem::file_size(file) < 150'000);
-  CHECK(std::system(("ulimit -t 5; dot -Tsvg " + file + " -o " + file + ".svg").c_str()) == 0);
+  CHECK(drawn_within(5, total, 150'000));
+  const Tensor x = ones({2, 50, 4});
+  Sequential net({50, 4}, {SimpleRNN({.units = 8}), Dense(3)});
+  CHECK(drawn_within(10, cross_entropy(net(x), zeros({2}, i64)), 150'000));
 }
 
 TEST_CASE("drawings: gradients flow up beside the values, dashed where they read them, with notes") {
