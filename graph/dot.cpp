@@ -138,7 +138,8 @@ void write_dot(std::ostream& out, const Graph& graph, const DotOptions& options)
   out << "digraph G {\nlabel=\"" << escaped(options.name) << "\"; labelloc=t; rankdir=TB; fontname=Helvetica;\n"
       << "node [shape=box, style=\"rounded,filled\", fillcolor=white, fontname=Helvetica, fontsize=11];\n";
   // dot improves a layout until it finds nothing better, which takes minutes where there are many boxes: fewer rounds for these.
-  if (picture.boxes.size() > 300) out << "nslimit=1; nslimit1=1; mclimit=0.1;\n";
+  if (const std::size_t n = picture.boxes.size(); n > 300)
+    out << fmt::format("nslimit={0:.3f}; nslimit1={0:.3f}; mclimit=0.1;{1}\n", 300.0 / static_cast<double>(n), n > 1000 ? " splines=line;" : "");
   if (options.clusters) {
     const Clusters clusters(picture);
     clusters.write(out);
