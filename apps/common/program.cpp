@@ -1,13 +1,17 @@
 #include "program.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <filesystem>
 #include <new>
 #include <sstream>
+#include <system_error>
 
+#include <ebb/models/atomic_file.h>
 #include <ebb/models/version.h>
 #include <ebb/ops/threads.h>
 
@@ -157,6 +161,27 @@ void use_threads(const po::variables_map& v) {
   ebb::set_threads(n);
   if (ebb::threads() < n)
     note("the system started {} of {} threads; going on with those (results are the same)\n", ebb::threads(), n);
+}
+
+void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes) {
+  ebb::check_writable(file, overwrite, bytes);
+  keep_results_apart(file);
+}
+
+bool same_file(const std::string& a, const std::string& b) {
+  namespace fs = std::filesystem;
+  struct stat x, y;  // not fs::equivalent, which knows no pipes
+  if (::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0)
+    return x.st_dev == y.st_dev && x.st_ino == y.st_ino && !S_ISCHR(x.st_mode);  // /dev/null takes all
+  std::error_code none;
+  return fs::weakly_canonical(fs::absolute(a), none) == fs::weakly_canonical(fs::absolute(b), none);  // which leaves "x" as it is, not "./x"
+}
+
+void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files) {
+  for (std::size_t i = 0; i < files.size(); ++i)
+    for (std::size_t k = 0; k < i; ++k)
+      if (!files[i].second.empty() && !files[k].second.empty() && same_file(files[i].second, files[k].second))
+        throw UsageError(fmt::format("{} and {} are the same file: {}", files[k].first, files[i].first, files[i].second));
 }
 
 namespace {

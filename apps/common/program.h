@@ -6,6 +6,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ebb/models/mnist.h>
@@ -69,5 +70,13 @@ po::options_description data_options();
 ebb::Mnist load_data(const po::variables_map& values);
 /// Applies --threads.
 void use_threads(const po::variables_map& values);
+
+/// Checks before anything is read that this file can be written (ebb::check_writable). Where it is standard output, results go to
+/// standard error.
+void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes = 0);
+/// Whether two names are of one file, which need not be there yet. What takes all, as /dev/null, is nobody's.
+bool same_file(const std::string& a, const std::string& b);
+/// Throws UsageError when two of these are the same file; each is what the command line calls it and its name, which may be empty.
+void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files);
 
 }  // namespace app

@@ -4,8 +4,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include <sys/stat.h>
-
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -13,7 +11,6 @@
 #include <fstream>
 #include <system_error>
 
-#include <ebb/models/atomic_file.h>
 #include <ebb/models/finite.h>
 
 namespace mnist {
@@ -166,11 +163,6 @@ void use_split_of(const ebb::SavedModel& model, const std::string& file, po::var
   if (v.count("test-size")) app::note("note: split as in the training of {}: {}\n", file, fmt::join(words, " "));
 }
 
-void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes) {
-  ebb::check_writable(file, overwrite, bytes);
-  app::keep_results_apart(file);
-}
-
 void refuse_input(const po::variables_map& v, const char* option, const std::string& file) {
   namespace fs = std::filesystem;
   const std::string name = std::string("--") + option;
@@ -193,22 +185,6 @@ std::string output_file(const po::variables_map& v, const char* option, bool goe
   refuse_input(v, option, file);
   check_output(file, goes_on || v.count("force") > 0, bytes);
   return file;
-}
-
-bool same_file(const std::string& a, const std::string& b) {
-  namespace fs = std::filesystem;
-  struct stat x, y;  // not fs::equivalent, which knows no pipes
-  if (::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0)
-    return x.st_dev == y.st_dev && x.st_ino == y.st_ino && !S_ISCHR(x.st_mode);  // /dev/null takes all
-  std::error_code none;
-  return fs::weakly_canonical(fs::absolute(a), none) == fs::weakly_canonical(fs::absolute(b), none);  // which leaves "x" as it is, not "./x"
-}
-
-void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files) {
-  for (std::size_t i = 0; i < files.size(); ++i)
-    for (std::size_t k = 0; k < i; ++k)
-      if (!files[i].second.empty() && !files[k].second.empty() && same_file(files[i].second, files[k].second))
-        throw UsageError(fmt::format("{} and {} are the same file: {}", files[k].first, files[i].first, files[i].second));
 }
 
 void refuse_not_finite(ebb::SavedModel& model, const std::string& file) {

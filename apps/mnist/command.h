@@ -14,7 +14,7 @@ namespace mnist {
 
 namespace po = app::po;
 using app::Exit, app::UsageError, app::parse, app::file_of, app::files_of, app::nearest, app::words, app::numbers, app::data_options, app::load_data,
-    app::use_threads;
+    app::use_threads, app::check_output, app::same_file, app::refuse_same_files;
 using enum app::Exit;
 
 int train(const std::vector<std::string>& args);
@@ -50,9 +50,6 @@ inline constexpr const char* options_key = "mnist.options";
 /// Those words; none when the file keeps none. Throws DataError.
 std::vector<std::string> options_in(const ebb::SavedModel& model, const std::string& file);
 
-/// Checks before anything is read that this file can be written (ebb::check_writable). Where it is standard output, results go to
-/// standard error.
-void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes = 0);
 /// Checks before long work that a result of so many bytes can be written where this option says; returns the name, empty when the option
 /// was not given. What the command reads is never overwritten, and another file that is not empty only with --force, or where
 /// `goes_on` says that it is written on. Throws UsageError or IoError.
@@ -61,10 +58,6 @@ std::string output_file(const po::variables_map& values, const char* option, boo
 /// the network's description.
 void refuse_input(const po::variables_map& values, const char* option, const std::string& file);
 
-/// Whether two names are of one file, which need not be there yet. What takes all, as /dev/null, is nobody's.
-bool same_file(const std::string& a, const std::string& b);
-/// Throws UsageError when two of these are the same file; each is what the command line calls it and its name, which may be empty.
-void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files);
 /// Throws DataError when a weight of the model is no finite number: nothing that is computed with it would mean anything.
 void refuse_not_finite(ebb::SavedModel& model, const std::string& file);
 
