@@ -172,6 +172,7 @@ std::string GradcheckReport::str() const {
 std::ostream& operator<<(std::ostream& out, const GradcheckReport& report) { return out << report.str(); }
 
 GradcheckReport gradcheck(const MultiFunction& f, std::vector<Tensor> inputs, const GradcheckOptions& asked) {
+  detail::expect_given(f, "gradcheck");
   expect_options(asked, inputs.size());
   GradcheckOptions options = asked;
   options.names.resize(inputs.size());

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <ebb/autograd/jacobian.h>
+#include <ebb/graph/given.h>
 
 namespace ebb {
 
@@ -113,6 +114,7 @@ constexpr bool takes(std::index_sequence<i...>) {
 template <class F>
   requires(!std::invocable<F, std::span<const Tensor>>)
 GradcheckReport gradcheck(F f, std::vector<Tensor> inputs, const GradcheckOptions& options = {}) {
+  detail::expect_given(f, "gradcheck");
   MultiFunction many;
   const auto choose = [&]<std::size_t n>(std::integral_constant<std::size_t, n>) {
     using Places = std::make_index_sequence<n>;

@@ -9,6 +9,7 @@
 #include <ebb/autograd/tools.h>
 #include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/given.h>
 #include <ebb/graph/mode.h>
 #include <ebb/ops/ops.h>
 
@@ -144,7 +145,8 @@ std::vector<Tensor> gradient_graph(const char* op, const Derivative& d, const Mu
   return d.gradients(y, ones(y.shape(), y.dtype()), true);
 }
 
-MultiFunction of_one(const UnaryFunction& f) {
+MultiFunction of_one(const char* op, const UnaryFunction& f) {
+  detail::expect_given(f, op);
   return [&f](std::span<const Tensor> x) { return f(x[0]); };
 }
 
@@ -153,6 +155,7 @@ MultiFunction of_one(const UnaryFunction& f) {
 bool detail::differentiating() { return nested > 0; }
 
 std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, const Tensor& cotangent, DerivativeOptions options) {
+  detail::expect_given(f, "vjp");
   const Derivative d(inputs, options);
   const Tensor y = d.value(f);
   expect_like("vjp", cotangent, y, "cotangent");
@@ -160,6 +163,7 @@ std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, 
 }
 
 Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> tangents, DerivativeOptions options) {
+  detail::expect_given(f, "jvp");
   expect_each_like("jvp", tangents, inputs, "tangent");
   const Derivative d(inputs, options);
   const Tensor y = d.value(f);
@@ -174,26 +178,29 @@ Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<con
 }
 
 Tensor jvp(const UnaryFunction& f, const Tensor& x, const Tensor& tangent, DerivativeOptions options) {
-  return jvp(of_one(f), {&x, 1}, {&tangent, 1}, options);
+  return jvp(of_one("jvp", f), {&x, 1}, {&tangent, 1}, options);
 }
 
 std::vector<Tensor> jacobian(const MultiFunction& f, std::span<const Tensor> inputs, DerivativeOptions options) {
+  detail::expect_given(f, "jacobian");
   const Derivative d(inputs, options);
   return rows_of(d, d.value(f));
 }
 
-Tensor jacobian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) { return jacobian(of_one(f), {&x, 1}, options)[0]; }
+Tensor jacobian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) { return jacobian(of_one("jacobian", f), {&x, 1}, options)[0]; }
 
 std::vector<std::vector<Tensor>> hessian(const MultiFunction& f, std::span<const Tensor> inputs, DerivativeOptions options) {
+  detail::expect_given(f, "hessian");
   const Derivative d(inputs, options);
   std::vector<std::vector<Tensor>> out;
   for (const Tensor& g : gradient_graph("hessian", d, f)) out.push_back(rows_of(d, g));
   return out;
 }
 
-Tensor hessian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) { return hessian(of_one(f), {&x, 1}, options)[0][0]; }
+Tensor hessian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) { return hessian(of_one("hessian", f), {&x, 1}, options)[0][0]; }
 
 std::vector<Tensor> hvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> v, DerivativeOptions options) {
+  detail::expect_given(f, "hvp");
   expect_each_like("hvp", v, inputs, "vector");
   const Derivative d(inputs, options);
   const std::vector<Tensor> g = gradient_graph("hvp", d, f);
@@ -204,7 +211,7 @@ std::vector<Tensor> hvp(const MultiFunction& f, std::span<const Tensor> inputs, 
 }
 
 Tensor hvp(const UnaryFunction& f, const Tensor& x, const Tensor& v, DerivativeOptions options) {
-  return hvp(of_one(f), {&x, 1}, {&v, 1}, options)[0];
+  return hvp(of_one("hvp", f), {&x, 1}, {&v, 1}, options)[0];
 }
 
 }  // namespace ebb

@@ -8,6 +8,7 @@
 
 #include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/given.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
@@ -94,6 +95,7 @@ bool state_held() { return state_held_here; }
 Tensor detail::separate(const Tensor& x) { return apply(Hook{}, x); }
 
 Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs) {
+  detail::expect_given(f, "checkpoint");
   if (!recording()) return f(inputs);
   const Generator random = default_generator();
   const bool train = training();
@@ -125,6 +127,7 @@ Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs) {
 }
 
 Tensor checkpoint(const UnaryFunction& f, const Tensor& x) {
+  detail::expect_given(f, "checkpoint");
   return checkpoint([f](std::span<const Tensor> in) { return f(in[0]); }, {&x, 1});
 }
 

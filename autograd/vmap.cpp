@@ -6,6 +6,7 @@
 
 #include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/given.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
@@ -51,6 +52,7 @@ std::vector<Tensor> at_once(const ManyFunction& f, std::span<const Tensor> input
 }  // namespace
 
 std::vector<Tensor> vmap(const ManyFunction& f, std::span<const Tensor> inputs, VmapOptions options) {
+  detail::expect_given(f, "vmap");
   if (inputs.empty()) fail<ValueError>("vmap", "needs an input");
   bool graph = recording() && (options.create_graph || detail::differentiating());
   for (const Tensor& x : inputs) {
@@ -73,10 +75,12 @@ std::vector<Tensor> vmap(const ManyFunction& f, std::span<const Tensor> inputs, 
 }
 
 Tensor vmap(const MultiFunction& f, std::span<const Tensor> inputs, VmapOptions options) {
+  detail::expect_given(f, "vmap");
   return vmap(ManyFunction([&f](std::span<const Tensor> x) { return std::vector<Tensor>{f(x)}; }), inputs, options)[0];
 }
 
 Tensor vmap(const UnaryFunction& f, const Tensor& x, VmapOptions options) {
+  detail::expect_given(f, "vmap");
   return vmap(ManyFunction([&f](std::span<const Tensor> in) { return std::vector<Tensor>{f(in[0])}; }), {&x, 1}, options)[0];
 }
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include <ebb/graph/error.h>
+#include <ebb/graph/given.h>
 #include <ebb/models/atomic_file.h>
 
 namespace ebb {
@@ -19,7 +20,7 @@ namespace {
 
 class AtEpochEnd final : public CallbackBase {
  public:
-  explicit AtEpochEnd(std::function<void(TrainingState&)> f) : f_(std::move(f)) {}
+  explicit AtEpochEnd(std::function<void(TrainingState&)> f) : f_(std::move(f)) { detail::expect_given(f_, "Callback"); }
   void epoch_end(TrainingState& state) override { f_(state); }
 
  private:
@@ -78,6 +79,7 @@ void detail::each_named(const std::vector<Callback>& callbacks, const std::funct
   }
 }
 
+void Callback::expect_callback() const { detail::expect_given(callback_, "Callback", "the pointer is null"); }
 Callback::Callback(std::function<void(TrainingState&)> f) : callback_(std::make_shared<AtEpochEnd>(std::move(f))) {}
 
 Monitor::Monitor(std::string key, Mode mode, double min_delta)
@@ -176,6 +178,7 @@ void AverageWeights::choose(TensorMap& weights) const {
   for (const auto& [path, t] : average_.averages()) weights.insert_or_assign(path, t.clone());
 }
 
+LearningRateScheduler::LearningRateScheduler(std::function<double(int, double)> f) : f_(std::move(f)) { detail::expect_given(f_, "learning rate scheduler"); }
 void LearningRateScheduler::epoch_begin(TrainingState& state) { state.optimizer.set_lr(f_(state.epoch, state.optimizer.lr())); }
 void LearningRateScheduler::epoch_end(TrainingState& state) { state.logs["lr"] = state.optimizer.lr(); }
 

@@ -71,13 +71,16 @@ class CallbackBase {
   virtual void choose(TensorMap&) const {}
 };
 
-/// A callback by value, shared, or a lambda.
+/// A callback by value, shared, or a lambda. Throws ValueError on a null pointer and an empty function.
 class Callback {
  public:
   template <std::derived_from<CallbackBase> C>
   Callback(C callback) : callback_(std::make_shared<C>(std::move(callback))) {}  ///< a callback by value
   template <std::derived_from<CallbackBase> C>
-  Callback(std::shared_ptr<C> callback) : callback_(std::move(callback)) {}  ///< a callback that others hold too
+  /// A callback that others hold too.
+  Callback(std::shared_ptr<C> callback) : callback_(std::move(callback)) {
+    expect_callback();
+  }
   template <std::invocable<TrainingState&> F>
   /// A lambda, called at the end of every epoch.
   Callback(F f) : Callback(std::function<void(TrainingState&)>(std::move(f))) {}
@@ -85,6 +88,7 @@ class Callback {
   CallbackBase* operator->() const { return callback_.get(); }  ///< the callback
 
  private:
+  void expect_callback() const;  ///< throws ValueError
   std::shared_ptr<CallbackBase> callback_;
 };
 
@@ -178,7 +182,7 @@ struct ModelCheckpointOptions {
   std::function<void(const std::string& reason)> failed = {};
 };
 /// Writes the model while it trains. Training goes on meanwhile: another thread writes a copy. A file is replaced as a whole or
-/// not at all, and fit() returns only when the last one is written.
+/// not at all, one that cannot be written costs none of the older ones, and fit() returns only when the last one is written.
 class ModelCheckpoint : public CallbackBase {
  public:
   /// Throws ValueError without a path, or when `every` or `keep` is below 1.
@@ -204,7 +208,7 @@ class ModelCheckpoint : public CallbackBase {
 class LearningRateScheduler : public CallbackBase {
  public:
   /// From epoch and rate to the new rate.
-  explicit LearningRateScheduler(std::function<double(int epoch, double lr)> f) : f_(std::move(f)) {}
+  explicit LearningRateScheduler(std::function<double(int epoch, double lr)> f);  ///< ValueError on an empty one
   void epoch_begin(TrainingState& state) override;
   void epoch_end(TrainingState& state) override;
 

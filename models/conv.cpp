@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include <ebb/graph/error.h>
+#include <ebb/graph/given.h>
 
 namespace ebb {
 
@@ -23,6 +24,8 @@ Tensor finished(Tensor y, const Tensor& bias, const Options& o) {
 }  // namespace
 
 DepthwiseConv2D::DepthwiseConv2D(DepthwiseConv2DOptions options) : options_(options) {
+  detail::expect_given(options.weight_init, "DepthwiseConv2D", "weight_init is null");
+  detail::expect_given(options.bias_init, "DepthwiseConv2D", "bias_init is null");
   if (options.multiplier < 1) throw ValueError(fmt::format("DepthwiseConv2D: multiplier must be at least 1, got {}", options.multiplier));
 }
 
@@ -43,6 +46,8 @@ void DepthwiseConv2D::visit(Visitor& v) {
 }
 
 Conv2DTranspose::Conv2DTranspose(Conv2DTransposeOptions options) : options_(options) {
+  detail::expect_given(options.weight_init, "Conv2DTranspose", "weight_init is null");
+  detail::expect_given(options.bias_init, "Conv2DTranspose", "bias_init is null");
   if (options.filters < 1) throw ValueError(fmt::format("Conv2DTranspose: filters must be at least 1, got {}", options.filters));
 }
 

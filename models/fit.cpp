@@ -12,6 +12,7 @@
 #include <ebb/autograd/backward.h>
 #include <ebb/autograd/tools.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/given.h>
 #include <ebb/graph/mode.h>
 #include <ebb/models/progress.h>
 #include <ebb/models/tell.h>
@@ -145,6 +146,8 @@ Tensor weighted_loss(const Loss& loss, const Tensor& output, const Tensor& label
 
 }  // namespace
 
+Loss::Loss(std::function<Tensor(const Tensor&, const Tensor&)> f) : f_(std::move(f)) { detail::expect_given(f_, "Loss"); }
+
 std::int64_t count_correct(const Tensor& outputs, const Tensor& labels) {
   const Tensor truth = labels.rank() == 2 ? argmax(labels, -1) : labels;
   const std::int64_t classes = outputs.rank() ? outputs.size(-1) : 0;
@@ -171,6 +174,8 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   if (o.validation && o.validation_split > 0) throw ValueError("fit: give either validation data or a validation_split");
   detail::expect(o.clip_norm >= 0, "fit", "clip_norm must not be negative", o.clip_norm);
   detail::expect(o.clip_value >= 0, "fit", "clip_value must not be negative", o.clip_value);
+  for (const Callback& c : o.callbacks)
+    if (!c.operator->()) throw ValueError("fit: a callback was moved from");
   for (const double w : o.class_weight)
     if (!(w >= 0 && std::isfinite(w))) throw ValueError(fmt::format("fit: a class weight must be a finite number from 0, got {}", w));
   const FlushDenormals flush;
@@ -222,16 +227,22 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   };
   std::int64_t steps = optimizer.steps();  // of the batches that ended
   bool measured = false;                   // the epoch is, and not yet in the history
+  // Running statistics and the like, and what they were then: a forward pass changes them, also one of a batch that does not end.
+  std::vector<std::pair<Tensor*, Tensor>> buffers;
+  for (const NamedTensor& t : named_tensors(module))
+    if (!t.trained) buffers.emplace_back(t.tensor, t.tensor->clone());
   struct PutBack {  // after an exception the module has what was trained, which the optimiser's state belongs to
     TrainingState& state;
     History& history;
     const std::int64_t& steps;
     const bool& measured;
+    const std::vector<std::pair<Tensor*, Tensor>>& buffers;
     History* so_far;
     int before = std::uncaught_exceptions();
     ~PutBack() {
       if (std::uncaught_exceptions() == before) return;
       state.show_trained();
+      for (const auto& [now, then] : buffers) now->assign(then);
       state.optimizer.set_steps(steps);
       if (!so_far) return;
       try {
@@ -246,7 +257,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       } catch (const std::exception&) {  // no memory for that: then it stays as it was
       }
     }
-  } const put_back{state, history, steps, measured, o.so_far};
+  } const put_back{state, history, steps, measured, buffers, o.so_far};
 
   if (samples && how.kind != ProgressOptions::nothing)
     tell(stderr, fmt::format("Train on {} samples{}\n", train.size(), validation ? fmt::format(", validate on {} samples", validation->size()) : ""));
@@ -293,6 +304,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       running.seconds = seconds();
       state.partial = running;
       steps = optimizer.steps();
+      for (auto& [now, then] : buffers) then.assign(*now);
       progress.update(samples ? std::min((i + 1) * o.batch, train.size()) : i + 1, [&] { return shown_metrics("", running.metrics()); });
       for (const Callback& c : o.callbacks) c->batch_end(state);
       history.interrupted = o.interrupted && o.interrupted();

@@ -14,12 +14,14 @@
 
 namespace ebb {
 
-/// A loss of (output, labels) with one element: a function or a lambda.
+/// A loss of (output, labels) with one element: a function or a lambda. Throws ValueError on an empty one.
 class Loss {
  public:
-  Loss(Tensor (*f)(const Tensor&, const Tensor&)) : f_(f) {}  ///< a function, such as cross_entropy
+  Loss(std::function<Tensor(const Tensor&, const Tensor&)> f);  ///< any function
+  /// A function, such as cross_entropy.
+  Loss(Tensor (*f)(const Tensor&, const Tensor&)) : Loss(std::function<Tensor(const Tensor&, const Tensor&)>(f)) {}
   template <std::invocable<const Tensor&, const Tensor&> F>
-  Loss(F f) : f_(std::move(f)) {}  ///< a lambda
+  Loss(F f) : Loss(std::function<Tensor(const Tensor&, const Tensor&)>(std::move(f))) {}  ///< a lambda
   Tensor operator()(const Tensor& output, const Tensor& labels) const { return f_(output, labels); }  ///< the loss
   /// The function when it is a plain one, such as cross_entropy; null for a lambda.
   auto plain() const -> Tensor (*)(const Tensor&, const Tensor&) {
@@ -75,8 +77,8 @@ struct FitOptions {
 
 /// Trains a module until `epochs` are recorded. Same seed, same bits, for any number of threads. Throws ValueError on
 /// options out of range, and whatever the module, the loss or a callback throws: the module then has the weights that are trained,
-/// not their averages, and the optimiser the steps of the batches that ended; of the one that did not, running statistics or some of
-/// the weights may have been changed. train_end() is not called.
+/// not their averages, the running statistics after the last batch that ended, and the optimiser the steps of those that did; of the
+/// one that did not, some of the weights may have been changed, if it was the optimiser that threw. train_end() is not called.
 History fit(Module& module, Optimizer& optimizer, const Dataset& data, const FitOptions& options = {});
 /// The same with an optimiser that is not needed afterwards.
 History fit(Module& module, Optimizer&& optimizer, const Dataset& data, const FitOptions& options = {});

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include <ebb/graph/error.h>
+#include <ebb/graph/given.h>
 #include <ebb/graph/mode.h>
 #include <ebb/models/from_file.h>
 #include <ebb/ops/ops.h>
@@ -85,6 +86,7 @@ Tensor orthogonal(const Shape& shape, DType dtype) {
 
 Tensor make_parameter(Initializer init, const Shape& shape, const Tensor& like, std::string_view name) {
   const std::string_view scope = current_scope();
+  detail::expect_given(init, "make_parameter", "the initializer is null");
   if (detail::FromFile::now()) init = zeros_init;
   detail::FromFile::take(shape);
   return variable(init(shape, like.dtype()), scope.empty() ? std::string(name) : fmt::format("{}.{}", scope, name));

@@ -14,6 +14,7 @@
 
 #include <ebb/autograd/tools.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/given.h>
 #include <ebb/graph/mode.h>
 
 namespace ebb {
@@ -192,11 +193,13 @@ Tensor Module::joined(const Tensor& x, const Module& next) {
 }
 
 std::size_t Module::on_forward(ForwardHook hook) {
+  detail::expect_given(hook, "on_forward", "the hook is empty");
   forward_hooks_.emplace_back(hooks_added_, std::move(hook));
   return hooks_added_++;
 }
 
 std::size_t Module::on_backward(BackwardHook hook) {
+  detail::expect_given(hook, "on_backward", "the hook is empty");
   backward_hooks_.emplace_back(hooks_added_, std::move(hook));
   return hooks_added_++;
 }

@@ -5,11 +5,14 @@
 #include <vector>
 
 #include <ebb/graph/error.h>
+#include <ebb/graph/given.h>
 
 namespace ebb {
 
 Recurrent::Recurrent(RecurrentOptions options, std::string_view type, std::int64_t gates)
     : options_(options), type_(type), gates_(gates) {
+  detail::expect_given(options.weight_init, type, "weight_init is null");
+  detail::expect_given(options.recurrent_init, type, "recurrent_init is null");
   if (options.units < 1) throw ValueError(fmt::format("{}: units must be at least 1, got {}", type, options.units));
 }
 

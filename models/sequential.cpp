@@ -6,6 +6,7 @@
 #include <array>
 #include <cctype>
 
+#include <ebb/graph/given.h>
 #include <ebb/graph/mode.h>
 #include <ebb/models/from_file.h>
 
@@ -40,7 +41,11 @@ Activation Function::plain() const {
   return f ? *f : nullptr;
 }
 
+Function::Function(std::function<Tensor(const Tensor&)> f) : f_(std::move(f)) { detail::expect_given(f_, "Function"); }
+
 Layer::Layer(std::function<Tensor(const Tensor&)> function) : Layer(Function(std::move(function))) {}
+
+void Layer::expect_module() const { detail::expect_given(module_, "Layer", "the pointer is null"); }
 
 Layer Layer::copied(detail::Cloning& into) const {
   Layer out = *this;
@@ -66,6 +71,7 @@ Sequential::Sequential(const Shape& sample, const std::vector<Layer>& layers) : 
 }
 
 void Sequential::add(Layer layer) {
+  layer.expect_module();  // it may have been moved from
   if (layer->name().empty()) {
     const std::string kind = detail::snake_case(keras_class(layer->type()));
     const auto alike = std::ranges::count_if(layers_, [&](const Layer& l) { return l->type() == layer->type(); });

@@ -15,7 +15,7 @@ namespace ebb {
 /// A function as a layer.
 class Function final : public Module {
  public:
-  explicit Function(std::function<Tensor(const Tensor&)> f) : f_(std::move(f)) {}  ///< any function of one tensor
+  explicit Function(std::function<Tensor(const Tensor&)> f);  ///< any function of one tensor; ValueError on an empty one
   Tensor forward(const Tensor& x) override { return f_(x); }
   std::string_view type() const override { return "Function"; }
   /// The function when it is a plain one, such as relu; null for a lambda.
@@ -25,13 +25,17 @@ class Function final : public Module {
   std::function<Tensor(const Tensor&)> f_;
 };
 
-/// Anything that can stand in a Sequential: a layer by value, a shared one, or a function Tensor(const Tensor&).
+/// Anything that can stand in a Sequential: a layer by value, a shared one, or a function Tensor(const Tensor&). Throws ValueError
+/// on a null pointer and an empty function.
 class Layer {
  public:
   template <std::derived_from<Module> M>
   Layer(M module) : module_(std::make_shared<M>(std::move(module))), copy_(copy_of<M>) {}  ///< a layer by value
   template <std::derived_from<Module> M>
-  Layer(std::shared_ptr<M> module) : module_(std::move(module)), copy_(copy_of<M>) {}  ///< a layer that others hold too
+  /// A layer that others hold too.
+  Layer(std::shared_ptr<M> module) : module_(std::move(module)), copy_(copy_of<M>) {
+    expect_module();
+  }
   /// A function, such as relu.
   Layer(Tensor (*function)(const Tensor&)) : Layer(std::function<Tensor(const Tensor&)>(function)) {}
   template <class F>
@@ -45,6 +49,8 @@ class Layer {
   Layer copied(detail::Cloning& into) const;  ///< for clone()
 
  private:
+  friend class Sequential;
+  void expect_module() const;  ///< throws ValueError
   /// Null when M cannot be copied, or is not the module's own type.
   template <class M>
   static std::shared_ptr<Module> copy_of(const Module& module) {

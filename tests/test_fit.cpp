@@ -8,6 +8,7 @@
 #include <ebb/models/fit.h>
 #include <ebb/models/layers.h>
 #include <ebb/models/mnist.h>
+#include <ebb/models/norm.h>
 #include <ebb/models/sequential.h>
 #include <ebb/ops/ops.h>
 #include <unistd.h>
@@ -1016,22 +1017,26 @@ TEST_CASE("fit: a training that an exception ends goes on from its last batch to
     std::int64_t at;
     int epochs;
     std::int64_t batches;
+    bool normalised = false;
+  };
+  const auto net_of = [](bool normalised) {
+    manual_seed(3);
+    return normalised ? Sequential({2}, {Dense(8), BatchNormalization(), tanh, Dense(2)}) : small_net();
   };
   const auto options = [&] {
     FitOptions o = quiet(3, 16);
     o.validation = clouds(32, 2);
     return o;
   };
-  Sequential whole = small_net();
-  Adam a;
-  FitOptions undisturbed = options();
-  undisturbed.callbacks = {AverageWeights(0.9)};
-  const History want = fit(whole, a, data, undisturbed);
   for (const Row& row : {Row{Where::loss, 5, 1, 1}, Row{Where::validation, 4, 0, 4}, Row{Where::batch_begin, 6, 1, 2}, Row{Where::batch_begin, 4, 1, 0}, Row{Where::batch_end, 6, 1, 2},
-                         Row{Where::epoch_begin, 8, 2, 0}, Row{Where::epoch_end, 8, 2, 0}, Row{Where::train_end, 12, 3, 0}}) {
+                         Row{Where::epoch_begin, 8, 2, 0}, Row{Where::epoch_end, 8, 2, 0}, Row{Where::train_end, 12, 3, 0}, Row{Where::loss, 5, 1, 1, true}, Row{Where::loss, 0, 0, 0, true}}) {
     CAPTURE(static_cast<int>(row.where));
-    Sequential net = small_net();
-    Adam b;
+    CAPTURE(row.normalised);
+    Sequential whole = net_of(row.normalised), net = net_of(row.normalised);
+    Adam a, b;
+    FitOptions undisturbed = options();
+    undisturbed.callbacks = {AverageWeights(0.9)};
+    const History want = fit(whole, a, data, undisturbed);
     FitOptions o = options();
     History so_far;
     o.so_far = &so_far;
@@ -1187,4 +1192,14 @@ TEST_CASE("fit: the averages of the weights are validated, kept by early stoppin
     average.swap(plain);
     CHECK(same(values_of(net), values_of(plain)));
   }
+}
+
+TEST_CASE("fit: an empty loss is refused where it is given") {
+  CHECK_THROWS_WITH_AS(Loss(nullptr), "Loss: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(Loss(std::function<Tensor(const Tensor&, const Tensor&)>()), "Loss: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(Loss(std::function<Tensor(Tensor, Tensor)>()), "Loss: the function is empty", ValueError);
+  const bool lambda = Loss([](const Tensor& y, const Tensor& t) { return cross_entropy(y, t); }).plain() != nullptr;
+  CHECK_FALSE(lambda);
+  const bool plain = Loss(cross_entropy).plain() != nullptr;
+  CHECK(plain);
 }

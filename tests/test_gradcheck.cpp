@@ -7,6 +7,8 @@
 
 #include <ebb/autograd/backward.h>
 #include <ebb/autograd/gradcheck.h>
+#include <ebb/autograd/tools.h>
+#include <ebb/autograd/vmap.h>
 #include <ebb/graph/apply.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
@@ -371,4 +373,29 @@ TEST_CASE("gradcheck: beside a kink, nearer than the step, only the right slope 
   CHECK(right.kinks == 0);
   const auto shared = [](auto& v) { return stop_gradient(max_pool2d(v) - avg_pool2d(v)) + avg_pool2d(v); };
   for (const Probe probe : {Probe::direction, Probe::elements}) CHECK_FALSE(gradcheck(shared, {window}, {.probe = probe}));
+}
+
+TEST_CASE("derivatives, vmap, checkpoint and gradcheck refuse an empty function") {
+  const UnaryFunction one;
+  const MultiFunction several;
+  const ManyFunction many;
+  const Tensor x = ones({2}, f64);
+  const std::vector<Tensor> xs{x};
+  CHECK_THROWS_WITH_AS(checkpoint(one, x), "checkpoint: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(checkpoint(several, xs), "checkpoint: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(vmap(one, x), "vmap: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(vmap(several, xs), "vmap: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(vmap(many, xs), "vmap: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(vjp(several, xs, x), "vjp: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(jvp(one, x, x), "jvp: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(jvp(several, xs, xs), "jvp: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(jacobian(one, x), "jacobian: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(jacobian(several, xs), "jacobian: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(hessian(one, x), "hessian: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(hessian(several, xs), "hessian: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(hvp(one, x, x), "hvp: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(hvp(several, xs, xs), "hvp: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(several, xs), "gradcheck: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(one, xs), "gradcheck: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(gradcheck(static_cast<Tensor (*)(const Tensor&)>(nullptr), xs), "gradcheck: the function is empty", ValueError);
 }

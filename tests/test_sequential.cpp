@@ -5,8 +5,10 @@
 #include <ebb/graph/mode.h>
 #include <ebb/models/attention.h>
 #include <ebb/models/combine.h>
+#include <ebb/models/conv.h>
 #include <ebb/models/layers.h>
 #include <ebb/models/optimizer.h>
+#include <ebb/models/recurrent.h>
 #include <ebb/models/sequential.h>
 #include <ebb/ops/ops.h>
 
@@ -207,4 +209,40 @@ TEST_CASE("sequential: layers shared by two models share their parameters") {
   Sequential d({3}, {fresh}), e({3}, {fresh}), f({3}, {clone(fresh)});
   CHECK(named_tensors(d)[0].tensor->storage() == named_tensors(e)[0].tensor->storage());
   CHECK(named_tensors(d)[0].tensor->storage() != named_tensors(f)[0].tensor->storage());
+}
+
+TEST_CASE("sequential: a null layer and an empty function are refused where they are given") {
+  using F = Tensor (*)(const Tensor&);
+  CHECK_THROWS_WITH_AS(Layer(std::shared_ptr<Dense>()), "Layer: the pointer is null", ValueError);
+  CHECK_THROWS_WITH_AS(Layer(std::shared_ptr<Module>()), "Layer: the pointer is null", ValueError);
+  CHECK_THROWS_WITH_AS(Layer(static_cast<F>(nullptr)), "Function: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(Layer(std::function<Tensor(const Tensor&)>()), "Function: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(Layer(std::function<Tensor(Tensor)>()), "Function: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(Function(nullptr), "Function: the function is empty", ValueError);
+  CHECK_THROWS_AS(Sequential({2}, {Dense(2), std::shared_ptr<Dense>()}), ValueError);
+  CHECK_THROWS_AS(Residual({std::shared_ptr<Dense>()}), ValueError);
+  CHECK_THROWS_AS(Concat({Dense(2), nullptr}), ValueError);
+
+  Layer taken = Dense(2);
+  const Layer other = std::move(taken);
+  CHECK_THROWS_WITH_AS(Sequential({taken}), "Layer: the pointer is null", ValueError);
+  CHECK_THROWS_AS(Residual({taken}), ValueError);
+  CHECK_THROWS_AS(Concat(ConcatOptions{.branches = {{taken}}}), ValueError);
+  CHECK_THROWS_AS(Concat(ConcatOptions{.branches = {{relu, taken}}}), ValueError);
+
+  Dense layer(2);
+  CHECK_THROWS_WITH_AS(layer.on_forward(nullptr), "on_forward: the hook is empty", ValueError);
+  CHECK_THROWS_WITH_AS(layer.on_backward({}), "on_backward: the hook is empty", ValueError);
+  CHECK(layer(ones({1, 2})).shape() == Shape{1, 2});
+}
+
+TEST_CASE("layers: a null initializer is refused where it is given") {
+  CHECK_THROWS_WITH_AS(Dense({.units = 2, .weight_init = nullptr}), "Dense: weight_init is null", ValueError);
+  CHECK_THROWS_WITH_AS(Dense({.units = 2, .bias_init = nullptr}), "Dense: bias_init is null", ValueError);
+  CHECK_THROWS_WITH_AS(Conv2D({.filters = 2, .weight_init = nullptr}), "Conv2D: weight_init is null", ValueError);
+  CHECK_THROWS_WITH_AS(DepthwiseConv2D({.bias_init = nullptr}), "DepthwiseConv2D: bias_init is null", ValueError);
+  CHECK_THROWS_WITH_AS(Conv2DTranspose({.filters = 2, .weight_init = nullptr}), "Conv2DTranspose: weight_init is null", ValueError);
+  CHECK_THROWS_WITH_AS(GRU({.units = 2, .weight_init = nullptr}), "GRU: weight_init is null", ValueError);
+  CHECK_THROWS_WITH_AS(LSTM({.units = 2, .recurrent_init = nullptr}), "LSTM: recurrent_init is null", ValueError);
+  CHECK_THROWS_WITH_AS(make_parameter(nullptr, {2}, ones({1}), "w"), "make_parameter: the initializer is null", ValueError);
 }
