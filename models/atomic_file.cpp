@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <system_error>
 
@@ -131,6 +132,8 @@ int open_direct(const fs::path& path) {
 }
 
 constexpr std::string_view temporary_prefix = ".ebb-tmp-";
+/// The i-th temporary name of this process beside `target`.
+fs::path temporary_name(const fs::path& target, int i) { return target.parent_path() / fmt::format("{}{}-{}", temporary_prefix, ::getpid(), i); }
 
 /// True when `name` still is the file that is open.
 bool names(const fs::path& name, int fd) {
@@ -144,7 +147,7 @@ bool names(const fs::path& name, int fd) {
 /// is not was left by a process that died, whatever machine of a shared disk it ran on.
 int create_beside(const fs::path& target, mode_t mode, fs::path& name) {
   for (int i = 0;; ++i) {
-    name = target.parent_path() / fmt::format("{}{}-{}", temporary_prefix, ::getpid(), i);
+    name = temporary_name(target, i);
     const int fd =
         retried([&] { return ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode); });
     if (fd < 0 && errno == EEXIST) continue;
@@ -239,9 +242,42 @@ fs::path rename_or_refuse(const fs::path& path, const fs::path& name, const fs::
   return target;
 }
 
+/// A temporary name for the file that is to be replaced, so that it can become an older one once it is. Nobody takes it for
+/// a remnant: it is locked.
+class Second {
+ public:
+  Second(const fs::path& target, const fs::path& beside) : linked_(retried([&] { return ::open(target.c_str(), O_RDONLY | O_CLOEXEC); })) {
+    if (linked_.fd() >= 0) ::flock(linked_.fd(), LOCK_EX | LOCK_NB);
+    int error = EEXIST;
+    for (int i = 0; error == EEXIST; ++i) {
+      name_ = temporary_name(beside, i);
+      error = ::link(target.c_str(), name_.c_str()) == 0 ? 0 : errno;
+    }
+    if (error != 0) copied_.emplace(create_or_refuse(beside, beside, 0600, name_));  // a file system without links, or another one
+    remover_.emplace(name_);
+    if (error == 0) return;
+    std::error_code refusal;
+    fs::copy_file(target, name_, fs::copy_options::overwrite_existing, refusal);
+    if (refusal) refused(beside, refusal.value());
+  }
+  /// `older[0]` is its name from here on; what had that is `older[1]`, and so on, and the last is gone. Throws before any is lost.
+  void become(std::span<const fs::path> older) {
+    for (std::size_t i = older.size() - 1; i > 0; --i)
+      if (::rename(older[i - 1].c_str(), older[i].c_str()) != 0 && errno != ENOENT) refused(older[i], errno);
+    if (::rename(name_.c_str(), older[0].c_str()) != 0) refused(older[0], errno);
+    remover_->keep();
+  }
+
+ private:
+  fs::path name_;
+  File linked_;
+  std::optional<File> copied_;
+  std::optional<Remover> remover_;
+};
+
 }  // namespace
 
-void write_atomically(const fs::path& path, Pieces pieces) {
+void write_atomically(const fs::path& path, Pieces pieces, std::span<const fs::path> older) {
   const Place at = place_of(path);
   if (at.target.empty()) {
     const File device(open_direct(path));
@@ -259,8 +295,11 @@ void write_atomically(const fs::path& path, Pieces pieces) {
   if (at.exists) ::fchmod(file.fd(), mode);  // bits that umask took; without them the file is only more private
   write_all(path, file.fd(), pieces);
   if (retried([&] { return ::fsync(file.fd()); }) != 0) refused(path, errno);
+  std::optional<Second> second;
+  if (at.exists && !older.empty()) second.emplace(at.target, older[0]);
   const fs::path written = rename_or_refuse(path, name, at.target);
   remover.keep();
+  if (second && written == at.target) second->become(older);
   sync_directory(path, at.target);
   if (written != at.target)
     throw WrittenBeside(fmt::format("{}: came up meanwhile and is kept; written to {} instead", path.string(), written.string()));
@@ -279,7 +318,7 @@ void check_writable(const fs::path& path, bool overwrite, std::uintmax_t bytes) 
     return;
   }
   if (at.exists && at.old.st_size > 0 && !overwrite)
-    throw IoError(fmt::format("{}: exists already; choose another name, or --force to overwrite it", path.string()));
+    throw FileExists(fmt::format("{}: exists already", path.string()));
   // Only opening, creating and removing files tells: folders can be closed, disks read-only. That a name is too long was
   // told by stat(). The target is not created for that: another process may put its own there before it is removed again.
   if (at.exists) {

@@ -53,23 +53,6 @@ std::filesystem::path ModelCheckpoint::older(const std::filesystem::path& path, 
   return path.parent_path() / fmt::format("{}.{}{}", path.stem().string(), n, path.extension().string());
 }
 
-namespace {
-
-/// Moves each file one further back. `path` itself stays until it is replaced, so that there is always one to go on from.
-void move_back(const std::filesystem::path& path, int keep) {
-  namespace fs = std::filesystem;
-  std::error_code error;
-  if (!fs::is_regular_file(path, error)) return;
-  for (int i = keep - 1; i > 1; --i) fs::rename(ModelCheckpoint::older(path, i - 1), ModelCheckpoint::older(path, i), error);  // if it is there
-  const fs::path before = ModelCheckpoint::older(path, 1);
-  fs::remove(before, error);
-  fs::create_hard_link(fs::canonical(path), before, error);
-  if (error) fs::copy_file(path, before, fs::copy_options::overwrite_existing, error);  // a file system without links
-  if (error) throw IoError(fmt::format("{}: cannot write: {}", before.string(), error.message()));
-}
-
-}  // namespace
-
 void ModelCheckpoint::write(TrainingState& state) {
   // What a bad epoch left is not worth the good file of an earlier one.
   const auto logged = state.logs.find("loss");
@@ -97,10 +80,9 @@ void ModelCheckpoint::write(TrainingState& state) {
                            {.optimizer = &state.optimizer, .history = &record, .chosen = state.chosen()});
   }
   for (auto& [_, t] : file->tensors) t = t.clone();  // training goes on changing them
-  const auto job = [file, path = options_.path, keep = options_.keep] {
-    if (keep > 1) move_back(path, keep);
-    write_safetensors(path, *file);
-  };
+  std::vector<std::filesystem::path> older_files;
+  for (int i = 1; i < options_.keep; ++i) older_files.push_back(older(options_.path, i));
+  const auto job = [file, path = options_.path, older_files = std::move(older_files)] { write_safetensors(path, *file, older_files); };
   last_ = std::chrono::steady_clock::now();
   try {
     writing_ = std::async(std::launch::async, job).share();

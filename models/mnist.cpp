@@ -221,9 +221,9 @@ Mnist find_dataset(DatasetName name, const fs::path& data_dir) {
   }
   const std::string_view fetch = name == DatasetName::mnist ? "run apps/fetch-mnist (downloads it)"
                                                             : "apt-get install dataset-fashion-mnist";
-  throw DataError(fmt::format(
+  throw DatasetMissing(fmt::format(
       "{} was not found; looked for {} (plain or .gz) in{}\n"
-      "{}, name its folder with --data DIR or EBB_DATA, or take --dataset synthetic",
+      "{}, name its folder with EBB_DATA, or take the synthetic set",
       name_of(name), train_images, places.empty() ? " no place: HOME is not set" : places, fetch));
 }
 

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include <ebb/graph/error.h>
 #include <ebb/graph/tensor.h>
 #include <ebb/models/dataset.h>
 #include <ebb/models/split.h>
@@ -62,10 +63,15 @@ std::vector<std::filesystem::path> digit_files(const std::filesystem::path& fold
 std::vector<std::filesystem::path> dataset_folders(DatasetName name,
                                                    const std::filesystem::path& data_dir = {});
 
+/// A data set that is in none of the places where it was looked for.
+struct DatasetMissing : DataError {
+  using DataError::DataError;
+};
+
 /// The first of dataset_folders() that holds a train-images file, read with load_mnist(); a folder that turns
 /// out to hold the other one of MNIST and Fashion-MNIST is passed over. A place that is a file is read as a table,
 /// whatever set was asked for. The synthetic set is generated.
-/// Throws DataError with every place looked at, one per line after the first, and what to do.
+/// Throws DatasetMissing with every place looked at, one per line after the first, and what to do.
 Mnist find_dataset(DatasetName name, const std::filesystem::path& data_dir = {});
 
 }  // namespace ebb

@@ -443,7 +443,7 @@ SafeTensors read_safetensors(const fs::path& path) {
   return out;
 }
 
-void write_safetensors(const fs::path& path, const SafeTensors& contents) {
+void write_safetensors(const fs::path& path, const SafeTensors& contents, std::span<const fs::path> older) {
   std::vector<const std::pair<const std::string, Tensor>*> order;
   for (const auto& tensor : contents.tensors) {
     const auto& [name, value] = tensor;
@@ -486,7 +486,7 @@ void write_safetensors(const fs::path& path, const SafeTensors& contents) {
   std::vector<std::span<const std::byte>> pieces{std::as_bytes(std::span(&size, 1)),
                                                  std::as_bytes(std::span(header))};
   for (const auto* tensor : order) pieces.emplace_back(tensor->second.raw(), tensor->second.bytes());
-  write_atomically(path, pieces);
+  write_atomically(path, pieces, older);
 }
 
 }  // namespace ebb

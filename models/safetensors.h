@@ -2,6 +2,7 @@
 #pragma once
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 
 #include <ebb/graph/tensor.h>
@@ -23,7 +24,7 @@ SafeTensors read_safetensors(const std::filesystem::path& path);
 
 /// Writes a file atomically (see write_atomically). The same contents give the same bytes. Throws ValueError
 /// on a tensor named "__metadata__", text that is not UTF-8, an undefined tensor or more than read_safetensors
-/// takes; IoError "FILE: cannot write: REASON".
-void write_safetensors(const std::filesystem::path& path, const SafeTensors& contents);
+/// takes; IoError "FILE: cannot write: REASON". `older` names files as write_atomically() takes them.
+void write_safetensors(const std::filesystem::path& path, const SafeTensors& contents, std::span<const std::filesystem::path> older = {});
 
 }  // namespace ebb

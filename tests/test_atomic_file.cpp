@@ -447,7 +447,8 @@ TEST_CASE("check_writable: asks and leaves nothing") {
   CHECK(names_in(dir.path()).empty());
 
   write_atomically(file, "old");
-  CHECK(error_of([&] { check_writable(file, false, 0); }) == file + ": exists already; choose another name, or --force to overwrite it");
+  CHECK(error_of([&] { check_writable(file, false, 0); }) == file + ": exists already");
+  CHECK_THROWS_AS(check_writable(file, false, 0), ebb::FileExists);
   CHECK(check_of(file) == "no error");
   fs::create_symlink("later", dir / "dangling");
   CHECK(check_of(dir / "dangling") == "no error");
@@ -467,4 +468,76 @@ TEST_CASE("check_writable: asks and leaves nothing") {
   }
   CHECK(read(file) == "old");
   CHECK(names_in(dir.path()) == Names{"dangling", "f", "lost"});
+}
+
+TEST_CASE("write_atomically: what is replaced becomes an older file, and only then") {
+  const TempDir dir;
+  const fs::path file = dir / "f.x";
+  const std::vector<fs::path> older{dir / "f.1.x", dir / "f.2.x"};
+  const auto write = [&](std::string_view text) {
+    const auto piece = std::as_bytes(std::span(text));
+    write_atomically(file, std::span(&piece, 1), older);
+  };
+  const auto there = [&] { return Names{read(file), read(older[0]), read(older[1])}; };
+  for (const char* text : {"1", "2", "3", "4"}) write(text);
+  CHECK(there() == Names{"4", "3", "2"});
+  CHECK(names_in(dir.path()) == Names{"f.1.x", "f.2.x", "f.x"});
+  {
+    const FileSizeLimit limit(10);
+    CHECK(error_of([&] { write("more than ten bytes"); }) == file.string() + ": cannot write: File too large");
+  }
+  CHECK(there() == Names{"4", "3", "2"});
+  fs::remove(file);
+  check_writable(file, false);
+  std::ofstream(file) << "theirs";
+  for (int i = 0; i < 3; ++i) CHECK(error_of([&] { write("5"); }).ends_with("written to " + (dir / "f.new.x").string() + " instead"));
+  CHECK(there() == Names{"theirs", "3", "2"});
+  CHECK(names_in(dir.path()) == Names{"f.1.x", "f.2.x", "f.new.x", "f.x"});
+}
+
+TEST_CASE("write_atomically: a link to the file has the older ones beside it; where one is in the way, the new file is there and no other is lost") {
+  const TempDir dir;
+  fs::create_directory(dir / "sub");
+  write_atomically(dir / "sub" / "f", "1");
+  fs::create_symlink("sub/f", dir / "f");
+  const auto write = [&](std::string_view text, const std::vector<fs::path>& older) {
+    const auto piece = std::as_bytes(std::span(text));
+    write_atomically(dir / "f", std::span(&piece, 1), older);
+  };
+  write("2", {dir / "f.1"});
+  CHECK(fs::is_symlink(dir / "f"));
+  CHECK(read(dir / "sub" / "f") == "2");
+  CHECK(read(dir / "f.1") == "1");
+  fs::create_directories(dir / "f.2" / "in the way");
+  CHECK(error_of([&] { write("3", {dir / "f.1", dir / "f.2"}); }) == (dir / "f.2").string() + ": cannot write: Is a directory");
+  CHECK(read(dir / "f") == "3");
+  CHECK(read(dir / "f.1") == "1");
+  CHECK(names_in(dir.path()) == Names{"f", "f.1", "f.2", "sub"});
+}
+
+TEST_CASE("write_atomically: killed at any moment, the file and the older ones are whole") {
+  const TempDir dir;
+  const std::vector<fs::path> older{dir / "f.1", dir / "f.2"};
+  const auto write = [&](std::string_view text) {
+    const auto piece = std::as_bytes(std::span(text));
+    write_atomically(dir / "f", std::span(&piece, 1), older);
+  };
+  const auto text = [](int i) { return std::string(20'000, static_cast<char>('a' + i % 26)); };
+  for (int i = 0; i < 3; ++i) write(text(i));
+  for (int round = 0; round < 40; ++round) {
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    for (int i = 0; child == 0; ++i) write(text(i));
+    ::usleep(static_cast<useconds_t>(500 + 373 * round));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    for (const fs::path& file : {dir / "f", older[0], older[1]}) {
+      const std::string found = read(file);
+      if (found.empty()) CHECK_FALSE(fs::exists(file));  // its turn had not come
+      else CHECK(found == text(found[0] - 'a'));
+    }
+    CHECK(fs::exists(dir / "f"));
+  }
+  for (int i = 0; i < 3; ++i) write(text(i));
+  CHECK(names_in(dir.path()) == Names{"f", "f.1", "f.2"});
 }

@@ -2,12 +2,15 @@
 // (over 400 lines because all callbacks share the trainings that are driven by hand)
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
+#include <ebb/models/atomic_file.h>
 #include <ebb/models/callbacks.h>
 #include <ebb/models/finite.h>
 #include <ebb/models/fit.h>
 #include <ebb/models/layers.h>
+#include <ebb/models/safetensors.h>
 #include <ebb/models/sequential.h>
 #include <ebb/models/serialize.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -328,6 +331,55 @@ TEST_CASE("callbacks: a checkpoint that cannot be written is an error, or told w
   CHECK(train([&](const std::string& why) { said.push_back(why); }, 5).epochs() == 5);
   CHECK(said.size() >= 4);  // the first file may have been on its way when its folder went
   CHECK(said.back().starts_with((dir / "sub" / "m").string() + ": cannot write: "));
+}
+
+TEST_CASE("callbacks: a checkpoint that fails costs none of the older ones") {
+  const TempDir dir;
+  const Dataset data{ones({8, 4}), Tensor::from(std::vector<std::int64_t>(8, 1), {8})};
+  Sequential net({4}, {Dense(3)});
+  Strings said;
+  const auto train = [&](const char* file) {
+    const ModelCheckpointOptions o{.path = dir / file, .keep = 3, .failed = [&](const std::string& why) { said.push_back(why); }};
+    fit(net, SGD({.lr = 0.1}), data, {.epochs = 3, .callbacks = {ModelCheckpoint(o)}, .verbose = Verbose::silent});
+  };
+  const auto older = [&] {
+    std::vector<Tensor> out;
+    for (const char* file : {"m.1.st", "m.2.st"}) out.push_back(read_safetensors(dir / file).tensors.at("layers.0.weight"));
+    return out;
+  };
+  train("m.st");
+  const std::vector<Tensor> before = older();
+  CHECK_FALSE(same_bits(before[0], before[1]));
+  rlimit limit{}, small{};
+  ::getrlimit(RLIMIT_FSIZE, &limit);
+  small = {40, limit.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  train("m.st");
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+  CHECK(said.size() == 3);
+  std::filesystem::remove(dir / "m.st");
+  check_writable(dir / "m.st", false);
+  std::ofstream(dir / "m.st") << "a file that comes up during the work";
+  train("m.st");
+  CHECK(said.size() == 6);
+  const std::vector<Tensor> now = older();
+  CHECK(same_bits(before[0], now[0]));
+  CHECK(same_bits(before[1], now[1]));
+}
+
+TEST_CASE("callbacks: an empty function or a null pointer is refused where it is given") {
+  CHECK_THROWS_WITH_AS(Callback(std::function<void(TrainingState&)>()), "Callback: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(Callback(static_cast<void (*)(TrainingState&)>(nullptr)), "Callback: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(Callback(nullptr), "Callback: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(Callback(std::shared_ptr<EarlyStopping>()), "Callback: the pointer is null", ValueError);
+  CHECK_THROWS_WITH_AS(Callback(std::shared_ptr<CallbackBase>()), "Callback: the pointer is null", ValueError);
+  CHECK_THROWS_WITH_AS(LearningRateScheduler(nullptr), "learning rate scheduler: the function is empty", ValueError);
+
+  Callback taken = TerminateOnNaN();
+  const Callback other = std::move(taken);
+  Sequential net({4}, {Dense(3)});
+  const Dataset data{ones({8, 4}), Tensor::from(std::vector<std::int64_t>(8, 1), {8})};
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, {.callbacks = {taken}, .verbose = Verbose::silent}), "fit: a callback was moved from", ValueError);
 }
 
 TEST_CASE("callbacks: after an exception the module has the weights that were trained, not their averages") {

@@ -264,10 +264,10 @@ TEST_CASE("mnist: not found") {
                         "  " +
                         home +
                         "/.cache/ebb/mnist: no such folder\n"
-                        "run apps/fetch-mnist (downloads it), name its folder with --data DIR or EBB_DATA, "
-                        "or take --dataset synthetic")
+                        "run apps/fetch-mnist (downloads it), name its folder with EBB_DATA, "
+                        "or take the synthetic set")
                            .c_str(),
-                       ebb::DataError);
+                       ebb::DatasetMissing);
   CHECK_THROWS_WITH_AS(ebb::find_dataset(DatasetName::fashion, dir / "system"),
                        ("fashion-mnist was not found; looked for train-images-idx3-ubyte (plain or .gz) in\n"
                         "  " +
@@ -276,8 +276,8 @@ TEST_CASE("mnist: not found") {
                         "  " +
                         home +
                         "/system/fashion-mnist: no such folder\n"
-                        "apt-get install dataset-fashion-mnist, name its folder with --data DIR or EBB_DATA, "
-                        "or take --dataset synthetic")
+                        "apt-get install dataset-fashion-mnist, name its folder with EBB_DATA, "
+                        "or take the synthetic set")
                            .c_str(),
                        ebb::DataError);
 }

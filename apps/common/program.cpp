@@ -150,8 +150,14 @@ ebb::Mnist load_data(const po::variables_map& v) {
   const auto name = v["dataset"].as<std::string>();
   const std::string folder = v.count("data") ? v["data"].as<std::string>() : "";
   for (const auto& [text, set] : {std::pair{"mnist", ebb::DatasetName::mnist}, std::pair{"fashion", ebb::DatasetName::fashion},
-                                  std::pair{"synthetic", ebb::DatasetName::synthetic}})
-    if (name == text) return ebb::find_dataset(set, folder);
+                                  std::pair{"synthetic", ebb::DatasetName::synthetic}}) {
+    if (name != text) continue;
+    try {
+      return ebb::find_dataset(set, folder);
+    } catch (const ebb::DatasetMissing& e) {
+      throw ebb::DataError(fmt::format("{}; the options are --data DIR and --dataset synthetic", e.what()));
+    }
+  }
   throw UsageError(fmt::format("--dataset must be mnist, fashion or synthetic, got \"{}\"", name));
 }
 
@@ -164,7 +170,11 @@ void use_threads(const po::variables_map& v) {
 }
 
 void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes) {
-  ebb::check_writable(file, overwrite, bytes);
+  try {
+    ebb::check_writable(file, overwrite, bytes);
+  } catch (const ebb::FileExists& e) {
+    throw ebb::FileExists(fmt::format("{}; choose another name, or --force to overwrite it", e.what()));
+  }
   keep_results_apart(file);
 }
 
