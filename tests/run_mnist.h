@@ -75,6 +75,7 @@ struct Setting {
   Stream out = Stream::file, err = Stream::file;
   int signal = 0, second = 0;  ///< sent as soon as standard error shows this, the second a moment after the first
   std::string when = "Epoch 1/";
+  Seconds delay{0};  ///< the first is sent so long after that
   std::vector<int> ignored = {};  ///< signals, as nohup and a shell's & have it
 };
 
@@ -157,13 +158,14 @@ class Mnist {
     REQUIRE(error == 0);
 
     Result result;
-    result.code = wait_for(pid, [&, due = setting.signal, then = setting.second, first = std::chrono::steady_clock::time_point()]() mutable {
-      out_ends.read_into(result.out);
+    result.code = wait_for(pid, [&, due = setting.signal, then = setting.second, first = std::chrono::steady_clock::time_point(), shown = std::chrono::steady_clock::time_point()]() mutable {
+      if (setting.out != Stream::paused_pipe) out_ends.read_into(result.out);
       if (setting.err != Stream::paused_pipe) err_ends.read_into(result.err);
       if (setting.err == Stream::file && due) result.err = contents(err);
       const auto now = std::chrono::steady_clock::now();
       if (setting.err == Stream::terminal && contains(result.err, setting.when)) err_ends.close_ours();
-      if (due && contains(result.err, setting.when)) {
+      if (due && shown == decltype(shown)() && contains(result.err, setting.when)) shown = now;
+      if (due && shown != decltype(shown)() && now - shown >= setting.delay) {
         ::kill(pid, std::exchange(due, 0));
         first = now;
       } else if (!due && then && now - first > std::chrono::milliseconds(50)) {

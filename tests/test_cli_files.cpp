@@ -142,6 +142,18 @@ TEST_CASE("mnist: no output replaces an input, and an existing file only with --
   }
 }
 
+TEST_CASE("mnist train: a file that exists and holds a training can also be gone on with, which is said") {
+  Mnist mnist;
+  const std::string run = (mnist / "run").string(), weights = (mnist / "weights").string();
+  REQUIRE(mnist(mnist.tiny({"--save", run, "--quiet"})).code == 0);
+  const std::string before = contents(run), exists = ": exists already; choose another name, or --force to overwrite it";
+  check_failure(mnist(mnist.tiny({"--save", run})), run + exists + "; --resume " + run + " goes on with the training in it, after 1 epochs\n");
+  CHECK(contents(run) == before);
+  REQUIRE(mnist({"export", run, "--safetensors", weights}).code == 0);
+  check_failure(mnist(mnist.tiny({"--save", weights})), weights + exists + "\n");
+  CHECK(mnist({"train", "--data", mnist.digits(), "--resume", run, "--epochs", "2", "--quiet"}).code == 0);
+}
+
 TEST_CASE("mnist: the numbered checkpoints of --keep are outputs too, and so are trained models of settings with architectures") {
   Mnist mnist;
   const std::string run = (mnist / "run").string(), older = (mnist / "run.1").string(), taken = (mnist / "taken").string();

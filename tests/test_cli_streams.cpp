@@ -193,4 +193,29 @@ TEST_CASE("mnist: a model can be saved to a pipe, and the results then go to sta
   check_written(joined(mnist.tiny({"--quiet"}), {"--log-csv", "/dev/stdout"}), "epoch,accuracy,loss\n0,", "test accuracy");
 }
 
+TEST_CASE("mnist: a reader of the results that pauses holds up nothing but them: the model is saved, and a signal ends the program") {
+  Mnist mnist;
+  const fs::path model = mnist / "model";
+  const Result r = train(mnist, model, {.out = Stream::paused_pipe, .signal = SIGTERM, .when = "Epoch 200/200", .delay = Seconds(2)}, {"--json"}, "200");
+  CAPTURE(r);
+  CHECK(r.code == -SIGTERM);
+  CHECK(epochs_in(model) == 200);
+  CHECK(ebb::load_model(model).metadata.contains("test_accuracy"));
+}
+
+TEST_CASE("mnist export: the size that it tells is that of what it wrote, also through /dev/stdout") {
+  Mnist mnist;
+  const fs::path model = mnist / "model";
+  REQUIRE(train(mnist, model, {}).code == 0);
+  for (const char* format : {"--onnx", "--npz", "--safetensors"}) {
+    const Args args{"export", model.string(), format, "/dev/stdout", "--force"};
+    const Result file = mnist(joined(args, {"--json"})), pipe = mnist(joined(args, {"--json"}), {.out = Stream::pipe}), text = mnist(args);
+    CAPTURE(file);
+    CHECK(json::parse(file.err).at("files")[0].at("bytes") == file.out.size());
+    CHECK(json::parse(pipe.err).at("files")[0].at("bytes").is_null());
+    CHECK(pipe.out == file.out);
+    CHECK_FALSE(contains(text.err, "0.00 B"));
+  }
+}
+
 #endif

@@ -140,10 +140,15 @@ TEST_CASE("mnist reproduce: what it refuses") {
   check_usage_error(mnist(quick(mnist, {"--seeds", "0"})), "--seeds must be 1 to 1000");
   fs::create_directory(mnist / "runs");
   std::ofstream(mnist / "runs" / "results.json") << "{\"runs\": [{\"run\": \"N2-1\"}]}";
-  check_failure(mnist(quick(mnist, {"--run", "N2-1"})), "results.json: run 1: quick: expected true or false, found none; --force starts afresh");
+  check_failure(mnist(quick(mnist, {"--run", "N2-1"})), "results.json: run 1: quick: expected true or false, found none; another --out leaves it, --force overwrites it");
   CHECK(contents(mnist / "runs" / "results.json") == "{\"runs\": [{\"run\": \"N2-1\"}]}");
-  std::ofstream(mnist / "runs" / "results.json") << "{}";
-  check_failure(mnist(quick(mnist, {"--run", "N2-1"})), "not written by mnist reproduce");
+  for (const auto& [foreign, found] : {std::pair{"{}", "an object without one"}, std::pair{"[1, 2]", "array"}, std::pair{"{\"runs\": 3}", "an object without one"},
+                                      std::pair{"null", "null"}, std::pair{"name,score\na,1\n", "no JSON, or a part of it"}, std::pair{"{\"runs\": [", "no JSON, or a part of it"}}) {
+    std::ofstream(mnist / "runs" / "results.json") << foreign;
+    check_failure(mnist(quick(mnist, {"--run", "N2-1"})),
+                  std::string("results.json: not written by mnist reproduce: expected JSON with a list \"runs\", found ") + found + "; another --out leaves it, --force overwrites it");
+    CHECK(contents(mnist / "runs" / "results.json") == foreign);
+  }
   std::ofstream(mnist / "file") << "x";
   check_failure(mnist({"reproduce", "--quick", "--dataset", "synthetic", "--out", (mnist / "file").string()}),
                 "file");

@@ -13,6 +13,7 @@
 
 #include "command.h"
 #include "json_text.h"
+#include "keep.h"
 
 namespace mnist {
 namespace {
@@ -78,23 +79,24 @@ int export_files(const std::vector<std::string>& args) {
   for (const std::string& path : paths) check_output(path, v.count("force") != 0);
 
   Json written = Json::array();
-  const auto report = [&](const char* format, const std::string& what) {
+  const auto write = [&](const char* format, const std::string& what, const auto& to) {
     const auto path = v[format].as<std::string>();
+    const fs::path target = place_of(path);
+    to(target);
     std::error_code pipe;  // which has no size
-    const auto bytes = fs::file_size(path, pipe);
+    const auto bytes = fs::file_size(target, pipe);
     if (v.count("json")) written.push_back({{"format", format}, {"file", path}, {"bytes", pipe ? Json() : Json(bytes)}});
     else app::print("{}: {}{}\n", path, what, pipe ? "" : ", " + ebb::format_bytes(static_cast<double>(bytes)));
   };
   const ebb::Metadata about{{"architecture", model.architecture}, {"scale", fmt::format("{}", scale)}};
   if (v.count("onnx")) {
-    ebb::export_onnx(model.net, v["onnx"].as<std::string>(), *model.net.input_shape(), {.name = "mnist", .metadata = about});
-    report("onnx", "ONNX opset 13");
+    write("onnx", "ONNX opset 13", [&](const fs::path& to) { ebb::export_onnx(model.net, to, *model.net.input_shape(), {.name = "mnist", .metadata = about}); });
   }
   if (v.count("npz") || v.count("safetensors")) {
     const auto tensors = weights(model.net, layout);
     const std::string what = fmt::format("{} tensors, layout {}", tensors.size(), layout);
-    if (v.count("npz")) ebb::write_npz(v["npz"].as<std::string>(), tensors), report("npz", what);
-    if (v.count("safetensors")) ebb::write_safetensors(v["safetensors"].as<std::string>(), {about, tensors}), report("safetensors", what);
+    if (v.count("npz")) write("npz", what, [&](const fs::path& to) { ebb::write_npz(to, tensors); });
+    if (v.count("safetensors")) write("safetensors", what, [&](const fs::path& to) { ebb::write_safetensors(to, {about, tensors}); });
   }
   if (v.count("json")) app::print("{}\n", app::json_text({{"scale", scale}, {"layout", layout}, {"files", written}}));
   else app::print("input: pixels times {:.6g}, (N, 28, 28, 1)\n", scale);

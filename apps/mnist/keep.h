@@ -9,6 +9,7 @@
 #include <exception>
 #include <filesystem>
 #include <initializer_list>
+#include <memory>
 #include <new>
 #include <string>
 #include <system_error>
@@ -28,6 +29,18 @@ inline bool lacks_memory(const std::exception& e) {
 /// What an exception says, in words: a lack of memory has none of its own.
 inline std::string words_of(const std::exception& e) { return dynamic_cast<const std::bad_alloc*>(&e) ? "out of memory" : e.what(); }
 
+/// What put_by() set aside before the work, for what is to be kept of it. Without it, destructors that ask for memory in vain, as
+/// those of nlohmann's JSON do, would end the program while it saves.
+inline std::unique_ptr<char[]> reserve;
+inline void put_by() { reserve = std::make_unique<char[]>(std::size_t{1} << 20); }
+/// From here on the first lack of memory takes it.
+inline void use_reserve() {
+  std::set_new_handler([] {
+    if (!reserve) throw std::bad_alloc();
+    reserve.reset();
+  });
+}
+
 /// Whether something is there that is no file, such as a pipe: it gets one model and cannot be replaced.
 inline bool takes_one_model(const std::filesystem::path& target) {
   std::error_code none;
@@ -36,6 +49,7 @@ inline bool takes_one_model(const std::filesystem::path& target) {
 
 /// Why the network is no good: a weight that is no number, or a loss on the first samples of one of these that is none; else empty.
 inline std::string went_wrong(ebb::Sequential& net, std::initializer_list<const ebb::Dataset*> all) {
+  use_reserve();
   if (std::string bad = ebb::not_finite(net); !bad.empty()) return bad;
   for (const ebb::Dataset* data : all) {
     const std::int64_t n = std::min<std::int64_t>(512, data->size());
@@ -47,6 +61,13 @@ inline std::string went_wrong(ebb::Sequential& net, std::initializer_list<const 
     }
   }
   return "";
+}
+
+/// How far a fit() came that an exception ended, by its so_far; empty where the network is nothing to be kept.
+inline std::string up_to_there(const ebb::History& so_far, ebb::Sequential& net) {
+  use_reserve();
+  const bool good = so_far.interrupted && so_far.epochs() + so_far.partial.batches > 0 && std::isfinite(so_far.partial.loss) && ebb::not_finite(net).empty();
+  return good ? fmt::format("{} epochs and {} batches", so_far.epochs(), so_far.partial.batches) : "";
 }
 
 /// Bytes of a file of this network's weights.
@@ -67,6 +88,7 @@ inline std::filesystem::path place_of(const std::string& file) {
 /// holds() says of target.
 template <class Write, class Holds>
 void keep(const std::filesystem::path& target, const Write& write, const Holds& holds) {
+  use_reserve();
   try {
     try {
       write(target);

@@ -30,8 +30,9 @@ constexpr auto examples =
     "usage; 130 interrupted by Ctrl-C, 143 terminated, 129 the terminal was closed;\n"
     "152, 138, 140 SIGXCPU, SIGUSR1, SIGUSR2, with which batch systems warn.\n"
     "After these six, and when results cannot be shown, the model so far is saved\n"
-    "if --save was given. A second signal ends the program at once. What cannot be\n"
-    "written to standard error is lost, and the work goes on.\n";
+    "if --save was given. A second signal ends the program at once, and the first\n"
+    "does while results wait for a slow reader. What cannot be written to standard\n"
+    "error is lost, and the work goes on.\n";
 
 }  // namespace
 

@@ -218,13 +218,13 @@ class Results {
     check_output(csv(), fresh || fs::exists(file(), error));
     std::ifstream in(file());
     if (!in || fresh) return;
-    try {
-      records_ = Json::parse(in).at("runs");
-      for (const Json& r : records_) check(r);
-    } catch (const nlohmann::ordered_json::exception& e) {
-      throw ebb::DataError(fmt::format("{}: not written by mnist reproduce ({}); --force starts afresh",
-                                       file().string(), e.what()));
-    }
+    const Json all = Json::parse(in, nullptr, false);
+    const bool ours = all.is_object() && all.contains("runs") && all["runs"].is_array();
+    if (!ours)
+      throw ebb::DataError(fmt::format("{}: not written by mnist reproduce: expected JSON with a list \"runs\", found {}; {}", file().string(),
+                                       all.is_discarded() ? "no JSON, or a part of it" : all.is_object() ? "an object without one" : all.type_name(), two_ways));
+    records_ = all["runs"];
+    for (const Json& r : records_) check(r);
   }
   fs::path file() const { return folder_ / "results.json"; }
   fs::path csv() const { return folder_ / "results.csv"; }
@@ -254,11 +254,12 @@ class Results {
   std::string text() const { return Json{{"version", ebb::version()}, {"runs", records_}}.dump(1) + "\n"; }
 
  private:
+  static constexpr const char* two_ways = "another --out leaves it, --force overwrites it";
   /// That a record has what is read of it. Throws DataError.
   void check(const Json& r) const {
     const auto place = fmt::format("{}: run {}", file().string(), &r - &records_[0] + 1);
     const auto expect = [&](const Json& in, const std::string& name, bool right, const char* what) {
-      if (!right) throw ebb::DataError(fmt::format("{}: {}: expected {}{}; --force starts afresh", place, name, what, in.contains(name) ? "" : ", found none"));
+      if (!right) throw ebb::DataError(fmt::format("{}: {}: expected {}{}; {}", place, name, what, in.contains(name) ? "" : ", found none", two_ways));
     };
     const auto has = [](const Json& in, const char* name, auto is) { return in.is_object() && in.contains(name) && is(in[name]); };
     const auto number = [](const Json& j) { return j.is_number(); };
@@ -323,6 +324,7 @@ int reproduce(const std::vector<std::string>& args) {
       if (caught_signal()) break;
     }
   }
+  end_on_signals();
   if (v.count("json")) {
     app::print("{}", results.text());
   } else {

@@ -209,6 +209,7 @@ int search(const std::vector<std::string>& args) {
   for (const Setting& s : settings) limited(with(options, fixed, s), data.train);
 
   catch_signals();
+  put_by();
   const std::filesystem::path target = place_of(file);
   const bool once = takes_one_model(target);
   const auto scale_in = [&](const Trial& t) { return make_training(with(options, fixed, t.setting)).scale; };
@@ -272,7 +273,13 @@ int search(const std::vector<std::string>& args) {
     throw std::runtime_error(fmt::format("no trial went well; {}: {}", text_of(best.setting), best.bad));
   }
   if (!file.empty() && once) save(best);
-  const ebb::Metrics test = ebb::evaluate(best.net, data.test.scaled(scale_in(best)));
+  std::optional<ebb::Metrics> test;
+  try {
+    test = ebb::evaluate(best.net, data.test.scaled(scale_in(best)));
+  } catch (const std::exception&) {  // the trials are told without
+    failure = std::current_exception();
+  }
+  end_on_signals();
   if (v.count("json")) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
     for (const Trial& t : trials) {
@@ -287,7 +294,10 @@ int search(const std::vector<std::string>& args) {
                       {"stopped", t.stopped}});
       if (!t.bad.empty()) list.back()["failed"] = t.bad;
     }
-    app::print("{}\n", app::json_text({{"trials", list}, {"test_accuracy", test.accuracy}, {"test_loss", test.loss}, {"asked", settings.size()}}));
+    nlohmann::ordered_json out{{"trials", list}};
+    if (test) out.update({{"test_accuracy", test->accuracy}, {"test_loss", test->loss}});
+    out["asked"] = settings.size();
+    app::print("{}\n", app::json_text(out));
   } else {
     std::size_t wide = 7;
     for (const Trial& t : trials) wide = std::max(wide, text_of(t.setting).size());
@@ -299,9 +309,10 @@ int search(const std::vector<std::string>& args) {
                  wide, t.best(), t.loss, t.accuracy.size(), ebb::with_commas(t.parameters), t.seconds,
                  !t.bad.empty() ? "  failed: " + t.bad : t.stopped ? "  stopped early" : "");
     }
-    app::print("the best on the test set: accuracy {:.4f}, loss {:.4f}\n", test.accuracy, test.loss);
+    if (test) app::print("the best on the test set: accuracy {:.4f}, loss {:.4f}\n", test->accuracy, test->loss);
     if (!file.empty()) app::print("saved {}\n", file);
   }
+  if (!test) std::rethrow_exception(failure);
   return caught_signal() ? 128 + caught_signal() : ok;
 }
 

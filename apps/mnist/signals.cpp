@@ -2,11 +2,13 @@
 
 #include <signal.h>
 
+#include <array>
 #include <atomic>
 
 namespace mnist {
 namespace {
 
+constexpr std::array asked_to_stop{SIGINT, SIGTERM, SIGHUP, SIGXCPU, SIGUSR1, SIGUSR2};
 std::atomic<int> caught{0};
 
 void note(int number) {
@@ -19,10 +21,18 @@ void note(int number) {
 }  // namespace
 
 void catch_signals() {
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGXCPU, SIGUSR1, SIGUSR2}) {
+  for (const int number : asked_to_stop) {
     struct sigaction before;
     ::sigaction(number, nullptr, &before);
     if (before.sa_handler != SIG_IGN) ::signal(number, note);  // nohup and a shell's & ask for it to be ignored
+  }
+}
+
+void end_on_signals() {
+  for (const int number : asked_to_stop) {
+    struct sigaction now;
+    ::sigaction(number, nullptr, &now);
+    if (now.sa_handler == note && caught == 0) ::signal(number, SIG_DFL);
   }
 }
 

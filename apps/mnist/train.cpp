@@ -87,6 +87,16 @@ std::uintmax_t training_bytes(Training& t, bool averages) {
   return bytes;
 }
 
+/// What can be done with a file that exists, beside overwriting it.
+std::string other_way(const std::string& file) {
+  try {
+    const ebb::SavedModel model = ebb::load_model(file);
+    return model.history ? fmt::format("; --resume {} goes on with the training in it, after {} epochs", file, model.history->epochs()) : "";
+  } catch (const ebb::Error&) {  // no model
+    return "";
+  }
+}
+
 /// How far the training of these runs is in the file, where it wrote a checkpoint.
 std::optional<std::string> checkpoint_in(const std::string& file, const std::string& runs) {
   try {
@@ -140,10 +150,13 @@ int train(const std::vector<std::string>& args) {
       throw ebb::DataError(fmt::format("{}: {} in the weights to go on from: the training went wrong; what the file gives to use is good", resumed, bad));
   }
   const bool replaces = v.count("force") > 0 || (saved && same_file(file, resumed));
-  if (!file.empty()) check_output(file, replaces, training_bytes(t, v.count("ema") > 0));
+  try {
+    if (!file.empty()) check_output(file, replaces, training_bytes(t, v.count("ema") > 0));
+  } catch (const ebb::FileExists& e) {
+    throw ebb::IoError(e.what() + other_way(file));
+  }
   for (int i = 1; every && i < v["keep"].as<int>(); ++i) {  // the checkpoints before it are outputs too
     const std::string older = ebb::ModelCheckpoint::older(file, i).string();
-    if (same_file(older, file)) continue;  // a killed run had linked it just then
     refuse_input(v, "keep", older);
     refuse_same_files({{"--resume", resumed}, {"--log-csv", csv}, {"--keep", older}});
     check_output(older, replaces);
@@ -205,14 +218,15 @@ int train(const std::vector<std::string>& args) {
   };
   ebb::History so_far, history;
   t.fit.so_far = &so_far;
+  put_by();
   try {
     history = ebb::fit(t.net, *t.optimizer, all, t.fit);
   } catch (const std::exception& e) {  // a lack of memory in the validation, say
-    const bool trained = so_far.interrupted && t.optimizer->steps() > first_step && std::isfinite(so_far.partial.loss);
-    if (file.empty() || !trained || !ebb::not_finite(t.net).empty()) throw;
+    const std::string there = file.empty() || t.optimizer->steps() == first_step ? "" : up_to_there(so_far, t.net);
+    if (there.empty()) throw;
     t.fit.callbacks.clear();  // waits for a checkpoint that is being written
     keep_training(so_far);
-    throw std::runtime_error(fmt::format("{}; {} holds the training up to there: {} epochs and {} batches", words_of(e), file, so_far.epochs(), so_far.partial.batches));
+    throw std::runtime_error(fmt::format("{}; {} holds the training up to there: {}", words_of(e), file, there));
   }
   // What went wrong never replaces what was good; the weights of the best epoch, restored, are good.
   std::string bad = went_wrong(t.net, {&all, &test});
@@ -228,16 +242,23 @@ int train(const std::vector<std::string>& args) {
   if (!bad.empty()) throw std::runtime_error(fmt::format("{}; try a smaller --lr{}", bad, holds));
 
   if (!file.empty()) keep_training(history);  // before anything else can fail
-  const ebb::Metrics result = ebb::evaluate(t.net, test);
+  ebb::Metrics result;
+  try {
+    result = ebb::evaluate(t.net, test);
+  } catch (const std::exception& e) {
+    if (file.empty()) throw;
+    throw std::runtime_error(fmt::format("{}; {} holds the training", words_of(e), file));
+  }
   if (std::error_code none; !file.empty() && std::filesystem::is_regular_file(file, none)) {  // a pipe would get it twice
     ebb::Metadata metadata = about;
     metadata["test_accuracy"] = fmt::format("{}", result.accuracy);
     try {
       write(target, history, std::move(metadata));
-    } catch (const ebb::IoError& e) {  // the model is whole without
-      app::note("mnist: warning: the test accuracy is not in the file: {}\n", e.what());
+    } catch (const std::exception& e) {  // the model is whole without
+      app::note("mnist: warning: the test accuracy is not in the file: {}\n", words_of(e));
     }
   }
+  end_on_signals();
   const double seconds = history.seconds.empty() ? 0 : std::accumulate(history.seconds.begin(), history.seconds.end(), 0.0) / history.epochs();
   if (json) {
     nlohmann::ordered_json out{{"test_accuracy", result.accuracy}, {"test_loss", result.loss},

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cmath>
+#include <exception>
 #include <filesystem>
 #include <stdexcept>
 #include <system_error>
@@ -102,10 +103,12 @@ int transfer(const std::vector<std::string>& args) {
   }
 
   catch_signals();
+  put_by();
   std::vector<Row> rows;
   std::error_code none;
   const std::filesystem::path target = place_of(out);
   const bool once = takes_one_model(target);
+  bool saved = false;
   std::string holds = out.empty() ? "" : fmt::format("; {} is {}", out, std::filesystem::exists(target, none) ? "as it was" : "not written");
   const auto save = [&] {
     if (out.empty()) return;
@@ -113,37 +116,58 @@ int transfer(const std::vector<std::string>& args) {
       ebb::save_model(net, model.architecture, to, {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", app::utf8(file_of(v))}});
     }, [&] { return holds; });
     holds = fmt::format("; {} holds the last stage that went well", out);
+    saved = true;
   };
-  const auto run = [&](ebb::Sequential& network, const std::string& what, int n, double rate) {
+  const auto run = [&](ebb::Sequential& network, const std::string& what, int n, double rate, bool last) {
     if (n == 0 || caught_signal()) return;
     std::int64_t trained = 0;
     for (const ebb::Tensor& t : ebb::parameters(network)) trained += t.numel();
     if (!quiet)
       app::note("{}: {} parameters, {} samples of {}\n", what, ebb::with_commas(trained),
                  train.size(), data.name);
-    const ebb::History history = ebb::fit(network, ebb::Adam({.lr = rate}), train,
-             {.epochs = n,
-              .batch = batch,
-              .seed = seed,
-              .callbacks = {ebb::TerminateOnNaN()},
-              .verbose = quiet ? ebb::Verbose::silent : ebb::Verbose::automatic,
-              .interrupted = [] { return caught_signal() != 0; }});
+    const bool mine = &network == &net;
+    ebb::History so_far, history;
+    try {
+      history = ebb::fit(network, ebb::Adam({.lr = rate}), train,
+                         {.epochs = n,
+                          .batch = batch,
+                          .seed = seed,
+                          .callbacks = {ebb::TerminateOnNaN()},
+                          .verbose = quiet ? ebb::Verbose::silent : ebb::Verbose::automatic,
+                          .interrupted = [] { return caught_signal() != 0; },
+                          .so_far = &so_far});
+    } catch (const std::exception& e) {
+      const std::string there = mine && !out.empty() ? up_to_there(so_far, net) : "";
+      if (mine && (!there.empty() || (!saved && !rows.empty()))) save();
+      throw std::runtime_error(fmt::format("{}: {}{}", what, words_of(e), there.empty() ? holds : fmt::format("; {} holds the network up to there: {}", out, there)));
+    }
     std::string bad = went_wrong(network, {&train, &test});
     if (history.epochs() > 0 && !std::isfinite(history["loss"].back())) bad = fmt::format("the loss became {}", history["loss"].back());
     if (!bad.empty()) throw std::runtime_error(fmt::format("{}: {}; try a smaller --lr{}", what, bad, holds));
-    if (&network == &net && !once) save();  // before anything else can fail
-    rows.push_back({what, history.epochs(), trained, ebb::evaluate(network, test)});
+    if (mine && (!once || last || caught_signal())) save();  // before anything else can fail
+    try {
+      rows.push_back({what, history.epochs(), trained, ebb::evaluate(network, test)});
+    } catch (const std::exception& e) {
+      if (mine && !saved) save();
+      throw std::runtime_error(fmt::format("{}: {}{}", what, words_of(e), holds));
+    }
   };
   for (const ebb::Layer& layer : borrowed) ebb::freeze(*layer);
-  run(net, "new last layer, others frozen", head_epochs, lr);
+  run(net, "new last layer, others frozen", head_epochs, lr, epochs == 0);
   for (const ebb::Layer& layer : borrowed) ebb::unfreeze(*layer);
-  run(net, "all layers, a tenth of the rate", epochs, lr / 10);
-  if (once && !rows.empty()) save();
+  run(net, "all layers, a tenth of the rate", epochs, lr / 10, true);
+  if (!saved && !rows.empty()) save();
+  std::exception_ptr failure;
   if (!v.count("no-baseline")) {
     ebb::Sequential scratch = fresh();
-    run(scratch, "the same network from scratch", head_epochs + epochs, lr);
+    try {
+      run(scratch, "the same network from scratch", head_epochs + epochs, lr, true);
+    } catch (const std::exception&) {  // what the stages gave is told without
+      failure = std::current_exception();
+    }
   }
 
+  end_on_signals();
   if (v.count("json")) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
     for (const Row& r : rows)
@@ -161,6 +185,7 @@ int transfer(const std::vector<std::string>& args) {
                  r.result.accuracy, r.result.loss);
     if (!out.empty()) app::print("saved {}\n", out);
   }
+  if (failure) std::rethrow_exception(failure);
   return caught_signal() ? 128 + caught_signal() : ok;
 }
 
