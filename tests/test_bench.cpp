@@ -279,6 +279,34 @@ TEST_CASE("bench compare: against itself, with everything it writes") {
   CHECK(j["accuracy"][0]["ours"] == j["accuracy"][0]["peer"]);  // the same program from the same seed
 }
 
+TEST_CASE("bench compare: outputs are checked before the work, and what was measured before a failure is told") {
+  const TempDir dir;
+  const std::string file = (dir / "all.json").string(), chart = (dir / "chart.svg").string(), peer = (dir / "peer").string();
+  const std::string what = "compare --against '" + peer + "' --models mlp_32,mlp_512 --threads 1 --repeats 1 --rounds 1 --epochs 0 --seconds 0.001 --data '" + digits(dir) + "'";
+  // Another build, which cannot do the second workload.
+  std::ofstream(peer) << "#!/bin/sh\ncase \"$*\" in *'dense 512'*) exit 3;; esac\nexec '" << EBB_BENCH_PROGRAM << "' \"$@\"\n";
+  std::filesystem::permissions(peer, std::filesystem::perms::owner_all);
+  for (const char* option : {" --json ", " --chart "}) {
+    std::ofstream(file) << "precious";
+    Result r = bench_run(what + option + "'" + file + "'");
+    CHECK(r.code == 1);
+    CHECK(r.err == "bench: " + file + ": exists already; choose another name, or --force to overwrite it\n");
+    CHECK(contents(file) == "precious");
+    r = bench_run(what + option + "/nowhere/f");
+    CHECK(r.code == 1);
+    CHECK(r.err == "bench: /nowhere/f: cannot write: No such directory\n");
+    CHECK(bench_run(what + option + "''").code == 2);
+  }
+  CHECK(bench_run(what + " --json '" + chart + "' --chart '" + (dir / "." / "chart.svg").string() + "'").code == 2);
+  const Result r = bench_run(what + " --force --json '" + file + "' --chart '" + chart + "'");
+  CAPTURE(r.err);
+  CHECK(r.code == 1);
+  CHECK(r.out.find("mlp_32 ") != std::string::npos);
+  CHECK(r.out.find("mlp_512") == std::string::npos);
+  CHECK(json::parse(contents(file))["training"].size() == 1);
+  CHECK(contents(chart).find("mlp_32") != std::string::npos);
+}
+
 TEST_CASE("bench: ops") {
   if (bench_run("--help").out.find("  ops ") == std::string::npos) {
     MESSAGE("skipped: built without Google Benchmark");

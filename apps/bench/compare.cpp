@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <ctime>
+#include <exception>
 #include <fstream>
 #include <functional>
 #include <optional>
@@ -206,7 +207,8 @@ int compare(const std::vector<std::string>& args) {
   output.add_options()
       ("markdown", "one row per workload, for a page")
       ("json", po::value<std::string>(), "write every number to this file")
-      ("chart", po::value<std::string>(), "draw the ratios of training to this SVG file");
+      ("chart", po::value<std::string>(), "draw the ratios of training to this SVG file")
+      ("force", "overwrite files that exist");
   options.add(what).add(how).add(output);
   po::variables_map v;
   if (!app::parse(args, options, "bench compare [OPTIONS]",
@@ -234,8 +236,16 @@ int compare(const std::vector<std::string>& args) {
   if (!training && v.count("chart")) throw app::UsageError("--chart draws the training, which --no-train leaves out");
   for (const std::int64_t b : infer_batches)
     if (b < 1 || b > 10000) throw app::UsageError(fmt::format("--infer-batches must be 1 to 10000, got {}", b));
-  const std::string json_file = v.count("json") ? v["json"].as<std::string>() : "";
+  const auto output_file = [&](const char* option) {  // told before the work
+    if (!v.count(option)) return std::string();
+    const auto file = v[option].as<std::string>();
+    if (file.empty()) throw app::UsageError(fmt::format("--{} needs the name of a file", option));
+    app::check_output(file, v.count("force") > 0);
+    return file;
+  };
   Plan plan{"", number(v, "repeats", 1, 1000), number(v, "rounds", 1, 1000), number(v, "seconds", 0.001, 60.0), 0};
+  const std::string json_file = output_file("json"), chart_file = output_file("chart");
+  app::refuse_same_files({{"--json", json_file}, {"--chart", chart_file}});
 
   const Setting ours{"ebb", this_program().string()};
   const std::string peer_program = torch ? torch_program() : against;
@@ -267,7 +277,7 @@ int compare(const std::vector<std::string>& args) {
     to.push_back(cell);
     app::note("{} {}, batch {}, {} thread{}: {:.2f}\n", command, w.name, w.batch, n, n == 1 ? "" : "s", ratio(cell).middle);
   };
-  for (const Workload& w : chosen) {
+  const auto measure_all = [&](const Workload& w) {
     if (training)
       for (const int n : threads) measure(w, n, "train", plan, run.training);
     if (training && epochs > 0) {
@@ -284,11 +294,19 @@ int compare(const std::vector<std::string>& args) {
         p.samples = 1;
         measure(at, n, "infer", p, run.inference);
       }
+  };
+  std::exception_ptr failure;
+  try {
+    for (const Workload& w : chosen) measure_all(w);
+  } catch (const std::exception&) {  // what was measured before is told
+    if (run.training.empty() && run.inference.empty()) throw;
+    failure = std::current_exception();
   }
   run.peer = torch ? library : against;
   app::print("{}", v.count("markdown") ? markdown_table(run) : text_table(run));
-  if (v.count("chart")) ebb::write_atomically(v["chart"].as<std::string>(), chart(run));
+  if (!chart_file.empty()) ebb::write_atomically(chart_file, chart(run));
   if (!json_file.empty()) ebb::write_atomically(json_file, to_json(run).dump(1) + "\n");
+  if (failure) std::rethrow_exception(failure);
   return app::ok;
 }
 
