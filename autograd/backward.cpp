@@ -131,7 +131,7 @@ class Walk {
 
 Tensor seed_for(const char* who, const Tensor& y, const Tensor& cotangent) {
   if (!y.tracked())
-    fail<GradientError>(who, fmt::format("{} does not depend on any variable; was it computed under NoGrad?", describe(y)));
+    fail<GradientError>(who, fmt::format("{} does not depend on any variable; was it computed under NoGrad, or of constants? variable(x) makes one", describe(y)));
   if (!cotangent.defined()) {
     if (y.numel() != 1)
       fail<GradientError>(who, fmt::format("needs a value with one element, got {}; reduce it with sum or mean{}",

@@ -94,11 +94,8 @@ std::vector<Tensor> row_of(const Derivative& d, const Tensor& y, std::int64_t k)
 /// Rows [begin, begin + n) by one reverse pass; nothing where it cannot be (a rule or hook reads the values of a cotangent).
 std::vector<Tensor> rows_at_once(const Derivative& d, const Tensor& y, std::int64_t begin, std::int64_t n) {
   try {
-    std::vector<Tensor> rows;
-    {
-      const detail::Batching batching(n);
-      rows = d.gradients(y, detail::apart(basis(y, begin, n), n), false);
-    }
+    const detail::Batching batching(n);
+    std::vector<Tensor> rows = d.gradients(y, detail::apart(basis(y, begin, n), n), false);
     for (Tensor& t : rows) t = detail::joined(std::move(t), n);
     return rows;
   } catch (const Error&) {

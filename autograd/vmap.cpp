@@ -36,9 +36,9 @@ std::vector<Tensor> one_by_one(const ManyFunction& f, std::span<const Tensor> in
 }
 
 std::vector<Tensor> at_once(const ManyFunction& f, std::span<const Tensor> inputs, std::int64_t n) {
+  const detail::Batching batching(n);
   std::vector<Tensor> out;
   {
-    const detail::Batching batching(n);
     std::vector<Tensor> samples;
     for (const Tensor& x : inputs) samples.push_back(detail::apart(x.detach(), n));
     out = f(samples);
@@ -55,9 +55,13 @@ std::vector<Tensor> vmap(const ManyFunction& f, std::span<const Tensor> inputs, 
   detail::expect_given(f, "vmap");
   if (inputs.empty()) fail<ValueError>("vmap", "needs an input");
   bool graph = recording() && (options.create_graph || detail::differentiating());
-  for (const Tensor& x : inputs) {
-    if (!x.defined() || x.rank() == 0 || x.size(0) == 0 || x.size(0) != inputs[0].size(0))
-      fail<ShapeError>("vmap", fmt::format("inputs need a first axis of one size, at least 1: got {} and {}", describe(inputs[0]), describe(x)));
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor& x = inputs[i];
+    if (!x.defined()) fail<ValueError>("vmap", fmt::format("input {} is undefined", i));
+    if (x.rank() == 0 || x.size(0) == 0)
+      fail<ShapeError>("vmap", fmt::format("input {}, {}, has no samples: its first axis must be one of at least 1", i, describe(x)));
+    if (x.size(0) != inputs[0].size(0))
+      fail<ShapeError>("vmap", fmt::format("inputs need a first axis of one size: got {} and {}", describe(inputs[0]), describe(x)));
     graph |= recording() && x.tracked();
   }
   const std::int64_t n = inputs[0].size(0);

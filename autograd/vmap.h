@@ -20,6 +20,9 @@ struct VmapOptions {
 /// sample, and may itself call backward() and grad(): so are the gradients of each sample, jacobians of each, and so on. What f
 /// captures is the same for all samples.
 ///
+/// Slices of a constant are constants, as those that a loop gives: to take gradients in one, f makes a variable of it, variable(row).
+/// A tensor that f keeps beside what it returns has no meaning after, and is refused, also in another vmap().
+///
 /// f runs once: each op in it works on all samples, with one product of matrices where a loop has many. An op that has no
 /// way of its own for this (Vmap in graph/apply.h) runs once for each sample. Where f reads values (item(), a choice by them),
 /// or anything else fails, f runs again in a loop, so that the result, or the error, is the loop's. Random numbers: dropout

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <vector>
 
@@ -10,6 +11,12 @@
 
 namespace ebb::detail {
 namespace {
+
+/// A tensor that outlived its vmap() means nothing in another, whose n may be the same by chance.
+void expect_of_this_batch(std::string_view op, const Tensor& t) {
+  if (t.storage()->batch_number() != mode.batch_number)
+    fail<ValueError>(op, fmt::format("{} stands for {} tensors of another vmap() or jacobian(): only what f returns leaves one", t.shape().str(), t.storage()->batch()));
+}
 
 Tensor part(const Tensor& t, std::int64_t i) {
   Tensor out = Tensor::empty(t.shape(), t.dtype());
@@ -44,6 +51,11 @@ Tensor run_each(const OpKind& kind, void* op, std::span<const Tensor* const> inp
 
 }  // namespace
 
+Batching::Batching(std::int64_t n) : before_(std::exchange(mode.batch, n)), number_(mode.batch_number) {
+  static std::atomic<std::uint64_t> last{0};
+  if (n != 0 && n != before_) mode.batch_number = last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
 Tensor whole(const Tensor& t) { return whole(t, t.rank()); }
 
 Tensor whole(const Tensor& t, int rank) {
@@ -66,7 +78,7 @@ Tensor apart(Tensor t, std::int64_t n) {
   if (!batched(t)) {
     t = t.detach();
     if (!t.storage()->unique() || t.raw() != t.storage()->data()) t = t.clone();
-    t.storage()->set_batch(n);
+    t.storage()->set_batch(n, mode.batch_number);
   }
   return Tensor(t.storage(), t.storage()->data(), t.shape().without(0), t.dtype());
 }
@@ -74,9 +86,10 @@ Tensor apart(Tensor t, std::int64_t n) {
 Tensor joined(Tensor t, std::int64_t n) {
   const AsOne as_one;
   if (!batched(t)) return repeated(t, n);
+  expect_of_this_batch("vmap", t);
   t = whole(t);
   if (!t.storage()->unique()) return t.clone();
-  t.storage()->set_batch(0);
+  t.storage()->set_batch(0, 0);
   return t;
 }
 
@@ -88,8 +101,14 @@ Tensor merged(const Tensor& t) {
 Tensor unmerged(const Tensor& t, std::int64_t n) { return t.viewed_as(t.shape().with(0, t.shape()[0] / n).inserted(0, n)); }
 
 bool meets_batched(const OpKind& kind, const void* op, std::span<const Tensor* const> inputs) {
-  const Tensor* const held = kind.held(op);
-  return (held && held->defined() && batched(*held)) || std::ranges::any_of(inputs, [](const Tensor* t) { return batched(*t); });
+  const auto meets = [&kind](const Tensor* t) {
+    if (!t || !t->defined() || !batched(*t)) return false;
+    expect_of_this_batch(kind.name, *t);
+    return true;
+  };
+  bool any = meets(kind.held(op));
+  for (const Tensor* t : inputs) any |= meets(t);
+  return any;
 }
 
 Tensor run_batched(const OpKind& kind, void* op, std::span<const Tensor* const> inputs) {

@@ -17,16 +17,21 @@ inline bool batched(const Tensor& t) { return t.storage()->batch() != 0; }
 /// Whether this thread runs within vmap() or a batch of jacobian(), where tensors may be batched.
 inline bool batching() { return mode.batch != 0; }
 
-/// While one lives, tensors of this thread may be batched and stand for n; with 0, ops run as anywhere else.
+/// While one lives, tensors of this thread may be batched and stand for n; with 0, ops run as anywhere else. Within one of the
+/// same n it goes on with that one's tensors.
 class Batching {
  public:
-  explicit Batching(std::int64_t n) : before_(std::exchange(mode.batch, n)) {}
-  ~Batching() { mode.batch = before_; }
+  explicit Batching(std::int64_t n);
+  ~Batching() {
+    mode.batch = before_;
+    mode.batch_number = number_;
+  }
   Batching(const Batching&) = delete;
   Batching& operator=(const Batching&) = delete;
 
  private:
   std::int64_t before_;
+  std::uint64_t number_;
 };
 
 /// While one lives, ops run as anywhere else, and a batched tensor may be read, as whole() shows it.
@@ -54,7 +59,7 @@ Tensor whole(const Tensor& t, int rank);
 Tensor repeated(const Tensor& t, std::int64_t n);
 /// (n, ...) as a batched tensor that stands for n; copied where others see its storage.
 Tensor apart(Tensor t, std::int64_t n);
-/// The way back, for results: (n, ...), repeated if need be.
+/// The way back, for results, while the batch is still open: (n, ...), repeated if need be.
 Tensor joined(Tensor t, std::int64_t n);
 
 /// All elements that a tensor holds, of each that it stands for.

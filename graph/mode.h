@@ -22,6 +22,7 @@ struct Mode {
   const ScopePath* scope = nullptr;
   Observer* observer = nullptr;
   std::int64_t batch = 0;  // tensors that a batched one stands for here (batch.h); 0: there are none
+  std::uint64_t batch_number = 0;  // of the vmap() or jacobian() that they belong to: each has another
   bool as_one = false;  // a batched tensor is read as one of another axis
 };
 inline constinit thread_local Mode mode;

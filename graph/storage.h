@@ -25,7 +25,9 @@ class alignas(64) Storage {
   /// How many tensors of one shape its bytes hold, one behind the other, for ops that run on all of them at once (batch.h);
   /// 0 for an ordinary value.
   std::int64_t batch() const { return batch_; }
-  void set_batch(std::int64_t n) { batch_ = n; }  ///< engine use
+  /// Which vmap() or batch of jacobian() that is of (mode.batch_number); in another one it has no meaning.
+  std::uint64_t batch_number() const { return batch_number_; }
+  void set_batch(std::int64_t n, std::uint64_t number) { batch_ = n, batch_number_ = number; }  ///< engine use
   bool unique() const { return refs_.load(std::memory_order_acquire) == 1; }  ///< true when nobody else holds it
 
   void retain() { refs_.fetch_add(1, std::memory_order_relaxed); }  ///< for Ref
@@ -43,6 +45,7 @@ class alignas(64) Storage {
   const void* worker_;  // of a workspace, the thread that asked for it
   std::size_t bytes_;
   std::int64_t batch_ = 0;
+  std::uint64_t batch_number_ = 0;
 };
 
 /// Counters of the allocator that serves tensors and graph nodes.

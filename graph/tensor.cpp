@@ -81,7 +81,7 @@ Tensor Tensor::clone() const {
   if (storage_->batch() != 0 && !detail::mode.as_one) {
     Ref<Storage> all = Storage::allocate(storage_->bytes());
     std::memcpy(all->data(), storage_->data(), storage_->bytes());
-    all->set_batch(storage_->batch());
+    all->set_batch(storage_->batch(), storage_->batch_number());
     std::byte* const data = all->data();
     return Tensor(std::move(all), data, shape_, dtype_);
   }

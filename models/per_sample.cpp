@@ -1,5 +1,7 @@
 #include <ebb/models/per_sample.h>
 
+#include <fmt/core.h>
+
 #include <array>
 #include <vector>
 
@@ -13,6 +15,9 @@ namespace ebb {
 Gradients per_sample_gradients(Module& module, const Tensor& x, const Tensor& labels, const Loss& loss) {
   const HoldState held;
   if (x.rank() == 0 || x.size(0) == 0) fail<ShapeError>("per_sample_gradients", "no samples in " + describe(x));
+  if (!labels.defined()) fail<ValueError>("per_sample_gradients", "no labels: their tensor is undefined");
+  if (labels.rank() == 0 || labels.size(0) != x.size(0))
+    fail<ShapeError>("per_sample_gradients", fmt::format("{} samples and {} labels: {} and {}", x.size(0), labels.rank() == 0 ? 0 : labels.size(0), describe(x), describe(labels)));
   {
     const NoGrad quiet;
     const Training off(false);       // dropout would draw numbers

@@ -124,7 +124,7 @@ TEST_CASE("backward: of what, and what not") {
                        "backward: needs a value with one element, got (2, 3); reduce it with sum or mean",
                        GradientError);
   CHECK_THROWS_WITH_AS(backward(scalar(1)),
-                       "backward: float32 () does not depend on any variable; was it computed under NoGrad?",
+                       "backward: float32 () does not depend on any variable; was it computed under NoGrad, or of constants? variable(x) makes one",
                        GradientError);
   Tensor y;
   {
@@ -132,10 +132,10 @@ TEST_CASE("backward: of what, and what not") {
     y = sum(x);
   }
   CHECK_THROWS_WITH_AS(backward(y),
-                       "backward: float32 () does not depend on any variable; was it computed under NoGrad?",
+                       "backward: float32 () does not depend on any variable; was it computed under NoGrad, or of constants? variable(x) makes one",
                        GradientError);
   CHECK_THROWS_WITH_AS(backward(Tensor()),
-                       "backward: undefined does not depend on any variable; was it computed under NoGrad?",
+                       "backward: undefined does not depend on any variable; was it computed under NoGrad, or of constants? variable(x) makes one",
                        GradientError);
   const Tensor s = variable(scalar(3));
   CHECK(backward(s)[s].item() == 1);                                   // of a variable itself

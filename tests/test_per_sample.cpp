@@ -96,5 +96,7 @@ TEST_CASE("per-sample gradients: a module that reads values runs in a loop, stat
   for (const NamedTensor& t : named_tensors(unbuilt))
     if (!t.trained) CHECK((mean(*t.tensor).item() == 0 || mean(*t.tensor).item() == 1));
   CHECK_THROWS_WITH_AS(per_sample_gradients(net, zeros({0, 6}, f64), labels), "per_sample_gradients: no samples in float64 (0, 6)", ShapeError);
-  CHECK_THROWS_WITH_AS(per_sample_gradients(net, x, labels.rows(0, 4)), "vmap: inputs need a first axis of one size, at least 1: got float64 (5, 6) and int64 (4,)", ShapeError);
+  CHECK_THROWS_WITH_AS(per_sample_gradients(net, x, labels.rows(0, 4)), "per_sample_gradients: 5 samples and 4 labels: float64 (5, 6) and int64 (4,)", ShapeError);
+  CHECK_THROWS_WITH_AS(per_sample_gradients(net, x, labels.rows(0, 1).viewed_as({})), "per_sample_gradients: 5 samples and 0 labels: float64 (5, 6) and int64 ()", ShapeError);
+  CHECK_THROWS_WITH_AS(per_sample_gradients(net, x, Tensor()), "per_sample_gradients: no labels: their tensor is undefined", ValueError);
 }

@@ -219,6 +219,22 @@ TEST_CASE("vmap: ops of a user's own run for each sample, and in a loop where th
   const Tensor y = vmap([&](const Tensor& t) { return leaked = t * 2, t; }, x);
   CHECK_THROWS_WITH_AS(leaked.to_vector(), "tensor: (4,) stands for 3 tensors within vmap() or jacobian(): no single value can be read", ValueError);
   CHECK_THROWS_AS(exp(leaked), ValueError);
+  // in another one, of as many samples or of others: as an op's input, held by one, and as it is; in jacobian() too
+  const std::string refused = "(4,) stands for 3 tensors of another vmap() or jacobian(): only what f returns leaves one";
+  const VmapOptions once{.may_loop = false};
+  const Tensor mask = [&] {
+    Tensor out;
+    (void)vmap([&](const Tensor& t) { return out = greater(t, 0.0), t; }, x);
+    return out;
+  }();
+  for (const Tensor& again : {x, randn({5, 4}, f64)}) {
+    CHECK_THROWS_WITH_AS(vmap([&](const Tensor& t) { return leaked * t; }, again, once), ("mul: " + refused).c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(vmap([&](const Tensor&) { return leaked; }, again, once), ("vmap: " + refused).c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(vmap([&](const Tensor& t) { return where(mask, t, -t); }, again, once), ("where: " + refused).c_str(), ValueError);
+    CHECK_THROWS_AS(vmap([&](const Tensor& t) { return leaked * t; }, again), ValueError);
+    CHECK_THROWS_AS(vmap([&](const Tensor&) { return leaked; }, again), ValueError);
+  }
+  CHECK_THROWS_AS(jacobian([&](const Tensor& t) { return on_gradient(t * t, [&](const Tensor& g) { return g * leaked; }); }, ones({4}, f64)), ValueError);
   CHECK(same_bits(y, x));
 }
 
@@ -244,8 +260,13 @@ TEST_CASE("vmap: checkpoints, hooks, dropout, and what is refused") {
   // jacobian() takes the mask that was drawn, for all of its passes
   const Tensor j = jacobian([](const Tensor& t) { return checkpoint([](const Tensor& u) { return dropout(u, 0.5); }, t); }, ones({50}, f64));
   CHECK(sum(j).item() == doctest::Approx(2 * sum(cast(greater(j, 0.0), f64)).item()));
-  CHECK_THROWS_WITH_AS(vmap([](const Tensor& t) { return t; }, scalar(1)), "vmap: inputs need a first axis of one size, at least 1: got float32 () and float32 ()", ShapeError);
-  CHECK_THROWS_WITH_AS(vmap([](In s) { return s[0]; }, Tensors{ones({2}), ones({3})}), "vmap: inputs need a first axis of one size, at least 1: got float32 (2,) and float32 (3,)", ShapeError);
+  CHECK_THROWS_WITH_AS(vmap([](const Tensor& t) { return t; }, scalar(1)), "vmap: input 0, float32 (), has no samples: its first axis must be one of at least 1", ShapeError);
+  CHECK_THROWS_WITH_AS(vmap([](In s) { return s[0]; }, Tensors{ones({2}), ones({3})}), "vmap: inputs need a first axis of one size: got float32 (2,) and float32 (3,)", ShapeError);
+  CHECK_THROWS_WITH_AS(vmap([](In s) { return s[0]; }, Tensors{ones({2}), ones({0, 3})}), "vmap: input 1, float32 (0, 3), has no samples: its first axis must be one of at least 1", ShapeError);
+  CHECK_THROWS_WITH_AS(vmap([](In s) { return s[0]; }, Tensors{ones({2}), Tensor()}), "vmap: input 1 is undefined", ValueError);
+  // a slice is a constant, as in a loop
+  CHECK_THROWS_WITH_AS(vmap([](const Tensor& t) { return grad(sum(sin(t)), t); }, x),
+                       "grad: float64 () does not depend on any variable; was it computed under NoGrad, or of constants? variable(x) makes one", GradientError);
   CHECK_THROWS_WITH_AS(vmap([](In) { return scalar(1); }, Tensors{}), "vmap: needs an input", ValueError);
   CHECK_THROWS_WITH_AS(vmap([](const Tensor&) { return Tensor(); }, x), "vmap: f gave an undefined tensor", ValueError);
   CHECK_THROWS_WITH_AS(vmap(ManyFunction([](In s) { return Tensors{s[0], Tensor()}; }), {&x, 1}), "vmap: f gave an undefined tensor", ValueError);
