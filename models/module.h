@@ -142,6 +142,11 @@ Shape build(Module& module, const Shape& sample, DType dtype = DType::f32);
 /// Makes the parameters constants: no gradient is computed for them and no optimiser changes them, and layers leave their
 /// averages alone. unfreeze undoes it, and an optimizer goes on with the state that it has for them. Both throw ValueError on a
 /// module that is not built.
+///
+/// They act on this module and its members: a copy of a plain layer is another one, on the same elements. Frozen, it goes on with
+/// the values that the other is trained to, and no gradient comes through it (a critic for a generator); and the other way round.
+/// Copies of a Sequential have the same layers, and are frozen together. To be one parameter again, unfreeze a module that holds
+/// both: an unfrozen copy alone has variables of its own, and an optimizer that gets both sets refuses them where it keeps state.
 void freeze(Module& module);
 void unfreeze(Module& module);  ///< the parameters are variables again
 

@@ -308,6 +308,44 @@ TEST_CASE("module: a copy is the same network, a clone is another one") {
   CHECK_FALSE(clone(base).weight.tracked());
 }
 
+TEST_CASE("module: one of two copies may be frozen: it follows the other without a gradient, and they are one again when both thaw") {
+  manual_seed(6);
+  struct Pair : Module {
+    Dense a{3}, b{3};
+    Tensor forward(const Tensor& x) override { return b(relu(a(x))); }
+    void visit(Visitor& v) override { v("a", a), v("b", b); }
+  } net;
+  net.a(ones({2, 3}));
+  net.b = net.a;
+  CHECK(parameters(net).size() == 2);
+  freeze(net.b);
+  CHECK(net.a.weight.tracked());
+  CHECK_FALSE(net.a.frozen());
+  CHECK_FALSE(net.b.weight.tracked());
+  const Tensor x = ones({2, 3}), before = net.a.weight.clone();
+  const Gradients g = backward(sum(square(net(x))));
+  CHECK(g.size() == 2);
+  Adam adam({.lr = 0.1});
+  adam.step(net, g);
+  CHECK_FALSE(same_bits(net.a.weight, before));
+  CHECK(same_bits(net.b.weight, net.a.weight));
+  freeze(net.a);  // the one that was copied from is no other than the copy
+  unfreeze(net.b);
+  CHECK(backward(sum(square(net(x)))).size() == 2);
+  unfreeze(net);
+  CHECK(net.a.weight.node() == net.b.weight.node());
+  CHECK(parameters(net).size() == 2);
+  // each by itself: two variables
+  freeze(net.b);
+  unfreeze(net.b);
+  CHECK(parameters(net).size() == 4);
+  CHECK_THROWS_WITH_AS(adam.step(net, backward(sum(square(net(x))))), "adam: two parameters are one piece of memory, float32 (3, 3) the second time: make them one variable", ValueError);
+
+  Sequential one({3}, {Dense(2)}), same_layers = one;
+  freeze(same_layers);
+  CHECK(parameters(one).empty());
+}
+
 TEST_CASE("module: a clone of layers in a row") {
   manual_seed(5);
   const auto tied = std::make_shared<Dense>(3);
