@@ -20,18 +20,6 @@ std::string label(const Tensor& t) {
   return name.empty() ? describe(t) : fmt::format("\"{}\", {}", name, describe(t));
 }
 
-/// While one lives, errors and new nodes carry the layer path of a node.
-class AtScopeOf {
- public:
-  explicit AtScopeOf(const Node& node) : before_(std::exchange(detail::mode.scope, node.scope())) {}
-  ~AtScopeOf() { detail::mode.scope = before_; }
-  AtScopeOf(const AtScopeOf&) = delete;
-  AtScopeOf& operator=(const AtScopeOf&) = delete;
-
- private:
-  const ScopePath* before_;
-};
-
 /// One reverse walk over a graph.
 class Walk {
  public:
@@ -46,12 +34,13 @@ class Walk {
       if (const std::size_t i = graph_.index_of(x.node().get()); i != NodeIndex::none) needed_[i] = wanted;
     for (std::size_t i = 0; i < graph_.size(); ++i)
       for (const Input& in : graph_.nodes()[i]->inputs())
-        if (!needed_[i] && in.node && needed_[graph_.index_of(in.node.get())]) needed_[i] = on_path;
+        if (!needed_[i] && in.node)
+          if (const std::size_t at = graph_.index_of(in.node.get()); at != NodeIndex::none && needed_[at]) needed_[i] = on_path;
   }
 
-  void run(const Node* root, Tensor seed) {
+  void run(std::span<const Tensor> roots, std::span<Tensor> seeds) {
     const NoGrad quiet(!create_);
-    slots_[graph_.index_of(root)] = std::move(seed);
+    for (std::size_t i = 0; i < roots.size(); ++i) accumulate(slots_[graph_.index_of(roots[i].node().get())], std::move(seeds[i]));
     for (std::size_t i = graph_.size(); i-- > 0;) {
       const Node& node = *graph_.nodes()[i];
       if (node.is_variable()) continue;
@@ -80,10 +69,8 @@ class Walk {
       const std::size_t place = graph_.index_of(inputs[j].node.get());
       if (needs(place)) at[j] = place, any = true;
     }
-    const AtScopeOf scope(node);
-    if (node.freed())
-      fail<GradientError>(node.op(), "backward ran through this graph before and freed it; pass {.retain_graph = true} "
-                                     "the first time, or compute the value again");
+    const detail::AtScopeOf scope(node);
+    detail::expect_kept(node);
     Tensor gradient = slots_[position];
     if (needed_.empty() || needed_[position] != wanted) slots_[position] = Tensor();
     if (!any) return;
@@ -98,20 +85,10 @@ class Walk {
     gradient = Tensor();  // from here on the slots are the only owners, and may add in place
     for (std::size_t j = 0; j < inputs.size(); ++j)
       if (at[j] != Saved::unwanted) {
-        Tensor g = fitted(node, j, std::move(out[j]));
+        Tensor g = detail::fitted(node, j, std::move(out[j]));
         if (detail::mode.observer) detail::observe_gradient(node, static_cast<int>(j), g);
         accumulate(slots_[at[j]], std::move(g));
       }
-  }
-
-  /// A rule's gradient in the shape of its input: broadcasting undone, everything else that does not fit refused.
-  static Tensor fitted(const Node& node, std::size_t j, Tensor g) {
-    const Input& in = node.inputs()[j];
-    if (!g.defined()) fail<GradientError>(node.op(), fmt::format("backward gave no gradient for input {}", j));
-    if (g.dtype() != in.dtype || (g.shape() != in.shape && !(node.broadcasts() && broadcasts_to(in.shape, g.shape()))))
-      fail<GradientError>(node.op(), fmt::format("backward gave {} for input {}, which is {} {}", describe(g), j,
-                                                 name_of(in.dtype), in.shape.str()));
-    return g.shape() == in.shape ? g : sum_to(g, in.shape);
   }
 
   /// A sum that nobody else sees, and that is not part of a graph itself.
@@ -164,7 +141,7 @@ Gradients backward(const Tensor& loss, BackwardOptions options) {
   Tensor seed = seed_for("backward", loss, {});
   const Graph graph(loss);
   Walk walk(graph, options.create_graph, options.retain_graph);
-  walk.run(loss.node().get(), std::move(seed));
+  walk.run({&loss, 1}, {&seed, 1});
   Gradients out;
   for (const Node* node : graph.nodes())
     if (node->is_variable())
@@ -180,7 +157,7 @@ std::vector<Tensor> grad(const Tensor& y, std::span<const Tensor> xs, GradOption
       fail<GradientError>("grad", fmt::format("y does not depend on input {} ({})", i, label(xs[i])));
   Walk walk(graph, options.create_graph, options.retain_graph);
   walk.want(xs, options.partial);
-  walk.run(y.node().get(), std::move(seed));
+  walk.run({&y, 1}, {&seed, 1});
   std::vector<Tensor> out;
   out.reserve(xs.size());
   for (const Tensor& x : xs) out.push_back(x.tracked() ? walk.take(x.node().get()) : Tensor());
@@ -192,5 +169,29 @@ std::vector<Tensor> grad(const Tensor& y, std::initializer_list<Tensor> xs, Grad
 }
 
 Tensor grad(const Tensor& y, const Tensor& x, GradOptions options) { return grad(y, {&x, 1}, std::move(options))[0]; }
+
+Tensor detail::transposed(std::span<const Tensor> gs, std::vector<Tensor> ts, const Tensor& u, bool create_graph) {
+  const Graph graph(gs, u.node()->id());
+  if (!graph.contains(u.node().get())) return {};
+  ebb::Walk walk(graph, create_graph, true);
+  walk.want({&u, 1}, false);
+  walk.run(gs, ts);
+  return walk.take(u.node().get());
+}
+
+Tensor detail::fitted(const Node& node, std::size_t j, Tensor g) {
+  const Input& in = node.inputs()[j];
+  if (!g.defined()) fail<GradientError>(node.op(), fmt::format("backward gave no gradient for input {}", j));
+  if (g.dtype() != in.dtype || (g.shape() != in.shape && !(node.broadcasts() && broadcasts_to(in.shape, g.shape()))))
+    fail<GradientError>(node.op(), fmt::format("backward gave {} for input {}, which is {} {}", describe(g), j,
+                                               name_of(in.dtype), in.shape.str()));
+  return g.shape() == in.shape ? g : sum_to(g, in.shape);
+}
+
+void detail::expect_kept(const Node& node) {
+  if (node.freed())
+    fail<GradientError>(node.op(), "backward ran through this graph before and freed it; pass {.retain_graph = true} "
+                                   "the first time, or compute the value again");
+}
 
 }  // namespace ebb

@@ -2,9 +2,11 @@
 #pragma once
 #include <cstddef>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <ebb/graph/graph.h>
+#include <ebb/graph/mode.h>
 #include <ebb/graph/tensor.h>
 
 namespace ebb {
@@ -61,4 +63,25 @@ std::vector<Tensor> grad(const Tensor& y, std::initializer_list<Tensor> xs, Grad
 /// The same for one x.
 Tensor grad(const Tensor& y, const Tensor& x, GradOptions options = {});
 
+namespace detail {
+/// The transpose of a map that was recorded: gradients of the sum of <ts, gs> in u, through nothing that is older than u. Undefined
+/// when no g depends on it.
+Tensor transposed(std::span<const Tensor> gs, std::vector<Tensor> ts, const Tensor& u, bool create_graph);
+/// A rule's gradient in the shape of input j: broadcasting undone, everything else that does not fit refused.
+Tensor fitted(const Node& node, std::size_t j, Tensor g);
+/// Throws GradientError when backward has freed what the node kept.
+void expect_kept(const Node& node);
+
+/// While one lives, errors and new nodes carry the layer path of a node.
+class AtScopeOf {
+ public:
+  explicit AtScopeOf(const Node& node) : before_(std::exchange(mode.scope, node.scope())) {}
+  ~AtScopeOf() { mode.scope = before_; }
+  AtScopeOf(const AtScopeOf&) = delete;
+  AtScopeOf& operator=(const AtScopeOf&) = delete;
+
+ private:
+  const ScopePath* before_;
+};
+}  // namespace detail
 }  // namespace ebb

@@ -124,6 +124,33 @@ void check_second(Checker& checker, const MultiFunction& f, const Tensor& weight
   checker.check(claim, points, 2);
 }
 
+/// Forward mode goes another way through the ops than backward: <w, J t> = <J^T w, t>.
+void check_forward(Checker& checker, const MultiFunction& f, const Tensor& weights) {
+  std::vector<Tensor> xs, ts;
+  for (const Tensor& x : checker.inputs()) {
+    xs.push_back(variable(x.clone()));
+    ts.push_back(random_weights(x.shape(), checker.random()));
+  }
+  const Tensor y = f(xs);
+  const std::vector<Tensor> g = gradient_of(y, xs, weights, false);
+  double size = 0;
+  const auto product = [&size](const Tensor& a, const Tensor& b) {
+    const auto p = a.values<double>(), q = b.values<double>();
+    double total = 0;
+    for (std::size_t k = 0; k < p.size(); ++k) total += p[k] * q[k], size += std::abs(p[k] * q[k]);
+    return total;
+  };
+  (void)product(weights, y.detach());
+  const double rounding = 1e-12 * std::exchange(size, 0);  // a slope of 0 may be no more than that
+  const double forward = product(weights, jvp(f, checker.inputs(), ts));
+  double backward = 0;
+  for (std::size_t i = 0; i < g.size(); ++i)
+    if (g[i].defined()) backward += product(g[i], ts[i]);
+  const double allowed = std::max(checker.options().tolerance, checker.options().repeat) * size + rounding;
+  if (std::isfinite(allowed) && !(std::abs(forward - backward) <= allowed))
+    checker.fault(fmt::format("forward mode (jvp) gives {:.12g} for a slope that backward says is {:.12g}: an op promises too much (Tangent)", forward, backward));
+}
+
 void expect_options(const GradcheckOptions& o, std::size_t inputs) {
   const auto expect = [](bool holds, const char* rule, double value) {
     if (!holds) fail<ValueError>("gradcheck", fmt::format("{}, got {}", rule, value));
@@ -232,6 +259,7 @@ GradcheckReport gradcheck(const MultiFunction& f, std::vector<Tensor> inputs, co
     first();
     checker.create_graph = false;
     if (report.ok) check_second(checker, f, weights);
+    if (report.ok) check_forward(checker, f, weights);
   }
   checker.finish();
   same(run(false), options.repeat, "the function gave another value in the end than at first, for the same inputs");

@@ -24,7 +24,7 @@ enum class Probe {
 /// How hard gradcheck() looks.
 struct GradcheckOptions {
   /// 2 also checks the gradients as they are made to be differentiated again (some rules then go another way), and their
-  /// own gradients, in the inputs and in the cotangent
+  /// own gradients, in the inputs and in the cotangent; and forward mode against backward
   int order = 1;
   Probe probe = Probe::direction;  ///< along what
   int directions = 3;              ///< random directions to try with Probe::direction

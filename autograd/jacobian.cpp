@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <ebb/autograd/backward.h>
+#include <ebb/autograd/forward.h>
 #include <ebb/autograd/tools.h>
 #include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
@@ -164,13 +165,9 @@ Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<con
   expect_each_like("jvp", tangents, inputs, "tangent");
   const Derivative d(inputs, options);
   const Tensor y = d.value(f);
-  const Tensor u = variable(zeros_like(y.detach()));
-  const std::vector<Tensor> g = d.gradients(y, u, true);
-  Tensor s = scalar(0, y.dtype());
-  for (std::size_t i = 0; i < g.size(); ++i)
-    if (g[i].tracked()) s = s + cast(sum(g[i] * d.of(tangents[i])), y.dtype());
-  if (!s.tracked()) return zeros_like(y.detach());
-  const Tensor out = grad(s, {u}, {.create_graph = d.graph(), .allow_unused = true})[0];
+  std::vector<Tensor> ts;
+  for (const Tensor& t : tangents) ts.push_back(d.of(t));
+  const Tensor out = detail::pushed({&y, 1}, d.xs(), ts, d.graph())[0];
   return out.defined() ? out : zeros_like(y.detach());
 }
 

@@ -23,8 +23,9 @@ struct DerivativeOptions {
 
 /// J^T u: the gradients of <u, f(x)> for each input. Zeros where f does not depend on one.
 std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, const Tensor& cotangent, DerivativeOptions options = {});
-/// J v: how f(x) changes as the inputs move along the tangents, one tangent an input, of its shape. Forward mode made
-/// of two reverse passes: the gradient of J^T u is linear in u, and its gradient in u is J (Townsend 2017).
+/// J v: how f(x) changes as the inputs move along the tangents, one tangent an input, of its shape. Forward mode: after f, one
+/// pass over the ops that it recorded, in their order. Every op takes part, a user's own too: an op goes forward as Tangent in
+/// graph/node.h says, by its backward rule where it says nothing.
 Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> tangents, DerivativeOptions options = {});
 Tensor jvp(const UnaryFunction& f, const Tensor& x, const Tensor& tangent, DerivativeOptions options = {});  ///< the same for a function of one tensor
 

@@ -23,7 +23,7 @@ namespace ebb {
 ///       Tensor forward(const Tensor& x) { ... }             // may call ops: nothing is recorded inside
 ///       Tensor backward(const Saved& s, const Tensor& g) const { ... }   // written in ops
 ///     };
-///     Tensor swish(const Tensor& x, double beta = 1) { return apply(Swish{beta}, x); }
+///     Tensor swish(const Tensor& x, double beta = 1) { return ebb::apply(Swish{beta}, x); }
 ///
 /// forward takes one `const Tensor&` per input, or one `std::span<const Tensor>`. backward has one of three forms:
 ///   Tensor backward(saved, g)             one input
@@ -37,6 +37,8 @@ namespace ebb {
 /// `static constexpr Vmap vmap`, how the op runs on many tensors at once, or `Tensor batched(inputs...)`, a forward for them (batch.h);
 /// `void add_gradient(const Tensor& g, Tensor& sum) const`, for an op of one input whose gradient is mostly zeros: adds it to
 /// what other ops gave that input, in place.
+/// `static constexpr Tangent tangents`, how it goes forward (node.h; without it, right but slower), or a rule for that:
+/// `Tensor tangent(const Saved& s, std::span<const Tensor> t) const`, with an undefined t where an input does not move.
 /// An op without backward is refused when it would be recorded. `static constexpr bool broadcasts = true` says that
 /// the inputs broadcast to the output: backward then returns gradients of the output's shape and the engine sums.
 template <class Op>
@@ -75,6 +77,13 @@ template <class Op>
 constexpr bool broadcasts_of() {
   if constexpr (requires { Op::broadcasts; }) return Op::broadcasts;
   else return false;
+}
+
+template <class Op>
+constexpr Tangent tangents_of() {
+  if constexpr (requires { &Op::tangent; }) return Tangent::own;
+  else if constexpr (requires { Op::tangents; }) return Op::tangents;
+  else return Tangent::by_backward;
 }
 
 template <class Op>
@@ -142,6 +151,7 @@ class OpNode final : public Node {
       }
     }
   }
+  void tangent(const Saved& saved, std::span<const Tensor> in, Tensor& out) const override;
   bool adds_gradient() const override { return AddsGradient<Op>; }
   void add_gradient(const Tensor& g, Tensor& sum) const override {
     if constexpr (AddsGradient<Op>) op_.add_gradient(g, sum);
@@ -149,7 +159,7 @@ class OpNode final : public Node {
 
  private:
   OpNode(Op&& op, const Tensor* const* inputs, int count, const Tensor& out, std::size_t bytes)
-      : Node(out.shape(), out.dtype(), reinterpret_cast<Input*>(this + 1), count, bytes, broadcasts_of<Op>()),
+      : Node(out.shape(), out.dtype(), reinterpret_cast<Input*>(this + 1), count, bytes, broadcasts_of<Op>(), tangents_of<Op>()),
         op_(std::move(op)) {
     fill_inputs(reinterpret_cast<Input*>(this + 1), inputs, count, keeps_of<Op>());
     if constexpr (keeps_of<Op>() == Keeps::output || keeps_of<Op>() == Keeps::inputs_and_output) keep_output(kept(out));
@@ -205,13 +215,11 @@ constexpr OpKind op_kind(Tensor (*forward)(void*, std::span<const Tensor* const>
 [[noreturn]] void refuse_none(std::string_view op);
 /// Runs op and records it if any input is tracked.
 Tensor run(const OpKind& kind, void* op, std::span<const Tensor* const> inputs);
+void run(const OpKind& kind, void* op, std::span<const Tensor> inputs, Tensor& out);
 
-}  // namespace detail
-
-/// Runs op on the inputs and, when any of them is tracked and this thread records, adds a node to the graph.
-/// Throws what forward throws; ValueError on an undefined input; GradientError on a tracked op without backward.
-template <Primitive Op, std::same_as<Tensor>... T>
-Tensor apply(Op op, const T&... inputs) {
+/// Of an op that takes its inputs one by one.
+template <Primitive Op, class... T>
+const OpKind& kind_of() {
   constexpr auto forward = [](void* self, std::span<const Tensor* const> in) {
     return [&]<std::size_t... i>(std::index_sequence<i...>) -> Tensor {
       return static_cast<Op*>(self)->forward(*in[i]...);
@@ -227,14 +235,13 @@ Tensor apply(Op op, const T&... inputs) {
       };
     else return nullptr;
   }();
-  static constexpr detail::OpKind kind = detail::op_kind<Op>(forward, pure, batched);
-  const std::array<const Tensor*, sizeof...(T)> in{&inputs...};
-  return detail::run(kind, &op, in);
+  static constexpr OpKind kind = op_kind<Op>(forward, pure, batched);
+  return kind;
 }
 
-/// The same for ops with any number of inputs (one at least, else ValueError).
+/// Of an op that takes them together.
 template <Primitive Op>
-Tensor apply(Op op, std::span<const Tensor> inputs) {
+const OpKind& kind_of_many() {
   constexpr auto forward = [](void* self, std::span<const Tensor* const> in) -> Tensor {
     return static_cast<Op*>(self)->forward(std::span<const Tensor>(in[0], in.size()));
   };
@@ -246,11 +253,41 @@ Tensor apply(Op op, std::span<const Tensor> inputs) {
       };
     else return nullptr;
   }();
-  static constexpr detail::OpKind kind = detail::op_kind<Op>(forward, pure, batched);
+  static constexpr OpKind kind = op_kind<Op>(forward, pure, batched);
+  return kind;
+}
+
+template <class Op>
+void OpNode<Op>::tangent([[maybe_unused]] const Saved& saved, [[maybe_unused]] std::span<const Tensor> in, [[maybe_unused]] Tensor& out) const {
+  if constexpr (tangents_of<Op>() == Tangent::own) out = op_.tangent(saved, in);
+  else if constexpr (tangents_of<Op>() == Tangent::linear || tangents_of<Op>() == Tangent::multilinear) {
+    if constexpr (requires { op_.held.unchanged(Op::name, ""); }) (void)op_.held.unchanged(Op::name, "what it holds");
+    Op op = op_;
+    if constexpr (requires { op.forward(in); }) run(kind_of_many<Op>(), &op, in, out);
+    else if constexpr (requires { op.forward(in[0]); }) run(kind_of<Op, Tensor>(), &op, in, out);
+    else if constexpr (requires { op.forward(in[0], in[1]); }) run(kind_of<Op, Tensor, Tensor>(), &op, in, out);
+    else run(kind_of<Op, Tensor, Tensor, Tensor>(), &op, in, out);
+  }
+}
+
+}  // namespace detail
+
+/// Runs op on the inputs and, when any of them is tracked and this thread records, adds a node to the graph.
+/// Throws what forward throws; ValueError on an undefined input; GradientError on a tracked op without backward.
+template <Primitive Op, std::same_as<Tensor>... T>
+Tensor apply(Op op, const T&... inputs) {
+  const std::array<const Tensor*, sizeof...(T)> in{&inputs...};
+  return detail::run(detail::kind_of<Op, T...>(), &op, in);
+}
+
+/// The same for ops with any number of inputs (one at least, else ValueError). Call it as ebb::apply: without that, an argument of
+/// std, such as a std::vector, brings std::apply in, which takes anything.
+template <Primitive Op>
+Tensor apply(Op op, std::span<const Tensor> inputs) {
   if (inputs.empty()) detail::refuse_none(Op::name);
   detail::SmallArray<const Tensor*, 16> in(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) in[i] = &inputs[i];
-  return detail::run(kind, &op, in.all());
+  return detail::run(detail::kind_of_many<Op>(), &op, in.all());
 }
 
 }  // namespace ebb

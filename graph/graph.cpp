@@ -75,16 +75,16 @@ void NodeIndex::grow() {
     if (s.node) slots_[probe(s.node)] = s;
 }
 
-Graph::Graph(const Tensor& root) { collect({&root, 1}); }
-Graph::Graph(std::span<const Tensor> roots) { collect(roots); }
+Graph::Graph(const Tensor& root) { collect({&root, 1}, 0); }
+Graph::Graph(std::span<const Tensor> roots, std::uint64_t since) { collect(roots, since); }
 
-void Graph::collect(std::span<const Tensor> roots) {
+void Graph::collect(std::span<const Tensor> roots, std::uint64_t since) {
   std::vector<boost::default_color_type> colours;
   const ColourMap map{&index_, &colours};
   for (const Tensor& root : roots) {
     const Node* start = root.node().get();
     if (start && get(map, start) == boost::white_color)
-      boost::depth_first_visit(*this, start, Collector(nodes_), map);
+      boost::depth_first_visit(*this, start, Collector(nodes_), map, [since](const Node* n, const Graph&) { return n->id() < since; });
   }
   const auto by_id = [](const Node* a, const Node* b) { return a->id() < b->id(); };
   if (!std::ranges::is_sorted(nodes_, by_id)) std::ranges::sort(nodes_, by_id);

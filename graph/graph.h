@@ -34,7 +34,8 @@ class Graph {
  public:
   /// Throws GradientError on a cycle, which only a broken engine could make.
   explicit Graph(const Tensor& root);
-  explicit Graph(std::span<const Tensor> roots);  ///< of all of them together
+  /// Of all of them together; of nodes older than `since`, an id, only those that newer ones lead to, without what is before them.
+  explicit Graph(std::span<const Tensor> roots, std::uint64_t since = 0);
 
   std::span<const Node* const> nodes() const { return nodes_; }  ///< in forward order
   std::size_t size() const { return nodes_.size(); }  ///< number of nodes
@@ -46,7 +47,7 @@ class Graph {
   std::size_t edges() const;
 
  private:
-  void collect(std::span<const Tensor> roots);
+  void collect(std::span<const Tensor> roots, std::uint64_t since);
   std::vector<const Node*> nodes_;
   NodeIndex index_;
 };

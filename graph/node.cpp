@@ -26,9 +26,9 @@ Tensor unpack(const Node& node, const Kept& kept, const Ref<Node>& origin, const
 
 }  // namespace
 
-Node::Node(const Shape& shape, DType dtype, Input* inputs, int count, std::size_t block_bytes, bool broadcasts)
+Node::Node(const Shape& shape, DType dtype, Input* inputs, int count, std::size_t block_bytes, bool broadcasts, Tangent tangents)
     : count_(count), id_(next_id()), inputs_(inputs), scope_(detail::mode.scope), block_bytes_(block_bytes),
-      shape_(shape), dtype_(dtype), broadcasts_(broadcasts) {}
+      shape_(shape), dtype_(dtype), broadcasts_(broadcasts), tangents_(tangents) {}
 
 Node::~Node() {
   for (int i = 0; i < count_; ++i) inputs_[i].~Input();

@@ -36,6 +36,17 @@ struct Input {
 /// wanted, which is what products read: a first layer keeps its data for the weight, and no weight for the data.
 enum class Keeps : std::uint8_t { nothing, inputs, other_inputs, output, inputs_and_output };
 
+/// How the tangent of an op's result, J t, follows from those of its inputs in forward mode (jvp()). `by_backward` is right for
+/// every op; the others are promises, which make it one pass, and which gradcheck() holds against backward.
+enum class Tangent : std::uint8_t {
+  by_backward,  ///< J t as the transpose of what backward does to a cotangent: backward has to consist of ops
+  symmetric,    ///< the Jacobian in each input, broadcast, is its own transpose, so that backward gives tangents too: ops that
+                ///< work element by element, softmax
+  linear,       ///< forward is linear in all inputs together: forward of their tangents
+  multilinear,  ///< forward is linear in each input, like a product, and the others are kept (Keeps::other_inputs will do)
+  own,          ///< the op has a rule for it, a member `tangent`
+};
+
 /// What a backward rule sees: the kept values, as tensors that are part of the graph when that is recorded.
 class Saved {
  public:
@@ -86,6 +97,7 @@ class Node {
   virtual int temporaries() const { return 0; }
   /// True when the op's inputs broadcast, so that its gradients may come in the output's shape.
   bool broadcasts() const { return broadcasts_; }
+  Tangent tangents() const { return tangents_; }  ///< how the op goes forward
 
   /// Floating-point operations of the forward pass: the op's own count, or one an element of its result.
   virtual double flops() const { return 0; }
@@ -93,6 +105,9 @@ class Node {
   virtual bool same_op(const Node&) const { return false; }
   /// Gradients of the wanted inputs given that of the output; the rest of `out` stays undefined.
   virtual void backward(const Saved& saved, const Tensor& gradient, std::span<Tensor> out) const = 0;
+  /// Of a linear or multilinear op: the op of `in`, which is as its inputs were, recorded where that is tracked. Of one with a rule
+  /// of its own: the tangent of the output given those of the inputs, undefined where one does not move.
+  virtual void tangent(const Saved& /*saved*/, std::span<const Tensor> /*in*/, Tensor& /*out*/) const {}
   /// True for an op of one input that can add its gradient to what is there instead of making it: one that is mostly zeros.
   virtual bool adds_gradient() const { return false; }
   /// sum += the gradient of the input, in place. `sum` has the input's shape and no other owner.
@@ -108,7 +123,7 @@ class Node {
 
  protected:
   /// The inputs lie behind the node in its block, so that a node is one allocation whatever their number.
-  Node(const Shape& shape, DType dtype, Input* inputs, int count, std::size_t block_bytes, bool broadcasts = false);
+  Node(const Shape& shape, DType dtype, Input* inputs, int count, std::size_t block_bytes, bool broadcasts = false, Tangent tangents = Tangent::by_backward);
   virtual ~Node();
   void keep_output(const Kept& kept) { kept_output_ = kept; }  ///< for ops whose backward reads their result
 
@@ -127,6 +142,7 @@ class Node {
   DType dtype_;
   bool freed_ = false;
   bool broadcasts_;
+  Tangent tangents_;
 };
 
 }  // namespace ebb

@@ -16,6 +16,7 @@ using detail::float_zip;
 /// g (1 - y^2), the gradient of tanh in one pass.
 struct TanhGrad {
   static constexpr std::string_view name = "tanh_grad";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
@@ -29,6 +30,7 @@ struct TanhGrad {
 
 struct Tanh {
   static constexpr std::string_view name = "tanh";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
@@ -40,6 +42,7 @@ struct Tanh {
 /// g y (1 - y), the gradient of sigmoid in one pass.
 struct SigmoidGrad {
   static constexpr std::string_view name = "sigmoid_grad";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& y) const {
@@ -53,6 +56,7 @@ struct SigmoidGrad {
 
 struct Sigmoid {
   static constexpr std::string_view name = "sigmoid";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
@@ -63,6 +67,7 @@ struct Sigmoid {
 
 struct Softplus {
   static constexpr std::string_view name = "softplus";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
@@ -75,6 +80,7 @@ struct Softplus {
 /// the kink.
 struct ReluGrad {
   static constexpr std::string_view name = "relu_grad";
+  static constexpr Tangent tangents = Tangent::symmetric;
   detail::Held held;  // of relu its output, of leaky_relu its input
   double slope;
   Attributes attributes() const { return {{"y", held.value()}, {"slope", slope}}; }
@@ -89,6 +95,7 @@ struct ReluGrad {
 
 struct Relu {
   static constexpr std::string_view name = "relu";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
@@ -99,6 +106,7 @@ struct Relu {
 
 struct LeakyRelu {
   static constexpr std::string_view name = "leaky_relu";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   double slope;
@@ -113,6 +121,7 @@ struct LeakyRelu {
 /// g where x > 0, else g alpha e^x: the gradient of elu in one pass.
 struct EluGrad {
   static constexpr std::string_view name = "elu_grad";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   double alpha;
@@ -132,6 +141,7 @@ struct EluGrad {
 
 struct Elu {
   static constexpr std::string_view name = "elu";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   double alpha;
@@ -148,6 +158,7 @@ struct Elu {
 /// g (Phi(x) + x phi(x)), the gradient of gelu in one pass.
 struct GeluGrad {
   static constexpr std::string_view name = "gelu_grad";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& x) const {
@@ -168,6 +179,7 @@ struct GeluGrad {
 
 struct Gelu {
   static constexpr std::string_view name = "gelu";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
@@ -183,6 +195,7 @@ struct Gelu {
 /// g s(x) (1 + x s(-x)), s being the sigmoid: the gradient of silu in one pass.
 struct SiluGrad {
   static constexpr std::string_view name = "silu_grad";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& g, const Tensor& x) const {
@@ -203,6 +216,7 @@ struct SiluGrad {
 
 struct Silu {
   static constexpr std::string_view name = "silu";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {

@@ -21,6 +21,7 @@ using detail::Loop;
 
 struct ChainMul {
   static constexpr std::string_view name = "chain_mul";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& g, const Tensor& d) const {
@@ -31,6 +32,7 @@ struct ChainMul {
 
 struct ChainDiv {
   static constexpr std::string_view name = "chain_div";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& g, const Tensor& b) const {
@@ -46,6 +48,7 @@ struct ChainDiv {
 
 struct Add {
   static constexpr std::string_view name = "add";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& a, const Tensor& b) const {
     return float_zip(name, a, b, [](auto x, auto y) { return x + y; });
@@ -55,6 +58,7 @@ struct Add {
 
 struct Sub {
   static constexpr std::string_view name = "sub";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& a, const Tensor& b) const {
     return float_zip(name, a, b, [](auto x, auto y) { return x - y; });
@@ -64,6 +68,7 @@ struct Sub {
 
 struct Mul {
   static constexpr std::string_view name = "mul";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& a, const Tensor& b) const {
@@ -74,6 +79,7 @@ struct Mul {
 
 struct Div {
   static constexpr std::string_view name = "div";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& a, const Tensor& b) const {
@@ -88,6 +94,7 @@ struct Div {
 
 struct Pow {
   static constexpr std::string_view name = "pow";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& a, const Tensor& b) const {
@@ -115,6 +122,7 @@ struct Share {
 
 struct Maximum {
   static constexpr std::string_view name = "maximum";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& a, const Tensor& b) const {
@@ -127,6 +135,7 @@ struct Maximum {
 
 struct Minimum {
   static constexpr std::string_view name = "minimum";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   Tensor forward(const Tensor& a, const Tensor& b) const {
@@ -142,6 +151,7 @@ struct Minimum {
 /// x * scale + shift. A divisor other than 1 takes the place of its reciprocal, the scale: most reciprocals are not exact.
 struct Affine {
   static constexpr std::string_view name = "affine";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   double scale, shift, divisor = 1;
   Attributes attributes() const { return {{"scale", scale}, {"shift", shift}}; }
@@ -158,6 +168,7 @@ struct Affine {
 
 struct PowScalar {
   static constexpr std::string_view name = "pow_scalar";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   double exponent;
@@ -173,6 +184,7 @@ struct PowScalar {
 
 struct Exp {
   static constexpr std::string_view name = "exp";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
@@ -183,6 +195,7 @@ struct Exp {
 
 struct Log {
   static constexpr std::string_view name = "log";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
@@ -193,6 +206,7 @@ struct Log {
 
 struct Log1p {
   static constexpr std::string_view name = "log1p";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
@@ -203,6 +217,7 @@ struct Log1p {
 
 struct Sqrt {
   static constexpr std::string_view name = "sqrt";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
@@ -213,6 +228,7 @@ struct Sqrt {
 
 struct Square {
   static constexpr std::string_view name = "square";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
@@ -223,6 +239,7 @@ struct Square {
 
 struct Reciprocal {
   static constexpr std::string_view name = "reciprocal";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
@@ -248,6 +265,7 @@ struct Sign {
 
 struct Abs {
   static constexpr std::string_view name = "abs";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
@@ -280,6 +298,7 @@ Tensor trigonometric(std::string_view op, const Tensor& x, const F& exact) {
 
 struct Sin {
   static constexpr std::string_view name = "sin";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
@@ -290,6 +309,7 @@ struct Sin {
 
 struct Cos {
   static constexpr std::string_view name = "cos";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
@@ -300,6 +320,7 @@ struct Cos {
 
 struct Erf {
   static constexpr std::string_view name = "erf";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {

@@ -77,6 +77,7 @@ EBB_INLINE inline void choose(Strided<std::uint8_t> c, Strided<T> a, Strided<T> 
 
 struct Where {
   static constexpr std::string_view name = "where";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr bool broadcasts = true;
   detail::Held held;
   Attributes attributes() const { return {{"condition", held.value()}}; }
@@ -119,6 +120,7 @@ struct Where {
 
 struct Cast {
   static constexpr std::string_view name = "cast";
+  static constexpr Tangent tangents = Tangent::linear;
   static constexpr Vmap vmap = Vmap::aligned;
   DType to;
   Tensor forward(const Tensor& x) const {

@@ -59,6 +59,7 @@ std::int64_t block_of(const Window& v) {
 
 struct Im2col {
   static constexpr std::string_view name = "im2col";
+  static constexpr Tangent tangents = Tangent::linear;
   Pair kernel;
   Conv2dOptions options;
   Attributes attributes() const { return detail::window_attributes(kernel, options); }
@@ -85,6 +86,7 @@ struct Im2col {
 
 struct Col2im {
   static constexpr std::string_view name = "col2im";
+  static constexpr Tangent tangents = Tangent::linear;
   Pair image, kernel;
   Conv2dOptions options;
   Tensor forward(const Tensor& rows) const {
@@ -123,6 +125,7 @@ Window window_of(std::string_view op, const Shape& x, const Shape& k, const Conv
 
 struct Conv2d {
   static constexpr std::string_view name = "conv2d";
+  static constexpr Tangent tangents = Tangent::multilinear;
   static constexpr Keeps keeps = Keeps::other_inputs;
   Conv2dOptions options;
 
@@ -150,6 +153,7 @@ struct Conv2d {
 
 struct Conv2dTranspose {
   static constexpr std::string_view name = "conv2d_transpose";
+  static constexpr Tangent tangents = Tangent::multilinear;
   static constexpr Keeps keeps = Keeps::other_inputs;
   Pair image;
   Conv2dOptions options;
@@ -288,6 +292,15 @@ struct Conv2dRelu {
                                to(0), to(1), to(2));
     });
     return out;
+  }
+  /// One convolution for each of image and kernel that moves, where the transpose of backward takes two.
+  Tensor tangent(const Saved& s, std::span<const Tensor> t) const {
+    const auto product = [](const void* op, const Tensor& a, const Tensor& b) { return conv2d(a, b, static_cast<const Conv2dRelu*>(op)->options); };
+    const auto chosen = [](const void* op, const Tensor& d) {  // the bias is the same for all of a pool
+      const auto& self = *static_cast<const Conv2dRelu*>(op);
+      return self.pools() ? detail::max_repool2d(d, self.choice, {.size = self.pool}) : d;
+    };
+    return detail::relu_grad(detail::tangent_of_layer(s, t, this, product, chosen), s.output());
   }
   Tensor batched(const Tensor& x, const Tensor& k, const Tensor& bias) {
     if (detail::batched(k) || detail::batched(bias)) {

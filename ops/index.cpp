@@ -41,6 +41,7 @@ Tensor into_tables(const Tensor& indices, std::int64_t n, std::int64_t rows) {
 
 struct Gather {
   static constexpr std::string_view name = "gather";
+  static constexpr Tangent tangents = Tangent::linear;
   detail::Held held;
   Attributes attributes() const { return {{"indices", held.value()}}; }
   Tensor forward(const Tensor& x) const {

@@ -17,6 +17,7 @@ using Permutation = std::array<std::int8_t, Shape::max_rank>;
 
 struct Reshape {
   static constexpr std::string_view name = "reshape";
+  static constexpr Tangent tangents = Tangent::linear;
   Shape shape;
   bool operator==(const Reshape&) const = default;
   static constexpr int temporaries = -1;  // views, forward and backward
@@ -32,6 +33,7 @@ struct Reshape {
 
 struct Transpose {
   static constexpr std::string_view name = "transpose";
+  static constexpr Tangent tangents = Tangent::linear;
   Permutation axes;
   int rank;
   Attributes attributes() const { return {{"axes", std::vector<std::int64_t>(axes.begin(), axes.begin() + rank)}}; }
@@ -81,6 +83,7 @@ Tensor unslice(const Tensor& g, int axis, std::int64_t begin, std::int64_t step,
 /// Elements begin, begin + step, ... of one axis, `count` of them.
 struct Slice {
   static constexpr std::string_view name = "slice";
+  static constexpr Tangent tangents = Tangent::linear;
   int axis;
   std::int64_t begin, step, count;
   Attributes attributes() const { return {{"axis", axis}, {"begin", begin}, {"step", step}, {"count", count}}; }
@@ -126,6 +129,7 @@ struct Slice {
 /// The adjoint of Slice: an axis of `size` zeros with g at begin, begin + step, ...
 struct Unslice {
   static constexpr std::string_view name = "unslice";
+  static constexpr Tangent tangents = Tangent::linear;
   int axis;
   std::int64_t begin, step, size;
   Attributes attributes() const { return {{"axis", axis}, {"begin", begin}, {"step", step}, {"size", size}}; }
@@ -162,6 +166,7 @@ Tensor unslice(const Tensor& g, int axis, std::int64_t begin, std::int64_t step,
 
 struct Concat {
   static constexpr std::string_view name = "concat";
+  static constexpr Tangent tangents = Tangent::linear;
   int axis;
   Attributes attributes() const { return {{"axis", axis}}; }
   Tensor forward(std::span<const Tensor> parts) const {

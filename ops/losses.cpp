@@ -14,6 +14,7 @@ namespace {
 /// -t log s(x) - (1 - t) log(1 - s(x)), s being the sigmoid. A logit may be infinite: where it is right it costs nothing.
 struct BceWithLogits {
   static constexpr std::string_view name = "bce_with_logits";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x, const Tensor& t) const {
@@ -30,6 +31,7 @@ struct BceWithLogits {
 /// d^2 / 2 where |d| is at most delta, delta (|d| - delta / 2) beyond.
 struct Huber {
   static constexpr std::string_view name = "huber";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   double delta;

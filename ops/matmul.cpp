@@ -81,6 +81,7 @@ Shape batch_of(const Shape& s) { return Shape(std::span<const std::int64_t>(s.be
 
 struct Matmul {
   static constexpr std::string_view name = "matmul";
+  static constexpr Tangent tangents = Tangent::multilinear;
   static constexpr Keeps keeps = Keeps::other_inputs;
   static constexpr bool broadcasts = true;  // of the leading axes
   bool ta, tb;
@@ -185,15 +186,16 @@ struct Linear {
     return out;
   }
   std::array<Tensor, 3> backward(const Saved& s, const Tensor& g) const {
-    Tensor d = g;  // the gradient of x W + b
-    if constexpr (how == Activated::relu) d = detail::relu_grad(g, s.output());
-    if constexpr (how == Activated::sigmoid) d = detail::sigmoid_grad(g, s.output());
-    if constexpr (how == Activated::tanh) d = detail::tanh_grad(g, s.output());
+    const Tensor d = before_activation(s, g);
     std::array<Tensor, 3> out;
     if (s.wants(0)) out[0] = matmul(d, s.input(1), {.transpose_b = true});
     if (s.wants(1)) out[1] = matmul(s.input(0), d, {.transpose_a = true});
     if (s.wants(2)) out[2] = sum(d, 0);
     return out;
+  }
+  /// One product for each side that moves, where the transpose of backward takes two.
+  Tensor tangent(const Saved& s, std::span<const Tensor> t) const {
+    return before_activation(s, detail::tangent_of_layer(s, t, nullptr, [](const void*, const Tensor& a, const Tensor& b) { return matmul(a, b); }));
   }
   Tensor batched(const Tensor& x, const Tensor& kernel, const Tensor& bias) const {
     if (!detail::batched(kernel) && !detail::batched(bias)) return detail::run_merged(*this, x, kernel, bias);
@@ -202,6 +204,13 @@ struct Linear {
   }
 
  private:
+  /// The gradient of x W + b, given that of the output; and the other way with tangents.
+  static Tensor before_activation(const Saved& s, const Tensor& g) {
+    if constexpr (how == Activated::relu) return detail::relu_grad(g, s.output());
+    if constexpr (how == Activated::sigmoid) return detail::sigmoid_grad(g, s.output());
+    if constexpr (how == Activated::tanh) return detail::tanh_grad(g, s.output());
+    return g;
+  }
   template <class T>
   EBB_INLINE static T activated(T v) {
     if constexpr (how == Activated::relu) return detail::relu_of(v);

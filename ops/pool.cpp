@@ -188,6 +188,7 @@ T count_of(const Window::Place& in) {
 
 struct AvgPool2d {
   static constexpr std::string_view name = "avg_pool2d";
+  static constexpr Tangent tangents = Tangent::linear;
   PoolOptions options;
   Attributes attributes() const { return pool_attributes(options); }
   Tensor forward(const Tensor& x) const {
@@ -269,6 +270,8 @@ Tensor AvgUnpool2d::forward(const Tensor& g) const {
 Tensor detail::max_unpool2d(const Tensor& g, const Tensor& choice, PoolOptions o, const Shape& image) {
   return apply(Unpool{o, image, choice}, g);
 }
+
+Tensor detail::max_repool2d(const Tensor& x, const Tensor& choice, PoolOptions o) { return apply(Repool{o, choice}, x); }
 
 Tensor detail::max_pool2d_batched(const Tensor& x, PoolOptions o, Tensor* choice) {
   MaxPool2d op{o, choice != nullptr};

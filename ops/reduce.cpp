@@ -234,6 +234,7 @@ void largest_of(const T* x, T* y, const Run& r) {
 
 struct Sum {
   static constexpr std::string_view name = "sum";
+  static constexpr Tangent tangents = Tangent::linear;
   unsigned mask;
   bool keepdims;
   Attributes attributes() const { return {{"mask", mask}, {"keepdims", keepdims}}; }
@@ -333,6 +334,7 @@ struct LogSumExp {
 
 struct BroadcastTo {
   static constexpr std::string_view name = "broadcast_to";
+  static constexpr Tangent tangents = Tangent::linear;
   Shape shape;
   Tensor forward(const Tensor& x) const {
     detail::expect_float(name, x);

@@ -111,6 +111,7 @@ struct SoftmaxGrad {
 
 struct Softmax {
   static constexpr std::string_view name = "softmax";
+  static constexpr Tangent tangents = Tangent::symmetric;
   static constexpr Vmap vmap = Vmap::rows;
   static constexpr Keeps keeps = Keeps::output;
   Tensor forward(const Tensor& x) const {
