@@ -11,7 +11,6 @@
 #include <ebb/models/combine.h>
 #include <ebb/models/conv.h>
 #include <ebb/models/norm.h>
-#include <ebb/models/preprocess.h>
 #include <ebb/models/recurrent.h>
 
 namespace ebb::detail {

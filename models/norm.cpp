@@ -3,6 +3,9 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
 
 #include <ebb/autograd/tools.h>
 #include <ebb/graph/error.h>
@@ -104,6 +107,50 @@ Tensor GroupNormalization::forward(const Tensor& x) {
 void GroupNormalization::visit(Visitor& v) {
   if (options_.scale) v("weight", weight);
   if (options_.center) v("bias", bias);
+}
+
+void Standardize::fit(const Tensor& samples, double factor) {
+  if (!samples.defined() || samples.rank() == 0 || samples.numel() == 0)
+    throw ShapeError(fmt::format("Standardize: needs samples (n, ...), got {}", samples.defined() ? describe(samples) : "none"));
+  const auto n = static_cast<std::size_t>(samples.size(0)), width = static_cast<std::size_t>(samples.numel()) / n;
+  const auto rows = static_cast<double>(n);
+  std::vector<double> means(width), scales(width);
+  // Two passes, a block of rows at a time: a data set of bytes is not to become one of doubles.
+  const auto each = [&](const auto& visit) {
+    for (std::int64_t begin = 0; begin < samples.size(0); begin += 1024) {
+      const auto part = samples.rows(begin, std::min(begin + 1024, samples.size(0))).to_vector();
+      for (std::size_t i = 0; i < part.size(); ++i) visit(i % width, part[i] * factor);
+    }
+  };
+  each([&](std::size_t j, double v) {
+    if (!std::isfinite(v)) throw ValueError(fmt::format("Standardize: feature {} has the value {}", j, v));
+    means[j] += v / rows;
+  });
+  each([&](std::size_t j, double v) { scales[j] += (v - means[j]) * (v - means[j]) / rows; });
+  for (std::size_t j = 0; j < width; ++j) {
+    // Below this a variance is rounding (scikit-learn's _is_constant_feature).
+    constexpr double epsilon = std::numeric_limits<double>::epsilon();
+    const double noise = rows * means[j] * epsilon;
+    scales[j] = scales[j] <= rows * epsilon * scales[j] + noise * noise ? 1 : std::sqrt(scales[j]);
+  }
+  const Shape sample = samples.shape().without(0);
+  const DType dtype = samples.dtype() == f64 ? f64 : f32;
+  mean = cast(Tensor::from(means, sample), dtype);
+  scale = cast(Tensor::from(scales, sample), dtype);
+}
+
+Tensor Standardize::forward(const Tensor& x) {
+  const Tensor floats = is_float(x.dtype()) ? x : cast(x, mean.defined() ? mean.dtype() : f32);
+  if (x.rank() == 0) fail<ShapeError>("Standardize", "needs samples (n, ...), got one number");
+  const Shape sample = x.shape().without(0);
+  if (!mean.defined()) {
+    for (int i = 0; i < 2; ++i) detail::FromFile::take(sample);
+    mean = zeros(sample, floats.dtype());
+    scale = ones(sample, floats.dtype());
+  }
+  if (sample != mean.shape())
+    fail<ShapeError>("Standardize", fmt::format("was fitted to samples {}, got {}", mean.shape().str(), x.shape().str()));
+  return (floats - cast(mean, floats.dtype())) / cast(scale, floats.dtype());
 }
 
 }  // namespace ebb

@@ -1,4 +1,4 @@
-// Layers that normalise.
+// Layers that normalize, and the standardization of features.
 #pragma once
 #include <cstdint>
 #include <string_view>
@@ -69,6 +69,22 @@ class GroupNormalization : public Module {
 
  private:
   GroupNormalizationOptions options_;
+};
+
+/// Shifts and scales each feature to mean 0 and variance 1, as scikit-learn's StandardScaler: fit() to the training samples,
+/// then apply to any. A feature that is constant there is only shifted. A Module, so it can be the first layer of a network and
+/// be saved; its mean and scale are buffers, and until fit() it changes nothing.
+class Standardize : public Module {
+ public:
+  Standardize() = default;
+  explicit Standardize(const Tensor& samples) { fit(samples); }  ///< fit() at once
+  /// Measures samples (n, ...) of any dtype times `factor` (that of a Dataset), in double; mean and scale are float64 if the
+  /// samples are, else float32. Throws ShapeError without a sample, ValueError on a value that is not finite.
+  void fit(const Tensor& samples, double factor = 1);
+  Tensor forward(const Tensor& x) override;  ///< (x - mean) / scale; integers become floats
+  void visit(Visitor& v) override { v.buffer("mean", mean), v.buffer("scale", scale); }
+  std::string_view type() const override { return "Standardize"; }
+  Tensor mean, scale;  ///< of the shape of one sample; scale is the standard deviation, or 1 where that is 0
 };
 
 }  // namespace ebb

@@ -1,10 +1,10 @@
-// What is done to data before training: counting classes, one-hot labels, standardised features.
+// What is done to labels before training: counting classes, one-hot rows, weights.
 #pragma once
 #include <cstdint>
 #include <string_view>
 #include <vector>
 
-#include <ebb/models/module.h>
+#include <ebb/graph/tensor.h>
 
 namespace ebb {
 
@@ -24,22 +24,6 @@ Tensor to_categorical(const Tensor& labels, std::int64_t classes = 0, DType dtyp
 /// What a sample of each class should count so that all classes count alike: n / (classes n_c), and 0 for a class that does
 /// not occur (scikit-learn's "balanced"). For FitOptions::class_weight. Throws as to_categorical.
 std::vector<double> balanced_weights(const Tensor& labels, std::int64_t classes);
-
-/// Shifts and scales each feature to mean 0 and variance 1, as scikit-learn's StandardScaler: fit() to the training samples,
-/// then apply to any. A feature that is constant there is only shifted. A Module, so it can be the first layer of a network and
-/// be saved; its mean and scale are buffers, and until fit() it changes nothing.
-class Standardize : public Module {
- public:
-  Standardize() = default;
-  explicit Standardize(const Tensor& samples) { fit(samples); }  ///< fit() at once
-  /// Measures samples (n, ...) of any dtype times `factor` (that of a Dataset), in double; mean and scale are float64 if the
-  /// samples are, else float32. Throws ShapeError without a sample, ValueError on a value that is not finite.
-  void fit(const Tensor& samples, double factor = 1);
-  Tensor forward(const Tensor& x) override;  ///< (x - mean) / scale; integers become floats
-  void visit(Visitor& v) override { v.buffer("mean", mean), v.buffer("scale", scale); }
-  std::string_view type() const override { return "Standardize"; }
-  Tensor mean, scale;  ///< of the shape of one sample; scale is the standard deviation, or 1 where that is 0
-};
 
 namespace detail {
 /// Labels (n) or (n, 1) as class numbers; what is wrong with them is an error that names `op`. With `classes` above 0, labels

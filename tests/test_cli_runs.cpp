@@ -7,7 +7,7 @@ TEST_CASE("mnist: its runs") { MESSAGE("skipped: the build has no program mnist"
 
 #include <ebb/models/architecture.h>
 #include <ebb/models/mnist.h>
-#include <ebb/models/preprocess.h>
+#include <ebb/models/norm.h>
 #include <ebb/models/serialize.h>
 
 #include <nlohmann/json.hpp>

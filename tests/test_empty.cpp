@@ -9,7 +9,6 @@
 #include <ebb/models/fit.h>
 #include <ebb/models/layers.h>
 #include <ebb/models/norm.h>
-#include <ebb/models/preprocess.h>
 #include <ebb/models/recurrent.h>
 #include <ebb/models/sequential.h>
 

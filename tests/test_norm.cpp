@@ -2,6 +2,7 @@
 #include <ebb/ebb.h>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "layer_check.h"
@@ -168,4 +169,48 @@ TEST_CASE("norm: messages") {
   CHECK_THROWS_WITH_AS(norm(zeros({4})), "BatchNormalization: needs an input (n, ..., channels), got (4,)", ShapeError);
   norm(zeros({2, 4}));
   CHECK_THROWS_WITH_AS(norm(zeros({2, 3})), "batch_norm: (2, 3) needs gamma and beta (3,), got (4,) and (4,)", ShapeError);
+}
+
+TEST_CASE("norm: standardized features, fitted to training samples and applied to others") {
+  const Tensor train = tensor({1, 5, .1, 200, 2, 5, .1, 10, 4, 5, .1, 0, 7, 5, .1, 255}, {4, 4}, f64);  // values from scikit-learn 1.2.1
+  Standardize s(train);
+  const auto check = [](const Tensor& got, const std::vector<double>& wanted) {
+    const auto values = got.to_vector();
+    REQUIRE(values.size() == wanted.size());
+    for (std::size_t i = 0; i < values.size(); ++i) CHECK(values[i] == doctest::Approx(wanted[i]).epsilon(1e-12));
+  };
+  check(s.mean, {3.5, 5, .1, 116.25});
+  check(s.scale, {2.29128784747792, 1, 1, 112.99197980387811});
+  check(s(train), {-1.091089451179962, 0, 0, 0.7412030495028598, -0.6546536707079772, 0, 0, -0.9403322269812401,
+                   0.2182178902359924, 0, 0, -1.0288340836382979, 1.5275252316519468, 0, 0, 1.2279632611166782});
+  check(s(tensor({0, 6, .3, 1}, {1, 4}, f64)), {-1.5275252316519468, 1, 0.2, -1.0199838979725921});
+
+  // A data set's factor is as good as multiplying the samples
+  Standardize halved;
+  halved.fit(train, 0.5);
+  check(halved(train * 0.5), s(train).to_vector());
+
+  // Bytes; more rows than one block of them
+  const Tensor bytes = cast(arange(3000), u8);
+  Standardize b(reshape(bytes, {3000, 1}));
+  CHECK(b.mean.dtype() == f32);
+  const Tensor z = b(reshape(bytes, {3000, 1}));
+  CHECK(mean(z).item() == doctest::Approx(0).epsilon(1e-5));
+  CHECK(variance(z).item() == doctest::Approx(1).epsilon(1e-5));
+
+  // A module: the first layer of a network, saved with it
+  const TempDir dir;
+  const Tensor x = cast(train, f32);
+  Sequential net({4}, {Standardize(x), Dense(2)});
+  save(net, dir / "net");
+  Sequential other({4}, {Standardize(), Dense(2)});
+  load(other, dir / "net");
+  CHECK(same_bits(other(x), net(x)));
+  CHECK(parameter_count(net) == 10);  // mean and scale are not trained
+  Standardize untouched;
+  CHECK(same_bits(untouched(train), train));
+
+  CHECK_THROWS_WITH_AS(s(zeros({2, 3})), "Standardize: was fitted to samples (4,), got (2, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(Standardize(zeros({0, 3})), "Standardize: needs samples (n, ...), got float32 (0, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(Standardize(tensor({1, std::numeric_limits<double>::infinity()}, {1, 2})), "Standardize: feature 1 has the value inf", ValueError);
 }
