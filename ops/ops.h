@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <ebb/graph/tensor.h>
+#include <ebb/ops/geometry.h>
 #include <ebb/ops/random.h>
 #include <ebb/ops/threads.h>
 
@@ -145,46 +146,10 @@ Tensor linear(const Tensor& x, const Tensor& kernel, const Tensor& bias, Tensor 
 Tensor linear_plain(const Tensor& x, const Tensor& kernel, const Tensor& bias, Tensor (*activation)(const Tensor&) = nullptr);
 
 // ---- images (NHWC) -------------------------------------------------------------------------------------------------
-/// A pair of sizes; one number means both alike.
-struct Pair {
-  std::int64_t h, w;  ///< along the height and the width
-  constexpr Pair(std::int64_t both) : h(both), w(both) {}  ///< both alike
-  constexpr Pair(std::int64_t height, std::int64_t width) : h(height), w(width) {}  ///< one each
-  friend bool operator==(const Pair&, const Pair&) = default;  ///< both equal
-};
-/// Zeros around an image: as many as given on all sides, or what makes the output ceil(size / stride) (Keras' "same":
-/// an odd one goes to the bottom and right).
-struct Padding {
-  std::int64_t top = 0, left = 0, bottom = 0, right = 0;  ///< rows and columns of zeros
-  bool is_same = false;  ///< as many as same() needs; the four numbers are not read then
-  constexpr Padding(std::int64_t all = 0) : top(all), left(all), bottom(all), right(all) {}  ///< as many on all sides
-  /// So many above and below, and so many left and right.
-  constexpr Padding(Pair p) : top(p.h), left(p.w), bottom(p.h), right(p.w) {}
-  static constexpr Padding valid() { return {}; }  ///< none
-  /// What makes the output ceil(size / stride).
-  static constexpr Padding same() {
-    Padding p;
-    p.is_same = true;
-    return p;
-  }
-};
-/// Of conv2d() and its relatives.
-struct Conv2dOptions {
-  Pair stride = 1;  ///< step of the kernel
-  Padding pad = 0;  ///< zeros around the image
-  Pair dilation = 1;  ///< distance of the kernel's elements
-};
 /// x (n, h, w, in) with kernel (kh, kw, in, out): (n, oh, ow, out), oh = (h + pads - dilation (kh - 1) - 1) / stride + 1.
 Tensor conv2d(const Tensor& x, const Tensor& kernel, Conv2dOptions options = {});
 /// max_pool2d(relu(conv2d(x, kernel) + bias), {pool}) in one pass over blocks of images; a pool of 1 changes nothing.
 Tensor conv2d_relu(const Tensor& x, const Tensor& kernel, const Tensor& bias, Conv2dOptions options = {}, Pair pool = 1);
-/// Whether 3x3 convolutions of stride 1 in float32 may save multiplications by Winograd's method, where it pays. Its
-/// rounding error was at most 6.5e-6 of the largest result (100 draws of six shapes), against 1.4e-6: of the largest one, so a
-/// pixel of 1e6 costs results within 5 pixels digits that they would keep in the plain way. An image whose transform is not finite
-/// is convolved in the plain way, and NaN and infinite pixels spoil only what sees them. A thread keeps what it
-/// made of the last eight kernels of single images, at most 10 MB. On, unless the environment has EBB_WINOGRAD=0.
-void set_winograd(bool on);
-bool winograd();  ///< what was set
 /// The definition of conv2d and its test oracle: im2col, one matmul, reshape.
 Tensor conv2d_plain(const Tensor& x, const Tensor& kernel, Conv2dOptions options = {});
 /// conv2d in groups: channels and filters in `groups` equal parts, kernel (kh, kw, in / groups, out), each filter over its own
@@ -196,12 +161,6 @@ Tensor conv2d_transpose(const Tensor& g, const Tensor& kernel, Pair image, Conv2
 Tensor im2col(const Tensor& x, Pair kernel, Conv2dOptions options = {});
 /// The adjoint of im2col: patches added back into images of (h, w).
 Tensor col2im(const Tensor& patches, Pair image, Pair kernel, Conv2dOptions options = {});
-/// Of the poolings.
-struct PoolOptions {
-  Pair size = 2;  ///< of the window
-  Pair stride = 0;  ///< 0: as the size
-  Padding pad = 0;  ///< around the image; it takes no part in a result
-};
 Tensor max_pool2d(const Tensor& x, PoolOptions options = {});  ///< the first largest of a window takes the gradient
 Tensor avg_pool2d(const Tensor& x, PoolOptions options = {});  ///< padding does not count in the mean
 

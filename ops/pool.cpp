@@ -8,6 +8,7 @@
 #include <ebb/ops/convolve_tail.h>
 #include <ebb/ops/elementwise.h>
 #include <ebb/ops/ops.h>
+#include <ebb/ops/pool.h>
 #include <ebb/ops/rows.h>
 #include <ebb/ops/window.h>
 

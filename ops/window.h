@@ -6,7 +6,8 @@
 #include <vector>
 
 #include <ebb/graph/attribute.h>
-#include <ebb/ops/ops.h>
+#include <ebb/graph/shape.h>
+#include <ebb/ops/geometry.h>
 
 namespace ebb::detail {
 
@@ -38,12 +39,5 @@ inline Attributes window_attributes(Pair kernel, const Conv2dOptions& o) {
   return {{"kernel", pair(kernel)}, {"stride", pair(o.stride)}, {"dilation", pair(o.dilation)}, {"same", o.pad.is_same},
           {"pads", std::vector<std::int64_t>{o.pad.top, o.pad.left, o.pad.bottom, o.pad.right}}};
 }
-
-/// g of a pooled shape sent back to the elements of `image` that a max-pool chose (pool.cpp).
-Tensor max_unpool2d(const Tensor& g, const Tensor& choice, PoolOptions options, const Shape& image);
-/// The way back: from x what it chose.
-Tensor max_repool2d(const Tensor& x, const Tensor& choice, PoolOptions options);
-/// max_pool2d of a batched tensor, as part of another op's rule; choice, unless null, is what max_unpool2d needs.
-Tensor max_pool2d_batched(const Tensor& x, PoolOptions options, Tensor* choice);
 
 }  // namespace ebb::detail

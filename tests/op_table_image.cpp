@@ -1,5 +1,5 @@
 // Rows of convolutions and pooling.
-#include <ebb/ops/window.h>
+#include <ebb/ops/pool.h>
 
 #include "op_table.h"
 
