@@ -1,4 +1,3 @@
-// (over 400 lines because the seven optimisers share the one loop over parameters and the one table of names)
 #include <ebb/models/optimizer.h>
 
 #include <fmt/format.h>
@@ -18,13 +17,6 @@
 
 namespace ebb {
 namespace {
-
-void expect_share(std::string_view who, std::string_view what, double value) {
-  if (!(value >= 0 && value < 1)) throw ValueError(fmt::format("{}: {} must be in [0, 1), got {}", who, what, value));
-}
-
-/// Without it a gradient of 0 would be divided by its root, 0. It must not be 0 as a float either.
-void expect_eps(std::string_view who, double eps) { detail::expect(static_cast<float>(eps) > 0, who, "eps must be above 0", eps); }
 
 /// One pass over a parameter, its gradient and its state: rule(w, g, s...) for each element, all by reference but g. The
 /// parameter is multiplied by `keep` on the way.
@@ -72,76 +64,44 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
   });
 }
 
-// The options of each optimiser by name: the one list that files, command lines and make_optimizer() read.
-template <class F> void each_option(SGDOptions& o, F f) {
-  f("lr", o.lr), f("momentum", o.momentum), f("nesterov", o.nesterov), f("weight_decay", o.weight_decay);
-}
-template <class F> void each_option(RMSpropOptions& o, F f) {
-  f("lr", o.lr), f("rho", o.rho), f("momentum", o.momentum), f("eps", o.eps), f("centered", o.centered);
-  f("eps_inside_sqrt", o.eps_inside_sqrt), f("weight_decay", o.weight_decay);
-}
-template <class F> void each_option(AdamOptions& o, F f) {
-  f("lr", o.lr), f("beta1", o.beta1), f("beta2", o.beta2), f("eps", o.eps), f("weight_decay", o.weight_decay);
-}
-template <class F> void each_option(AdamWOptions& o, F f) {
-  f("lr", o.lr), f("beta1", o.beta1), f("beta2", o.beta2), f("eps", o.eps), f("weight_decay", o.weight_decay);
-}
-template <class F> void each_option(NadamOptions& o, F f) {
-  f("lr", o.lr), f("beta1", o.beta1), f("beta2", o.beta2), f("eps", o.eps), f("momentum_decay", o.momentum_decay);
-  f("weight_decay", o.weight_decay);
-}
-template <class F> void each_option(AdagradOptions& o, F f) {
-  f("lr", o.lr), f("start", o.start), f("eps", o.eps), f("weight_decay", o.weight_decay);
-}
-template <class F> void each_option(LionOptions& o, F f) {
-  f("lr", o.lr), f("beta1", o.beta1), f("beta2", o.beta2), f("weight_decay", o.weight_decay);
-}
-
-template <class Options>
-OptimizerOptions listed(Options options, double lr) {
-  OptimizerOptions out;
-  each_option(options, [&](const char* name, auto& value) { out[name] = static_cast<double>(value); });
-  out["lr"] = lr;
-  return out;
-}
-
-template <class O, class Options>
-std::unique_ptr<Optimizer> make(std::string_view who, const OptimizerOptions& given) {
-  Options options;
-  std::size_t used = 0;
+template <class Rule>
+std::unique_ptr<Optimizer> make(const OptimizerOptions& given) {
+  Rule rule;
   std::string names;
-  each_option(options, [&](const char* name, auto& value) {
+  OptimizerOptions left = given;
+  rule.each([&](const char* name, auto& value, Range = Range::any) {
     names += (names.empty() ? "" : ", ") + std::string(name);
-    const auto it = given.find(name);
-    if (it == given.end()) return;
-    ++used;
-    if constexpr (std::is_same_v<decltype(value), bool&>) detail::expect(it->second == 0 || it->second == 1, who, std::string(name) + " must be 0 or 1", it->second);
-    value = static_cast<std::remove_reference_t<decltype(value)>>(it->second);
+    const auto option = left.extract(name);
+    if (option.empty()) return;
+    const double v = option.mapped();
+    if constexpr (std::is_same_v<decltype(value), bool&>) detail::expect(v == 0 || v == 1, Rule::name, fmt::format("{} must be 0 or 1", name), v);
+    value = static_cast<std::remove_reference_t<decltype(value)>>(v);
   });
-  if (used < given.size())
-    for (const auto& [name, value] : given) {
-      bool known = false;
-      each_option(options, [&](const char* n, auto&) { known |= name == n; });
-      if (!known) throw ValueError(fmt::format("{}: no option \"{}\"; there are {}", who, name, names));
-    }
-  return std::make_unique<O>(options);
+  if (!left.empty()) throw ValueError(fmt::format("{}: no option \"{}\"; there are {}", Rule::name, left.begin()->first, names));
+  return std::make_unique<OptimizerOf<Rule>>(rule);
 }
 
 struct Kind {
   std::string_view name;
-  std::unique_ptr<Optimizer> (*make)(std::string_view, const OptimizerOptions&);
+  std::unique_ptr<Optimizer> (*make)(const OptimizerOptions&);
 };
-constexpr auto kinds = std::to_array<Kind>({
-    {"sgd", make<SGD, SGDOptions>},
-    {"rmsprop", make<RMSprop, RMSpropOptions>},
-    {"adam", make<Adam, AdamOptions>},
-    {"adamw", make<AdamW, AdamWOptions>},
-    {"nadam", make<Nadam, NadamOptions>},
-    {"adagrad", make<Adagrad, AdagradOptions>},
-    {"lion", make<Lion, LionOptions>},
-});
+template <class... Rules>
+constexpr std::array<Kind, sizeof...(Rules)> kinds_of() {
+  return {Kind{Rules::name, make<Rules>}...};
+}
+constexpr auto kinds = kinds_of<SGDOptions, RMSpropOptions, AdamOptions, AdamWOptions, NadamOptions, AdagradOptions, LionOptions>();
 
 }  // namespace
+
+void detail::expect_in(Range range, std::string_view who, std::string_view what, double value) {
+  switch (range) {
+    case Range::any: return;
+    case Range::share: return expect(value >= 0 && value < 1, who, fmt::format("{} must be in [0, 1)", what), value);
+    // Without it a gradient of 0 would be divided by its root, 0.
+    case Range::above_zero: return expect(static_cast<float>(value) > 0, who, fmt::format("{} must be above 0", what), value);
+    case Range::not_negative: return expect(value >= 0, who, fmt::format("{} must not be negative", what), value);
+  }
+}
 
 std::vector<std::string> optimizer_names() {
   std::vector<std::string> out;
@@ -151,7 +111,7 @@ std::vector<std::string> optimizer_names() {
 
 std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const OptimizerOptions& options) {
   for (const Kind& k : kinds)
-    if (k.name == name) return k.make(name, options);
+    if (k.name == name) return k.make(options);
   throw ValueError(fmt::format("no optimiser \"{}\"; there are {}", name, fmt::join(optimizer_names(), ", ")));
 }
 
@@ -277,45 +237,38 @@ void Optimizer::set_state(const Tensor& w, std::vector<Tensor> state) {
   state_[w.raw()] = {w.storage(), std::move(state)};
 }
 
-// ---- SGD -----------------------------------------------------------------------------------------------------------
+// ---- formulas ------------------------------------------------------------------------------------------------------
 
-SGD::SGD(SGDOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
-  expect_share("sgd", "momentum", options.momentum);
+namespace {
+
+template <std::size_t N, class F>
+void fused(const detail::Change& c, const F& formula) {
+  fused<N>(c.w, c.g, c.slots, c.keep, formula);
 }
+AdamOptions adam_of(const AdamWOptions& o) { return {o.lr, o.beta1, o.beta2, o.eps, o.weight_decay}; }
 
-OptimizerOptions SGD::options() const { return listed(options_, lr()); }
+}  // namespace
 
-void SGD::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
-  const double rate = step.lr, m = options_.momentum;
-  if (m == 0) return fused<0>(w, g, slots, step.keep, [=](auto& x, auto d) { x -= static_cast<decltype(d)>(rate) * d; });
-  if (options_.nesterov)
-    return fused<1>(w, g, slots, step.keep, [=](auto& x, auto d, auto& v) {
+void SGDOptions::change(const detail::Change& c) const {
+  const double rate = c.lr, m = momentum;
+  if (m == 0) return fused<0>(c, [=](auto& x, auto d) { x -= static_cast<decltype(d)>(rate) * d; });
+  if (nesterov)
+    return fused<1>(c, [=](auto& x, auto d, auto& v) {
       using T = decltype(d);
       v = static_cast<T>(m) * v - static_cast<T>(rate) * d;
       x += static_cast<T>(m) * v - static_cast<T>(rate) * d;
     });
-  fused<1>(w, g, slots, step.keep, [=](auto& x, auto d, auto& v) {
+  fused<1>(c, [=](auto& x, auto d, auto& v) {
     using T = decltype(d);
     v = static_cast<T>(m) * v - static_cast<T>(rate) * d;
     x += v;
   });
 }
 
-// ---- RMSprop -------------------------------------------------------------------------------------------------------
-
-RMSprop::RMSprop(RMSpropOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
-  expect_share("rmsprop", "rho", options.rho);
-  expect_share("rmsprop", "momentum", options.momentum);
-  expect_eps("rmsprop", options.eps);
-}
-
-OptimizerOptions RMSprop::options() const { return listed(options_, lr()); }
-
-void RMSprop::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
-  const double rate = step.lr, keep = step.keep, rho = options_.rho, eps = options_.eps, momentum = options_.momentum;
-  const bool inside = options_.eps_inside_sqrt;
+void RMSpropOptions::change(const detail::Change& c) const {
+  const double rate = c.lr, share = rho, again = momentum;
   // eps inside the root or outside of it, without a branch in the loop
-  const double in = inside ? eps : 0, out = inside ? 0 : eps;
+  const double in = eps_inside_sqrt ? eps : 0, out = eps_inside_sqrt ? 0 : eps;
   const auto scaled = [=](auto d, auto v) {
     using T = decltype(d);
     return static_cast<T>(rate) * d / (std::sqrt(v + static_cast<T>(in)) + static_cast<T>(out));
@@ -324,134 +277,86 @@ void RMSprop::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const 
   const auto spread = [](auto v, auto a) { return std::max(v - a * a, decltype(v)(0)); };
   const auto mean = [=](auto& v, auto next) {
     using T = decltype(next);
-    return v = static_cast<T>(rho) * v + static_cast<T>(1 - rho) * next;
+    return v = static_cast<T>(share) * v + static_cast<T>(1 - share) * next;
   };
-  if (!options_.centered && momentum == 0)
-    return fused<1>(w, g, slots, keep, [=](auto& x, auto d, auto& v) { x -= scaled(d, mean(v, d * d)); });
-  if (!options_.centered)
-    return fused<2>(w, g, slots, keep, [=](auto& x, auto d, auto& v, auto& s) {
-      s = static_cast<decltype(d)>(momentum) * s + scaled(d, mean(v, d * d));
+  if (!centered && momentum == 0)
+    return fused<1>(c, [=](auto& x, auto d, auto& v) { x -= scaled(d, mean(v, d * d)); });
+  if (!centered)
+    return fused<2>(c, [=](auto& x, auto d, auto& v, auto& s) {
+      s = static_cast<decltype(d)>(again) * s + scaled(d, mean(v, d * d));
       x -= s;
     });
   if (momentum == 0)
-    return fused<2>(w, g, slots, keep, [=](auto& x, auto d, auto& v, auto& a) {
+    return fused<2>(c, [=](auto& x, auto d, auto& v, auto& a) {
       mean(v, d * d);
       mean(a, d);
       x -= scaled(d, spread(v, a));
     });
-  fused<3>(w, g, slots, keep, [=](auto& x, auto d, auto& v, auto& a, auto& s) {
+  fused<3>(c, [=](auto& x, auto d, auto& v, auto& a, auto& s) {
     mean(v, d * d);
     mean(a, d);
-    s = static_cast<decltype(d)>(momentum) * s + scaled(d, spread(v, a));
+    s = static_cast<decltype(d)>(again) * s + scaled(d, spread(v, a));
     x -= s;
   });
 }
 
-// ---- Adam ----------------------------------------------------------------------------------------------------------
-
-Adam::Adam(AdamOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
-  expect_share("adam", "beta1", options.beta1);
-  expect_share("adam", "beta2", options.beta2);
-  expect_eps("adam", options.eps);
-}
-
-OptimizerOptions Adam::options() const { return listed(options_, lr()); }
-
-void Adam::begin_step() {
-  const auto t = static_cast<double>(steps());
-  correction_ = std::sqrt(1 - std::pow(options_.beta2, t)) / (1 - std::pow(options_.beta1, t));
-}
-
-void Adam::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
-  const double a = step.lr * correction_, b1 = options_.beta1, b2 = options_.beta2, eps = options_.eps;
-  fused<2>(w, g, slots, step.keep, [=](auto& x, auto d, auto& m, auto& v) {
+void AdamOptions::begin(double t, detail::StepFactors& f) const { f.of_mean = std::sqrt(1 - std::pow(beta2, t)) / (1 - std::pow(beta1, t)); }
+void AdamOptions::change(const detail::Change& c) const {
+  const double a = c.lr * c.at.of_mean, b1 = beta1, b2 = beta2, e = eps;
+  fused<2>(c, [=](auto& x, auto d, auto& m, auto& v) {
     using T = decltype(d);
     m += (d - m) * static_cast<T>(1 - b1);
     v += (d * d - v) * static_cast<T>(1 - b2);
-    x -= static_cast<T>(a) * m / (std::sqrt(v) + static_cast<T>(eps));
+    x -= static_cast<T>(a) * m / (std::sqrt(v) + static_cast<T>(e));
   });
 }
 
-// ---- Nadam ---------------------------------------------------------------------------------------------------------
+void AdamWOptions::begin(double t, detail::StepFactors& f) const { adam_of(*this).begin(t, f); }
+void AdamWOptions::change(const detail::Change& c) const { adam_of(*this).change(c); }
 
-Nadam::Nadam(NadamOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
-  expect_share("nadam", "beta1", options.beta1);
-  expect_share("nadam", "beta2", options.beta2);
-  expect_eps("nadam", options.eps);
-  detail::expect(options.momentum_decay >= 0, "nadam", "momentum_decay must not be negative", options.momentum_decay);
-}
-
-OptimizerOptions Nadam::options() const { return listed(options_, lr()); }
-
-double Nadam::u(std::int64_t t) const {
-  return options_.beta1 * (1 - 0.5 * std::pow(0.96, static_cast<double>(t) * options_.momentum_decay));
-}
-
-void Nadam::begin_step() {
-  const std::int64_t t = steps();
-  if (counted_ >= t) {  // set_steps() went back
-    counted_ = 0;
-    product_ = 1;
-  }
-  while (counted_ < t) product_ *= u(++counted_);
+void NadamOptions::begin(double t, detail::StepFactors& f) const {
+  const auto u = [&](double at) { return beta1 * (1 - 0.5 * std::pow(0.96, at * momentum_decay)); };
+  const auto now = static_cast<std::int64_t>(t);
+  if (f.counted >= now) f = {};  // set_steps() went back
+  while (f.counted < now) f.product *= u(static_cast<double>(++f.counted));
   const double next = u(t + 1);
-  from_m_ = next / (1 - product_ * next);
-  from_g_ = (1 - u(t)) / (1 - product_);
-  correction_ = 1 / (1 - std::pow(options_.beta2, static_cast<double>(t)));
+  f.of_mean = next / (1 - f.product * next);
+  f.of_gradient = (1 - u(t)) / (1 - f.product);
+  f.of_square = 1 / (1 - std::pow(beta2, t));
 }
-
-void Nadam::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
-  const double b1 = options_.beta1, b2 = options_.beta2, eps = options_.eps;
-  const double from_m = step.lr * from_m_, from_g = step.lr * from_g_, correction = correction_;
-  fused<2>(w, g, slots, step.keep, [=](auto& x, auto d, auto& m, auto& v) {
+void NadamOptions::change(const detail::Change& c) const {
+  const double b1 = beta1, b2 = beta2, e = eps;
+  const double from_m = c.lr * c.at.of_mean, from_g = c.lr * c.at.of_gradient, correction = c.at.of_square;
+  fused<2>(c, [=](auto& x, auto d, auto& m, auto& v) {
     using T = decltype(d);
     m += (d - m) * static_cast<T>(1 - b1);
     v += (d * d - v) * static_cast<T>(1 - b2);
-    x -= (static_cast<T>(from_m) * m + static_cast<T>(from_g) * d) / (std::sqrt(v * static_cast<T>(correction)) + static_cast<T>(eps));
+    x -= (static_cast<T>(from_m) * m + static_cast<T>(from_g) * d) / (std::sqrt(v * static_cast<T>(correction)) + static_cast<T>(e));
   });
 }
 
-// ---- Adagrad -------------------------------------------------------------------------------------------------------
-
-Adagrad::Adagrad(AdagradOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
-  detail::expect(options.start >= 0, "adagrad", "start must not be negative", options.start);
-  if (options.start > 0 && options.eps == 0) return;  // the sum is above 0 from the first step on
-  expect_eps("adagrad", options.eps);
-}
-
-OptimizerOptions Adagrad::options() const { return listed(options_, lr()); }
-
-void Adagrad::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
-  const double rate = step.lr, eps = options_.eps;
-  fused<1>(w, g, slots, step.keep, [=](auto& x, auto d, auto& a) {
+void AdagradOptions::change(const detail::Change& c) const {
+  const double rate = c.lr, e = eps;
+  fused<1>(c, [=](auto& x, auto d, auto& a) {
     using T = decltype(d);
     a += d * d;
-    x -= static_cast<T>(rate) * d / std::sqrt(a + static_cast<T>(eps));
+    x -= static_cast<T>(rate) * d / std::sqrt(a + static_cast<T>(e));
   });
 }
 
-// ---- Lion ----------------------------------------------------------------------------------------------------------
-
-Lion::Lion(LionOptions options) : Optimizer(options.lr, options.weight_decay), options_(options) {
-  expect_share("lion", "beta1", options.beta1);
-  expect_share("lion", "beta2", options.beta2);
-}
-
-OptimizerOptions Lion::options() const { return listed(options_, lr()); }
-
-void Lion::update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) {
-  const double rate = step.lr, b1 = options_.beta1, b2 = options_.beta2;
-  fused<1>(w, g, slots, step.keep, [=](auto& x, auto d, auto& m) {
+void LionOptions::change(const detail::Change& c) const {
+  const double rate = c.lr, b1 = beta1, b2 = beta2;
+  fused<1>(c, [=](auto& x, auto d, auto& m) {
     using T = decltype(d);
-    const T c = static_cast<T>(b1) * m + static_cast<T>(1 - b1) * d;
-    x -= static_cast<T>(rate) * static_cast<T>((c > 0) - (c < 0));
+    const T mixed = static_cast<T>(b1) * m + static_cast<T>(1 - b1) * d;
+    x -= static_cast<T>(rate) * static_cast<T>((mixed > 0) - (mixed < 0));
     m = static_cast<T>(b2) * m + static_cast<T>(1 - b2) * d;
   });
 }
 
 // ---- averages ------------------------------------------------------------------------------------------------------
 
-WeightAverage::WeightAverage(double decay) : decay_(decay) { expect_share("weight average", "decay", decay); }
+WeightAverage::WeightAverage(double decay) : decay_(decay) { detail::expect_in(Range::share, "weight average", "decay", decay); }
 
 void WeightAverage::update(Module& module) {
   for (const NamedTensor& t : named_parameters(module)) {

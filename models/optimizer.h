@@ -104,29 +104,55 @@ std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const Optimizer
 /// "sgd", "rmsprop", "adam", ...
 std::vector<std::string> optimizer_names();
 
-/// Of SGD.
+// An optimizer is one struct, its rule: its name, its options with their ranges, the tensors of state that it keeps, and (in
+// optimizer.cpp) its formula. Class, factory, checks and files follow from it.
+
+/// What values an option may have.
+enum class Range {
+  any,           ///< lr and weight_decay, which Optimizer checks, and switches
+  share,         ///< 0 <= value < 1
+  above_zero,    ///< as float32 too
+  not_negative,  ///< 0 or more
+};
+
+namespace detail {
+/// ValueError unless the option's value lies in its range.
+void expect_in(Range range, std::string_view who, std::string_view what, double value);
+
+/// Factors of one step that are the same for all parameters, and what a rule carries from step to step to make them.
+struct StepFactors {
+  double of_mean = 1, of_gradient = 0, of_square = 1;
+  std::int64_t counted = 0;  // steps in `product`
+  double product = 1;
+};
+/// One parameter and what its step needs.
+struct Change {
+  Tensor& w;
+  const Tensor& g;
+  std::span<Tensor> slots;
+  double lr, keep;  // Optimizer::Step
+  const StepFactors& at;
+};
+}  // namespace detail
+
+/// w += v, v = momentum v - lr g; with Nesterov w += momentum v - lr g; without momentum w -= lr g (Keras 3, sgd.py).
 struct SGDOptions {
   double lr = 0.01;  ///< learning rate
   double momentum = 0;  ///< share of the last step that is taken again
   bool nesterov = false;  ///< look ahead along the momentum
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
-};
-/// w += v, v = momentum v - lr g; with Nesterov w += momentum v - lr g; without momentum w -= lr g (Keras 3, sgd.py).
-class SGD : public Optimizer {
- public:
-  explicit SGD(SGDOptions options = {});  ///< ValueError on options out of range
-  std::string_view name() const override { return "sgd"; }
-  OptimizerOptions options() const override;
 
- protected:
-  int slots() const override { return options_.momentum > 0 ? 1 : 0; }
-  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
-
- private:
-  SGDOptions options_;
+  static constexpr std::string_view name = "sgd";
+  int slots() const { return momentum > 0 ? 1 : 0; }
+  void change(const detail::Change& c) const;  ///< the formula
+  template <class F>
+  void each(F f) {
+    f("lr", lr), f("momentum", momentum, Range::share), f("nesterov", nesterov), f("weight_decay", weight_decay);
+  }
 };
 
-/// Of RMSprop.
+/// v = rho v + (1 - rho) g^2; w -= lr g / sqrt(v + eps). Centered subtracts the squared mean of g from v; with momentum
+/// the step is accumulated (Keras 3, rmsprop.py; Tieleman and Hinton 2012).
 struct RMSpropOptions {
   double lr = 1e-3;  ///< learning rate
   double rho = 0.9;  ///< of the running mean of g^2
@@ -135,65 +161,57 @@ struct RMSpropOptions {
   bool centered = false;  ///< subtract the squared mean of g
   bool eps_inside_sqrt = true;  ///< Keras 3: g / sqrt(v + eps). false: g / (sqrt(v) + eps), as Keras 2 and PyTorch
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
-};
-/// v = rho v + (1 - rho) g^2; w -= lr g / sqrt(v + eps). Centered subtracts the squared mean of g from v; with momentum
-/// the step is accumulated (Keras 3, rmsprop.py; Tieleman and Hinton 2012).
-class RMSprop : public Optimizer {
- public:
-  explicit RMSprop(RMSpropOptions options = {});  ///< ValueError on options out of range
-  std::string_view name() const override { return "rmsprop"; }
-  OptimizerOptions options() const override;
 
- protected:
-  int slots() const override { return 1 + (options_.centered ? 1 : 0) + (options_.momentum > 0 ? 1 : 0); }
-  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
-
- private:
-  RMSpropOptions options_;
+  static constexpr std::string_view name = "rmsprop";
+  int slots() const { return 1 + (centered ? 1 : 0) + (momentum > 0 ? 1 : 0); }
+  void change(const detail::Change& c) const;  ///< the formula
+  template <class F>
+  void each(F f) {
+    f("lr", lr), f("rho", rho, Range::share), f("momentum", momentum, Range::share), f("eps", eps, Range::above_zero);
+    f("centered", centered), f("eps_inside_sqrt", eps_inside_sqrt), f("weight_decay", weight_decay);
+  }
 };
 
-/// Of Adam.
+/// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= a m / (sqrt(v) + eps), a = lr sqrt(1 - b2^t) / (1 - b1^t)
+/// (Kingma and Ba 2015, the form before section 2.1; Keras 3, adam.py).
 struct AdamOptions {
   double lr = 1e-3;  ///< learning rate
   double beta1 = 0.9;  ///< of the running mean of g
   double beta2 = 0.999;  ///< of the running mean of g^2
   double eps = 1e-7;  ///< keeps the division defined
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
-};
-/// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= a m / (sqrt(v) + eps), a = lr sqrt(1 - b2^t) / (1 - b1^t)
-/// (Kingma and Ba 2015, the form before section 2.1; Keras 3, adam.py).
-class Adam : public Optimizer {
- public:
-  explicit Adam(AdamOptions options = {});  ///< ValueError on options out of range
-  std::string_view name() const override { return "adam"; }
-  OptimizerOptions options() const override;
 
- protected:
-  int slots() const override { return 2; }
-  void begin_step() override;
-  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
-
- private:
-  AdamOptions options_;
-  double correction_ = 0;
+  static constexpr std::string_view name = "adam";
+  int slots() const { return 2; }
+  void begin(double t, detail::StepFactors& factors) const;  ///< before step t, for all parameters
+  void change(const detail::Change& c) const;  ///< the formula
+  template <class F>
+  void each(F f) {
+    f("lr", lr), f("beta1", beta1, Range::share), f("beta2", beta2, Range::share), f("eps", eps, Range::above_zero), f("weight_decay", weight_decay);
+  }
 };
 
-/// Of AdamW.
+/// Adam with weight decay (Keras 3, adamw.py; PyTorch's default decay is 0.01).
 struct AdamWOptions {
   double lr = 1e-3;  ///< learning rate
   double beta1 = 0.9;  ///< of the running mean of g
   double beta2 = 0.999;  ///< of the running mean of g^2
   double eps = 1e-7;  ///< keeps the division defined
   double weight_decay = 0.004;  ///< the parameter falls by this share of itself, times lr
-};
-/// Adam with weight decay (Keras 3, adamw.py; PyTorch's default decay is 0.01).
-class AdamW : public Adam {
- public:
-  explicit AdamW(AdamWOptions o = {}) : Adam({o.lr, o.beta1, o.beta2, o.eps, o.weight_decay}) {}  ///< ValueError on options out of range
-  std::string_view name() const override { return "adamw"; }
+
+  static constexpr std::string_view name = "adamw";
+  int slots() const { return 2; }
+  void begin(double t, detail::StepFactors& factors) const;  ///< before step t, for all parameters
+  void change(const detail::Change& c) const;  ///< the formula
+  template <class F>
+  void each(F f) {
+    f("lr", lr), f("beta1", beta1, Range::share), f("beta2", beta2, Range::share), f("eps", eps, Range::above_zero), f("weight_decay", weight_decay);
+  }
 };
 
-/// Of Nadam.
+/// Adam with Nesterov's momentum: u_t = b1 (1 - 0.96^(t d) / 2), U_t = u_1 ... u_t, m and v as in Adam;
+/// w -= lr (u_{t+1} m / (1 - U_{t+1}) + (1 - u_t) g / (1 - U_t)) / (sqrt(v / (1 - b2^t)) + eps)
+/// (Dozat 2016; Keras 3, nadam.py, where d = 1).
 struct NadamOptions {
   double lr = 1e-3;  ///< learning rate
   double beta1 = 0.9;  ///< of the running mean of g
@@ -201,73 +219,92 @@ struct NadamOptions {
   double eps = 1e-7;  ///< keeps the division defined
   double momentum_decay = 1;  ///< PyTorch: 0.004
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
-};
-/// Adam with Nesterov's momentum: u_t = b1 (1 - 0.96^(t d) / 2), U_t = u_1 ... u_t, m and v as in Adam;
-/// w -= lr (u_{t+1} m / (1 - U_{t+1}) + (1 - u_t) g / (1 - U_t)) / (sqrt(v / (1 - b2^t)) + eps)
-/// (Dozat 2016; Keras 3, nadam.py, where d = 1).
-class Nadam : public Optimizer {
- public:
-  explicit Nadam(NadamOptions options = {});  ///< ValueError on options out of range
-  std::string_view name() const override { return "nadam"; }
-  OptimizerOptions options() const override;
 
- protected:
-  int slots() const override { return 2; }
-  void begin_step() override;
-  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
-
- private:
-  double u(std::int64_t t) const;
-  NadamOptions options_;
-  std::int64_t counted_ = 0;
-  double product_ = 1;                                // u_1 ... u_counted
-  double from_m_ = 0, from_g_ = 0, correction_ = 0;  // factors of this step
+  static constexpr std::string_view name = "nadam";
+  int slots() const { return 2; }
+  void begin(double t, detail::StepFactors& factors) const;  ///< before step t, for all parameters
+  void change(const detail::Change& c) const;  ///< the formula
+  template <class F>
+  void each(F f) {
+    f("lr", lr), f("beta1", beta1, Range::share), f("beta2", beta2, Range::share), f("eps", eps, Range::above_zero);
+    f("momentum_decay", momentum_decay, Range::not_negative), f("weight_decay", weight_decay);
+  }
 };
 
-/// Of Adagrad.
+/// a += g^2; w -= lr g / sqrt(a + eps) (Duchi et al. 2011; Keras 3, adagrad.py).
 struct AdagradOptions {
   double lr = 1e-3;  ///< learning rate
   double start = 0.1;  ///< of the accumulated squares
-  double eps = 1e-7;  ///< keeps the division defined
+  double eps = 1e-7;  ///< keeps the division defined; may be 0 where the squares start above 0
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
-};
-/// a += g^2; w -= lr g / sqrt(a + eps) (Duchi et al. 2011; Keras 3, adagrad.py).
-class Adagrad : public Optimizer {
- public:
-  explicit Adagrad(AdagradOptions options = {});  ///< ValueError on options out of range
-  std::string_view name() const override { return "adagrad"; }
-  OptimizerOptions options() const override;
 
- protected:
-  int slots() const override { return 1; }
-  double slot_start() const override { return options_.start; }
-  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
-
- private:
-  AdagradOptions options_;
+  static constexpr std::string_view name = "adagrad";
+  int slots() const { return 1; }
+  double slot_start() const { return start; }
+  void change(const detail::Change& c) const;  ///< the formula
+  template <class F>
+  void each(F f) {
+    f("lr", lr), f("start", start, Range::not_negative), f("eps", eps, start > 0 ? Range::not_negative : Range::above_zero);
+    f("weight_decay", weight_decay);
+  }
 };
 
-/// Of Lion.
+/// w -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g (Chen et al. 2023; Keras 3, lion.py).
 struct LionOptions {
   double lr = 1e-3;  ///< learning rate
   double beta1 = 0.9;  ///< of the running mean of g
   double beta2 = 0.99;  ///< of the running mean of g, as it is kept
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
+
+  static constexpr std::string_view name = "lion";
+  int slots() const { return 1; }
+  void change(const detail::Change& c) const;  ///< the formula
+  template <class F>
+  void each(F f) {
+    f("lr", lr), f("beta1", beta1, Range::share), f("beta2", beta2, Range::share), f("weight_decay", weight_decay);
+  }
 };
-/// w -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g (Chen et al. 2023; Keras 3, lion.py).
-class Lion : public Optimizer {
+
+/// The optimizer of a rule.
+template <class Rule>
+class OptimizerOf : public Optimizer {
  public:
-  explicit Lion(LionOptions options = {});  ///< ValueError on options out of range
-  std::string_view name() const override { return "lion"; }
-  OptimizerOptions options() const override;
+  /// ValueError on options out of range.
+  explicit OptimizerOf(Rule rule = {}) : Optimizer(rule.lr, rule.weight_decay), rule_(rule) {
+    rule.each([](const char* option, auto value, Range range = Range::any) { detail::expect_in(range, Rule::name, option, static_cast<double>(value)); });
+  }
+  std::string_view name() const override { return Rule::name; }
+  OptimizerOptions options() const override {
+    OptimizerOptions out;
+    Rule rule = rule_;
+    rule.each([&](const char* option, auto value, Range = Range::any) { out[option] = static_cast<double>(value); });
+    out["lr"] = lr();
+    return out;
+  }
+  int slots() const override { return rule_.slots(); }
 
  protected:
-  int slots() const override { return 1; }
-  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override;
+  double slot_start() const override {
+    if constexpr (requires(const Rule& r) { r.slot_start(); }) return rule_.slot_start();
+    else return 0;
+  }
+  void begin_step() override {
+    if constexpr (requires(const Rule& r, detail::StepFactors& f) { r.begin(1.0, f); }) rule_.begin(static_cast<double>(steps()), factors_);
+  }
+  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override { rule_.change({w, g, slots, step.lr, step.keep, factors_}); }
 
  private:
-  LionOptions options_;
+  Rule rule_;
+  detail::StepFactors factors_;
 };
+
+using SGD = OptimizerOf<SGDOptions>;          ///< stochastic gradient descent
+using RMSprop = OptimizerOf<RMSpropOptions>;  ///< steps scaled by a running mean of squares
+using Adam = OptimizerOf<AdamOptions>;        ///< adaptive moments
+using AdamW = OptimizerOf<AdamWOptions>;      ///< Adam with weight decay
+using Nadam = OptimizerOf<NadamOptions>;      ///< Adam with Nesterov's momentum
+using Adagrad = OptimizerOf<AdagradOptions>;  ///< steps scaled by the sum of squares
+using Lion = OptimizerOf<LionOptions>;        ///< steps of one size, by sign
 
 /// Running averages of a module's parameters, which often do better than the parameters of any one step:
 /// average = decay average + (1 - decay) w after each step, beginning with the first w.
