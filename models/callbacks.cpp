@@ -14,6 +14,7 @@
 #include <ebb/graph/error.h>
 #include <ebb/graph/given.h>
 #include <ebb/models/atomic_file.h>
+#include <ebb/models/separated.h>
 
 namespace ebb {
 namespace {
@@ -222,23 +223,6 @@ void ReduceLROnPlateau::epoch_end(TrainingState& state) {
 CSVLogger::CSVLogger(std::filesystem::path path, bool append, char separator)
     : path_(std::move(path)), append_(append), separator_(separator) {}
 
-namespace {
-
-/// The cells of a line; one may be in quotes, with doubled ones inside.
-std::vector<std::string> cells_of(std::string_view line, char separator) {
-  std::vector<std::string> out(1);
-  bool quoted = false;
-  for (std::size_t i = 0; i < line.size(); ++i) {
-    if (line[i] == '"' && quoted && line.substr(i + 1, 1) == "\"") out.back() += line[i++];
-    else if (line[i] == '"') quoted = !quoted;
-    else if (line[i] == separator && !quoted) out.emplace_back();
-    else out.back() += line[i];
-  }
-  return out;
-}
-
-}  // namespace
-
 void CSVLogger::train_begin(TrainingState& state) {
   std::error_code error;
   const bool special = std::filesystem::exists(path_, error) && !std::filesystem::is_regular_file(path_, error);
@@ -258,7 +242,7 @@ void CSVLogger::train_begin(TrainingState& state) {
   keys_.clear();
   compared_ = false;
   if (!lines.empty()) {  // the names that are there already
-    keys_ = cells_of(lines[0], separator_);
+    keys_ = detail::separated(lines[0], separator_, [&](std::size_t, const std::string& what) { throw DataError(fmt::format("{}: line 1: {}", path_.string(), what)); });
     if (keys_[0] != "epoch") throw DataError(fmt::format("{}: line 1: expected \"epoch\" and the names of numbers, to go on with", path_.string()));
     keys_.erase(keys_.begin());
     // Epochs that a killed training logged after its last checkpoint come again.

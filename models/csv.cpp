@@ -15,6 +15,7 @@
 #include <ebb/graph/error.h>
 #include <ebb/models/byte_source.h>
 #include <ebb/models/printable.h>
+#include <ebb/models/separated.h>
 
 namespace ebb {
 namespace {
@@ -93,24 +94,8 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-/// The cells of a line, out of their quotes (RFC 4180): a quote stands at both ends of a cell or, doubled, inside such a one.
 std::vector<std::string> cells_of(const Lines& lines, std::string_view line) {
-  std::vector<std::string> out;
-  for (std::size_t at = 0; at <= line.size(); ++at) {
-    std::string& cell = out.emplace_back();
-    const bool quoted = at < line.size() && line[at] == '"';
-    if (quoted) {
-      for (++at; line[at] != '"' || (at + 1 < line.size() && line[at + 1] == '"'); ++at) cell += line[line[at] == '"' ? at++ : at];
-      ++at;  // Lines has seen that the quotes are in pairs
-    }
-    const std::size_t end = std::min(line.find(',', at), line.size());
-    const std::string_view rest = line.substr(at, end - at);
-    if (quoted && !rest.empty()) lines.fail(out.size(), fmt::format("expected a comma after the closing quote, found \"{}\"", printable(rest, 20)));
-    if (rest.find('"') != rest.npos) lines.fail(out.size(), fmt::format("expected quotes around the whole cell, found \"{}\"", printable(rest, 20)));
-    cell += rest;
-    at = end;
-  }
-  return out;
+  return detail::separated(line, ',', [&](std::size_t cell, const std::string& what) { lines.fail(cell, what); });
 }
 
 void check_header(const Lines& lines, std::string_view header) {

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include <ebb/graph/error.h>
+#include <ebb/models/separated.h>
 
 namespace ebb {
 
@@ -30,12 +31,7 @@ History load_history_csv(const std::filesystem::path& path) {
   for (std::int64_t number = 1; std::getline(in, line); ++number) {
     const auto refuse = [&](const std::string& what) { throw DataError(fmt::format("{}: line {}: {}", path.string(), number, what)); };
     if (line.ends_with('\r')) line.pop_back();
-    std::vector<std::string> cells(1);
-    for (const char c : line)
-      if (c == ',') cells.emplace_back();
-      else cells.back() += c;
-    for (std::string& cell : cells)
-      if (cell.size() >= 2 && cell.starts_with('"') && cell.ends_with('"')) cell = cell.substr(1, cell.size() - 2);
+    const std::vector<std::string> cells = detail::separated(line, ',', [&](std::size_t, const std::string& what) { refuse(what); });
     if (number == 1) {
       if (cells[0] != "epoch" || cells.size() < 2) refuse("expected names: epoch,...");
       names = cells;

@@ -46,4 +46,14 @@ TEST_CASE("history: names and numbers in quotes, as spreadsheets write them") {
   const TempDir dir;
   std::ofstream(dir / "log") << "\"epoch\",\"loss\"\r\n\"0\",\"0.5\"\r\n1,0.25\r\n";
   CHECK(load_history_csv(dir / "log")["loss"] == std::vector<double>{0.5, 0.25});
+  std::ofstream(dir / "names") << "epoch,\"a, b\",\"say \"\"c\"\"\"\n0,1,2\n";  // as CSVLogger writes them
+  CHECK(load_history_csv(dir / "names")["a, b"] == std::vector<double>{1});
+  CHECK(load_history_csv(dir / "names")["say \"c\""] == std::vector<double>{2});
+  const auto says = [&](const char* text) {
+    std::ofstream(dir / "bad") << text;
+    CHECK_THROWS_WITH_AS(load_history_csv(dir / "bad"), doctest::Contains("line 2: expected"), DataError);
+  };
+  says("epoch,loss\n0,\"1\n");
+  says("epoch,loss\n0,1\"\n");
+  says("epoch,loss\n0,\"1\"2\n");
 }
