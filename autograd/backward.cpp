@@ -9,7 +9,7 @@
 #include <ebb/graph/error.h>
 #include <ebb/graph/observe.h>
 #include <ebb/graph/small_array.h>
-#include <ebb/ops/elementwise.h>
+#include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {

@@ -6,7 +6,7 @@
 #include <functional>
 
 #include <ebb/graph/batch.h>
-#include <ebb/ops/elementwise.h>
+#include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {

@@ -5,11 +5,11 @@
 #include <array>
 
 #include <ebb/graph/batch.h>
-#include <ebb/ops/convolve.h>
-#include <ebb/ops/elementwise.h>
+#include <ebb/ops/kernels/convolve.h>
+#include <ebb/ops/kernels/elementwise.h>
+#include <ebb/ops/kernels/window.h>
 #include <ebb/ops/ops.h>
 #include <ebb/ops/pool.h>
-#include <ebb/ops/window.h>
 
 namespace ebb {
 namespace {

@@ -6,10 +6,10 @@
 #include <numeric>
 
 #include <ebb/graph/batch.h>
-#include <ebb/ops/copy.h>
-#include <ebb/ops/elementwise.h>
+#include <ebb/ops/kernels/copy.h>
+#include <ebb/ops/kernels/elementwise.h>
+#include <ebb/ops/kernels/rows.h>
 #include <ebb/ops/ops.h>
-#include <ebb/ops/rows.h>
 
 namespace ebb {
 namespace {

@@ -6,8 +6,8 @@
 #include <numeric>
 
 #include <ebb/graph/batch.h>
-#include <ebb/ops/copy.h>
-#include <ebb/ops/elementwise.h>
+#include <ebb/ops/kernels/copy.h>
+#include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {

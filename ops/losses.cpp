@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include <ebb/graph/apply.h>
-#include <ebb/ops/elementwise.h>
-#include <ebb/ops/functions.h>
+#include <ebb/ops/kernels/elementwise.h>
+#include <ebb/ops/kernels/functions.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {

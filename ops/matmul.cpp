@@ -5,9 +5,9 @@
 #include <array>
 
 #include <ebb/graph/batch.h>
-#include <ebb/ops/blas.h>
-#include <ebb/ops/elementwise.h>
-#include <ebb/ops/functions.h>
+#include <ebb/ops/kernels/blas.h>
+#include <ebb/ops/kernels/elementwise.h>
+#include <ebb/ops/kernels/functions.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include <ebb/graph/tensor.h>
-#include <ebb/ops/geometry.h>
+#include <ebb/ops/kernels/geometry.h>
+#include <ebb/ops/kernels/threads.h>
 #include <ebb/ops/random.h>
-#include <ebb/ops/threads.h>
 
 namespace ebb {
 

@@ -5,12 +5,12 @@
 #include <algorithm>
 
 #include <ebb/graph/batch.h>
-#include <ebb/ops/convolve_tail.h>
-#include <ebb/ops/elementwise.h>
+#include <ebb/ops/kernels/convolve_tail.h>
+#include <ebb/ops/kernels/elementwise.h>
+#include <ebb/ops/kernels/rows.h>
+#include <ebb/ops/kernels/window.h>
 #include <ebb/ops/ops.h>
 #include <ebb/ops/pool.h>
-#include <ebb/ops/rows.h>
-#include <ebb/ops/window.h>
 
 namespace ebb {
 namespace {

@@ -1,7 +1,7 @@
 // Internal: max-pooling as part of another op's rule (pool.cpp).
 #pragma once
 #include <ebb/graph/tensor.h>
-#include <ebb/ops/geometry.h>
+#include <ebb/ops/kernels/geometry.h>
 
 namespace ebb::detail {
 

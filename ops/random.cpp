@@ -9,7 +9,7 @@
 #include <numeric>
 
 #include <ebb/graph/error.h>
-#include <ebb/ops/loops.h>
+#include <ebb/ops/kernels/loops.h>
 
 namespace ebb {
 namespace {

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include <ebb/graph/batch.h>
-#include <ebb/ops/elementwise.h>
-#include <ebb/ops/functions.h>
+#include <ebb/ops/kernels/elementwise.h>
+#include <ebb/ops/kernels/functions.h>
+#include <ebb/ops/kernels/rows.h>
 #include <ebb/ops/ops.h>
-#include <ebb/ops/rows.h>
 
 namespace ebb {
 namespace {

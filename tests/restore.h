@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include <ebb/ops/loops.h>
-#include <ebb/ops/threads.h>
+#include <ebb/ops/kernels/loops.h>
+#include <ebb/ops/kernels/threads.h>
 
 namespace ebb::testing {
 

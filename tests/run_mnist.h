@@ -23,7 +23,7 @@
 #include <vector>
 
 #include <ebb/graph/tensor.h>
-#include <ebb/models/idx.h>
+#include <ebb/models/data/idx.h>
 
 #include "temp_dir.h"
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <regex>
 #include <set>
 #include <sstream>
@@ -17,13 +18,30 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Each folder sees itself and those to its left; tests see all.
+/// Where files live. A room sees itself and those of lower rank; two of the same rank do not see each other.
+struct Room {
+  std::string_view path;
+  int rank;
+};
+constexpr Room rooms[] = {
+    {"graph", 0},        {"ops/kernels", 1},  {"ops", 2},           {"autograd", 3},        {"models/layers", 4}, {"models/files", 4}, {"models/data", 5},
+    {"models/train", 6}, {"models/report", 7}, {"models/exchange", 7}, {"models", 8}, {"apps", 9},          {"tests", 10},
+};
 const std::vector<std::string> folders{"graph", "ops", "autograd", "models", "apps", "tests"};
 constexpr std::ptrdiff_t longest = 400;
 
-std::ptrdiff_t rank_of(std::string_view folder) {
-  const auto it = std::ranges::find(folders, folder);
-  return it == folders.end() ? -1 : it - folders.begin();
+/// The room of a file such as "ops/kernels/blas.cpp": the longest that its path begins with. Null for none.
+const Room* room_of(std::string_view path) {
+  const Room* found = nullptr;
+  for (const Room& r : rooms)
+    if (path.starts_with(r.path) && path.size() > r.path.size() && path[r.path.size()] == '/' && (!found || found->path.size() < r.path.size())) found = &r;
+  return found;
+}
+
+/// The file that `#include <header>` or `#include "header"` means; empty for one of others.
+std::string included(std::string_view header) {
+  if (header == "ebb/ebb.h") return "models/ebb.h";
+  return header.starts_with("ebb/") ? std::string(header.substr(4)) : "";
 }
 
 /// What is wrong with a file, one line each; `path` is relative to the top, such as "ops/matmul.cpp".
@@ -39,20 +57,19 @@ std::vector<std::string> complaints(const std::string& path, const std::string& 
     const std::string header = (*it)[1];
     const auto begins = [&](const char* prefix) { return header.starts_with(prefix); };
     if (begins("ebb/")) {
-      const std::string rest = header.substr(4),
-                        to = header == "ebb/ebb.h" ? "models" : rest.substr(0, rest.find('/'));
-      if (rank_of(to) < 0)
-        complain("includes <" + header + ">, which is in no folder");
-      else if (rank_of(to) > rank_of(folder))
-        complain("includes <" + header + "> from a folder to its right");
-      else if (to == "tests")
+      const Room *from = room_of(path), *to = room_of(included(header));
+      if (!to)
+        complain("includes <" + header + ">, which is in no room");
+      else if (to->path == "tests")
         complain("includes <" + header + "> from the tests");
+      else if (to != from && from && to->rank >= from->rank)
+        complain("includes <" + header + "> of " + std::string(to->path) + ", which " + std::string(from->path) + " does not see");
     }
     if (header.find("..") != std::string::npos) complain("includes \"" + header + "\" by a path that climbs");
     if (begins("boost/graph/") && !graph_source && !test)
       complain("includes <" + header + "> outside of graph/*.cpp and graph/boost_graph.h");
-    if ((header == "cblas.h" || begins("openblas") || begins("lapack")) && path != "ops/blas.cpp")
-      complain("includes <" + header + "> outside of ops/blas.cpp");
+    if ((header == "cblas.h" || begins("openblas") || begins("lapack")) && path != "ops/kernels/blas.cpp")
+      complain("includes <" + header + "> outside of ops/kernels/blas.cpp");
     if (begins("boost/program_options") && folder != "apps")
       complain("includes <" + header + "> outside of apps/");
     if (begins("doctest") && !test) complain("includes <" + header + "> outside of tests/");
@@ -69,8 +86,9 @@ std::vector<std::string> complaints(const std::string& path, const std::string& 
   return out;
 }
 
-std::vector<std::string> all_complaints(const fs::path& top) {
-  std::vector<std::string> out;
+/// Every source of the project by its path.
+std::map<std::string, std::string> sources(const fs::path& top) {
+  std::map<std::string, std::string> out;
   for (const std::string& folder : folders)
     for (const auto& entry : fs::recursive_directory_iterator(top / folder)) {
       const std::string extension = entry.path().extension();
@@ -78,24 +96,83 @@ std::vector<std::string> all_complaints(const fs::path& top) {
           (extension != ".h" && extension != ".cpp" && extension != ".hpp" && extension != ".cc"))
         continue;
       std::ifstream in(entry.path());
-      const std::string text{std::istreambuf_iterator<char>(in), {}};
-      for (std::string& c : complaints(fs::relative(entry.path(), top).generic_string(), text))
-        out.push_back(std::move(c));
+      out[fs::relative(entry.path(), top).generic_string()] = {std::istreambuf_iterator<char>(in), {}};
     }
   return out;
+}
+
+/// The headers that each file includes, of those that are there. A quoted one is looked for beside the file, then in the folders that its
+/// target's include path names.
+std::map<std::string, std::vector<std::string>> include_graph(const std::map<std::string, std::string>& files) {
+  static const std::regex include("(?:^|\n)[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]");
+  std::map<std::string, std::vector<std::string>> out;
+  for (const auto& [path, text] : files) {
+    std::vector<std::string>& found = out[path];
+    for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it) {
+      const std::string header = (*it)[2];
+      if ((*it)[1] == "<") {
+        if (const std::string to = included(header); files.contains(to)) found.push_back(to);
+        continue;
+      }
+      for (const std::string& folder : {fs::path(path).parent_path().generic_string(), std::string("apps/common"), std::string("apps/bench"), std::string("apps/gradcheck"), std::string("tests")})
+        if (const std::string to = folder + "/" + header; files.contains(to)) {
+          found.push_back(to);
+          break;
+        }
+    }
+  }
+  return out;
+}
+
+/// A circle of includes through `at`, as "a.h -> b.h -> a.h"; empty when there is none.
+std::string circle(const std::map<std::string, std::vector<std::string>>& graph, const std::string& at, std::vector<std::string>& path, std::set<std::string>& done) {
+  if (const auto again = std::ranges::find(path, at); again != path.end()) {
+    std::string out;
+    for (auto it = again; it != path.end(); ++it) out += *it + " -> ";
+    return out + at;
+  }
+  if (!done.insert(at).second) return "";
+  path.push_back(at);
+  for (const std::string& next : graph.at(at))
+    if (std::string found = circle(graph, next, path, done); !found.empty()) return found;
+  path.pop_back();
+  return "";
+}
+std::string any_circle(const std::map<std::string, std::vector<std::string>>& graph) {
+  std::set<std::string> done;
+  for (const auto& [file, _] : graph) {
+    std::vector<std::string> path;
+    if (std::string found = circle(graph, file, path, done); !found.empty()) return found;
+  }
+  return "";
 }
 
 /// True for what may stand at the top: the sources, hidden files, and what .gitignore leaves out.
 bool belongs_at_top(const std::string& name) {
   static const std::set<std::string> named{"CMakeLists.txt", "CMakePresets.json",     "LICENSE",
                                            "README.md",      "compile_commands.json", "runs"};
-  return named.contains(name) || rank_of(name) >= 0 || name.starts_with(".") || name.starts_with("build");
+  return named.contains(name) || std::ranges::count(folders, name) > 0 || name.starts_with(".") || name.starts_with("build");
 }
 
 }  // namespace
 
 TEST_CASE("layering: the tree keeps its rules") {
-  for (const std::string& c : all_complaints(EBB_SOURCE_DIR)) FAIL_CHECK(c);
+  for (const auto& [path, text] : sources(EBB_SOURCE_DIR))
+    for (const std::string& c : complaints(path, text)) FAIL_CHECK(c);
+}
+
+TEST_CASE("layering: no circle of includes, and no program that includes a test's header") {
+  const auto graph = include_graph(sources(EBB_SOURCE_DIR));
+  CHECK(any_circle(graph) == "");
+  for (const auto& [file, headers] : graph)
+    for (const std::string& header : headers)
+      if (!file.starts_with("tests/") && header.starts_with("tests/")) FAIL_CHECK(file << " includes " << header);
+  // That they would be seen.
+  const std::string inc = "#include ";
+  const auto small = include_graph({{"ops/a.h", inc + "<ebb/ops/b.h>\n"}, {"ops/b.h", inc + "\"c.h\"\n"}, {"ops/c.h", inc + "<ebb/ops/a.h>\n"}, {"ops/d.h", inc + "<ebb/ops/a.h>\n"},
+                                    {"apps/x/a.cpp", inc + "\"t.h\"\n"}, {"tests/t.h", ""}});
+  CHECK(any_circle(small) == "ops/a.h -> ops/b.h -> ops/c.h -> ops/a.h");
+  CHECK(small.at("apps/x/a.cpp") == std::vector<std::string>{"tests/t.h"});
 }
 
 TEST_CASE("layering: nothing else at the top") {
@@ -117,22 +194,29 @@ TEST_CASE("layering: the checker sees what it should") {
   const std::string inc = "#include ";  // in pieces, so that this file does not include what it talks about
   const Example examples[] = {
       {"graph/a.cpp", inc + "<ebb/ops/ops.h>\n",
-       "graph/a.cpp: includes <ebb/ops/ops.h> from a folder to its right"},
+       "graph/a.cpp: includes <ebb/ops/ops.h> of ops, which graph does not see"},
       {"ops/a.h", "#pragma once\n  # include <ebb/autograd/backward.h>\n",
-       "ops/a.h: includes <ebb/autograd/backward.h> from a folder to its right"},
-      {"autograd/a.cpp", inc + "\"ebb/models/fit.h\"\n",
-       "autograd/a.cpp: includes <ebb/models/fit.h> from a folder to its right"},
-      {"ops/a.cpp", inc + "<ebb/ebb.h>\n", "ops/a.cpp: includes <ebb/ebb.h> from a folder to its right"},
+       "ops/a.h: includes <ebb/autograd/backward.h> of autograd, which ops does not see"},
+      {"autograd/a.cpp", inc + "\"ebb/models/train/fit.h\"\n",
+       "autograd/a.cpp: includes <ebb/models/train/fit.h> of models/train, which autograd does not see"},
+      {"ops/a.cpp", inc + "<ebb/ebb.h>\n", "ops/a.cpp: includes <ebb/ebb.h> of models, which ops does not see"},
       {"models/a.cpp", inc + "<ebb/apps/x.h>\n",
-       "models/a.cpp: includes <ebb/apps/x.h> from a folder to its right"},
+       "models/a.cpp: includes <ebb/apps/x.h> of apps, which models does not see"},
       {"models/a.cpp", inc + "<ebb/ebb.h>\n" + inc + "<ebb/ops/ops.h>\n", nullptr},
       {"apps/mnist/a.cpp", inc + "<ebb/ebb.h>\n" + inc + "<boost/program_options.hpp>\n", nullptr},
       {"tests/a.cpp",
-       inc + "<ebb/models/fit.h>\n" + inc + "<doctest/doctest.h>\n" + inc +
+       inc + "<ebb/models/train/fit.h>\n" + inc + "<doctest/doctest.h>\n" + inc +
            "<boost/graph/graph_traits.hpp>\n",
        nullptr},
+      {"models/data/a.cpp", inc + "<ebb/models/files/numpy.h>\n" + inc + "<ebb/models/layers/module.h>\n", nullptr},
+      {"models/files/a.h", inc + "<ebb/models/layers/module.h>\n",
+       "models/files/a.h: includes <ebb/models/layers/module.h> of models/layers, which models/files does not see"},
+      {"models/layers/a.h", inc + "<ebb/models/train.h>\n",
+       "models/layers/a.h: includes <ebb/models/train.h> of models, which models/layers does not see"},
+      {"ops/kernels/a.h", inc + "<ebb/ops/ops.h>\n",
+       "ops/kernels/a.h: includes <ebb/ops/ops.h> of ops, which ops/kernels does not see"},
       {"models/a.cpp", inc + "<ebb/nowhere/x.h>\n",
-       "models/a.cpp: includes <ebb/nowhere/x.h>, which is in no folder"},
+       "models/a.cpp: includes <ebb/nowhere/x.h>, which is in no room"},
       {"models/a.cpp", inc + "\"../apps/x.h\"\n",
        "models/a.cpp: includes \"../apps/x.h\" by a path that climbs"},
       {"graph/graph.cpp", inc + "<boost/graph/depth_first_search.hpp>\n", nullptr},
@@ -142,8 +226,8 @@ TEST_CASE("layering: the checker sees what it should") {
        "graph/boost_graph.h"},
       {"ops/a.cpp", inc + "<boost/graph/graph_traits.hpp>\n",
        "ops/a.cpp: includes <boost/graph/graph_traits.hpp> outside of graph/*.cpp and graph/boost_graph.h"},
-      {"ops/blas.cpp", inc + "<cblas.h>\n", nullptr},
-      {"ops/conv.cpp", inc + "<cblas.h>\n", "ops/conv.cpp: includes <cblas.h> outside of ops/blas.cpp"},
+      {"ops/kernels/blas.cpp", inc + "<cblas.h>\n", nullptr},
+      {"ops/conv.cpp", inc + "<cblas.h>\n", "ops/conv.cpp: includes <cblas.h> outside of ops/kernels/blas.cpp"},
       {"models/a.cpp", inc + "<boost/program_options.hpp>\n",
        "models/a.cpp: includes <boost/program_options.hpp> outside of apps/"},
       {"ops/a.cpp", inc + "<doctest/doctest.h>\n",

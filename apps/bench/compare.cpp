@@ -11,8 +11,8 @@
 #include <optional>
 #include <thread>
 
-#include <ebb/models/atomic_file.h>
-#include <ebb/ops/blas.h>
+#include <ebb/models/files/atomic_file.h>
+#include <ebb/ops/kernels/blas.h>
 
 #include "commands.h"
 #include "limit.h"

@@ -14,7 +14,7 @@
 #include <immintrin.h>
 #endif
 
-#include <ebb/ops/blas.h>
+#include <ebb/ops/kernels/blas.h>
 
 #include "measure.h"
 

@@ -12,7 +12,7 @@ namespace bench {
 /// A network on MNIST's digits, how it is trained, and what its speed is held to.
 struct Workload {
   std::string name;
-  std::string architecture;  ///< as ebb/models/architecture.h reads it
+  std::string architecture;  ///< as ebb/models/layers/architecture.h reads it
   std::string optimizer;     ///< sgd, rmsprop or adam with Keras' defaults
   std::int64_t batch;
   double least_1, least_2;  ///< the peer's seconds over ours: at least this much with one thread and with two,

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cctype>
 
-#include <ebb/models/version.h>
+#include <ebb/models/files/version.h>
 
 #include "program.h"
 

@@ -13,7 +13,7 @@
 #include <exception>
 #include <new>
 
-#include <ebb/models/tell.h>
+#include <ebb/models/train/tell.h>
 
 #include "program.h"
 

@@ -11,9 +11,9 @@
 #include <sstream>
 #include <system_error>
 
-#include <ebb/models/atomic_file.h>
-#include <ebb/models/version.h>
-#include <ebb/ops/threads.h>
+#include <ebb/models/files/atomic_file.h>
+#include <ebb/models/files/version.h>
+#include <ebb/ops/kernels/threads.h>
 
 namespace app {
 namespace {

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <ebb/models/mnist.h>
+#include <ebb/models/data/mnist.h>
 
 #include "output.h"
 

@@ -1,7 +1,7 @@
 // An autoencoder: digits through 16 numbers and back. autoencoder.png shows eight digits above what became of them.
 // `example_autoencoder 10` trains ten epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
-#include <ebb/models/synthetic.h>
+#include <ebb/models/data/synthetic.h>
 
 #include <cstdlib>
 #include <iostream>

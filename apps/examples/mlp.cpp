@@ -1,6 +1,6 @@
 // A multilayer perceptron for digits. `example_mlp 5` trains five epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
-#include <ebb/models/synthetic.h>
+#include <ebb/models/data/synthetic.h>
 
 #include <cstdlib>
 #include <iostream>

@@ -1,7 +1,7 @@
 // A residual network for digits as a struct: members, forward, and one line naming them. `example_residual 3` trains three
 // epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
-#include <ebb/models/synthetic.h>
+#include <ebb/models/data/synthetic.h>
 
 #include <cstdlib>
 #include <iostream>

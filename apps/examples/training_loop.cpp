@@ -1,7 +1,7 @@
 // A training loop with nothing hidden: batches, forward, loss, backward, clipping, momentum, evaluation. `example_training_loop 5`
 // trains five epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
-#include <ebb/models/synthetic.h>
+#include <ebb/models/data/synthetic.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 // A variational autoencoder (Kingma and Welling 2014): digits drawn from noise. vae.png shows new ones.
 // `example_vae 20` trains twenty epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
-#include <ebb/models/synthetic.h>
+#include <ebb/models/data/synthetic.h>
 
 #include <cstdlib>
 #include <iostream>

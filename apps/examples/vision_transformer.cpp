@@ -1,7 +1,7 @@
 // A small vision transformer (Dosovitskiy et al. 2021): a digit as 16 patches that look at one another.
 // `example_vision_transformer 5` trains five epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
-#include <ebb/models/synthetic.h>
+#include <ebb/models/data/synthetic.h>
 
 #include <cstdlib>
 #include <iostream>

@@ -11,7 +11,7 @@
 #include <fstream>
 #include <system_error>
 
-#include <ebb/models/finite.h>
+#include <ebb/models/train/finite.h>
 
 namespace mnist {
 namespace {

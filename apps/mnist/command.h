@@ -32,7 +32,7 @@ int transfer(const std::vector<std::string>& args);
 
 /// --model, --arch, --layers and the rest that describe a network.
 po::options_description model_options();
-/// The architecture that those options ask for, as a line of text (ebb/models/architecture.h).
+/// The architecture that those options ask for, as a line of text (ebb/models/layers/architecture.h).
 std::string architecture(const po::variables_map& values);
 /// A network for digits of 28 x 28 pixels and ten classes; throws UsageError when the text describes none.
 ebb::Sequential build_network(const std::string& architecture);

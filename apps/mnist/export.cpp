@@ -6,10 +6,10 @@
 #include <array>
 #include <filesystem>
 
-#include <ebb/models/interop.h>
-#include <ebb/models/numpy.h>
-#include <ebb/models/onnx.h>
-#include <ebb/models/safetensors.h>
+#include <ebb/models/exchange/interop.h>
+#include <ebb/models/exchange/onnx.h>
+#include <ebb/models/files/numpy.h>
+#include <ebb/models/files/safetensors.h>
 
 #include "command.h"
 #include "json_text.h"

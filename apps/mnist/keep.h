@@ -15,8 +15,8 @@
 #include <system_error>
 
 #include <ebb/graph/error.h>
-#include <ebb/models/atomic_file.h>
-#include <ebb/models/finite.h>
+#include <ebb/models/files/atomic_file.h>
+#include <ebb/models/train/finite.h>
 
 #include "command.h"
 

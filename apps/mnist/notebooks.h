@@ -25,7 +25,7 @@ enum class Reading { both, as_written, as_meant };
 struct Experiment {
   std::string id;            ///< "N2-2"
   std::string about;         ///< what the notebook calls it, or what to know of it
-  std::string architecture;  ///< ebb/models/architecture.h
+  std::string architecture;  ///< ebb/models/layers/architecture.h
   std::string optimizer;     ///< adam, rmsprop or sgd, with Keras' defaults
   Source source = Source::split;
   bool scaled = true;           ///< pixels divided by 255, else 0 to 255

@@ -16,9 +16,9 @@
 #include <optional>
 #include <stdexcept>
 
-#include <ebb/models/atomic_file.h>
-#include <ebb/models/finite.h>
-#include <ebb/models/progress.h>
+#include <ebb/models/files/atomic_file.h>
+#include <ebb/models/train/finite.h>
+#include <ebb/models/train/progress.h>
 
 #include "command.h"
 #include "notebooks.h"

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include <ebb/models/progress.h>
+#include <ebb/models/train/progress.h>
 
 namespace mnist {
 namespace {

@@ -1,11 +1,11 @@
 #include "readers.h"
 
 #include <ebb/ebb.h>
-#include <ebb/models/architecture.h>
-#include <ebb/models/byte_source.h>
-#include <ebb/models/idx.h>
-#include <ebb/models/numpy.h>
-#include <ebb/models/safetensors.h>
+#include <ebb/models/data/idx.h>
+#include <ebb/models/files/byte_source.h>
+#include <ebb/models/files/numpy.h>
+#include <ebb/models/files/safetensors.h>
+#include <ebb/models/layers/architecture.h>
 #include <sys/mman.h>
 #include <unistd.h>
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include <ebb/ebb.h>
-#include <ebb/models/onnx.h>
-#include <ebb/models/safetensors.h>
+#include <ebb/models/exchange/onnx.h>
+#include <ebb/models/files/safetensors.h>
 
 using namespace ebb;
 

@@ -13,11 +13,11 @@
 #include <vector>
 
 #include <ebb/ebb.h>
-#include <ebb/models/interop.h>
-#include <ebb/models/numpy.h>
-#include <ebb/models/safetensors.h>
+#include <ebb/models/exchange/interop.h>
+#include <ebb/models/files/numpy.h>
+#include <ebb/models/files/safetensors.h>
 #ifdef EBB_HDF5
-#include <ebb/models/hdf5.h>
+#include <ebb/models/exchange/hdf5.h>
 #endif
 
 using namespace ebb;

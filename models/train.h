@@ -1,0 +1,9 @@
+// Training.
+#pragma once
+#include <ebb/models/train/callbacks.h>
+#include <ebb/models/train/fit.h>
+#include <ebb/models/train/history.h>
+#include <ebb/models/train/optimizer.h>
+#include <ebb/models/train/per_sample.h>
+#include <ebb/models/train/schedule.h>
+#include <ebb/models/train/serialize.h>
