@@ -166,9 +166,9 @@ Checker::Direction Checker::draw(const Task& t, const Group& group, double media
   return out;
 }
 
-Judgement Checker::judge(const Task& t, const Direction& d, bool quick, std::int64_t& runs) const {
+Judgment Checker::judge(const Task& t, const Direction& d, bool quick, std::int64_t& runs) const {
   Line line(t.claim.probed, t.base, t.inputs, t.gradient, d.rows);
-  const Judgement j = line.judge({d.scale, tolerance(t.order), options_.absolute * d.furthest, options_.step, quick});
+  const Judgment j = line.judge({d.scale, tolerance(t.order), options_.absolute * d.furthest, options_.step, quick});
   runs += line.evaluations();
   return j;
 }
@@ -179,7 +179,7 @@ bool Checker::along(Task& t, const Group& group, double median, double& sees) {
     const Direction d = draw(t, group, median);
     if (d.furthest == 0) return true;  // all on kinks
     std::int64_t runs = 0;
-    Judgement j = judge(t, d, false, runs);
+    Judgment j = judge(t, d, false, runs);
     if (j.verdict == Verdict::wrong || j.verdict == Verdict::kink) {
       // Which element? Or are some on kinks, which only the elements one by one can tell.
       const std::int64_t before = report.wrong_count;
@@ -220,7 +220,7 @@ bool Checker::element(Task& t, std::size_t input, std::size_t e, bool quick) {
   d.rows[input].assign(t.gradient[input].size(), 0.0);
   d.rows[input][e] = u;
   std::int64_t runs = 0;
-  const Judgement j = judge(t, d, quick, runs);
+  const Judgment j = judge(t, d, quick, runs);
   const int i = static_cast<int>(input);
   const auto number = static_cast<std::int64_t>(e);
   if (j.verdict == Verdict::kink) kinks_.insert({t.order, input, e});

@@ -79,7 +79,7 @@ class Checker {
     double furthest = 0;  // how far the element goes that moves most
   };
   Direction draw(const Task& t, const Group& group, double median);
-  Judgement judge(const Task& t, const Direction& d, bool quick, std::int64_t& runs) const;
+  Judgment judge(const Task& t, const Direction& d, bool quick, std::int64_t& runs) const;
 
   void sweep(Task& t, const Group& group);
   bool along(Task& t, const Group& group, double median, double& sees);

@@ -179,7 +179,7 @@ Estimate Line::one_side(double sign, double scale, double noise) {
   return ladder.limit();
 }
 
-Judgement Line::judge(const Bounds& b) {
+Judgment Line::judge(const Bounds& b) {
   const double allowed = b.tolerance * b.scale + b.absolute;
   if (b.step > shortest_) {
     const double coarse = central(b.step), fine = central(b.step / 2), first = (4 * fine - coarse) / 3;
@@ -205,7 +205,7 @@ Judgement Line::judge(const Bounds& b) {
   const Estimate right = one_side(1, b.scale, noise), left = one_side(-1, b.scale, noise);
   if (!std::isfinite(right.off) || !std::isfinite(left.off)) {  // the edge of where the function is defined
     const Estimate& side = std::isfinite(right.off) ? right : left;
-    return verdict == Verdict::wrong ? Judgement{verdict, middle} : Judgement{weigh(side), side};
+    return verdict == Verdict::wrong ? Judgment{verdict, middle} : Judgment{weigh(side), side};
   }
   const double gap = std::abs(right.off - left.off), error = std::max(right.error, left.error);
   const Estimate& surer = right.error < left.error ? right : left;

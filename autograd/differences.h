@@ -39,7 +39,7 @@ enum class Verdict : std::uint8_t {
   unsure,  ///< the differences do not settle
 };
 
-struct Judgement {
+struct Judgment {
   Verdict verdict = Verdict::unsure;
   Estimate estimate = {};
   double gap = 0;  ///< between the slopes to both sides, on a kink
@@ -61,7 +61,7 @@ class Line {
   Line(const Probed& f, const Base& base, std::span<const Tensor> inputs, const Rows& gradient, const Rows& direction);
   /// Two central differences and Richardson's combination of them, as ever; where that does not agree, a ladder of steps
   /// with Ridders' extrapolation and a measured noise level; where that does not either, the slopes to both sides.
-  Judgement judge(const Bounds& bounds);
+  Judgment judge(const Bounds& bounds);
   std::int64_t evaluations() const { return evaluations_; }
 
  private:

@@ -19,10 +19,10 @@ namespace ebb {
 
 void verify(const Graph& graph) {
   std::vector<const Node*> order;
-  std::vector<boost::default_color_type> colours(graph.size());
-  const auto colour_map = boost::make_iterator_property_map(colours.begin(), get(boost::vertex_index, graph));
+  std::vector<boost::default_color_type> colors(graph.size());
+  const auto color_map = boost::make_iterator_property_map(colors.begin(), get(boost::vertex_index, graph));
   try {
-    boost::topological_sort(graph, std::back_inserter(order), boost::color_map(colour_map));
+    boost::topological_sort(graph, std::back_inserter(order), boost::color_map(color_map));
   } catch (const boost::not_a_dag&) {
     throw GradientError("verify: the graph has a cycle");
   }

@@ -14,26 +14,26 @@ std::size_t hash(const Node* node) {
   return static_cast<std::size_t>((reinterpret_cast<std::uintptr_t>(node) >> 6) * 0x9E3779B97F4A7C15u >> 20);
 }
 
-/// Colours for depth_first_visit: nodes are numbered in order of discovery and the colours lie beside the numbers.
-struct ColourMap {
+/// Colors for depth_first_visit: nodes are numbered in order of discovery and the colors lie beside the numbers.
+struct ColorMap {
   using key_type = const Node*;
   using value_type = boost::default_color_type;
   using reference = value_type;
   using category = boost::read_write_property_map_tag;
   NodeIndex* index;
-  std::vector<value_type>* colours;
-  friend value_type get(const ColourMap& m, const Node* n) {
+  std::vector<value_type>* colors;
+  friend value_type get(const ColorMap& m, const Node* n) {
     const std::size_t i = m.index->find(n);
-    return i == NodeIndex::none ? boost::white_color : (*m.colours)[i];
+    return i == NodeIndex::none ? boost::white_color : (*m.colors)[i];
   }
-  friend void put(const ColourMap& m, const Node* n, value_type c) {
+  friend void put(const ColorMap& m, const Node* n, value_type c) {
     const std::size_t i = m.index->find(n);
     if (i != NodeIndex::none) {
-      (*m.colours)[i] = c;
+      (*m.colors)[i] = c;
       return;
     }
-    m.index->insert(n, m.colours->size());
-    m.colours->push_back(c);
+    m.index->insert(n, m.colors->size());
+    m.colors->push_back(c);
   }
 };
 
@@ -79,8 +79,8 @@ Graph::Graph(const Tensor& root) { collect({&root, 1}, 0); }
 Graph::Graph(std::span<const Tensor> roots, std::uint64_t since) { collect(roots, since); }
 
 void Graph::collect(std::span<const Tensor> roots, std::uint64_t since) {
-  std::vector<boost::default_color_type> colours;
-  const ColourMap map{&index_, &colours};
+  std::vector<boost::default_color_type> colors;
+  const ColorMap map{&index_, &colors};
   for (const Tensor& root : roots) {
     const Node* start = root.node().get();
     if (start && get(map, start) == boost::white_color)

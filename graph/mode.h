@@ -31,7 +31,7 @@ const ScopePath* enter_scope(const ScopePath* parent, std::string_view name);
 
 /// True when ops on tracked tensors are recorded (the default).
 inline bool recording() { return detail::mode.record; }
-/// True when dropout drops and batch normalisation uses the batch: while recording, unless Training says otherwise.
+/// True when dropout drops and batch normalization uses the batch: while recording, unless Training says otherwise.
 inline bool training() { return detail::mode.training < 0 ? detail::mode.record : detail::mode.training > 0; }
 /// Path of the layer that is running, empty outside of any.
 inline std::string_view current_scope() {

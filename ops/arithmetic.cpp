@@ -274,7 +274,7 @@ struct Abs {
   Tensor backward(const Saved& s, const Tensor& g) const { return chain_mul(g, apply(Sign{}, s.input(0).detach())); }
 };
 
-/// sin (0 quarters) or cos (1) in float32: vectorised where the angle is not too large for it, else `exact`, as in float64.
+/// sin (0 quarters) or cos (1) in float32: vectorized where the angle is not too large for it, else `exact`, as in float64.
 template <int quarters, class F>
 Tensor trigonometric(std::string_view op, const Tensor& x, const F& exact) {
   const auto run = [](const detail::Map& m, std::int64_t begin, std::int64_t end) {

@@ -34,7 +34,7 @@ void add_parts(T* c, const T* more, std::int64_t count, std::int64_t size, std::
 }
 
 /// C = op(A) B as the sum of products of `pieces` parts of k: of a dense layer's x W, each takes a part of W's rows. So are
-/// the gradient and the optimiser's pass over W cut, and no thread has to fetch from another's cache what that has updated; and
+/// the gradient and the optimizer's pass over W cut, and no thread has to fetch from another's cache what that has updated; and
 /// BLAS packs each number of x once.
 template <class T, class After>
 void product_by_depth(std::int64_t pieces, bool ta, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c,

@@ -1,4 +1,4 @@
-// Batch normalisation over all axes but the last.
+// Batch normalization over all axes but the last.
 #include <fmt/core.h>
 
 #include <cmath>
@@ -120,19 +120,19 @@ void slopes_of(const Rows& r, const T* x, const T* g, const T* gamma, const T* m
   });
   std::vector<T> by_g(mean.size()), by_x(mean.size()), shift(mean.size());
   for (std::int64_t j = 0; j < r.c; ++j) {
-    double plain = 0, centred = 0;
+    double plain = 0, centered = 0;
     for (std::int64_t b = 0; b < r.blocks; ++b)
       for (std::int64_t k = 0; k < r.fold; ++k) {
         plain += parts[static_cast<std::size_t>(b * 2 * r.wide + k * r.c + j)];
-        centred += parts[static_cast<std::size_t>((b * 2 + 1) * r.wide + k * r.c + j)];
+        centered += parts[static_cast<std::size_t>((b * 2 + 1) * r.wide + k * r.c + j)];
       }
     const double s = 1 / std::sqrt(static_cast<double>(moments[r.c + j]) + epsilon), a = static_cast<double>(gamma[j]) * s;
-    out[j] = static_cast<T>(centred * s);
+    out[j] = static_cast<T>(centered * s);
     out[r.c + j] = static_cast<T>(plain);
     for (std::int64_t k = 0; k < r.fold; ++k) {
       const auto at = static_cast<std::size_t>(k * r.c + j);
       by_g[at] = static_cast<T>(a);
-      by_x[at] = static_cast<T>(-a * s * s * centred / static_cast<double>(r.n));
+      by_x[at] = static_cast<T>(-a * s * s * centered / static_cast<double>(r.n));
       shift[at] = static_cast<T>(-a * plain / static_cast<double>(r.n));
     }
   }
@@ -186,7 +186,7 @@ struct BatchNorm {
   std::vector<Tensor> backward(const Saved& s, const Tensor& g) const {
     const Tensor x = s.input(0), gamma = s.input(1);
     if (!recording() && !detail::batching()) return fused(x, gamma, g, s.wants(0));
-    const Tensor centred = x - mean(x, 0), scale = pow(mean(square(centred), 0) + options.epsilon, -0.5), normal = centred * scale;
+    const Tensor centered = x - mean(x, 0), scale = pow(mean(square(centered), 0) + options.epsilon, -0.5), normal = centered * scale;
     const Tensor dbeta = sum(g, 0), dgamma = sum(g * normal, 0);
     return {gamma * scale * (g - (dbeta + normal * dgamma) / static_cast<double>(x.size(0))), dgamma, dbeta};
   }

@@ -1,4 +1,4 @@
-// The catalogue: every op that ebb offers, one documented line each. Layout is NHWC, kernels are HWIO, dense kernels
+// The catalog: every op that ebb offers, one documented line each. Layout is NHWC, kernels are HWIO, dense kernels
 // (in, out). Arithmetic takes float32 or float64, both inputs alike, and broadcasts as NumPy does.
 #pragma once
 #include <array>
@@ -77,7 +77,7 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);  ///< a
 Tensor cast(const Tensor& x, DType dtype);  ///< converted elements; a gradient flows from float to float
 
 // ---- reductions ----------------------------------------------------------------------------------------------------
-// A sum in float32 errs by at most 24 * 2^-24 of the sum of magnitudes, whatever its length (axes that are not neighbours: once
+// A sum in float32 errs by at most 24 * 2^-24 of the sum of magnitudes, whatever its length (axes that are not neighbors: once
 // for each run of them); so do what is made of sums: mean, variance (besides, a rounding of the mean is made good), the
 // norms, softmax, losses, avg_pool2d, and the gradients of biases, scales and gathered rows. A sample's sum does not depend on
 // its batch. Products of matrices and convolutions add in float32 in an order of BLAS, which may depend on the batch.
@@ -196,7 +196,7 @@ Tensor huber(const Tensor& prediction, const Tensor& target, double delta = 1);
 /// where t is 0 nothing is added.
 Tensor kl_divergence(const Tensor& logits, const Tensor& targets);
 
-// ---- normalisation -------------------------------------------------------------------------------------------------
+// ---- normalization -------------------------------------------------------------------------------------------------
 /// Of a batch.
 struct Moments {
   Tensor mean, variance;  ///< (channels)

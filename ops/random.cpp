@@ -16,7 +16,7 @@ namespace {
 
 __extension__ using Uint128 = unsigned __int128;
 
-constexpr int width = 16;  // counters per round of the vectorised loop
+constexpr int width = 16;  // counters per round of the vectorized loop
 
 /// Ten rounds of Philox4x32 on `width` counters at once; out[j] holds word j of each.
 inline void EBB_INLINE philox(std::uint64_t seed, std::uint64_t stream, std::uint64_t position,
@@ -105,7 +105,7 @@ std::uint64_t Generator::next_u64() {
 
 std::uint64_t Generator::below(std::uint64_t n) {
   if (n == 0) fail<ValueError>("below", "no integers below 0");
-  const std::uint64_t limit = ~std::uint64_t{0} - ~std::uint64_t{0} % n;  // a multiple of n: no value is favoured
+  const std::uint64_t limit = ~std::uint64_t{0} - ~std::uint64_t{0} % n;  // a multiple of n: no value is favored
   std::uint64_t v;
   do v = next_u64();
   while (v >= limit);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reference vectors from PyTorch: values and gradients of ops, losses and layers, and trajectories of optimisers, in float64.
+"""Reference vectors from PyTorch: values and gradients of ops, losses and layers, and trajectories of optimizers, in float64.
 
   tests/parity.py FILE [--seed N]      writes FILE (tests/parity.json is seed 1)
   tests/parity.py --live PROGRAM       new random vectors, read at once by PROGRAM (ebb_tests)
@@ -189,7 +189,7 @@ OPTIMISERS = {
 
 def vectors(seed):
     torch.manual_seed(seed)
-    out = {"source": f"PyTorch {torch.__version__}, float64, seed {seed}", "ops": {}, "optimisers": {}}
+    out = {"source": f"PyTorch {torch.__version__}, float64, seed {seed}", "ops": {}, "optimizers": {}}
     for name, (f, make) in OPS.items():
         inputs = [t.requires_grad_() for t in make()]
         y = f(*inputs)
@@ -197,19 +197,19 @@ def vectors(seed):
         gradients = torch.autograd.grad(y, inputs, cotangent)
         out["ops"][name] = {"inputs": [packed(t) for t in inputs], "output": packed(y), "cotangent": packed(cotangent),
                             "gradients": [packed(g) for g in gradients]}
-    # A curved slope: the gradient is 4 (A w)^3 A + w + 9, taken by hand so that only the optimiser is compared. It has no
+    # A curved slope: the gradient is 4 (A w)^3 A + w + 9, taken by hand so that only the optimizer is compared. It has no
     # minimum nearby, where dividing by the root of a vanishing mean square would blow rounding up.
     a, start = uniform(4, 4), uniform(4)
     for name, make in OPTIMISERS.items():
         w = start.clone()
-        optimiser = make([w])
+        optimizer = make([w])
         path = []
         for step in range(100):
             w.grad = 4 * (a @ w) ** 3 @ a + w + 9
-            optimiser.step()
+            optimizer.step()
             if step % 10 == 9:
                 path.append(w.tolist())
-        out["optimisers"][name] = path
+        out["optimizers"][name] = path
     out["valley"] = {"a": packed(a), "start": packed(start)}
     return out
 

@@ -2,7 +2,7 @@
 // same lines of text for networks, and answers bench compare in the same way. Built on demand (bench compare asks for
 // it), where Debian's libtorch-dev is installed.
 //
-//   --flat            one parameter vector, of which the parameters are views: few large optimiser operations
+//   --flat            one parameter vector, of which the parameters are views: few large optimizer operations
 //   --channels-last   convolutions in NHWC, which oneDNN prefers
 #include <torch/torch.h>
 #include <torch/version.h>
@@ -90,7 +90,7 @@ struct Net : torch::nn::Module {
   }
 };
 
-/// Optimisers with Keras' defaults on one vector that holds all parameters.
+/// Optimizers with Keras' defaults on one vector that holds all parameters.
 class FlatOptimizer {
  public:
   FlatOptimizer(std::string kind, const std::vector<Tensor>& parameters) : kind_(std::move(kind)) {

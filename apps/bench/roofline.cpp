@@ -20,7 +20,7 @@ int roofline(const std::vector<std::string>& args) {
   if (!app::parse(args, options, "bench roofline [OPTIONS]",
                   "Measures this machine with the BLAS that the library uses: multiply-adds that\n"
                   "wait for nothing, copies within each cache, and the products of each\n"
-                  "workload's step in their exact shapes. Their sum, with optimiser, activations\n"
+                  "workload's step in their exact shapes. Their sum, with optimizer, activations\n"
                   "and batches at the speed of copies, is the limit: direct convolution, no random\n"
                   "numbers, best times seen.\n"
                   "Then a short training of each says how far ebb is from it. Needs no files.\n\n"
@@ -39,7 +39,7 @@ int roofline(const std::vector<std::string>& args) {
     const std::vector<std::int64_t> caches = cache_sizes();
     for (std::size_t i = 0; i < caches.size(); ++i) app::print(" L{} {:.0f},", i + 1, machine.copy_bandwidth(static_cast<double>(caches[i]) / 2) * 1e-9);
     app::print(" memory {:.0f}\n", machine.copy_bandwidth(1e12) * 1e-9);
-    app::print("{:<13}{:>9}{:>11}{:>10}{:>11}{:>12}{:>8}{:>9}{:>9}{:>7}\n", "s per epoch", "GFLOP", "products", "GFLOP/s", "optimiser", "activations", "batch", "limit", "ebb", "times");
+    app::print("{:<13}{:>9}{:>11}{:>10}{:>11}{:>12}{:>8}{:>9}{:>9}{:>7}\n", "s per epoch", "GFLOP", "products", "GFLOP/s", "optimizer", "activations", "batch", "limit", "ebb", "times");
     for (const Workload& w : chosen) {
       const Machine::Limit limit = machine.step(w);
       const Demand need = demand(w);

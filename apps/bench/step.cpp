@@ -77,7 +77,7 @@ void parts(const Workload& w, const Dataset& data, std::uint64_t seed, int repea
   row("forward", forward);
   row("graph view", graph);
   row("other backward", both - forward - graph);
-  row("optimiser", update);
+  row("optimizer", update);
   row("sum of these", fetch + both + update);
   app::print("memory asked of the system in these steps: {} times\n\n", asked);
 
@@ -97,7 +97,7 @@ int step(const std::vector<std::string>& args) {
   po::variables_map v;
   if (!app::parse(args, options, "bench step [OPTIONS]",
                   "The parts of a training step (fetching the batch, forward, the walk over the\n"
-                  "graph, the rest of backward, optimiser), every op by time, GFLOP/s and GB/s, and\n"
+                  "graph, the rest of backward, optimizer), every op by time, GFLOP/s and GB/s, and\n"
                   "the cost of an op that computes nothing. Pixels are random: no files are needed.\n\n"
                   "Examples:\n"
                   "  bench step --model cnn_64 --threads 1\n"

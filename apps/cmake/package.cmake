@@ -7,7 +7,7 @@ set(CPACK_STRIP_FILES ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PACKAGE_DESCRIPTION "Values flow forward through a dynamic graph of primitive operations and
-gradients flow back. With layers, optimisers and training, a checker of
+gradients flow back. With layers, optimizers and training, a checker of
 gradients, and a program that trains classifiers of handwritten digits.")
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)  # from what the files are linked with
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)

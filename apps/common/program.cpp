@@ -44,7 +44,7 @@ std::vector<std::string> names_of(const po::options_description& options) {
 
 std::string nearest(const std::string& name, const std::vector<std::string>& names) {
   std::string best;
-  std::size_t distance = std::min<std::size_t>(3, name.size() / 2 + 1);  // a short name has too many neighbours
+  std::size_t distance = std::min<std::size_t>(3, name.size() / 2 + 1);  // a short name has too many neighbors
   for (const std::string& candidate : names)
     if (const std::size_t d = edit_distance(name, candidate); d < distance) {
       distance = d;

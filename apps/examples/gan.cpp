@@ -1,4 +1,4 @@
-// Two networks against each other (Goodfellow et al. 2014), each with an optimiser of its own: one makes points, the other tells
+// Two networks against each other (Goodfellow et al. 2014), each with an optimizer of its own: one makes points, the other tells
 // them from points on a circle. `example_gan 5000` takes 5000 steps.
 #include <ebb/ebb.h>
 
@@ -37,7 +37,7 @@ int main(int argc, char** argv) {
   const NoGrad quiet;
   const Tensor points = generator(randn({2000, 4})), radius = sqrt(sum(square(points), 1));
   const double r = mean(radius).item(), spread = std::sqrt(variance(radius).item());
-  const Tensor centre = mean(points, 0);
-  std::cout << "radius " << r << " +- " << spread << ", centre " << centre.to_vector()[0] << ' ' << centre.to_vector()[1] << '\n';
-  return std::abs(r - 1) < 0.25 && spread < 0.35 && max(abs(centre)).item() < 0.4 ? 0 : 1;
+  const Tensor center = mean(points, 0);
+  std::cout << "radius " << r << " +- " << spread << ", center " << center.to_vector()[0] << ' ' << center.to_vector()[1] << '\n';
+  return std::abs(r - 1) < 0.25 && spread < 0.35 && max(abs(center)).item() < 0.4 ? 0 : 1;
 }

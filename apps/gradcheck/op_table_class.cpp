@@ -44,7 +44,7 @@ Row entropy(std::string name, Loss f, std::string node) {
           {{{{700, 101}}}}, node};
 }
 
-Row normalised(std::string name, Tensor (*f)(const Tensor&, const Tensor&, const Tensor&, BatchNormOptions), std::string node) {
+Row normalized(std::string name, Tensor (*f)(const Tensor&, const Tensor&, const Tensor&, BatchNormOptions), std::string node) {
   const Tensor x = zeros({2, 3}), c = zeros({3});
   return {name, [f](In in) { return f(in[0], in[1], in[2], {}); },
           {{{{5, 3}, {3}, {3}}}, {{{2, 3, 2, 2}, {2}, {2}}}, {{{70, 1}, {1}, {1}}}, {{{3, 66}, {66}, {66}}},
@@ -98,8 +98,8 @@ std::vector<Row> class_rows() {
        row_errors("log_softmax", log_softmax), {{{{2000, 37}}}}},
       entropy("cross_entropy", cross_entropy, ""),
       entropy("cross_entropy_plain", cross_entropy_plain, "log_softmax"),
-      normalised("batch_norm", batch_norm, ""),
-      normalised("batch_norm_plain", batch_norm_plain, "sqrt"),
+      normalized("batch_norm", batch_norm, ""),
+      normalized("batch_norm_plain", batch_norm_plain, "sqrt"),
       {"bce_with_logits", [](In x) { return bce_with_logits(x[0], x[1]); }, {{{{2, 3}, {2, 3}}}, {{{}, {}}}, {{{1}, {1}}}}, anywhere,
        pair_errors("bce_with_logits", "logits", "targets", bce_with_logits), {{{{300, 257}, {300, 257}}}}, ""},
       {"mse", [](In x) { return mse(x[0], x[1]); }, {{{{2, 3}, {2, 3}}}, {{{}, {}}}, {{{1}, {1}}}}, anywhere,

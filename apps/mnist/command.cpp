@@ -16,7 +16,7 @@
 namespace mnist {
 namespace {
 
-/// What --model best trains: batch-normalised convolutions, two to a size.
+/// What --model best trains: batch-normalized convolutions, two to a size.
 constexpr const char* best_network =
     "conv 32 3, batchnorm, relu, conv 32 3, batchnorm, relu, pool 2, conv 64 3, batchnorm, relu, conv 64 3, batchnorm, relu, "
     "pool 2, conv 128 3, batchnorm, relu, flatten, dropout 0.3, dense 10";

@@ -34,7 +34,7 @@ struct Experiment {
   int epochs = 1;
   int patience = -1;            ///< of early stopping on val_loss; -1: none
   std::string continues = {};   ///< starts from the weights that this run ended with
-  bool keeps_optimizer = true;  ///< ... and its optimiser goes on
+  bool keeps_optimizer = true;  ///< ... and its optimizer goes on
   Reading reading = Reading::both;
   bool one_seed = false;  ///< too long to repeat
   double band = 0.5;      ///< points of accuracy that ours may be below the published one

@@ -10,7 +10,7 @@
 
 namespace mnist {
 
-/// Optimiser, rate, epochs, validation and the rest; not the model, the data or the output.
+/// Optimizer, rate, epochs, validation and the rest; not the model, the data or the output.
 po::options_description training_options();
 /// --save, of which `saved` says what it writes, --force, --json and --quiet.
 po::options_description output_options(const char* saved);
@@ -34,7 +34,7 @@ struct Training {
 Training make_training(const po::variables_map& values);
 /// The samples to train on: all, or the first of --limit. The training takes from them what it needs before it
 /// begins: the weights of --class-weight, and unless it was begun before, the mean and scale of a first layer
-/// that standardises.
+/// that standardizes.
 ebb::Dataset training_samples(const po::variables_map& values, const ebb::Mnist& data, Training& training,
                               bool resumed = false);
 

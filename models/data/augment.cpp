@@ -54,7 +54,7 @@ void displace(const Spline& rows, const Spline& columns, const double* grid, std
     }
 }
 
-/// to = the pixel of `from` at (y, x), between its four neighbours; zero outside.
+/// to = the pixel of `from` at (y, x), between its four neighbors; zero outside.
 template <class T>
 void sample(const T* from, std::int64_t h, std::int64_t w, std::int64_t c, double y, double x, T* to) {
   const double fy = std::floor(y), fx = std::floor(x);

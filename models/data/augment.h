@@ -17,7 +17,7 @@ struct AugmentOptions {
 
 /// A function from a batch of images to a distorted batch, for FitOptions::augment. The elastic part moves
 /// the points of a coarse grid by normal random amounts and every pixel by their cubic B-spline (Ronneberger
-/// et al. 2015, section 3.1; Simard et al. 2003 for digits). Pixels are read between their neighbours
+/// et al. 2015, section 3.1; Simard et al. 2003 for digits). Pixels are read between their neighbors
 /// (bilinear), zero outside of the image.
 class Augment {
  public:

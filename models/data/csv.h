@@ -10,7 +10,7 @@ namespace ebb {
 /// others: plain, .gz, or a .zip with one file (the content decides, not the name). Cells may be in quotes (RFC 4180), lines
 /// may end in CR LF, the last one with the data, and empty lines may follow it. Strict in all else: a missing header, another
 /// number of columns, anything but digits in a cell are a DataError "FILE: line 3, column 17: what was expected and found".
-/// A label column elsewhere is recognised by its name and refused. What is cut short between two rows, or within the digits
+/// A label column elsewhere is recognized by its name and refused. What is cut short between two rows, or within the digits
 /// of the last number, is a table too: only a packed file tells.
 Digits load_digits_csv(const std::filesystem::path& path);
 

@@ -279,7 +279,7 @@ class Canvas {
   std::array<float, Digits::pixels> ink_{};
 };
 
-/// The point at t of the Catmull-Rom curve from b to c; a and d are their neighbours.
+/// The point at t of the Catmull-Rom curve from b to c; a and d are their neighbors.
 Point curve_at(Point a, Point b, Point c, Point d, float t) {
   const auto at = [t](float p, float q, float r, float s) {
     return q + .5f * t * (r - p + t * (2 * p - 5 * q + 4 * r - s + t * (3 * (q - r) + s - p)));

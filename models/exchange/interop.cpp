@@ -61,7 +61,7 @@ class Walk {
   static Tensor run(Module& m, const Tensor& x) { return x.defined() ? m(x) : x; }
   bool torch() const { return naming_ == Naming::torch; }
 
-  /// One layer, which stands at `place` among its neighbours; the next one's place comes back in it.
+  /// One layer, which stands at `place` among its neighbors; the next one's place comes back in it.
   Tensor visit(Module& m, const std::string& prefix, int& place, const Tensor& x) {
     const std::string torch_name = fmt::format("{}{}", prefix, place++);
     std::string name = torch_name;

@@ -288,12 +288,12 @@ void place_of(OnnxGraph& e, const Step& s, std::string_view type) {
   const std::string hot = e.node(type, {e.full(s.inputs[1]), classes, e.constant(tensor({0, 1}, t))});
   e.give(s, e.node("Mul", {hot, e.node("Unsqueeze", {e.full(s.inputs[0]), e.list({-1})})}));
 }
-void normalise_batch(OnnxGraph& e, const Step& s, std::string_view) {
+void normalize_batch(OnnxGraph& e, const Step& s, std::string_view) {
   const OnnxAttributes over = OnnxAttributes()("axes", Ints{0})("keepdims", std::int64_t{1});
-  const std::string x = e.plain(s.inputs[0]), centred = e.node("Sub", {x, e.node("ReduceMean", {x}, over)});
-  const std::string variance = e.node("ReduceMean", {e.node("Mul", {centred, centred})}, over);
+  const std::string x = e.plain(s.inputs[0]), centered = e.node("Sub", {x, e.node("ReduceMean", {x}, over)});
+  const std::string variance = e.node("ReduceMean", {e.node("Mul", {centered, centered})}, over);
   const std::string deviation = e.node("Sqrt", {e.node("Add", {variance, e.number(s.number("epsilon"), e.dtype(s.output))})});
-  const std::string y = e.node("Mul", {e.node("Div", {centred, deviation}), e.plain(s.inputs[1])});
+  const std::string y = e.node("Mul", {e.node("Div", {centered, deviation}), e.plain(s.inputs[1])});
   e.give(s, e.node("Add", {y, e.plain(s.inputs[2])}));
 }
 
@@ -303,7 +303,7 @@ constexpr auto rows = std::to_array<OnnxRow>({
     {"affine", "", affine_of},
     {"argmax", "ArgMax", argmax_of},
     {"avg_pool2d", "AveragePool", pooling},
-    {"batch_norm", "", normalise_batch},
+    {"batch_norm", "", normalize_batch},
     {"broadcast_to", "Expand", broadcast_as},
     {"cast", "Cast", cast_to},
     {"concat", "Concat", concat_of},

@@ -19,7 +19,7 @@ std::vector<Layer> parse_architecture(std::string_view text);
 /// Throws ValueError with line, column and the rule.
 std::vector<Layer> parse_architecture_json(std::string_view json);
 
-/// The text for some layers, which parse_architecture reads back; initialisers are left out. Throws ValueError naming a
+/// The text for some layers, which parse_architecture reads back; initializers are left out. Throws ValueError naming a
 /// layer that no text describes, such as a lambda.
 std::string describe_architecture(const std::vector<Layer>& layers);
 

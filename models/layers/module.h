@@ -54,7 +54,7 @@ class Visitor {
 ///
 /// A copy of a module shares its parameters: both are one network. clone() makes another one, with values of its own, and
 /// copy_state() makes two alike. Layers create their parameters when they first see an input, in its dtype, from the default
-/// generator: build() does that without data. Until then there is nothing to share, and a copy is refused. Several threads may call one module, predict() and evaluate() with it and take gradients through it as long as none changes it (a step of an optimiser, freeze(), hooks, averages kept in training); they wait for the first pass, which creates the parameters.
+/// generator: build() does that without data. Until then there is nothing to share, and a copy is refused. Several threads may call one module, predict() and evaluate() with it and take gradients through it as long as none changes it (a step of an optimizer, freeze(), hooks, averages kept in training); they wait for the first pass, which creates the parameters.
 class Module {
  public:
   Module() = default;
@@ -139,7 +139,7 @@ std::int64_t parameter_count(Module& module);
 /// parameters; returns the output's shape without the batch axis.
 Shape build(Module& module, const Shape& sample, DType dtype = DType::f32);
 
-/// Makes the parameters constants: no gradient is computed for them and no optimiser changes them, and layers leave their
+/// Makes the parameters constants: no gradient is computed for them and no optimizer changes them, and layers leave their
 /// averages alone. unfreeze undoes it, and an optimizer goes on with the state that it has for them. Both throw ValueError on a
 /// module that is not built.
 ///

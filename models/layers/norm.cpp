@@ -19,9 +19,9 @@ namespace {
 void expect_epsilon(std::string_view layer, double epsilon) { detail::expect(epsilon > 0, layer, "epsilon must be above 0", epsilon); }
 
 /// (x - mean) / sqrt(variance + epsilon) over some axes.
-Tensor standardised(const Tensor& x, Axes axes, double epsilon) {
-  const Tensor centred = x - mean(x, axes, {.keepdims = true});
-  return centred / sqrt(mean(square(centred), axes, {.keepdims = true}) + epsilon);
+Tensor standardized(const Tensor& x, Axes axes, double epsilon) {
+  const Tensor centered = x - mean(x, axes, {.keepdims = true});
+  return centered / sqrt(mean(square(centered), axes, {.keepdims = true}) + epsilon);
 }
 
 /// Makes weight and bias (c) where a layer has them and applies them.
@@ -80,7 +80,7 @@ LayerNormalization::LayerNormalization(LayerNormalizationOptions options) : opti
 
 Tensor LayerNormalization::forward(const Tensor& x) {
   if (x.rank() < 2) fail<ShapeError>("LayerNormalization", fmt::format("needs an input (n, ..., features), got {}", x.shape().str()));
-  return scaled(*this, standardised(x, -1, options_.epsilon));
+  return scaled(*this, standardized(x, -1, options_.epsilon));
 }
 
 void LayerNormalization::visit(Visitor& v) {
@@ -101,7 +101,7 @@ Tensor GroupNormalization::forward(const Tensor& x) {
   std::int64_t places = 1;
   for (int axis = 1; axis + 1 < x.rank(); ++axis) places *= x.size(axis);
   const Tensor parts = reshape(x, {n, places, options_.groups, c / options_.groups});
-  return scaled(*this, reshape(standardised(parts, {1, 3}, options_.epsilon), x.shape()));
+  return scaled(*this, reshape(standardized(parts, {1, 3}, options_.epsilon), x.shape()));
 }
 
 void GroupNormalization::visit(Visitor& v) {

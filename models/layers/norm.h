@@ -57,7 +57,7 @@ struct GroupNormalizationOptions {
   bool scale = true, center = true;  ///< whether there is a weight (gamma) and a bias (beta)
 };
 /// (n, ..., c) to the same: each group of channels of each sample by its own mean and variance (Wu and He 2018). As many
-/// groups as channels is instance normalisation. Parameters: weight, bias (c).
+/// groups as channels is instance normalization. Parameters: weight, bias (c).
 class GroupNormalization : public Module {
  public:
   explicit GroupNormalization(GroupNormalizationOptions options = {});  ///< ValueError on options out of range

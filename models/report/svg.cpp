@@ -59,7 +59,7 @@ struct Box {
   double x, y, width, height;
 };
 
-// Okabe and Ito's colours, which most eyes tell apart, and two more for the tenth digit.
+// Okabe and Ito's colors, which most eyes tell apart, and two more for the tenth digit.
 constexpr std::array<const char*, 10> colors{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
                                              "#56b4e9", "#5b3a99", "#7f7f7f", "#000000", "#8b5a2b"};
 
@@ -205,7 +205,7 @@ std::string draw(const LineChart& chart, const Box& panel) {
 struct Color {
   double r, g, b;
 };
-/// From the first of three colours over the second to the third.
+/// From the first of three colors over the second to the third.
 Color shade(double t, bool diverging) {
   static constexpr std::array<Color, 3> two{{{59, 76, 192}, {221, 221, 221}, {180, 4, 38}}};  // Moreland 2009
   static constexpr std::array<Color, 3> one{{{255, 255, 255}, {107, 174, 214}, {8, 48, 107}}};

@@ -17,18 +17,18 @@ struct Line {
   std::string name;  ///< in the legend, at most 24 characters of it; empty: not there
   std::vector<double> x, y;  ///< as many of both
   bool dashed = false;  ///< instead of solid
-  int color = -1;  ///< one of the ten colours, counted round; -1: the next
+  int color = -1;  ///< one of the ten colors, counted round; -1: the next
 };
 /// Lines over axes with ticks, and a legend in the corner with the fewest points.
 struct LineChart {
   std::string title, x_label, y_label;  ///< may be empty
   std::vector<Line> lines;  ///< drawn in this order
 };
-/// A matrix in colours, its numbers written in the cells.
+/// A matrix in colors, its numbers written in the cells.
 struct HeatMap {
   std::string title, x_label, y_label;  ///< may be empty
   Tensor values;  ///< (rows, columns), of any dtype
-  bool diverging = false;  ///< colours from blue over gray to red; else from white to blue
+  bool diverging = false;  ///< colors from blue over gray to red; else from white to blue
 };
 /// A part of a figure.
 using Panel = std::variant<LineChart, HeatMap>;
@@ -45,7 +45,7 @@ std::vector<Panel> history_panels(const NamedHistories& histories);
 /// validation, or where one has none, of training. The file appears complete or not at all; throws IoError.
 void plot_history(const NamedHistories& histories, const std::filesystem::path& path);
 
-/// A confusion matrix (confusion_matrix()) in colours, "Actuals" downwards and "Prediction" across.
+/// A confusion matrix (confusion_matrix()) in colors, "Actuals" downwards and "Prediction" across.
 void plot_confusion(const Tensor& matrix, const std::filesystem::path& path, const std::string& title = {}, bool diverging = true);
 
 /// ROC and precision-recall curves side by side, a line for each class that has samples and is not all of them, with the area

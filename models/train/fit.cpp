@@ -69,7 +69,7 @@ ProgressOptions progress_of(Verbose verbose, KerasStyle style) {
 }
 
 // Streams of the one seed. Weights are drawn from stream 0 (manual_seed), so the others begin far above it: one a step for
-// dropout, and one an epoch for the order of samples, both counted in the optimiser's steps.
+// dropout, and one an epoch for the order of samples, both counted in the optimizer's steps.
 constexpr std::uint64_t dropout_stream = std::uint64_t{1} << 32, order_stream = std::uint64_t{2} << 32;
 
 /// Names the parameters that the loss does not depend on: they will never learn.
@@ -231,7 +231,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   std::vector<std::pair<Tensor*, Tensor>> buffers;
   for (const NamedTensor& t : named_tensors(module))
     if (!t.trained) buffers.emplace_back(t.tensor, t.tensor->clone());
-  struct PutBack {  // after an exception the module has what was trained, which the optimiser's state belongs to
+  struct PutBack {  // after an exception the module has what was trained, which the optimizer's state belongs to
     TrainingState& state;
     History& history;
     const std::int64_t& steps;

@@ -50,7 +50,7 @@ struct FitOptions {
   Loss loss = cross_entropy;  ///< of logits: a network needs no softmax at its end
   std::optional<Dataset> validation = {};  ///< evaluated at the end of every epoch
   double validation_split = 0;  ///< this last share of the data is held out, before shuffling
-  /// Of dropout and of the order of samples. Both depend on the optimiser's steps too, so fitting again goes on with other
+  /// Of dropout and of the order of samples. Both depend on the optimizer's steps too, so fitting again goes on with other
   /// numbers: dropout in stream 2^32 + steps, the order in stream 2^33 + steps at the start of the epoch.
   std::uint64_t seed = 0;
   bool shuffle = true;  ///< a new order every epoch
@@ -64,7 +64,7 @@ struct FitOptions {
   /// sample's weight is the mean of the weights by its shares. Validation and metrics count all samples alike.
   std::vector<double> class_weight = {};
   /// Goes on from this record: epochs are numbered on, one that was cut short is finished, the new record begins with the old
-  /// one, the module gets the record's `weights`, and callbacks what they remember. With the module's and the optimiser's state
+  /// one, the module gets the record's `weights`, and callbacks what they remember. With the module's and the optimizer's state
   /// it gives the bits of a training that was never interrupted.
   std::optional<History> resume = {};
   Verbose verbose = Verbose::automatic;  ///< progress on stderr
@@ -77,10 +77,10 @@ struct FitOptions {
 
 /// Trains a module until `epochs` are recorded. Same seed, same bits, for any number of threads. Throws ValueError on
 /// options out of range, and whatever the module, the loss or a callback throws: the module then has the weights that are trained,
-/// not their averages, the running statistics after the last batch that ended, and the optimiser the steps of those that did; of the
-/// one that did not, some of the weights may have been changed, if it was the optimiser that threw. train_end() is not called.
+/// not their averages, the running statistics after the last batch that ended, and the optimizer the steps of those that did; of the
+/// one that did not, some of the weights may have been changed, if it was the optimizer that threw. train_end() is not called.
 History fit(Module& module, Optimizer& optimizer, const Dataset& data, const FitOptions& options = {});
-/// The same with an optimiser that is not needed afterwards.
+/// The same with an optimizer that is not needed afterwards.
 History fit(Module& module, Optimizer&& optimizer, const Dataset& data, const FitOptions& options = {});
 
 /// How evaluate() goes through the data.

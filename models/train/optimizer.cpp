@@ -112,7 +112,7 @@ std::vector<std::string> optimizer_names() {
 std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const OptimizerOptions& options) {
   for (const Kind& k : kinds)
     if (k.name == name) return k.make(options);
-  throw ValueError(fmt::format("no optimiser \"{}\"; there are {}", name, fmt::join(optimizer_names(), ", ")));
+  throw ValueError(fmt::format("no optimizer \"{}\"; there are {}", name, fmt::join(optimizer_names(), ", ")));
 }
 
 // ---- what all share ------------------------------------------------------------------------------------------------

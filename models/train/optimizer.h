@@ -1,4 +1,4 @@
-// Optimisers: SGD, RMSprop, Adam, AdamW, Nadam, Adagrad, Lion, with Keras' defaults and formulas. All take a decoupled weight
+// Optimizers: SGD, RMSprop, Adam, AdamW, Nadam, Adagrad, Lion, with Keras' defaults and formulas. All take a decoupled weight
 // decay: before its step a parameter is multiplied by 1 - lr weight_decay (Loshchilov and Hutter 2019).
 #pragma once
 #include <cstdint>
@@ -63,7 +63,7 @@ class Optimizer {
   std::span<const Tensor> state(const Tensor& parameter) const;
   /// The tensors of state of all parameters.
   std::vector<Tensor> states() const;
-  /// Throws ShapeError unless there are as many as this optimiser keeps, of the parameter's shape and dtype.
+  /// Throws ShapeError unless there are as many as this optimizer keeps, of the parameter's shape and dtype.
   void set_state(const Tensor& parameter, std::vector<Tensor> slots);
   void set_steps(std::int64_t steps) { steps_ = steps; }  ///< as if so many had been taken
 
@@ -98,7 +98,7 @@ class Optimizer {
   bool looked_ = false;  // overlooked() was called, or its part for groups, since they were set
 };
 
-/// The optimiser of a name with its defaults, changed by `options`. Throws ValueError listing the names, or the options that it
+/// The optimizer of a name with its defaults, changed by `options`. Throws ValueError listing the names, or the options that it
 /// has, when it has none such.
 std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const OptimizerOptions& options = {});
 /// "sgd", "rmsprop", "adam", ...

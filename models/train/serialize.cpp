@@ -5,7 +5,7 @@
 //   ebb.frozen            JSON: the paths of the parameters that are not trained, and of the layers that have no parameters and
 //                         keep averages, which are left alone; left out when there are none
 //   ebb.build             JSON: compiler, BLAS and instruction set that the training ran with (build_facts), with a history
-//   optimizer.N.PATH      the optimiser's N-th tensor of state for a parameter
+//   optimizer.N.PATH      the optimizer's N-th tensor of state for a parameter
 //   ebb.optimizer         JSON: {name, options, steps, groups}
 //   training.PATH         what training goes on from, where that is not PATH
 //   callback.NAME.KEY     a tensor that a callback remembers: its name, the callback's own key
@@ -145,7 +145,7 @@ std::unique_ptr<Optimizer> optimizer_from(const CheckedJson& j, Sequential& net,
     if (!slots.empty()) out->set_state(*t.tensor, std::move(slots));
   }
   for (const auto& [name, _] : file.tensors) stored += name.starts_with(state_prefix);
-  if (used != stored) throw ValueError(fmt::format("{} tensors of optimiser state, {} belong to parameters", stored, used));
+  if (used != stored) throw ValueError(fmt::format("{} tensors of optimizer state, {} belong to parameters", stored, used));
   return out;
 }
 

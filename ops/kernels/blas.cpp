@@ -141,7 +141,7 @@ void once() {
   }();
   (void)set;
 }
-// When ebb is loaded. The products ask again: a static initialiser of a program may multiply before this one has run.
+// When ebb is loaded. The products ask again: a static initializer of a program may multiply before this one has run.
 [[maybe_unused]] const bool at_start = (once(), true);
 
 int narrow(std::int64_t n) {

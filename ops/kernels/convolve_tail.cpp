@@ -32,7 +32,7 @@ EBB_INLINE inline void largest(const Window& pool, const Window::Place& in, cons
       const T* __restrict from = first + ((a - in.top) * pool.w + b - in.left) * pool.c;
       const auto k = static_cast<IntegerOf<T>>(a * pool.kw + b);
       for (std::int64_t c = 0; c < n; ++c) {
-        const bool wins = (from[c] > best[c]) | (from[c] != from[c]);  // not ||: a branch is not vectorised
+        const bool wins = (from[c] > best[c]) | (from[c] != from[c]);  // not ||: a branch is not vectorized
         best[c] = wins ? from[c] : best[c];
         if constexpr (choose) which[c] = wins ? k : which[c];
       }

@@ -144,7 +144,7 @@ void copy_runs(std::byte* to, std::int64_t to_step, const std::byte* from, std::
 }
 
 void permute(std::byte* to, const std::byte* from, std::int64_t bytes, std::span<CopyAxis> axes) {
-  // Axes of one element are none, and two that stay neighbours are one.
+  // Axes of one element are none, and two that stay neighbors are one.
   std::size_t n = 0;
   for (const CopyAxis& a : axes) {
     if (a.n == 1) continue;

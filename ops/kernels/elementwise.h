@@ -11,7 +11,7 @@
 
 namespace ebb::detail {
 
-/// N operands walked together over their broadcast shape: axes of size 1 dropped, neighbours merged where every
+/// N operands walked together over their broadcast shape: axes of size 1 dropped, neighbors merged where every
 /// operand allows it. The last axis has stride 0 or 1 for each operand.
 template <int N>
 struct Walk {

@@ -1,4 +1,4 @@
-// Internal: functions of one number, written so that loops over them are vectorised for every instruction set.
+// Internal: functions of one number, written so that loops over them are vectorized for every instruction set.
 #pragma once
 #include <algorithm>
 #include <bit>

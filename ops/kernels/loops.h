@@ -35,7 +35,7 @@ void set_isa(Isa isa);
 Isa best_isa();
 const char* name_of(Isa isa);
 
-// A function body compiled three times: the callee is always inlined, so its loops are vectorised for the wrapper's
+// A function body compiled three times: the callee is always inlined, so its loops are vectorized for the wrapper's
 // instruction set. Nothing but such a body may be called through these.
 template <class F>
 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,prefer-vector-width=512"), noinline)) void
@@ -65,7 +65,7 @@ void simd_for(const F& f) {
   else f();
 }
 
-/// An integer as wide as T, for loops over both: one width is what vectorises.
+/// An integer as wide as T, for loops over both: one width is what vectorizes.
 template <class T>
 using IntegerOf = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
 

@@ -32,7 +32,7 @@ EBB_INLINE inline T fold(std::int64_t n, const At& at) {
   T part[lanes];
   std::fill(part, part + lanes, Op::template start<T>);
   for (std::int64_t i = 0; i < whole; i += lanes)
-#pragma GCC unroll 1  // choices are vectorised as a loop only
+#pragma GCC unroll 1  // choices are vectorized as a loop only
     for (int k = 0; k < lanes; ++k) part[k] = op(part[k], at(i + k));
 #pragma GCC unroll 4
   for (int width = lanes / 2; width; width /= 2)

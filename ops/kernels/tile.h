@@ -39,7 +39,7 @@ struct Product {
   bool add = false;             // C += instead of C =; not together with bias
   bool relu = false;
 };
-/// One thread. Each element is added up in the order of k, whatever m is: a row does not depend on its neighbours.
+/// One thread. Each element is added up in the order of k, whatever m is: a row does not depend on its neighbors.
 void multiply(const Product& p);
 
 }  // namespace ebb::detail

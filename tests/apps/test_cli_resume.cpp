@@ -19,7 +19,7 @@ using nlohmann::json;
 
 namespace {
 
-/// Empty when two training files hold the same bits: tensors, history, state of the optimiser.
+/// Empty when two training files hold the same bits: tensors, history, state of the optimizer.
 std::string difference(const fs::path& a, const fs::path& b) {
   const ebb::SafeTensors x = ebb::read_safetensors(a), y = ebb::read_safetensors(b);
   for (const auto& [name, t] : x.tensors)

@@ -218,7 +218,7 @@ TEST_CASE("mnist: it learns, and a saved model gives the same again") {
   }
 }
 
-TEST_CASE("mnist: a first layer that standardises measures the training data, and is saved with the network") {
+TEST_CASE("mnist: a first layer that standardizes measures the training data, and is saved with the network") {
   Mnist mnist;
   const std::string model = (mnist / "model.safetensors").string(), data = mnist.digits();
   const auto train = [&](const std::string& architecture) {
@@ -382,7 +382,7 @@ TEST_CASE("mnist: the progress of Keras on demand") {
   CHECK(contains(mnist({"summary", "--model", "cnn", "--style", "keras2.2"}).out, "Param #   \n"));
 }
 
-TEST_CASE("mnist: every optimiser and schedule trains; class weights, clipping, averages and a new split too") {
+TEST_CASE("mnist: every optimizer and schedule trains; class weights, clipping, averages and a new split too") {
   Mnist mnist;
   const auto check = [&](const Args& more) {
     const Result r = mnist(mnist.tiny(joined({"--json", "--limit", "256"}, more)));

@@ -108,11 +108,11 @@ std::vector<Trial> wrong_ones() {
   const auto beside = [](double small, double factor) {
     return ruled([=](In x) { return sin(x[0]) + sin(x[1]) * small; }, [=](In x, const Tensor& g) { return Out{g * cos(x[0]), g * cos(x[1]) * (small * factor)}; });
   };
-  out.push_back({"sign, 1e-6 of the neighbour", beside(1e-6, -1), {some(4), some(4, 6)}});
-  out.push_back({"sign, 1e-10 of the neighbour", beside(1e-10, -1), {some(4), some(4, 6)}});
-  out.push_back({"half, 1e-10 of the neighbour", beside(1e-10, 0.5), {some(4), some(4, 6)}});
-  out.push_back({"missing, 1e-10 of the neighbour", beside(1e-10, 0), {some(4), some(4, 6)}});
-  out.push_back({"sign, 1e-13 of the neighbour", beside(1e-13, -1), {some(4), some(4, 6)}});
+  out.push_back({"sign, 1e-6 of the neighbor", beside(1e-6, -1), {some(4), some(4, 6)}});
+  out.push_back({"sign, 1e-10 of the neighbor", beside(1e-10, -1), {some(4), some(4, 6)}});
+  out.push_back({"half, 1e-10 of the neighbor", beside(1e-10, 0.5), {some(4), some(4, 6)}});
+  out.push_back({"missing, 1e-10 of the neighbor", beside(1e-10, 0), {some(4), some(4, 6)}});
+  out.push_back({"sign, 1e-13 of the neighbor", beside(1e-13, -1), {some(4), some(4, 6)}});
   const auto wide = [](std::int64_t n, double factor) {
     return ruled([](In x) { return sin(x[0]); }, [=](In x, const Tensor& g) { return Out{g * cos(x[0]) * but_for(n, n / 3, factor)}; });
   };
@@ -159,7 +159,7 @@ std::vector<Trial> wrong_ones() {
   out.push_back({"factor 1 + 1e-8", linear_of(1, 1 + 1e-8), {some(4)}, 1, "below the tolerance of 1e-6"});
   out.push_back({"wrong beyond 100", ruled([](In x) { return square(x[0]); }, [](In x, const Tensor& g) { return Out{g * x[0] * where(greater(x[0], 100.0), scalar(3, f64), scalar(2, f64))}; }), {some(4)}, 1,
                  "right where it is looked at"});
-  out.push_back({"sign, 1e-18 of the neighbour", beside(1e-18, -1), {some(4), some(4, 6)}, 1, "below the rounding of the value"});
+  out.push_back({"sign, 1e-18 of the neighbor", beside(1e-18, -1), {some(4), some(4, 6)}, 1, "below the rounding of the value"});
   out.push_back({"order 2 fault at order 1", flat, {some(3)}, 1, "order 1 was asked"});
   out.push_back({"relu: leaks 1e-15 left of the kink", corner(0, 0.5), {at({-1e-15, 1})}, 1, "too near to be told from the kink"});
   return out;
@@ -202,7 +202,7 @@ std::vector<Trial> right_ones() {
   add("10,000 elements", [](auto& x) { return sin(x); }, some(10000));
   add("minus infinity in a mask", [](auto& x) { return softmax(x + tensor({0, 0, -INFINITY}, f64)); }, some(3));
   for (const double small : {1e-6, 1e-10, 1e-14, 0.0})
-    for (const int order : {1, 2}) out.push_back({fmt::format("an input of {} of its neighbour", small), [=](In x) { return sin(x[0]) + sin(x[1]) * small; }, {some(4), some(4, 6)}, order});
+    for (const int order : {1, 2}) out.push_back({fmt::format("an input of {} of its neighbor", small), [=](In x) { return sin(x[0]) + sin(x[1]) * small; }, {some(4), some(4, 6)}, order});
   Generator random(11);
   const Tensor a = randn({4, 5}, f64, random), b = randn({5, 3}, f64, random), image = randn({2, 5, 5, 2}, f64, random), kernel = randn({3, 3, 2, 3}, f64, random);
   for (const int order : {1, 2}) {

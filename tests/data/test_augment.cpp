@@ -46,7 +46,7 @@ TEST_CASE("augment: with every amount zero it is the identity") {
   for (std::size_t i = 0; i < a.size(); ++i) CHECK(b[i] == doctest::Approx(a[i]).epsilon(1e-12));
 }
 
-TEST_CASE("augment: a shift moves the centre of mass by at most so much, and differs between images") {
+TEST_CASE("augment: a shift moves the center of mass by at most so much, and differs between images") {
   AugmentOptions o = nothing;
   o.shift = 3;
   Generator g(2);
@@ -65,7 +65,7 @@ TEST_CASE("augment: a shift moves the centre of mass by at most so much, and dif
   CHECK(most > 2);
 }
 
-TEST_CASE("augment: turning keeps the centre and the area, resizing changes the area within its bounds") {
+TEST_CASE("augment: turning keeps the center and the area, resizing changes the area within its bounds") {
   AugmentOptions turn = nothing, size = nothing, shear = nothing;
   turn.rotate = 45;
   size.scale = 0.2;

@@ -15,7 +15,7 @@ namespace {
 
 using namespace ebb;
 
-/// n rows of two numbers, (i, 2 i), labelled i.
+/// n rows of two numbers, (i, 2 i), labeled i.
 Dataset numbered(std::int64_t n) {
   Tensor x = Tensor::empty({n, 2}), y = Tensor::empty({n}, i64);
   auto to = x.mutable_values<float>();

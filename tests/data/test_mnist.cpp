@@ -233,13 +233,13 @@ TEST_CASE("mnist: a folder with the other set is passed over") {
   Environment env;
   isolate(env, dir.path());
   env.set("EBB_DATA", dir / "own");
-  const auto labelled = [&](const fs::path& folder, const ebb::Tensor& labels) {
+  const auto labeled = [&](const fs::path& folder, const ebb::Tensor& labels) {
     fake(folder);
     ebb::write_idx(folder / "train-images-idx3-ubyte", bytes({10, 28, 28}, 1));
     ebb::write_idx(folder / "train-labels-idx1-ubyte", labels);
   };
-  labelled(dir / "own", ebb::tensor({5, 0, 4, 1, 9, 2, 1, 3, 1, 4}, ebb::u8));
-  labelled(dir / "system/datasets/fashion-mnist", ebb::tensor({9, 0, 0, 3, 0, 2, 7, 2, 5, 5}, ebb::u8));
+  labeled(dir / "own", ebb::tensor({5, 0, 4, 1, 9, 2, 1, 3, 1, 4}, ebb::u8));
+  labeled(dir / "system/datasets/fashion-mnist", ebb::tensor({9, 0, 0, 3, 0, 2, 7, 2, 5, 5}, ebb::u8));
   const ebb::Mnist fashion = ebb::find_dataset(DatasetName::fashion);
   CHECK(fashion.name == "fashion-mnist");
   CHECK(fashion.source == (dir / "system/datasets/fashion-mnist").string());

@@ -65,7 +65,7 @@ Png read(const std::filesystem::path& file) {
 
 }  // namespace
 
-TEST_CASE("pictures: bytes and floats, both colour maps, zoomed") {
+TEST_CASE("pictures: bytes and floats, both color maps, zoomed") {
   const TempDir dir;
   const Tensor bytes = tensor({0, 10, 255, 3, 4, 5}, {2, 3}, u8);
   write_png(dir / "a.png", bytes);

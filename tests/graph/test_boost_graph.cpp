@@ -76,7 +76,7 @@ template <class G>
 std::vector<int> path_lengths(const G& g, typename boost::graph_traits<G>::vertex_descriptor root,
                               bool longest) {
   std::vector<int> distance(num_vertices(g));
-  std::vector<boost::default_color_type> colours(num_vertices(g));
+  std::vector<boost::default_color_type> colors(num_vertices(g));
   const auto index = get(boost::vertex_index, g);
   const auto weight = boost::make_function_property_map<typename boost::graph_traits<G>::edge_descriptor>(
       [](const auto&) { return 1; });
@@ -84,7 +84,7 @@ std::vector<int> path_lengths(const G& g, typename boost::graph_traits<G>::verte
   const int far = longest ? -1'000'000 : 1'000'000;
   boost::dag_shortest_paths(
       g, root, boost::make_iterator_property_map(distance.begin(), index), weight,
-      boost::make_iterator_property_map(colours.begin(), index), boost::dummy_property_map(),
+      boost::make_iterator_property_map(colors.begin(), index), boost::dummy_property_map(),
       boost::dijkstra_visitor<>(), compare, [](int a, int b) { return a + b; }, far, 0);
   return distance;
 }
@@ -184,10 +184,10 @@ TEST_CASE("boost graph: topological_sort gives the view's own order") {
     const std::vector<Tensor> pool = random_expressions(seed, 200);
     const Graph g(pool.back());
     std::vector<const Node*> order;
-    std::vector<boost::default_color_type> colours(g.size());
+    std::vector<boost::default_color_type> colors(g.size());
     boost::topological_sort(
         g, std::back_inserter(order),
-        boost::color_map(boost::make_iterator_property_map(colours.begin(), get(boost::vertex_index, g))));
+        boost::color_map(boost::make_iterator_property_map(colors.begin(), get(boost::vertex_index, g))));
     // edges lead from consumers to inputs and topological_sort gives the reverse: inputs come first, as in
     // the view
     REQUIRE(order.size() == g.size());
@@ -206,10 +206,10 @@ TEST_CASE("boost graph: topological_sort gives the view's own order") {
   for (int i = 0; i < 10; ++i) y = exp(y) + y;
   const Graph chain(y);
   std::vector<const Node*> order;
-  std::vector<boost::default_color_type> colours(chain.size());
+  std::vector<boost::default_color_type> colors(chain.size());
   boost::topological_sort(
       chain, std::back_inserter(order),
-      boost::color_map(boost::make_iterator_property_map(colours.begin(), get(boost::vertex_index, chain))));
+      boost::color_map(boost::make_iterator_property_map(colors.begin(), get(boost::vertex_index, chain))));
   CHECK(std::ranges::equal(order, chain.nodes()));
 }
 
@@ -231,13 +231,13 @@ TEST_CASE("boost graph: an adjacency_list agrees on edges, reachability and path
     for (const Tensor& root : roots) {
       if (!root.tracked()) continue;
       const std::size_t start = g.index_of(root.node().get());
-      std::vector<boost::default_color_type> colours(num_vertices(copy));
+      std::vector<boost::default_color_type> colors(num_vertices(copy));
       boost::breadth_first_search(copy, start,
                                   boost::color_map(boost::make_iterator_property_map(
-                                      colours.begin(), get(boost::vertex_index, copy))));
+                                      colors.begin(), get(boost::vertex_index, copy))));
       const Graph below(root);
       for (std::size_t i = 0; i < g.size(); ++i)
-        CHECK(below.contains(g.nodes()[i]) == (colours[i] == boost::black_color));
+        CHECK(below.contains(g.nodes()[i]) == (colors[i] == boost::black_color));
       for (const bool longest : {false, true})
         CHECK(path_lengths(g, root.node().get(), longest) == path_lengths(copy, start, longest));
     }

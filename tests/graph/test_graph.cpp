@@ -282,7 +282,7 @@ TEST_CASE("backward refuses values that were changed in place, with op and input
   }
   {
     const Tensor w = variable(ones({2, 2})),
-                 x = ones({2, 2});  // an optimiser's update between forward and backward
+                 x = ones({2, 2});  // an optimizer's update between forward and backward
     Tensor loss;
     {
       const Scope layer("fc1");

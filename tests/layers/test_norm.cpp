@@ -152,7 +152,7 @@ TEST_CASE("norm: LayerNormalization makes rows, GroupNormalization groups of cha
     CHECK(difference(mean(part, {1, 2, 3}), zeros({2}, f64)) < 1e-12);
     CHECK(difference(variance(part, {1, 2, 3}), ones({2}, f64)) < 1e-9);
   }
-  // One group is layer normalisation over a whole sample.
+  // One group is layer normalization over a whole sample.
   LayerNormalization all({.epsilon = 1e-12});
   CHECK(difference(reshape(GroupNormalization({.groups = 1, .epsilon = 1e-12})(x), {2, 90}), all(reshape(x, {2, 90}))) < 1e-12);
 }

@@ -207,7 +207,7 @@ TEST_CASE("fused: Winograd's convolutions are the plain ones but for rounding") 
   }
 }
 
-TEST_CASE("fused: an image's convolution does not depend on its neighbours in the batch") {
+TEST_CASE("fused: an image's convolution does not depend on its neighbors in the batch") {
   const Tensor x = randn({19, 13, 13, 32}), k = randn({3, 3, 32, 64}), b = randn({64});
   const Tensor all = conv2d_relu(x, k, b, {}, 2);
   for (const std::int64_t i : {0, 7, 18}) CHECK(same_bits(conv2d_relu(x.rows(i, i + 1), k, b, {}, 2), all.rows(i, i + 1)));

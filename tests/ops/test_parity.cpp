@@ -1,4 +1,4 @@
-// Values, gradients and optimiser trajectories against PyTorch's, from vectors that parity.py wrote. EBB_PARITY names
+// Values, gradients and optimizer trajectories against PyTorch's, from vectors that parity.py wrote. EBB_PARITY names
 // another file of vectors.
 #include <doctest/doctest.h>
 
@@ -169,12 +169,12 @@ TEST_CASE("parity: values and gradients of ops and losses, float64 to 1e-12 and 
                          << " in float64, " << worst32 << " in float32");
 }
 
-TEST_CASE("parity: 100 steps of each optimiser, to 1e-12") {
+TEST_CASE("parity: 100 steps of each optimizer, to 1e-12") {
   const json all = vectors();
   const Tensor a = tensor_of(all["valley"]["a"]);
-  CHECK(all["optimisers"].size() == 9);
+  CHECK(all["optimizers"].size() == 9);
   double worst = 0;
-  for (const auto& [name, path] : all["optimisers"].items()) {
+  for (const auto& [name, path] : all["optimizers"].items()) {
     CAPTURE(name);
     double difference = 0;
     const auto optimizer = optimizer_of(name);
@@ -189,5 +189,5 @@ TEST_CASE("parity: 100 steps of each optimiser, to 1e-12") {
     CHECK(difference <= 1e-12);
     worst = std::max(worst, difference);
   }
-  MESSAGE("parity: 10 optimisers over 100 steps, largest difference " << worst);
+  MESSAGE("parity: 10 optimizers over 100 steps, largest difference " << worst);
 }

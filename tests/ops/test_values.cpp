@@ -284,7 +284,7 @@ TEST_CASE("values: rows shorter and longer than a vector, a block and a thread's
     }
 }
 
-TEST_CASE("values: a NaN anywhere in a row is its largest, and spoils its softmax, not its neighbours'") {
+TEST_CASE("values: a NaN anywhere in a row is its largest, and spoils its softmax, not its neighbors'") {
   for (const DType dtype : {f32, f64})
     for (const std::int64_t n : {3, 16, 40, 70}) {
       const Tensor plain = randn({3, n}, dtype);

@@ -115,7 +115,7 @@ TEST_CASE("summary: Keras 2.13, byte for byte") {
                                thin}));
 }
 
-TEST_CASE("summary: Keras 3, byte for byte, with the optimiser's state once it has some") {
+TEST_CASE("summary: Keras 3, byte for byte, with the optimizer's state once it has some") {
   Sequential net = mlp({64});
   net.set_name("sequential_3");
   const std::string table =

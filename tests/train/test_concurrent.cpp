@@ -54,7 +54,7 @@ FitOptions quiet(int epochs, std::uint64_t seed) {
   return o;
 }
 
-/// The weights after a training of all that draws numbers: a CNN with batch normalisation, dropout and augmentation, or a GRU.
+/// The weights after a training of all that draws numbers: a CNN with batch normalization, dropout and augmentation, or a GRU.
 std::vector<Tensor> trained(int which) {
   const auto seed = static_cast<std::uint64_t>(which + 1);
   manual_seed(seed);

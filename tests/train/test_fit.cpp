@@ -1017,11 +1017,11 @@ TEST_CASE("fit: a training that an exception ends goes on from its last batch to
     std::int64_t at;
     int epochs;
     std::int64_t batches;
-    bool normalised = false;
+    bool normalized = false;
   };
-  const auto net_of = [](bool normalised) {
+  const auto net_of = [](bool normalized) {
     manual_seed(3);
-    return normalised ? Sequential({2}, {Dense(8), BatchNormalization(), tanh, Dense(2)}) : small_net();
+    return normalized ? Sequential({2}, {Dense(8), BatchNormalization(), tanh, Dense(2)}) : small_net();
   };
   const auto options = [&] {
     FitOptions o = quiet(3, 16);
@@ -1031,8 +1031,8 @@ TEST_CASE("fit: a training that an exception ends goes on from its last batch to
   for (const Row& row : {Row{Where::loss, 5, 1, 1}, Row{Where::validation, 4, 0, 4}, Row{Where::batch_begin, 6, 1, 2}, Row{Where::batch_begin, 4, 1, 0}, Row{Where::batch_end, 6, 1, 2},
                          Row{Where::epoch_begin, 8, 2, 0}, Row{Where::epoch_end, 8, 2, 0}, Row{Where::train_end, 12, 3, 0}, Row{Where::loss, 5, 1, 1, true}, Row{Where::loss, 0, 0, 0, true}}) {
     CAPTURE(static_cast<int>(row.where));
-    CAPTURE(row.normalised);
-    Sequential whole = net_of(row.normalised), net = net_of(row.normalised);
+    CAPTURE(row.normalized);
+    Sequential whole = net_of(row.normalized), net = net_of(row.normalized);
     Adam a, b;
     FitOptions undisturbed = options();
     undisturbed.callbacks = {AverageWeights(0.9)};

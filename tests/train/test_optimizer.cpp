@@ -1,4 +1,4 @@
-// (over 400 lines because each optimiser has its formula, its messages and its state tested by the same helpers)
+// (over 400 lines because each optimizer has its formula, its messages and its state tested by the same helpers)
 #include <doctest/doctest.h>
 #include <ebb/autograd/backward.h>
 #include <ebb/graph/error.h>
@@ -37,7 +37,7 @@ std::vector<std::vector<double>> given_gradients() {
 
 std::vector<double> start() { return {1, -2, 0.5, 3, -0.25, 0, 10}; }
 
-/// Where the optimiser arrives; the loss sum(w * c) has the gradient c, exactly.
+/// Where the optimizer arrives; the loss sum(w * c) has the gradient c, exactly.
 std::vector<double> arrived(Optimizer& optimizer, DType dtype) {
   const Tensor from = cast(Tensor::from(start(), {size}), dtype);
   std::vector<Tensor> w{variable(from.clone(), "w")};
@@ -229,7 +229,7 @@ TEST_CASE("optimizer: by name, with options by name") {
   const auto o = make_optimizer("sgd", {{"lr", 0.5}, {"momentum", 0.25}, {"nesterov", 1}});
   o->set_lr(0.125);
   CHECK(o->options() == OptimizerOptions{{"lr", 0.125}, {"momentum", 0.25}, {"nesterov", 1}, {"weight_decay", 0}});
-  CHECK_THROWS_WITH_AS(make_optimizer("adm"), "no optimiser \"adm\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion", ValueError);
+  CHECK_THROWS_WITH_AS(make_optimizer("adm"), "no optimizer \"adm\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion", ValueError);
   CHECK_THROWS_WITH_AS(make_optimizer("adam", {{"momentum", 0.9}}), "adam: no option \"momentum\"; there are lr, beta1, beta2, eps, weight_decay", ValueError);
   CHECK_THROWS_WITH_AS(make_optimizer("sgd", {{"nesterov", 0.5}}), "sgd: nesterov must be 0 or 1, got 0.5", ValueError);
   CHECK_THROWS_WITH_AS(make_optimizer("lion", {{"beta1", 1}}), "lion: beta1 must be in [0, 1), got 1", ValueError);
@@ -544,7 +544,7 @@ TEST_CASE("optimizer: a gradient of another shape or type is refused") {
                        "sgd: the gradient float64 (3,) does not fit the parameter float32 (3,)", ShapeError);
 }
 
-TEST_CASE("optimizer: centred RMSprop stays finite when the gradient does not vary") {
+TEST_CASE("optimizer: centered RMSprop stays finite when the gradient does not vary") {
   // v and a^2 become equal up to rounding: a difference below zero must not reach the root. With these
   // numbers it is.
   for (const auto& [rho, slope] : {std::pair{0.5, 77.0}, {0.5, 2500.0}, {0.95, 3.0}, {0.95, 55.5}})

@@ -174,7 +174,7 @@ TEST_CASE("progress: Keras 2.2 counts samples, calls accuracy acc, and has no st
         "60000/60000 [==============================] - 9s 147us/step - loss: 0.4307 - acc: 0.8785 - val_loss: 0.2253 - val_acc: 0.9355"));
 }
 
-TEST_CASE("progress: the bar of Keras 3, with colour and without") {
+TEST_CASE("progress: the bar of Keras 3, with color and without") {
   const std::string bar20 = "━━━━━━━━━━━━━━━━━━━━", bar5 = "━━━━━", bar15 = "━━━━━━━━━━━━━━━";
   Run plain(100, {.style = KerasStyle::keras3});
   plain.step(1, 1);
@@ -215,7 +215,7 @@ TEST_CASE("progress: styles by name") {
   CHECK_THROWS_WITH_AS(style_of("keras4"), "no style \"keras4\"; there are keras2.2, keras2, keras3", ValueError);
 }
 
-TEST_CASE("progress: a file is redrawn and coloured by nobody; a terminal as TERM and NO_COLOR say") {
+TEST_CASE("progress: a file is redrawn and colored by nobody; a terminal as TERM and NO_COLOR say") {
   const Output out;
   CHECK_FALSE(Progress::can_redraw(out.file()));
   CHECK_FALSE(Progress::can_color(out.file()));

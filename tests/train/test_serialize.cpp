@@ -83,7 +83,7 @@ TEST_CASE("serialize: save and load give the same bits") {
   const Ref<Node> node = other.head.weight.node();
   load(other, dir / "net.safetensors");
   CHECK(same(values_of(net), values_of(other)));
-  CHECK(other.head.weight.node() == node);  // values only: optimisers and graphs know the parameter still
+  CHECK(other.head.weight.node() == node);  // values only: optimizers and graphs know the parameter still
   CHECK(other.head.weight.storage() != net.head.weight.storage());
 
   const SafeTensors file = read_safetensors(dir / "net.safetensors");
@@ -587,7 +587,7 @@ TEST_CASE("serialize: trainings that do not fit their model") {
   };
   const std::string in = path + ": the training in it: ";
   CHECK(with(optimizer("lion"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == "nothing was thrown");
-  CHECK(with(optimizer("lien")) == in + "no optimiser \"lien\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion");
+  CHECK(with(optimizer("lien")) == in + "no optimizer \"lien\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion");
   CHECK(with(optimizer("lion", "{\"momentum\":1}")) == in + "lion: no option \"momentum\"; there are lr, beta1, beta2, weight_decay");
   CHECK(with(optimizer("lion", "{}", "-1")) == in + "steps: expected a whole number from 0 to 9007199254740992, found -1");
   CHECK(with(optimizer("lion", "{}", "1.5")) == in + "steps: expected a whole number from 0 to 9007199254740992, found 1.5");
@@ -598,7 +598,7 @@ TEST_CASE("serialize: trainings that do not fit their model") {
   CHECK(with(optimizer("lion"), {{"optimizer.0.layers.0.weight", zeros({3})}}) ==
         in + "lion: the state float32 (3,) does not fit the parameter float32 (4, 3)");
   CHECK(with(optimizer("adam"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == in + "adam: keeps 2 tensors for a parameter, got 1");
-  CHECK(with(optimizer("lion"), {{"optimizer.0.layers.7.weight", zeros({4, 3})}}) == in + "1 tensors of optimiser state, 0 belong to parameters");
+  CHECK(with(optimizer("lion"), {{"optimizer.0.layers.7.weight", zeros({4, 3})}}) == in + "1 tensors of optimizer state, 0 belong to parameters");
   CHECK(with({{"ebb.optimizer", "{"}}).starts_with(in));
   CHECK(with({{"ebb.optimizer", "{\"name\":3}"}}).starts_with(in));
   CHECK(with({{"ebb.history", "[]"}}).starts_with(in));
@@ -626,6 +626,6 @@ TEST_CASE("serialize: trainings that do not fit their model") {
   std::string keys;
   for (int i = 0; i < 60'000; ++i) keys += (i ? ",\"" : "\"") + std::to_string(i) + "\":[1]";
   CHECK(history(keys, "1") == "nothing was thrown");  // took quadratic time
-  // Without an optimiser there is no state to belong to one.
+  // Without an optimizer there is no state to belong to one.
   CHECK(with({}, {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == path + ": optimizer.0.layers.0.weight is extra");
 }
