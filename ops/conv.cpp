@@ -10,6 +10,7 @@
 #include <ebb/ops/kernels/window.h>
 #include <ebb/ops/ops.h>
 #include <ebb/ops/pool.h>
+#include <ebb/ops/tangent.h>
 
 namespace ebb {
 namespace {

@@ -9,6 +9,7 @@
 #include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/kernels/functions.h>
 #include <ebb/ops/ops.h>
+#include <ebb/ops/tangent.h>
 
 namespace ebb {
 namespace {

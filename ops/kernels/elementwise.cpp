@@ -2,8 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <ebb/ops/ops.h>
-
 namespace ebb::detail {
 
 void expect_float(std::string_view op, const Tensor& x) {
@@ -100,17 +98,6 @@ Tensor float_zip(std::string_view op, const Tensor& a, const Tensor& b, const vo
   Tensor out = Tensor::empty(broadcast(a.shape(), b.shape(), op), a.dtype());
   zip(a, b, out, f, a.dtype() == f32 ? run32 : run64);
   return out;
-}
-
-Tensor tangent_of_layer(const Saved& s, std::span<const Tensor> t, const void* op, Tensor (*p)(const void*, const Tensor&, const Tensor&),
-                        Tensor (*after)(const void*, const Tensor&)) {
-  Tensor d;
-  const auto add = [&d](const Tensor& part) { d = d.defined() ? d + part : part; };
-  if (t[0].defined()) add(p(op, t[0], s.input(1)));
-  if (t[1].defined()) add(p(op, s.input(0), t[1]));
-  if (after && d.defined()) d = after(op, d);
-  if (t[2].defined()) add(d.defined() ? t[2] : broadcast_to(t[2], s.output_shape()));
-  return d;
 }
 
 void add_in_place(Tensor& to, const Tensor& from) {

@@ -149,11 +149,6 @@ Tensor relu_grad(const Tensor& g, const Tensor& y);
 Tensor sigmoid_grad(const Tensor& g, const Tensor& y);
 Tensor tanh_grad(const Tensor& g, const Tensor& y);
 
-/// Of p(x, w) + b, p linear in each, b broadcast: the tangent, given those of x, w and b; an op's rule for its part before a pool
-/// or an activation. `after`, unless null, comes before b.
-Tensor tangent_of_layer(const Saved& s, std::span<const Tensor> t, const void* op, Tensor (*p)(const void* op, const Tensor& x, const Tensor& w),
-                        Tensor (*after)(const void* op, const Tensor& d) = nullptr);
-
 /// to += from, elementwise, for tensors of one shape and float type. The caller knows that nobody else reads `to`.
 void add_in_place(Tensor& to, const Tensor& from);
 
