@@ -119,8 +119,9 @@ po::options_description output_options(const char* saved) {
 
 po::options_description training_options() {
   po::options_description o("Training", 80, 40);
+  const std::string optimizers = fmt::format("{}", fmt::join(ebb::optimizer_names(), ", "));
   o.add_options()
-      ("optimizer", po::value<std::string>()->default_value("adam"), "sgd, rmsprop, adam, adamw, nadam, adagrad or lion")
+      ("optimizer", po::value<std::string>()->default_value("adam"), optimizers.c_str())
       ("lr", po::value<double>(), "learning rate; default: 0.01 for sgd, else 0.001")
       ("momentum", po::value<double>()->default_value(0), "of sgd and rmsprop")
       ("weight-decay", po::value<double>(), "share, times lr, by which weights shrink each step; default: 0.004 for adamw, else 0")
