@@ -31,7 +31,7 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
     // Once the parameter is shared, in smaller blocks: a rule takes longer than most loops do
     const std::int64_t n = w.numel(), block = n <= detail::elementwise_block ? n : detail::even_block(n, detail::elementwise_block / 4, 16);
     detail::parallel_for(n, block, [&](std::int64_t begin, std::int64_t end) {
-      detail::simd_for<T>([&]() EBB_INLINE {
+      const auto loop = [&]() EBB_INLINE {
         T* __restrict a = pw;
         const T* __restrict b = pg;
         [[maybe_unused]] T *__restrict p = s[0], *__restrict q = s[1], *__restrict r = s[2];
@@ -59,7 +59,10 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
           }
           a[i] = x;
         }
-      });
+      };
+      // float64 is for proofs: its loops are compiled once, not for each instruction set
+      if constexpr (sizeof(T) == 4) detail::simd_for<T>(loop);
+      else loop();
     });
   });
 }
