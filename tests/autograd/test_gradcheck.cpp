@@ -2,7 +2,6 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-
 #include <sstream>
 
 #include <ebb/autograd/backward.h>
