@@ -15,10 +15,10 @@ namespace ebb::detail {
 namespace {
 
 /// One node: the tangent of its output.
-class Step {
+class Pushed {
  public:
   /// Tangents of the inputs, undefined where one does not move. One does.
-  Step(const Node& node, std::span<const Tensor> tangents, bool graph)
+  Pushed(const Node& node, std::span<const Tensor> tangents, bool graph)
       : node_(node), inputs_(node.inputs()), tangents_(tangents), graph_(graph), places_(inputs_.size()) {}
 
   Tensor run() {
@@ -134,7 +134,7 @@ std::vector<Tensor> pushed(std::span<const Tensor> ys, std::span<const Tensor> x
     const AtScopeOf scope(node);
     expect_kept(node);
     const ObservedRule rule(node);
-    moved[i] = Step(node, t.all(), graph).run();
+    moved[i] = Pushed(node, t.all(), graph).run();
   }
   std::vector<Tensor> out;
   for (const Tensor& y : ys) {

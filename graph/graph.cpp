@@ -15,18 +15,18 @@ std::size_t hash(const Node* node) {
 }
 
 /// Colors for depth_first_visit: nodes are numbered in order of discovery and the colors lie beside the numbers.
-struct ColorMap {
+struct NodeColors {
   using key_type = const Node*;
   using value_type = boost::default_color_type;
   using reference = value_type;
   using category = boost::read_write_property_map_tag;
   NodeIndex* index;
   std::vector<value_type>* colors;
-  friend value_type get(const ColorMap& m, const Node* n) {
+  friend value_type get(const NodeColors& m, const Node* n) {
     const std::size_t i = m.index->find(n);
     return i == NodeIndex::none ? boost::white_color : (*m.colors)[i];
   }
-  friend void put(const ColorMap& m, const Node* n, value_type c) {
+  friend void put(const NodeColors& m, const Node* n, value_type c) {
     const std::size_t i = m.index->find(n);
     if (i != NodeIndex::none) {
       (*m.colors)[i] = c;
@@ -80,7 +80,7 @@ Graph::Graph(std::span<const Tensor> roots, std::uint64_t since) { collect(roots
 
 void Graph::collect(std::span<const Tensor> roots, std::uint64_t since) {
   std::vector<boost::default_color_type> colors;
-  const ColorMap map{&index_, &colors};
+  const NodeColors map{&index_, &colors};
   for (const Tensor& root : roots) {
     const Node* start = root.node().get();
     if (start && get(map, start) == boost::white_color)
