@@ -14,7 +14,7 @@ namespace ebb {
 using MultiFunction = std::function<Tensor(std::span<const Tensor>)>;  ///< of several tensors
 using UnaryFunction = std::function<Tensor(const Tensor&)>;  ///< of one tensor
 
-/// Of all functions here.
+/// Options of all functions here.
 struct DerivativeOptions {
   /// Record the result, in the inputs and in what f captures. It is recorded anyway within another of these functions, and
   /// where an input is tracked

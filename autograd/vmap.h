@@ -10,7 +10,7 @@ namespace ebb {
 
 using ManyFunction = std::function<std::vector<Tensor>(std::span<const Tensor>)>;  ///< of several tensors, to several
 
-/// Of vmap().
+/// Options of vmap().
 struct VmapOptions {
   bool create_graph = false;  ///< as in DerivativeOptions: samples run one by one then
   bool may_loop = true;  ///< false: throw where samples would have to run one by one because of what f does

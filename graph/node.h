@@ -24,7 +24,7 @@ struct Kept {
   std::uint32_t version = 0;  ///< of the storage when it was kept
 };
 
-/// One input of a node: where it came from (no node: a constant), what it looked like, its data if backward reads it.
+/// One input of a node: its producer (null for a constant), its shape and dtype, and its data if backward reads it.
 struct Input {
   Ref<Node> node;  ///< null for a constant
   Kept kept;  ///< empty unless the op's backward reads this input
@@ -33,25 +33,25 @@ struct Input {
 };
 
 /// What an op's backward reads. `other_inputs` keeps an input only when the gradient of a different input is
-/// wanted, which is what products read: a first layer keeps its data for the weight, and no weight for the data.
+/// wanted, as products need: a first layer keeps its data, for the gradient of the weight, but not the weight.
 enum class Keeps : std::uint8_t { nothing, inputs, other_inputs, output, inputs_and_output };
 
 /// How the tangent of an op's result, J t, follows from those of its inputs in forward mode (jvp()). `by_backward` is right for
-/// every op; the others are promises, which make it one pass, and which gradcheck() holds against backward.
+/// every op whose backward consists of ops. The others are promises, which make it one pass; gradcheck() verifies them.
 enum class Tangent : std::uint8_t {
-  by_backward,  ///< J t as the transpose of what backward does to a cotangent: backward has to consist of ops
+  by_backward,  ///< computes J t by transposing the backward rule, which must consist of ops
   symmetric,    ///< the Jacobian in each input, broadcast, is its own transpose, so that backward gives tangents too: ops that
                 ///< work element by element, softmax
   linear,       ///< forward is linear in all inputs together: forward of their tangents
-  multilinear,  ///< forward is linear in each input, like a product, and the others are kept (Keeps::other_inputs will do)
+  multilinear,  ///< forward is linear in each input, like a product; the op must keep the others (Keeps::other_inputs suffices)
   own,          ///< the op has a rule for it, a member `tangent`
 };
 
-/// What a backward rule sees: the kept values, as tensors that are part of the graph when that is recorded.
+/// The kept values that a backward rule reads. They are part of the graph if the backward pass is recorded.
 class Saved {
  public:
   static constexpr std::size_t unwanted = static_cast<std::size_t>(-1);  ///< the place of a gradient that nobody asks for
-  /// Engine use: where the gradient of each input goes. Must outlive this.
+  /// Internal. places[i] is the position of input i's gradient; `places` must outlive this object.
   Saved(const Node& node, std::span<const std::size_t> places) : node_(node), places_(places) {}
 
   /// Value of input i. Throws GradientError when it was not kept, or was changed in place since.
@@ -84,7 +84,7 @@ class Node {
   DType dtype() const { return dtype_; }  ///< of the node's value
   /// In the order of the op's arguments.
   std::span<const Input> inputs() const { return {inputs_, static_cast<std::size_t>(count_)}; }
-  /// The layer that ran the op; null outside of any.
+  /// Path of the layer that ran the op; null if no layer was running.
   const ScopePath* scope() const { return scope_; }
   /// The kept output, if any.
   const Kept& kept_output() const { return kept_output_; }
@@ -93,7 +93,7 @@ class Node {
   std::size_t footprint() const { return detail::block_bytes(block_bytes_); }
   /// Bytes of tensors that the op holds for backward beside inputs and output, such as a pooling's choice.
   virtual std::size_t state_bytes() const { return 0; }
-  /// Tensors like the output that the op's backward makes and holds beside its results; -1 when it passes on what it got.
+  /// Number of tensors of the output's size that backward makes besides its results; -1 if it returns the gradient it got.
   virtual int temporaries() const { return 0; }
   /// True when the op's inputs broadcast, so that its gradients may come in the output's shape.
   bool broadcasts() const { return broadcasts_; }
@@ -101,14 +101,14 @@ class Node {
 
   /// Floating-point operations of the forward pass: the op's own count, or one an element of its result.
   virtual double flops() const { return 0; }
-  /// True when both apply the same op with the same options, as far as the op lets them be compared.
+  /// True if both apply the same op with the same options; false for an op whose options cannot be compared.
   virtual bool same_op(const Node&) const { return false; }
   /// Gradients of the wanted inputs given that of the output; the rest of `out` stays undefined.
   virtual void backward(const Saved& saved, const Tensor& gradient, std::span<Tensor> out) const = 0;
-  /// Of a linear or multilinear op: the op of `in`, which is as its inputs were, recorded where that is tracked. Of one with a rule
-  /// of its own: the tangent of the output given those of the inputs, undefined where one does not move.
+  /// The tangent of the output. A linear or multilinear op applies its forward to `in`, tensors like its inputs, and records that if
+  /// they are tracked. An op with a rule of its own gets the tangents of its inputs; one is undefined if that input does not move.
   virtual void tangent(const Saved& /*saved*/, std::span<const Tensor> /*in*/, Tensor& /*out*/) const {}
-  /// True for an op of one input that can add its gradient to what is there instead of making it: one that is mostly zeros.
+  /// True if the op has one input and can add its gradient to an existing tensor; useful if the gradient is mostly zeros.
   virtual bool adds_gradient() const { return false; }
   /// sum += the gradient of the input, in place. `sum` has the input's shape and no other owner.
   virtual void add_gradient(const Tensor& /*gradient*/, Tensor& /*sum*/) const {}
@@ -116,13 +116,13 @@ class Node {
   void free_kept();
 
   void retain() const { refs_.fetch_add(1, std::memory_order_relaxed); }  ///< for Ref
-  /// For Ref: the last one destroys the node, and without recursion what it alone held.
+  /// For Ref. The last release destroys the node and, without recursion, all nodes that only it held.
   void release() const {
     if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy(const_cast<Node*>(this));
   }
 
  protected:
-  /// The inputs lie behind the node in its block, so that a node is one allocation whatever their number.
+  /// The inputs are stored after the node in the same block, so that each node needs one allocation.
   Node(const Shape& shape, DType dtype, Input* inputs, int count, std::size_t block_bytes, bool broadcasts = false, Tangent tangents = Tangent::by_backward);
   virtual ~Node();
   void keep_output(const Kept& kept) { kept_output_ = kept; }  ///< for ops whose backward reads their result

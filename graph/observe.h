@@ -84,7 +84,7 @@ class Profiler : public Observer {
   const std::map<std::string, Entry, std::less<>>& by_op() const { return ops_; }  ///< by the op's name
   /// By layer path; "" outside of any.
   const std::map<std::string, Entry, std::less<>>& by_layer() const { return layers_; }
-  /// Of one recorded node.
+  /// The figures of one recorded node.
   Entry of(const Node& node) const;
   double seconds() const { return seconds_; }  ///< of all ops together
   /// A table of the ops, slowest first: calls, milliseconds, share, GFLOP/s, GB/s.

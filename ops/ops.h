@@ -95,17 +95,17 @@ class Axes {
   std::array<std::int8_t, Shape::max_rank> axes_{};
   int count_ = -1;
 };
-/// Of the reductions.
+/// Options of the reductions.
 struct ReduceOptions {
   bool keepdims = false;  ///< leave the reduced axes in place with size 1
 };
-Tensor sum(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< of the elements along the axes
-Tensor mean(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< of the elements along the axes
+Tensor sum(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< sum of the elements along the axes
+Tensor mean(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< mean of the elements along the axes
 Tensor max(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< ties share the gradient
 Tensor min(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< ties share the gradient
 Tensor variance(const Tensor& x, Axes axes = {}, ReduceOptions options = {});   ///< mean of squared deviations
 Tensor logsumexp(const Tensor& x, Axes axes = {}, ReduceOptions options = {});  ///< log(sum(exp(x))), shifted by the max
-Tensor sum_to(const Tensor& x, const Shape& shape);  ///< sums what broadcasting from `shape` had repeated
+Tensor sum_to(const Tensor& x, const Shape& shape);  ///< sums x to `shape`, the adjoint of broadcast_to
 Tensor argmax(const Tensor& x, int axis = -1);       ///< int64 position of the first NaN, else of the first largest element
 
 // ---- layout --------------------------------------------------------------------------------------------------------
@@ -115,14 +115,14 @@ Tensor flatten(const Tensor& x);  ///< (n, ...) to (n, rest)
 Tensor transpose(const Tensor& x, std::initializer_list<int> axes);  ///< axis i of the result is axes[i] of x
 Tensor transpose(const Tensor& x);                                   ///< all axes reversed
 Tensor broadcast_to(const Tensor& x, const Shape& shape);  ///< repeated as NumPy's broadcasting repeats
-/// Of slice().
+/// Options of slice().
 struct SliceOptions {
   int axis = 0;  ///< along which
   std::int64_t begin = 0, end = INT64_MAX;  ///< [begin, end), clipped to the axis; negative ones count from its end
   std::int64_t step = 1;                    ///< at least 1
 };
 Tensor slice(const Tensor& x, SliceOptions options);  ///< a part of one axis
-/// Of pad().
+/// Options of pad().
 struct PadOptions {
   int axis = 0;  ///< along which
   std::int64_t before = 0, after = 0;  ///< zeros added at the ends
@@ -133,7 +133,7 @@ Tensor concat(std::initializer_list<Tensor> parts, int axis = 0);  ///< likewise
 Tensor stack(std::span<const Tensor> parts, int axis = 0);  ///< joins along a new axis
 
 // ---- products ------------------------------------------------------------------------------------------------------
-/// Of matmul().
+/// Options of matmul().
 struct MatmulOptions {
   bool transpose_a = false, transpose_b = false;  ///< swap the last two axes on the fly
 };
@@ -161,21 +161,21 @@ Tensor conv2d_transpose(const Tensor& g, const Tensor& kernel, Pair image, Conv2
 Tensor im2col(const Tensor& x, Pair kernel, Conv2dOptions options = {});
 /// The adjoint of im2col: patches added back into images of (h, w).
 Tensor col2im(const Tensor& patches, Pair image, Pair kernel, Conv2dOptions options = {});
-Tensor max_pool2d(const Tensor& x, PoolOptions options = {});  ///< the first largest of a window takes the gradient
+Tensor max_pool2d(const Tensor& x, PoolOptions options = {});  ///< the gradient goes to the first maximum of each window
 Tensor avg_pool2d(const Tensor& x, PoolOptions options = {});  ///< padding does not count in the mean
 
 // ---- indices -------------------------------------------------------------------------------------------------------
 Tensor gather(const Tensor& x, const Tensor& indices);  ///< rows of x by int64 or uint8 indices of any shape
 Tensor scatter_rows(const Tensor& g, const Tensor& indices, std::int64_t rows);  ///< the adjoint: rows added up
 Tensor pick(const Tensor& x, const Tensor& indices);    ///< x (..., c), indices (...): the element chosen in each row
-Tensor place(const Tensor& g, const Tensor& indices, std::int64_t classes);  ///< the adjoint: zeros but for g
+Tensor place(const Tensor& g, const Tensor& indices, std::int64_t classes);  ///< the adjoint of pick: g at the chosen positions, else 0
 /// indices of any shape to (..., classes): 1 at the index, else 0
 Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype = DType::f32);
 
 // ---- classification ------------------------------------------------------------------------------------------------
 Tensor softmax(const Tensor& x);      ///< along the last axis
 Tensor log_softmax(const Tensor& x);  ///< along the last axis
-/// Of cross_entropy().
+/// Options of cross_entropy().
 struct CrossEntropyOptions {
   double label_smoothing = 0;  ///< this share of each target is spread over all classes
   Tensor class_weights = {};   ///< (c): a row counts as often as the weight of its class, or the mean weight of its
@@ -197,11 +197,11 @@ Tensor huber(const Tensor& prediction, const Tensor& target, double delta = 1);
 Tensor kl_divergence(const Tensor& logits, const Tensor& targets);
 
 // ---- normalization -------------------------------------------------------------------------------------------------
-/// Of a batch.
+/// Mean and variance of a batch, of each channel.
 struct Moments {
   Tensor mean, variance;  ///< (channels)
 };
-/// Of batch_norm().
+/// Options of batch_norm().
 struct BatchNormOptions {
   double epsilon = 1e-3;       ///< added to the variance
   Moments* moments = nullptr;  ///< receives the batch's own, as constants

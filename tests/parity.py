@@ -174,7 +174,7 @@ OPS = {
 
 # NAdam is not here: that of PyTorch 1.13 computes its corrections in float32, which moves a trajectory by 2e-5.
 # ebb's Adam and Adagrad follow Keras, whose eps stands elsewhere: a tiny one or none makes the two formulas meet.
-OPTIMISERS = {
+OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01),
     "sgd_momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
     "sgd_nesterov": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
@@ -200,7 +200,7 @@ def vectors(seed):
     # A curved slope: the gradient is 4 (A w)^3 A + w + 9, taken by hand so that only the optimizer is compared. It has no
     # minimum nearby, where dividing by the root of a vanishing mean square would blow rounding up.
     a, start = uniform(4, 4), uniform(4)
-    for name, make in OPTIMISERS.items():
+    for name, make in OPTIMIZERS.items():
         w = start.clone()
         optimizer = make([w])
         path = []

@@ -11,7 +11,7 @@ namespace ebb {
 /// step i sees steps up to i only.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, bool causal = false);
 
-/// Of MultiHeadAttention.
+/// Options of MultiHeadAttention.
 struct MultiHeadAttentionOptions {
   std::int64_t heads = 0;  ///< how many
   std::int64_t key_dim = 0;  ///< of each head; 0: features / heads

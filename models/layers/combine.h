@@ -8,7 +8,7 @@
 
 namespace ebb {
 
-/// Of Residual.
+/// Options of Residual.
 struct ResidualOptions {
   std::vector<Layer> layers;  ///< of the block
   std::vector<Layer> shortcut = {};  ///< what x passes on its way around; empty: nothing
@@ -28,7 +28,7 @@ class Residual : public Module {
   Sequential layers_, shortcut_;
 };
 
-/// Of Concat.
+/// Options of Concat.
 struct ConcatOptions {
   std::vector<std::vector<Layer>> branches;  ///< each a list of layers
 };

@@ -7,7 +7,7 @@
 
 namespace ebb {
 
-/// Of DepthwiseConv2D.
+/// Options of DepthwiseConv2D.
 struct DepthwiseConv2DOptions {
   Pair kernel = 3;  ///< its size
   std::int64_t multiplier = 1;  ///< output channels for each input channel
@@ -34,7 +34,7 @@ class DepthwiseConv2D : public Module {
   DepthwiseConv2DOptions options_;
 };
 
-/// Of Conv2DTranspose.
+/// Options of Conv2DTranspose.
 struct Conv2DTransposeOptions {
   std::int64_t filters = 0;  ///< channels of the result
   Pair kernel = 3;  ///< its size

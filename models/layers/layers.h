@@ -14,7 +14,7 @@ namespace ebb {
 /// A function that a layer applies to its result, such as relu; null for none.
 using Activation = Tensor (*)(const Tensor&);
 
-/// Of Dense.
+/// Options of Dense.
 struct DenseOptions {
   std::int64_t units = 0;  ///< size of the result's last axis
   Activation activation = nullptr;  ///< of the result
@@ -38,7 +38,7 @@ class Dense : public Module {
   DenseOptions options_;
 };
 
-/// Of Conv2D.
+/// Options of Conv2D.
 struct Conv2DOptions {
   std::int64_t filters = 0;  ///< channels of the result
   Pair kernel = 3;  ///< its size
@@ -119,7 +119,7 @@ class Flatten : public Module {
   std::string_view type() const override { return "Flatten"; }
 };
 
-/// Of Reshape.
+/// Options of Reshape.
 struct ReshapeOptions {
   std::vector<std::int64_t> sizes;  ///< of one sample, without the batch axis
 };
@@ -137,7 +137,7 @@ class Reshape : public Module {
   ReshapeOptions options_;
 };
 
-/// Of Dropout and SpatialDropout2D.
+/// Options of Dropout and SpatialDropout2D.
 struct DropoutOptions {
   double rate = 0.5;  ///< the share that is zeroed, in [0, 1)
 };
@@ -167,7 +167,7 @@ class SpatialDropout2D : public Module {
   DropoutOptions options_;
 };
 
-/// Of Embedding.
+/// Options of Embedding.
 struct EmbeddingOptions {
   std::int64_t size = 0;   ///< of the vocabulary: indices are in [0, size)
   std::int64_t units = 0;  ///< of each vector

@@ -52,13 +52,13 @@ class Visitor {
 ///       void visit(Visitor& v) override { v("a", a); v("b", b); }
 ///     };
 ///
-/// A copy of a module shares its parameters: both are one network. clone() makes another one, with values of its own, and
-/// copy_state() makes two alike. Layers create their parameters when they first see an input, in its dtype, from the default
-/// generator: build() does that without data. Until then there is nothing to share, and a copy is refused. Several threads may call one module, predict() and evaluate() with it and take gradients through it as long as none changes it (a step of an optimizer, freeze(), hooks, averages kept in training); they wait for the first pass, which creates the parameters.
+/// A copy of a module shares its parameters: both are one network. clone() makes an independent one, and copy_state() copies values
+/// between two. Layers create their parameters when they first see an input, in its dtype, from the default generator; build() does
+/// that without data. Until then a copy is refused. Several threads may use one module while none changes it (steps, freeze(), hooks, training); they wait for the first call, which creates the parameters.
 class Module {
  public:
   Module() = default;
-  /// Shares the parameters. Throws ValueError while other has none of those that it will have; clone() copies such a module too.
+  /// Shares the parameters of `other`. Throws ValueError if it is not built yet; clone() can copy an unbuilt module.
   Module(const Module& other);
   Module& operator=(const Module& other);  ///< likewise
   Module(Module&&) = default;  ///< moves the parameters
@@ -71,12 +71,12 @@ class Module {
 
   /// forward, with this module's name as one step of the layer path in errors and drawings.
   Tensor operator()(const Tensor& x);
-  /// This module and then `next` in one pass over the data: an undefined tensor when this one knows no such pass, or when
-  /// one of them has hooks, which see what lies between.
+  /// Runs this module and then `next` in one pass over the data. Returns an undefined tensor if there is no such pass, or if one
+  /// of them has hooks, which need the value between them.
   Tensor joined(const Tensor& x, const Module& next);
   /// Called with the input and the result of every forward pass; may replace the result.
   using ForwardHook = std::function<void(const Tensor& input, Tensor& output)>;
-  /// Called with the gradient of the result during backward; returns the one to go on with, or an undefined tensor.
+  /// Called with the gradient of the result during backward; returns the gradient to pass on, or an undefined tensor to keep it.
   using BackwardHook = std::function<Tensor(const Tensor& gradient)>;
   /// Adds a hook and returns its number. Forward hooks run in the order in which they were added.
   std::size_t on_forward(ForwardHook hook);
@@ -85,8 +85,8 @@ class Module {
   bool remove_hook(std::size_t number);  ///< of either kind; false when there is none of that number
   void clear_hooks();  ///< removes all of both kinds
 
-  const std::string& name() const { return name_; }  ///< as summaries show it: its owner's visit names it, or set_name()
-  void set_name(std::string name) { name_ = std::move(name); }  ///< also the step of the layer path while nobody owns it
+  const std::string& name() const { return name_; }  ///< shown in summaries; given by its owner's visit(), or set_name()
+  void set_name(std::string name) { name_ = std::move(name); }  ///< an unowned module also uses it in layer paths
   bool frozen() const { return frozen_; }  ///< from freeze() to unfreeze(): a layer that keeps averages leaves them alone
 
  protected:
@@ -106,11 +106,11 @@ class Module {
   bool members_named_ = false, frozen_ = false;
 };
 
-/// What walks over modules set. Engine use.
+/// Internal: members of Module that module visitors set.
 struct detail::ModuleAccess {
   static bool& frozen(Module& m) { return m.frozen_; }
   static void set_step(Module& m, std::string_view name);  ///< of the layer path
-  /// True of a variable that some module's visit has named, so that an optimizer can come to it.
+  /// True if some module's visit() has named this variable, so that an optimizer can reach it.
   static bool owned(const Node* variable);
   static void set_owned(const Node* variable);
 };
@@ -127,9 +127,9 @@ struct NamedTensor {
 std::vector<NamedTensor> named_tensors(Module& module);
 /// Throws ValueError, with the path, when a parameter or buffer is not made yet.
 void expect_built(std::string_view who, Module& module);
-/// The parameters that are tracked, that is, not frozen; one that is shared comes once, by its first path.
+/// All parameters that are not frozen. A shared one appears once, under its first path.
 std::vector<NamedTensor> named_parameters(Module& module);
-/// Handles on the parameters that are tracked, that is, not frozen; one that is shared comes once.
+/// Handles on all parameters that are not frozen. A shared one appears once.
 std::vector<Tensor> parameters(Module& module);
 /// Number of elements of all parameters, frozen ones too; one that is shared counts once. Throws ValueError on a module that is
 /// not built.
@@ -143,10 +143,10 @@ Shape build(Module& module, const Shape& sample, DType dtype = DType::f32);
 /// averages alone. unfreeze undoes it, and an optimizer goes on with the state that it has for them. Both throw ValueError on a
 /// module that is not built.
 ///
-/// They act on this module and its members: a copy of a plain layer is another one, on the same elements. Frozen, it goes on with
-/// the values that the other is trained to, and no gradient comes through it (a critic for a generator); and the other way round.
-/// Copies of a Sequential have the same layers, and are frozen together. To be one parameter again, unfreeze a module that holds
-/// both: an unfrozen copy alone has variables of its own, and an optimizer that gets both sets refuses them where it keeps state.
+/// Both act on this module and its members only. A copy of a plain layer shares the elements but is frozen separately: a frozen copy
+/// follows the values that the other is trained to, and passes no gradient to them (a critic for a generator). Copies of a
+/// Sequential have the same layers and are frozen together. To rejoin two copies, unfreeze a module that holds both: a copy that is
+/// unfrozen alone gets variables of its own, and an optimizer that keeps state refuses both sets together.
 void freeze(Module& module);
 void unfreeze(Module& module);  ///< the parameters are variables again
 
@@ -155,7 +155,7 @@ void unfreeze(Module& module);  ///< the parameters are variables again
 void copy_state(Module& from, Module& to);
 
 namespace detail {
-/// While one lives, a copy of a module is to become a clone: it may be unbuilt, and a Sequential copies its layers.
+/// While one exists, copying a module makes a clone: it may be unbuilt, and a Sequential copies its layers instead of sharing them.
 class Cloning {
  public:
   Cloning();
@@ -163,7 +163,7 @@ class Cloning {
   Cloning& operator=(const Cloning&) = delete;
   ~Cloning();
   static Cloning* now();  ///< null when none lives in this thread
-  /// The copy of a module that others may hold too: one for all of them. `copy` makes it.
+  /// The clone of a shared module, made by `copy` on the first request and reused afterwards.
   std::shared_ptr<Module> one(const std::shared_ptr<Module>& module, std::shared_ptr<Module> (*copy)(const Module&));
   /// Gives the copy tensors of its own.
   static void separate(Module& from, Module& copy);
@@ -174,8 +174,8 @@ class Cloning {
 };
 }  // namespace detail
 
-/// Another network like this one: parameters and buffers are copied when they are made already, members that are used twice
-/// stay one, what is frozen stays frozen, and hooks are copied. Throws ValueError where a member is held by a pointer of the
+/// Makes an independent copy of a module: existing parameters and buffers are copied, members shared in the original are shared
+/// in the copy, frozen parts stay frozen, and hooks are copied. Throws ValueError where a member is held by a pointer of the
 /// module's own, or a layer's type cannot be copied.
 template <std::derived_from<Module> M>
 M clone(const M& module) {

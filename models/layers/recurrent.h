@@ -7,7 +7,7 @@
 
 namespace ebb {
 
-/// Of Recurrent.
+/// Options of Recurrent.
 struct RecurrentOptions {
   std::int64_t units = 0;  ///< size of the state
   bool return_sequences = false;  ///< all states (n, t, units) instead of the last one (n, units)

@@ -27,7 +27,7 @@ struct ParameterGroup {
 using OptimizerOptions = std::map<std::string, double>;
 
 /// Changes parameters in place by their gradients. State is kept per parameter and made when it is first needed; a parameter is
-/// known by its elements, so that it stays one when it is frozen for a while.
+/// identified by the address of its elements, so that its state survives freeze() and unfreeze().
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -40,11 +40,11 @@ class Optimizer {
   /// Steps taken so far.
   std::int64_t steps() const { return steps_; }
 
-  /// One step for all parameters that have a gradient. Throws GradientError when none has, ValueError when two parameters are one
-  /// piece of memory. The first step tells on stderr of gradients that no module's parameter owns.
+  /// One step for all parameters that have a gradient. Throws GradientError when none has, ValueError if two parameters share
+  /// memory. The first step warns on stderr about variables with gradients that belong to no module.
   void step(Module& module, const Gradients& gradients);
   void step(std::span<const NamedTensor> parameters, const Gradients& gradients);  ///< the same for these
-  /// The same for parameters without a path, which only a group that matches everything ("") changes.
+  /// The same for parameters without a path. Only a group with an empty `match` applies to them.
   void step(std::span<Tensor> parameters, const Gradients& gradients);
 
   /// Parameters that differ from the rest; the first group that matches counts. Takes effect with the next step, which throws
@@ -55,25 +55,25 @@ class Optimizer {
   /// Number of tensors of state that a parameter has, each of its shape.
   virtual int slots() const = 0;
 
-  /// What may be forgotten, before a first step: throws ValueError on a group that matches no parameter, and returns a line about
-  /// variables that have a gradient and are no parameter of this module, or, unless `all`, of any module; "" when there are none.
+  /// Checks for omissions before the first step. Throws ValueError if a group matches no parameter. Returns a warning of one line
+  /// about variables with a gradient that are no parameter of this module (without `all`: of any module); "" if there are none.
   std::string overlooked(Module& module, const Gradients& gradients, bool all = true);
 
-  /// For saving and restoring: the tensors of state that a parameter has so far, and the number of steps.
+  /// Tensors of state of one parameter, for saving; empty before its first step. The number of steps is steps().
   std::span<const Tensor> state(const Tensor& parameter) const;
   /// The tensors of state of all parameters.
   std::vector<Tensor> states() const;
-  /// Throws ShapeError unless there are as many as this optimizer keeps, of the parameter's shape and dtype.
+  /// Restores the state of a parameter. Throws ShapeError unless there are slots() tensors of its shape and dtype.
   void set_state(const Tensor& parameter, std::vector<Tensor> slots);
   void set_steps(std::int64_t steps) { steps_ = steps; }  ///< as if so many had been taken
 
  protected:
   Optimizer(double lr, double weight_decay);  ///< ValueError on a negative or infinite one
-  /// What they are filled with at first.
+  /// Initial value of the tensors of state.
   virtual double slot_start() const { return 0; }
   /// Called once a step, before the parameters.
   virtual void begin_step() {}
-  /// How one parameter takes its step.
+  /// Rate and decay of one parameter's step.
   struct Step {
     double lr;    ///< with the factor of its group
     double keep;  ///< the parameter is multiplied by this first: weight decay
@@ -95,11 +95,11 @@ class Optimizer {
   std::vector<ParameterGroup> groups_;
   std::unordered_map<const std::byte*, State> state_;  // by the first of its elements
   std::uint64_t calls_ = 0;
-  bool looked_ = false;  // overlooked() was called, or its part for groups, since they were set
+  bool looked_ = false;  // the check for unused groups has run since the last set_groups()
 };
 
-/// The optimizer of a name with its defaults, changed by `options`. Throws ValueError listing the names, or the options that it
-/// has, when it has none such.
+/// Makes an optimizer by name; `options` override its defaults. Throws ValueError on an unknown name or option; the message
+/// lists the valid ones.
 std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const OptimizerOptions& options = {});
 /// "sgd", "rmsprop", "adam", ...
 std::vector<std::string> optimizer_names();
@@ -155,7 +155,7 @@ struct SGDOptions {
 /// the step is accumulated (Keras 3, rmsprop.py; Tieleman and Hinton 2012).
 struct RMSpropOptions {
   double lr = 1e-3;  ///< learning rate
-  double rho = 0.9;  ///< of the running mean of g^2
+  double rho = 0.9;  ///< decay rate of the running mean of g^2
   double momentum = 0;  ///< share of the last step that is taken again
   double eps = 1e-7;  ///< keeps the division defined
   bool centered = false;  ///< subtract the squared mean of g
@@ -176,8 +176,8 @@ struct RMSpropOptions {
 /// (Kingma and Ba 2015, the form before section 2.1; Keras 3, adam.py).
 struct AdamOptions {
   double lr = 1e-3;  ///< learning rate
-  double beta1 = 0.9;  ///< of the running mean of g
-  double beta2 = 0.999;  ///< of the running mean of g^2
+  double beta1 = 0.9;  ///< decay rate of the running mean of g
+  double beta2 = 0.999;  ///< decay rate of the running mean of g^2
   double eps = 1e-7;  ///< keeps the division defined
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 
@@ -194,8 +194,8 @@ struct AdamOptions {
 /// Adam with weight decay (Keras 3, adamw.py; PyTorch's default decay is 0.01).
 struct AdamWOptions {
   double lr = 1e-3;  ///< learning rate
-  double beta1 = 0.9;  ///< of the running mean of g
-  double beta2 = 0.999;  ///< of the running mean of g^2
+  double beta1 = 0.9;  ///< decay rate of the running mean of g
+  double beta2 = 0.999;  ///< decay rate of the running mean of g^2
   double eps = 1e-7;  ///< keeps the division defined
   double weight_decay = 0.004;  ///< the parameter falls by this share of itself, times lr
 
@@ -214,8 +214,8 @@ struct AdamWOptions {
 /// (Dozat 2016; Keras 3, nadam.py, where d = 1).
 struct NadamOptions {
   double lr = 1e-3;  ///< learning rate
-  double beta1 = 0.9;  ///< of the running mean of g
-  double beta2 = 0.999;  ///< of the running mean of g^2
+  double beta1 = 0.9;  ///< decay rate of the running mean of g
+  double beta2 = 0.999;  ///< decay rate of the running mean of g^2
   double eps = 1e-7;  ///< keeps the division defined
   double momentum_decay = 1;  ///< PyTorch: 0.004
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
@@ -234,7 +234,7 @@ struct NadamOptions {
 /// a += g^2; w -= lr g / sqrt(a + eps) (Duchi et al. 2011; Keras 3, adagrad.py).
 struct AdagradOptions {
   double lr = 1e-3;  ///< learning rate
-  double start = 0.1;  ///< of the accumulated squares
+  double start = 0.1;  ///< initial value of the accumulated squares
   double eps = 1e-7;  ///< keeps the division defined; may be 0 where the squares start above 0
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 
@@ -252,8 +252,8 @@ struct AdagradOptions {
 /// w -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g (Chen et al. 2023; Keras 3, lion.py).
 struct LionOptions {
   double lr = 1e-3;  ///< learning rate
-  double beta1 = 0.9;  ///< of the running mean of g
-  double beta2 = 0.99;  ///< of the running mean of g, as it is kept
+  double beta1 = 0.9;  ///< decay rate of the running mean of g
+  double beta2 = 0.99;  ///< decay rate of the stored running mean of g
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "lion";
@@ -313,10 +313,10 @@ class WeightAverage {
   /// Throws ValueError unless 0 <= decay < 1.
   explicit WeightAverage(double decay = 0.999);
   void update(Module& module);  ///< takes in the parameters after a step
-  /// Exchanges parameters and averages; again, and all is as it was. Nothing before the first update.
+  /// Swaps parameters and averages; a second call restores them. Does nothing before the first update.
   void swap(Module& module);
   const TensorMap& averages() const { return averages_; }  ///< by path; update() changes them in place
-  void set_averages(const TensorMap& averages);  ///< copies of these, as averages() told them
+  void set_averages(const TensorMap& averages);  ///< restores what averages() returned
 
  private:
   double decay_;

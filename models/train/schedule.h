@@ -14,7 +14,7 @@ using Schedule = std::function<double(double t, double total)>;
 /// The same rate all the time.
 Schedule constant_lr(double lr);
 
-/// Of step_lr().
+/// Options of step_lr().
 struct StepLrOptions {
   double lr = 1e-3;  ///< at first
   double factor = 0.1;  ///< of each step down
@@ -23,7 +23,7 @@ struct StepLrOptions {
 /// lr factor^floor(t / every).
 Schedule step_lr(StepLrOptions options = {});
 
-/// Of exponential_lr().
+/// Options of exponential_lr().
 struct ExponentialLrOptions {
   double lr = 1e-3;  ///< at first
   double factor = 0.96;  ///< in that time
@@ -32,7 +32,7 @@ struct ExponentialLrOptions {
 /// lr factor^(t / every) (Keras' ExponentialDecay).
 Schedule exponential_lr(ExponentialLrOptions options = {});
 
-/// Of cosine_lr().
+/// Options of cosine_lr().
 struct CosineLrOptions {
   double lr = 1e-3;    ///< at its highest
   double warmup = 0;   ///< until then it rises in a straight line
@@ -42,7 +42,7 @@ struct CosineLrOptions {
 /// After the warm-up w: end + (lr - end) (1 + cos(pi (t - w) / (total - w))) / 2 (Loshchilov and Hutter 2017, one period).
 Schedule cosine_lr(CosineLrOptions options = {});
 
-/// Of one_cycle_lr().
+/// Options of one_cycle_lr().
 struct OneCycleLrOptions {
   double lr = 1e-3;         ///< at its highest
   double peak = 0.3;        ///< share of the time when it is

@@ -11,7 +11,7 @@ namespace ebb::detail {
 
 /// Bytes of one block of a copy.
 inline constexpr std::int64_t copy_block = 4 * elementwise_block;
-/// Of n parts of so many bytes, how many one block takes.
+/// How many of n parts of so many bytes one block takes.
 inline std::int64_t in_block(std::int64_t n, std::int64_t bytes) {
   return n * bytes <= copy_block ? n : std::max<std::int64_t>(1, copy_block / bytes);
 }

@@ -29,7 +29,7 @@ struct Padding {
   }
 };
 
-/// Of conv2d() and its relatives.
+/// Options of conv2d() and its relatives.
 struct Conv2dOptions {
   Pair stride = 1;  ///< step of the kernel
   Padding pad = 0;  ///< zeros around the image
@@ -44,7 +44,7 @@ struct Conv2dOptions {
 void set_winograd(bool on);
 bool winograd();  ///< what was set
 
-/// Of the poolings.
+/// Options of the poolings.
 struct PoolOptions {
   Pair size = 2;  ///< of the window
   Pair stride = 0;  ///< 0: as the size

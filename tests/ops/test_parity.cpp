@@ -189,5 +189,5 @@ TEST_CASE("parity: 100 steps of each optimizer, to 1e-12") {
     CHECK(difference <= 1e-12);
     worst = std::max(worst, difference);
   }
-  MESSAGE("parity: 10 optimizers over 100 steps, largest difference " << worst);
+  MESSAGE("parity: " << all["optimizers"].size() << " configurations of optimizers over 100 steps, largest difference " << worst);
 }
