@@ -15,7 +15,7 @@ struct ZipParts {
   std::string extra = "", comment = "";
 };
 
-inline std::string little(std::uint32_t value, int bytes) {
+inline std::string little(std::uint64_t value, int bytes) {
   std::string out;
   for (int i = 0; i < bytes; ++i) out += static_cast<char>(value >> 8 * i & 0xff);
   return out;
