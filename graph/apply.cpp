@@ -67,10 +67,10 @@ Tensor run(const OpKind& kind, void* op, std::span<const Tensor* const> inputs) 
   return output;
 }
 
-void run(const OpKind& kind, void* op, std::span<const Tensor> inputs, Tensor& out) {
+Tensor run(const OpKind& kind, void* op, std::span<const Tensor> inputs) {
   SmallArray<const Tensor*, 16> in(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) in[i] = &inputs[i];
-  out = run(kind, op, in.all());
+  return run(kind, op, in.all());
 }
 
 }  // namespace ebb::detail

@@ -215,7 +215,7 @@ constexpr OpKind op_kind(Tensor (*forward)(void*, std::span<const Tensor* const>
 [[noreturn]] void refuse_none(std::string_view op);
 /// Runs op and records it if any input is tracked.
 Tensor run(const OpKind& kind, void* op, std::span<const Tensor* const> inputs);
-void run(const OpKind& kind, void* op, std::span<const Tensor> inputs, Tensor& out);
+Tensor run(const OpKind& kind, void* op, std::span<const Tensor> inputs);
 
 /// Of an op that takes its inputs one by one.
 template <Primitive Op, class... T>
@@ -263,10 +263,10 @@ void OpNode<Op>::tangent([[maybe_unused]] const Saved& saved, [[maybe_unused]] s
   else if constexpr (tangents_of<Op>() == Tangent::linear || tangents_of<Op>() == Tangent::multilinear) {
     if constexpr (requires { op_.held.unchanged(Op::name, ""); }) (void)op_.held.unchanged(Op::name, "what it holds");
     Op op = op_;
-    if constexpr (requires { op.forward(in); }) run(kind_of_many<Op>(), &op, in, out);
-    else if constexpr (requires { op.forward(in[0]); }) run(kind_of<Op, Tensor>(), &op, in, out);
-    else if constexpr (requires { op.forward(in[0], in[1]); }) run(kind_of<Op, Tensor, Tensor>(), &op, in, out);
-    else run(kind_of<Op, Tensor, Tensor, Tensor>(), &op, in, out);
+    if constexpr (requires { op.forward(in); }) out = run(kind_of_many<Op>(), &op, in);
+    else if constexpr (requires { op.forward(in[0]); }) out = run(kind_of<Op, Tensor>(), &op, in);
+    else if constexpr (requires { op.forward(in[0], in[1]); }) out = run(kind_of<Op, Tensor, Tensor>(), &op, in);
+    else out = run(kind_of<Op, Tensor, Tensor, Tensor>(), &op, in);
   }
 }
 
@@ -285,9 +285,7 @@ Tensor apply(Op op, const T&... inputs) {
 template <Primitive Op>
 Tensor apply(Op op, std::span<const Tensor> inputs) {
   if (inputs.empty()) detail::refuse_none(Op::name);
-  detail::SmallArray<const Tensor*, 16> in(inputs.size());
-  for (std::size_t i = 0; i < inputs.size(); ++i) in[i] = &inputs[i];
-  return detail::run(detail::kind_of_many<Op>(), &op, in.all());
+  return detail::run(detail::kind_of_many<Op>(), &op, inputs);
 }
 
 }  // namespace ebb

@@ -47,12 +47,8 @@ struct Huber {
   Tensor backward(const Saved& s, const Tensor& g) const { return g * clip(s.input(0), -delta, delta); }
 };
 
-void expect_defined(std::string_view op, const Tensor& target) {
-  if (!target.defined()) fail<ValueError>(op, "no labels: their tensor is undefined");
-}
-
 Tensor difference(const char* op, const Tensor& a, const Tensor& b) {
-  expect_defined(op, b);
+  detail::expect_labels(op, b);
   if (a.shape() != b.shape())
     fail<ShapeError>(op, fmt::format("prediction {} and target {} differ in shape", a.shape().str(), b.shape().str()));
   return a - b;
@@ -61,7 +57,7 @@ Tensor difference(const char* op, const Tensor& a, const Tensor& b) {
 }  // namespace
 
 Tensor bce_with_logits(const Tensor& logits, const Tensor& targets) {
-  expect_defined(BceWithLogits::name, targets);
+  detail::expect_labels(BceWithLogits::name, targets);
   if (logits.shape() != targets.shape())
     fail<ShapeError>(BceWithLogits::name, fmt::format("logits {} and targets {} differ in shape", logits.shape().str(), targets.shape().str()));
   return mean(apply(BceWithLogits{}, logits, targets));
@@ -76,7 +72,7 @@ Tensor huber(const Tensor& prediction, const Tensor& target, double delta) {
 }
 
 Tensor kl_divergence(const Tensor& logits, const Tensor& targets) {
-  expect_defined("kl_divergence", targets);
+  detail::expect_labels("kl_divergence", targets);
   if (logits.rank() != 2 || logits.numel() == 0)
     fail<ShapeError>("kl_divergence", fmt::format("needs logits (n, classes), got {}", logits.shape().str()));
   if (logits.shape() != targets.shape())

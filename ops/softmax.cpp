@@ -176,7 +176,7 @@ struct Target {
 Target target_of(std::string_view op, const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o) {
   if (!(o.label_smoothing >= 0 && o.label_smoothing < 1))
     fail<ValueError>(op, fmt::format("label_smoothing must be in [0, 1), got {}", o.label_smoothing));
-  if (!labels.defined()) fail<ValueError>(op, "no labels: their tensor is undefined");
+  detail::expect_labels(op, labels);
   detail::expect_float(op, logits);
   if (logits.rank() != 2 || logits.numel() == 0) fail<ShapeError>(op, fmt::format("needs logits (n, classes), got {}", logits.shape().str()));
   if (o.class_weights.defined()) {  // a target that does not add up to one: its probabilities times the row's weight

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include <ebb/graph/error.h>
-#include <ebb/graph/given.h>
 
 namespace ebb {
 
@@ -24,8 +23,7 @@ Tensor finished(Tensor y, const Tensor& bias, const Options& o) {
 }  // namespace
 
 DepthwiseConv2D::DepthwiseConv2D(DepthwiseConv2DOptions options) : options_(options) {
-  detail::expect_given(options.weight_init, "DepthwiseConv2D", "weight_init is null");
-  detail::expect_given(options.bias_init, "DepthwiseConv2D", "bias_init is null");
+  detail::expect_initializers("DepthwiseConv2D", options.weight_init, options.bias_init);
   if (options.multiplier < 1) throw ValueError(fmt::format("DepthwiseConv2D: multiplier must be at least 1, got {}", options.multiplier));
 }
 
@@ -46,8 +44,7 @@ void DepthwiseConv2D::visit(Visitor& v) {
 }
 
 Conv2DTranspose::Conv2DTranspose(Conv2DTransposeOptions options) : options_(options) {
-  detail::expect_given(options.weight_init, "Conv2DTranspose", "weight_init is null");
-  detail::expect_given(options.bias_init, "Conv2DTranspose", "bias_init is null");
+  detail::expect_initializers("Conv2DTranspose", options.weight_init, options.bias_init);
   if (options.filters < 1) throw ValueError(fmt::format("Conv2DTranspose: filters must be at least 1, got {}", options.filters));
 }
 

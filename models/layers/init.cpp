@@ -84,6 +84,11 @@ Tensor orthogonal(const Shape& shape, DType dtype) {
   return reshape(cast(rows < columns ? drawn : transpose(drawn), dtype), shape);
 }
 
+void detail::expect_initializers(std::string_view layer, Initializer weight_init, Initializer bias_init) {
+  expect_given(weight_init, layer, "weight_init is null");
+  expect_given(bias_init, layer, "bias_init is null");
+}
+
 Tensor make_parameter(Initializer init, const Shape& shape, const Tensor& like, std::string_view name) {
   const std::string_view scope = current_scope();
   detail::expect_given(init, "make_parameter", "the initializer is null");

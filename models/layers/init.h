@@ -31,4 +31,9 @@ Tensor orthogonal(const Shape& shape, DType dtype = DType::f32);
 /// A parameter of the layer that is running: in the dtype of its input `like`, named after the layer's path.
 Tensor make_parameter(Initializer init, const Shape& shape, const Tensor& like, std::string_view name);
 
+namespace detail {
+/// Throws ValueError, naming the layer, on a null initializer.
+void expect_initializers(std::string_view layer, Initializer weight_init, Initializer bias_init);
+}  // namespace detail
+
 }  // namespace ebb

@@ -6,7 +6,6 @@
 
 #include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
-#include <ebb/graph/given.h>
 #include <ebb/models/layers/conv.h>
 #include <ebb/ops/kernels/window.h>
 
@@ -18,8 +17,7 @@ Tensor activated(const Tensor& x, Activation f) { return f ? f(x) : x; }
 }  // namespace
 
 Dense::Dense(DenseOptions options) : options_(options) {
-  detail::expect_given(options.weight_init, "Dense", "weight_init is null");
-  detail::expect_given(options.bias_init, "Dense", "bias_init is null");
+  detail::expect_initializers("Dense", options.weight_init, options.bias_init);
   if (options.units < 1) throw ValueError(fmt::format("Dense: units must be at least 1, got {}", options.units));
 }
 
@@ -38,8 +36,7 @@ void Dense::visit(Visitor& v) {
 }
 
 Conv2D::Conv2D(Conv2DOptions options) : options_(options) {
-  detail::expect_given(options.weight_init, "Conv2D", "weight_init is null");
-  detail::expect_given(options.bias_init, "Conv2D", "bias_init is null");
+  detail::expect_initializers("Conv2D", options.weight_init, options.bias_init);
   if (options.filters < 1) throw ValueError(fmt::format("Conv2D: filters must be at least 1, got {}", options.filters));
   if (options.groups < 1 || options.filters % options.groups)
     throw ValueError(fmt::format("Conv2D: {} filters cannot be shared among {} groups", options.filters, options.groups));

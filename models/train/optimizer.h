@@ -172,6 +172,14 @@ struct RMSpropOptions {
   }
 };
 
+namespace detail {
+/// The options that the relatives of Adam begin with.
+template <class Rule, class F>
+void each_of_adam(Rule& o, F& f) {
+  f("lr", o.lr), f("beta1", o.beta1, Range::share), f("beta2", o.beta2, Range::share), f("eps", o.eps, Range::above_zero);
+}
+}  // namespace detail
+
 /// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= a m / (sqrt(v) + eps), a = lr sqrt(1 - b2^t) / (1 - b1^t)
 /// (Kingma and Ba 2015, the form before section 2.1; Keras 3, adam.py).
 struct AdamOptions {
@@ -187,7 +195,7 @@ struct AdamOptions {
   void change(const detail::Change& c) const;  ///< the formula
   template <class F>
   void each(F f) {
-    f("lr", lr), f("beta1", beta1, Range::share), f("beta2", beta2, Range::share), f("eps", eps, Range::above_zero), f("weight_decay", weight_decay);
+    detail::each_of_adam(*this, f), f("weight_decay", weight_decay);
   }
 };
 
@@ -205,7 +213,7 @@ struct AdamWOptions {
   void change(const detail::Change& c) const;  ///< the formula
   template <class F>
   void each(F f) {
-    f("lr", lr), f("beta1", beta1, Range::share), f("beta2", beta2, Range::share), f("eps", eps, Range::above_zero), f("weight_decay", weight_decay);
+    detail::each_of_adam(*this, f), f("weight_decay", weight_decay);
   }
 };
 
@@ -226,8 +234,7 @@ struct NadamOptions {
   void change(const detail::Change& c) const;  ///< the formula
   template <class F>
   void each(F f) {
-    f("lr", lr), f("beta1", beta1, Range::share), f("beta2", beta2, Range::share), f("eps", eps, Range::above_zero);
-    f("momentum_decay", momentum_decay, Range::not_negative), f("weight_decay", weight_decay);
+    detail::each_of_adam(*this, f), f("momentum_decay", momentum_decay, Range::not_negative), f("weight_decay", weight_decay);
   }
 };
 

@@ -9,13 +9,14 @@
 #include <ebb/autograd/vmap.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
+#include <ebb/ops/kernels/elementwise.h>
 
 namespace ebb {
 
 Gradients per_sample_gradients(Module& module, const Tensor& x, const Tensor& labels, const Loss& loss) {
   const HoldState held;
   if (x.rank() == 0 || x.size(0) == 0) fail<ShapeError>("per_sample_gradients", "no samples in " + describe(x));
-  if (!labels.defined()) fail<ValueError>("per_sample_gradients", "no labels: their tensor is undefined");
+  detail::expect_labels("per_sample_gradients", labels);
   if (labels.rank() == 0 || labels.size(0) != x.size(0))
     fail<ShapeError>("per_sample_gradients", fmt::format("{} samples and {} labels: {} and {}", x.size(0), labels.rank() == 0 ? 0 : labels.size(0), describe(x), describe(labels)));
   {

@@ -4,6 +4,10 @@
 
 namespace ebb::detail {
 
+void expect_labels(std::string_view op, const Tensor& labels) {
+  if (!labels.defined()) fail<ValueError>(op, "no labels: their tensor is undefined");
+}
+
 void expect_float(std::string_view op, const Tensor& x) {
   if (!is_float(x.dtype()))
     fail<DTypeError>(op, fmt::format("needs float32 or float64, got {}; cast(x, f32) converts", describe(x)));

@@ -59,6 +59,8 @@ class Held {
 /// Throws DTypeError unless both are of one type, and a float when asked.
 void expect_alike(std::string_view op, const Tensor& a, const Tensor& b);
 void expect_float(std::string_view op, const Tensor& x);
+/// Throws ValueError on labels that are no tensor.
+void expect_labels(std::string_view op, const Tensor& labels);
 
 // Of an elementwise op, the loop alone is compiled for each function, element type and instruction set; what leads to it
 // exists once. The loop is a MapRun or a ZipRun, the function (a lambda that it calls) is passed to it by address.
