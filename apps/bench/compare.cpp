@@ -237,10 +237,8 @@ int compare(const std::vector<std::string>& args) {
   for (const std::int64_t b : infer_batches)
     if (b < 1 || b > 10000) throw app::UsageError(fmt::format("--infer-batches must be 1 to 10000, got {}", b));
   const auto output_file = [&](const char* option) {  // told before the work
-    if (!v.count(option)) return std::string();
-    const auto file = v[option].as<std::string>();
-    if (file.empty()) throw app::UsageError(fmt::format("--{} needs the name of a file", option));
-    app::check_output(file, v.count("force") > 0);
+    const std::string file = app::output_name(v, option);
+    if (!file.empty()) app::check_output(file, v.count("force") > 0);
     return file;
   };
   Plan plan{"", number(v, "repeats", 1, 1000), number(v, "rounds", 1, 1000), number(v, "seconds", 0.001, 60.0), 0};

@@ -178,6 +178,13 @@ void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes)
   keep_results_apart(file);
 }
 
+std::string output_name(const po::variables_map& v, const char* option) {
+  if (!v.count(option)) return "";
+  const auto file = v[option].as<std::string>();
+  if (file.empty()) throw UsageError(fmt::format("--{} needs the name of a file", option));
+  return file;
+}
+
 bool same_file(const std::string& a, const std::string& b) {
   namespace fs = std::filesystem;
   struct stat x, y;  // not fs::equivalent, which knows no pipes

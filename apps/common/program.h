@@ -74,6 +74,8 @@ void use_threads(const po::variables_map& values);
 /// Checks before anything is read that this file can be written (ebb::check_writable). Where it is standard output, results go to
 /// standard error.
 void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes = 0);
+/// The name of a file that this option gives; empty when it was not given. Throws UsageError on an empty one.
+std::string output_name(const po::variables_map& values, const char* option);
 /// Whether two names are of one file, which need not be there yet. What takes all, as /dev/null, is nobody's.
 bool same_file(const std::string& a, const std::string& b);
 /// Throws UsageError when two of these are the same file; each is what the command line calls it and its name, which may be empty.

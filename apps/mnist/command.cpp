@@ -179,9 +179,8 @@ void refuse_input(const po::variables_map& v, const char* option, const std::str
 }
 
 std::string output_file(const po::variables_map& v, const char* option, bool goes_on, std::uintmax_t bytes) {
-  if (!v.count(option)) return "";
-  const auto file = v[option].as<std::string>();
-  if (file.empty()) throw UsageError(fmt::format("--{} needs the name of a file", option));
+  const std::string file = app::output_name(v, option);
+  if (file.empty()) return "";
   refuse_input(v, option, file);
   check_output(file, goes_on || v.count("force") > 0, bytes);
   return file;
