@@ -44,6 +44,17 @@ std::string included(std::string_view header) {
   return header.starts_with("ebb/") ? std::string(header.substr(4)) : "";
 }
 
+struct Include {
+  bool quoted;
+  std::string header;
+};
+std::vector<Include> includes_of(const std::string& text) {
+  static const std::regex include("(?:^|\n)[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]");
+  std::vector<Include> out;
+  for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it) out.push_back({(*it)[1] == "\"", (*it)[2]});
+  return out;
+}
+
 /// What is wrong with a file, one line each; `path` is relative to the top, such as "ops/matmul.cpp".
 std::vector<std::string> complaints(const std::string& path, const std::string& text) {
   std::vector<std::string> out;
@@ -52,9 +63,8 @@ std::vector<std::string> complaints(const std::string& path, const std::string& 
   const bool test = folder == "tests";
   const bool graph_source = folder == "graph" && (path.ends_with(".cpp") || path == "graph/boost_graph.h");
 
-  static const std::regex include("(?:^|\n)[ \t]*#[ \t]*include[ \t]*[<\"]([^>\"]+)[>\"]");
-  for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it) {
-    const std::string header = (*it)[1];
+  for (const Include& it : includes_of(text)) {
+    const std::string& header = it.header;
     const auto begins = [&](const char* prefix) { return header.starts_with(prefix); };
     if (begins("ebb/")) {
       const Room *from = room_of(path), *to = room_of(included(header));
@@ -104,13 +114,11 @@ std::map<std::string, std::string> sources(const fs::path& top) {
 /// The headers that each file includes, of those that are there. A quoted one is looked for beside the file, then in the folders that its
 /// target's include path names.
 std::map<std::string, std::vector<std::string>> include_graph(const std::map<std::string, std::string>& files) {
-  static const std::regex include("(?:^|\n)[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]");
   std::map<std::string, std::vector<std::string>> out;
   for (const auto& [path, text] : files) {
     std::vector<std::string>& found = out[path];
-    for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it) {
-      const std::string header = (*it)[2];
-      if ((*it)[1] == "<") {
+    for (const auto& [quoted, header] : includes_of(text)) {
+      if (!quoted) {
         if (const std::string to = included(header); files.contains(to)) found.push_back(to);
         continue;
       }
