@@ -7,16 +7,15 @@ namespace bench {
 namespace po = app::po;
 
 po::options_description workload_options(const std::string& default_model) {
-  po::options_description o("Workload", 80, 40);
   std::string names;
   for (const Workload& w : workloads()) names += (names.empty() ? "" : names.size() - names.rfind('\n') > 30 ? ",\n" : ", ") + w.name;
-  o.add_options()
-      ("model", po::value<std::string>()->default_value(default_model), names.c_str())
-      ("arch", po::value<std::string>(), "another network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\"")
-      ("optimizer", po::value<std::string>(), "sgd, rmsprop or adam; default: the model's")
-      ("batch", po::value<std::int64_t>(), "samples a step; default: the model's")
-      ("seed", po::value<std::uint64_t>()->default_value(1), "of weights, order and dropout");
-  return o;
+  return app::option_group("Workload", {
+    {"model", po::value<std::string>()->default_value(default_model), names.c_str()},
+    {"arch", po::value<std::string>(), "another network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\""},
+    {"optimizer", po::value<std::string>(), "sgd, rmsprop or adam; default: the model's"},
+    {"batch", po::value<std::int64_t>(), "samples a step; default: the model's"},
+    {"seed", po::value<std::uint64_t>()->default_value(1), "of weights, order and dropout"},
+});
 }
 
 Workload workload_from(const po::variables_map& v) {

@@ -189,26 +189,29 @@ std::string processor() {
 }  // namespace
 
 int compare(const std::vector<std::string>& args) {
-  po::options_description what("What", 80, 40), how("How", 80, 40), output("Output", 80, 40), options(80, 40);
-  what.add_options()
-      ("models", po::value<std::string>()->default_value("all"), "workloads, such as mlp_512,cnn_64, or all")
-      ("threads", po::value<std::string>()->default_value("1,2"), "numbers of threads")
-      ("against", po::value<std::string>()->default_value("torch"), "torch, or another build of bench: its path")
-      ("infer", "also predict(), with --infer-batches")
-      ("no-train", "no training: with --infer")
-      ("infer-batches", po::value<std::string>()->default_value("1,128"), "samples a call")
-      ("data", po::value<std::string>()->default_value(""), "folder of MNIST's files; default: as bench train");
-  how.add_options()
-      ("repeats", po::value<int>()->default_value(3), "fresh processes of each program")
-      ("rounds", po::value<int>()->default_value(5), "turns that each process gets, in rotating order")
-      ("seconds", po::value<double>()->default_value(0.2), "that the fastest program takes for a turn")
-      ("epochs", po::value<int>()->default_value(1), "whole epochs after which accuracies are compared; 0: they are not")
-      ("seeds", po::value<int>()->default_value(5), "of weights and order, for each of which accuracies are compared");
-  output.add_options()
-      ("markdown", "one row per workload, for a page")
-      ("json", po::value<std::string>(), "write every number to this file")
-      ("chart", po::value<std::string>(), "draw the ratios of training to this SVG file")
-      ("force", "overwrite files that exist");
+  po::options_description options(80, 40);
+  const po::options_description what = app::option_group("What", {
+    {"models", po::value<std::string>()->default_value("all"), "workloads, such as mlp_512,cnn_64, or all"},
+    {"threads", po::value<std::string>()->default_value("1,2"), "numbers of threads"},
+    {"against", po::value<std::string>()->default_value("torch"), "torch, or another build of bench: its path"},
+    {"infer", "also predict(), with --infer-batches"},
+    {"no-train", "no training: with --infer"},
+    {"infer-batches", po::value<std::string>()->default_value("1,128"), "samples a call"},
+    {"data", po::value<std::string>()->default_value(""), "folder of MNIST's files; default: as bench train"},
+});
+  const po::options_description how = app::option_group("How", {
+    {"repeats", po::value<int>()->default_value(3), "fresh processes of each program"},
+    {"rounds", po::value<int>()->default_value(5), "turns that each process gets, in rotating order"},
+    {"seconds", po::value<double>()->default_value(0.2), "that the fastest program takes for a turn"},
+    {"epochs", po::value<int>()->default_value(1), "whole epochs after which accuracies are compared; 0: they are not"},
+    {"seeds", po::value<int>()->default_value(5), "of weights and order, for each of which accuracies are compared"},
+});
+  const po::options_description output = app::option_group("Output", {
+    {"markdown", "one row per workload, for a page"},
+    {"json", po::value<std::string>(), "write every number to this file"},
+    {"chart", po::value<std::string>(), "draw the ratios of training to this SVG file"},
+    {"force", "overwrite files that exist"},
+});
   options.add(what).add(how).add(output);
   po::variables_map v;
   if (!app::parse(args, options, "bench compare [OPTIONS]",

@@ -40,11 +40,12 @@ class Caller {
 }  // namespace
 
 int infer(const std::vector<std::string>& args) {
-  po::options_description options(80, 40), run("Run", 80, 40);
-  run.add_options()
-      ("calls", po::value<std::int64_t>()->default_value(0), "calls of predict() that are timed; 0: one pass over the test digits")
-      ("json", "print one JSON object instead of text")
-      ("paced", "for bench compare: wait for lines with a number of calls, and print a JSON line after each");
+  po::options_description options(80, 40);
+  const po::options_description run = app::option_group("Run", {
+    {"calls", po::value<std::int64_t>()->default_value(0), "calls of predict() that are timed; 0: one pass over the test digits"},
+    {"json", "print one JSON object instead of text"},
+    {"paced", "for bench compare: wait for lines with a number of calls, and print a JSON line after each"},
+});
   options.add(workload_options("mlp_512")).add(app::data_options()).add(run);
   po::variables_map v;
   if (!app::parse(args, options, "bench infer [OPTIONS]",

@@ -140,14 +140,15 @@ void time_op(benchmark::State& state, const Timed& op, bool gradients) {
 }  // namespace
 
 int ops(const std::vector<std::string>& args) {
-  po::options_description options(80, 40), run("Run", 80, 40);
-  run.add_options()
-      ("filter", po::value<std::string>()->default_value("."), "only ops whose name and size match, such as conv2d or matmul/128")
-      ("gradients", "forward, and backward from the sum of the result")
-      ("seconds", po::value<double>()->default_value(0.1), "at least so long for each")
-      ("threads", po::value<int>(), "default: one per processor")
-      ("json", po::value<std::string>(), "write Google Benchmark's JSON to this file")
-      ("list", "the names alone");
+  po::options_description options(80, 40);
+  const po::options_description run = app::option_group("Run", {
+    {"filter", po::value<std::string>()->default_value("."), "only ops whose name and size match, such as conv2d or matmul/128"},
+    {"gradients", "forward, and backward from the sum of the result"},
+    {"seconds", po::value<double>()->default_value(0.1), "at least so long for each"},
+    {"threads", po::value<int>(), "default: one per processor"},
+    {"json", po::value<std::string>(), "write Google Benchmark's JSON to this file"},
+    {"list", "the names alone"},
+});
   options.add(run);
   po::variables_map v;
   if (!app::parse(args, options, "bench ops [OPTIONS]",

@@ -10,12 +10,12 @@ namespace bench {
 namespace po = app::po;
 
 int roofline(const std::vector<std::string>& args) {
-  po::options_description options("Options", 80, 40);
-  options.add_options()
-      ("models", po::value<std::string>()->default_value("all"), "workloads, such as mlp_512,cnn_64, or all")
-      ("threads", po::value<std::string>()->default_value("1,2"), "numbers of threads")
-      ("seconds", po::value<double>()->default_value(0.3), "of training that each workload is timed for; 0: only the limits")
-      ("shapes", "also every product: its shape, GFLOP/s and share");
+  po::options_description options = app::option_group("Options", {
+    {"models", po::value<std::string>()->default_value("all"), "workloads, such as mlp_512,cnn_64, or all"},
+    {"threads", po::value<std::string>()->default_value("1,2"), "numbers of threads"},
+    {"seconds", po::value<double>()->default_value(0.3), "of training that each workload is timed for; 0: only the limits"},
+    {"shapes", "also every product: its shape, GFLOP/s and share"},
+});
   po::variables_map v;
   if (!app::parse(args, options, "bench roofline [OPTIONS]",
                   "Measures this machine with the BLAS that the library uses: multiply-adds that\n"

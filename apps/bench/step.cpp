@@ -89,10 +89,11 @@ void parts(const Workload& w, const Dataset& data, std::uint64_t seed, int repea
 }  // namespace
 
 int step(const std::vector<std::string>& args) {
-  po::options_description options(80, 40), run("Run", 80, 40);
-  run.add_options()
-      ("threads", po::value<int>(), "default: one per processor")
-      ("repeats", po::value<int>()->default_value(101), "steps that each median is of");
+  po::options_description options(80, 40);
+  const po::options_description run = app::option_group("Run", {
+    {"threads", po::value<int>(), "default: one per processor"},
+    {"repeats", po::value<int>()->default_value(101), "steps that each median is of"},
+});
   options.add(workload_options("mlp_512")).add(run);
   po::variables_map v;
   if (!app::parse(args, options, "bench step [OPTIONS]",

@@ -58,12 +58,13 @@ class Trainer {
 }  // namespace
 
 int train(const std::vector<std::string>& args) {
-  po::options_description options(80, 40), run("Run", 80, 40);
-  run.add_options()
-      ("batches", po::value<std::int64_t>()->default_value(0), "only so many batches an epoch (times are scaled to whole epochs); 0: all")
-      ("epochs", po::value<int>()->default_value(3), "the first warms up and is left out of the times")
-      ("json", "print one JSON object instead of text")
-      ("paced", "for bench compare: before each epoch wait for a line with its batches, and print a JSON line after it");
+  po::options_description options(80, 40);
+  const po::options_description run = app::option_group("Run", {
+    {"batches", po::value<std::int64_t>()->default_value(0), "only so many batches an epoch (times are scaled to whole epochs); 0: all"},
+    {"epochs", po::value<int>()->default_value(3), "the first warms up and is left out of the times"},
+    {"json", "print one JSON object instead of text"},
+    {"paced", "for bench compare: before each epoch wait for a line with its batches, and print a JSON line after it"},
+});
   options.add(workload_options("mlp_512")).add(app::data_options()).add(run);
   po::variables_map v;
   if (!app::parse(args, options, "bench train [OPTIONS]",

@@ -137,13 +137,20 @@ std::vector<std::int64_t> numbers(const std::string& option, const std::string& 
   return out;
 }
 
+po::options_description option_group(const char* title, std::initializer_list<Option> rows) {
+  po::options_description group(title, 80, 40);
+  for (const Option& o : rows)
+    if (o.takes) group.add_options()(o.name, o.takes, o.about);
+    else group.add_options()(o.name, o.about);
+  return group;
+}
+
 po::options_description data_options() {
-  po::options_description o("Data", 80, 40);
-  o.add_options()
-      ("dataset", po::value<std::string>()->default_value("mnist"), "mnist, fashion, or synthetic (needs no files)")
-      ("data", po::value<std::string>(), "folder of the four IDX files; default: $EBB_DATA, then the XDG data and cache folders")
-      ("threads", po::value<int>(), "default: one per processor; results are the same for any number");
-  return o;
+  return app::option_group("Data", {
+    {"dataset", po::value<std::string>()->default_value("mnist"), "mnist, fashion, or synthetic (needs no files)"},
+    {"data", po::value<std::string>(), "folder of the four IDX files; default: $EBB_DATA, then the XDG data and cache folders"},
+    {"threads", po::value<int>(), "default: one per processor; results are the same for any number"},
+});
 }
 
 ebb::Mnist load_data(const po::variables_map& v) {

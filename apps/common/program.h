@@ -3,6 +3,7 @@
 #include <boost/program_options.hpp>
 
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -34,6 +35,17 @@ struct Command {
 /// the command, and turns what it throws into one line and an exit code. For the installation, --man prints the man page
 /// (which says what the program is `about`) and --bash-completion the completion.
 int run_program(const char* name, std::span<const Command> commands, const char* examples, int argc, char** argv, const char* about);
+
+/// One option of a command: its name, what it takes, and what its line of the help says. Without a value it is a flag.
+struct Option {
+  Option(const char* option, const po::value_semantic* value, const char* help = "") : name(option), takes(value), about(help) {}
+  Option(const char* flag, const char* help) : name(flag), about(help) {}
+  const char* name;
+  const po::value_semantic* takes = nullptr;
+  const char* about;
+};
+/// Options under a title of the help.
+po::options_description option_group(const char* title, std::initializer_list<Option> rows);
 
 /// What a command tells parse() of itself.
 struct Synopsis {

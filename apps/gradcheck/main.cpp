@@ -85,18 +85,18 @@ double float32_difference(const Row& row, const Case& c, std::uint64_t seed) {
 }
 
 int run(int argc, char** argv) {
-  po::options_description options("Options", 80, 40);
-  options.add_options()
-      ("op", po::value<std::string>(), "check this op only; default: all")
-      ("list", "name the ops and stop")
-      ("order", po::value<int>()->default_value(2), "1, or 2 to check the gradients of the gradients too")
-      ("dtype", po::value<std::string>()->default_value("f64"), "f64: against differences; f32: values and gradients against f64's (1e-4), of larger inputs too")
-      ("shape", po::value<std::string>(), "input shapes instead of the table's, such as \"2,3 3,4\" (with --op)")
-      ("probe", po::value<std::string>()->default_value("direction"), "direction, elements or jacobian")
-      ("seed", po::value<std::uint64_t>()->default_value(1), "of inputs and directions")
-      ("help,h", "this text")
-      ("sees", po::value<double>()->default_value(0), "an error of one element by this part of its input's size must be seen for certain (direction)")
-      ("version", "what this build is");
+  po::options_description options = app::option_group("Options", {
+    {"op", po::value<std::string>(), "check this op only; default: all"},
+    {"list", "name the ops and stop"},
+    {"order", po::value<int>()->default_value(2), "1, or 2 to check the gradients of the gradients too"},
+    {"dtype", po::value<std::string>()->default_value("f64"), "f64: against differences; f32: values and gradients against f64's (1e-4), of larger inputs too"},
+    {"shape", po::value<std::string>(), "input shapes instead of the table's, such as \"2,3 3,4\" (with --op)"},
+    {"probe", po::value<std::string>()->default_value("direction"), "direction, elements or jacobian"},
+    {"seed", po::value<std::uint64_t>()->default_value(1), "of inputs and directions"},
+    {"help,h", "this text"},
+    {"sees", po::value<double>()->default_value(0), "an error of one element by this part of its input's size must be seen for certain (direction)"},
+    {"version", "what this build is"},
+});
   po::variables_map v;
   try {
     const po::positional_options_description none;

@@ -50,17 +50,16 @@ void refuse_probabilities(const ebb::Sequential& net) {
 }  // namespace
 
 po::options_description model_options() {
-  po::options_description o("Model", 80, 40);
-  o.add_options()
-      ("model", po::value<std::string>()->default_value("mlp"), "mlp (dense layers), cnn (convolutions, then dense layers), or best: a network and a training that reach 99.6 % on MNIST")
-      ("layers", po::value<std::string>()->default_value("512"), "widths of the hidden dense layers, such as 512,512; \"\" for none")
-      ("activation", po::value<std::string>()->default_value("relu"), "of the hidden layers: relu, sigmoid, tanh, gelu, ...")
-      ("dropout", po::value<double>()->default_value(0), "rate after each hidden dense layer")
-      ("filters", po::value<std::string>()->default_value("32,64,64"), "cnn: filters of each convolution")
-      ("kernel", po::value<int>()->default_value(3), "cnn: side of the convolution kernels")
-      ("pool", po::value<int>()->default_value(2), "cnn: side of the max-pooling between convolutions")
-      ("arch", po::value<std::string>(), "the whole network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\", or a file FILE.json");
-  return o;
+  return app::option_group("Model", {
+    {"model", po::value<std::string>()->default_value("mlp"), "mlp (dense layers), cnn (convolutions, then dense layers), or best: a network and a training that reach 99.6 % on MNIST"},
+    {"layers", po::value<std::string>()->default_value("512"), "widths of the hidden dense layers, such as 512,512; \"\" for none"},
+    {"activation", po::value<std::string>()->default_value("relu"), "of the hidden layers: relu, sigmoid, tanh, gelu, ..."},
+    {"dropout", po::value<double>()->default_value(0), "rate after each hidden dense layer"},
+    {"filters", po::value<std::string>()->default_value("32,64,64"), "cnn: filters of each convolution"},
+    {"kernel", po::value<int>()->default_value(3), "cnn: side of the convolution kernels"},
+    {"pool", po::value<int>()->default_value(2), "cnn: side of the max-pooling between convolutions"},
+    {"arch", po::value<std::string>(), "the whole network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\", or a file FILE.json"},
+});
 }
 
 std::string architecture(const po::variables_map& v) {
@@ -109,12 +108,11 @@ ebb::Sequential build_network(const std::string& architecture) {
 }
 
 po::options_description split_options() {
-  po::options_description o("Splitting anew", 80, 40);
-  o.add_options()
-      ("test-size", po::value<double>(), "join all samples and draw this share (or number) for the test anew, as scikit-learn's train_test_split does")
-      ("split-seed", po::value<std::int64_t>()->default_value(0), "of that draw: scikit-learn's random_state")
-      ("stratify", "both parts keep the shares of the digits");
-  return o;
+  return app::option_group("Splitting anew", {
+    {"test-size", po::value<double>(), "join all samples and draw this share (or number) for the test anew, as scikit-learn's train_test_split does"},
+    {"split-seed", po::value<std::int64_t>()->default_value(0), "of that draw: scikit-learn's random_state"},
+    {"stratify", "both parts keep the shares of the digits"},
+});
 }
 
 std::optional<ebb::SplitOptions> split_of(const po::variables_map& v) {

@@ -55,15 +55,17 @@ ebb::History history_of(const std::string& file) {
 }  // namespace
 
 int data(const std::vector<std::string>& args) {
-  po::options_description own("Digits", 80, 40);
-  own.add_options()
-      ("image", po::value<std::string>()->default_value("0"), "which digits to look at, counted from 0, such as 0,7,12")
-      ("part", po::value<std::string>()->default_value("train"), "of which part: train or test")
-      ("png", po::value<std::string>(), "write a picture of them to this file")
-      ("colors", po::value<std::string>()->default_value("gray"), "of the picture: gray (0 is black) or binary (0 is white)")
-      ("zoom", po::value<int>()->default_value(8), "side of a pixel in the picture");
-  po::options_description output_options("Output", 80, 40);
-  output_options.add_options()("force", "overwrite a file that exists")("json", "print one JSON object instead of text");
+  po::options_description own = app::option_group("Digits", {
+    {"image", po::value<std::string>()->default_value("0"), "which digits to look at, counted from 0, such as 0,7,12"},
+    {"part", po::value<std::string>()->default_value("train"), "of which part: train or test"},
+    {"png", po::value<std::string>(), "write a picture of them to this file"},
+    {"colors", po::value<std::string>()->default_value("gray"), "of the picture: gray (0 is black) or binary (0 is white)"},
+    {"zoom", po::value<int>()->default_value(8), "side of a pixel in the picture"},
+});
+  po::options_description output_options = app::option_group("Output", {
+    {"force", "overwrite a file that exists"},
+    {"json", "print one JSON object instead of text"},
+});
   po::options_description options(80, 40);
   options.add(own).add(data_options()).add(split_options()).add(output_options);
   po::variables_map v;
@@ -151,12 +153,12 @@ int data(const std::vector<std::string>& args) {
 }
 
 int plot(const std::vector<std::string>& args) {
-  po::options_description own("Drawing", 80, 40);
-  own.add_options()
-      ("svg", po::value<std::string>(), "write the drawing to this file; default: standard output")
-      ("names", po::value<std::string>(), "what to call the trainings, such as \"fit1,fit2\"; default: the names of the files")
-      ("force", "overwrite a file that exists")
-      ("json", "print the numbers as one JSON object instead of drawing, or beside it");
+  po::options_description own = app::option_group("Drawing", {
+    {"svg", po::value<std::string>(), "write the drawing to this file; default: standard output"},
+    {"names", po::value<std::string>(), "what to call the trainings, such as \"fit1,fit2\"; default: the names of the files"},
+    {"force", "overwrite a file that exists"},
+    {"json", "print the numbers as one JSON object instead of drawing, or beside it"},
+});
   po::options_description options(80, 40);
   options.add(own);
   po::variables_map v;

@@ -22,21 +22,19 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 po::options_description format_options() {
-  po::options_description o("Formats (at least one)", 80, 40);
-  o.add_options()
-      ("onnx", po::value<std::string>(), "write the network as ONNX, opset 13: input (N, 28, 28, 1), output (N, 10)")
-      ("npz", po::value<std::string>(), "write the weights for NumPy")
-      ("safetensors", po::value<std::string>(), "write the weights as safetensors");
-  return o;
+  return app::option_group("Formats (at least one)", {
+    {"onnx", po::value<std::string>(), "write the network as ONNX, opset 13: input (N, 28, 28, 1), output (N, 10)"},
+    {"npz", po::value<std::string>(), "write the weights for NumPy"},
+    {"safetensors", po::value<std::string>(), "write the weights as safetensors"},
+});
 }
 
 po::options_description how_options() {
-  po::options_description o("How", 80, 40);
-  o.add_options()
-      ("layout", po::value<std::string>()->default_value("ebb"), "names and layout of the weights in --npz and --safetensors: ebb, torch (for load_state_dict of an nn.Sequential), or keras")
-      ("force", "overwrite files that exist")
-      ("json", "print JSON instead of text");
-  return o;
+  return app::option_group("How", {
+    {"layout", po::value<std::string>()->default_value("ebb"), "names and layout of the weights in --npz and --safetensors: ebb, torch (for load_state_dict of an nn.Sequential), or keras"},
+    {"force", "overwrite files that exist"},
+    {"json", "print JSON instead of text"},
+});
 }
 
 std::map<std::string, ebb::Tensor> weights(ebb::Sequential& net, const std::string& layout) {

@@ -21,14 +21,16 @@ bool is_outward(const std::string& name) { return std::ranges::find(outward, nam
 
 po::options_description train_output_options() {
   po::options_description o = output_options("write model and training so far to this file (safetensors), also when interrupted; if it is standard output, results go to standard error");
-  o.add_options()
-      ("checkpoint-every", po::value<std::string>(), "write it meanwhile too, after every N epochs, or 100steps, 200s, 5m, 1h: what a killed run loses at most")
-      ("keep", po::value<int>()->default_value(1), "so many of these files: FILE, then FILE.1 and so on (before its extension), the older the higher")
-      ("resume", po::value<std::string>(), "go on with the training in this file, under its options, and save to it; --epochs may ask for more")
-      ("log-csv", po::value<std::string>(), "write every epoch's numbers to this file")
-      ("verbose", po::value<int>(), "progress: 0 none, 1 a bar, 2 Keras' line an epoch; default: a bar on a terminal, else a line an epoch")
-      ("style", po::value<std::string>()->default_value("keras2"), "of the progress: keras2.2, keras2 or keras3")
-      ("color", po::value<std::string>()->default_value("auto"), "auto (a terminal, and NO_COLOR is not set), always or never");
+  const po::options_description more = app::option_group("", {
+    {"checkpoint-every", po::value<std::string>(), "write it meanwhile too, after every N epochs, or 100steps, 200s, 5m, 1h: what a killed run loses at most"},
+    {"keep", po::value<int>()->default_value(1), "so many of these files: FILE, then FILE.1 and so on (before its extension), the older the higher"},
+    {"resume", po::value<std::string>(), "go on with the training in this file, under its options, and save to it; --epochs may ask for more"},
+    {"log-csv", po::value<std::string>(), "write every epoch's numbers to this file"},
+    {"verbose", po::value<int>(), "progress: 0 none, 1 a bar, 2 Keras' line an epoch; default: a bar on a terminal, else a line an epoch"},
+    {"style", po::value<std::string>()->default_value("keras2"), "of the progress: keras2.2, keras2 or keras3"},
+    {"color", po::value<std::string>()->default_value("auto"), "auto (a terminal, and NO_COLOR is not set), always or never"},
+});
+  for (const auto& option : more.options()) o.add(option);
   return o;
 }
 

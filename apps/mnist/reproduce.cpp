@@ -32,24 +32,33 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 po::options_description reproduce_options() {
-  po::options_description o("Runs", 80, 40);
-  o.add_options()("run", po::value<std::string>(), "only these runs, such as N2-2 or N4-1,N4-2")(
+  return app::option_group("Runs", {
+    {"run", po::value<std::string>(), "only these runs, such as N2-2 or N4-1,N4-2"},
+    {
       "seeds", po::value<int>()->default_value(5),
-      "repeat each run with the seeds 1 to N (the 100-epoch runs: with 1)")(
-      "as-written", "where a notebook does not do what it says: only what it does")(
-      "as-meant", "... only what it says")("quick",
-                                           "two epochs of 2,000 digits: tries everything, compares nothing")(
-      "list", "the runs and what is published of them");
-  return o;
+      "repeat each run with the seeds 1 to N (the 100-epoch runs: with 1)"},
+    {
+      "as-written", "where a notebook does not do what it says: only what it does"},
+    {
+      "as-meant", "... only what it says"},
+    {"quick",
+                                           "two epochs of 2,000 digits: tries everything, compares nothing"},
+    {
+      "list", "the runs and what is published of them"},
+});
 }
 
 po::options_description result_options() {
-  po::options_description o("Output", 80, 40);
-  o.add_options()("out", po::value<std::string>()->default_value("reproduced"),
-                  "folder of results.json and results.csv; runs that it holds are not repeated")(
-      "force", "forget what the folder holds")("markdown", "the table as Markdown")(
-      "json", "print results.json instead of the table")("quiet", "no progress on standard error");
-  return o;
+  return app::option_group("Output", {
+    {"out", po::value<std::string>()->default_value("reproduced"),
+                  "folder of results.json and results.csv; runs that it holds are not repeated"},
+    {
+      "force", "forget what the folder holds"},
+    {"markdown", "the table as Markdown"},
+    {
+      "json", "print results.json instead of the table"},
+    {"quiet", "no progress on standard error"},
+});
 }
 
 /// The runs that the options ask for, in the order of the table.

@@ -20,14 +20,16 @@ namespace mnist {
 namespace {
 
 po::options_description search_options() {
-  po::options_description o("Search", 80, 40);
-  o.add_options()("vary", po::value<std::vector<std::string>>(),
-                  "NAME=VALUE|VALUE|... or NAME=LOW..HIGH of any option below; repeat it for more options")(
-      "trials", po::value<int>(), "that many draws at random; default: every combination of the values")(
+  return app::option_group("Search", {
+    {"vary", po::value<std::vector<std::string>>(),
+                  "NAME=VALUE|VALUE|... or NAME=LOW..HIGH of any option below; repeat it for more options"},
+    {
+      "trials", po::value<int>(), "that many draws at random; default: every combination of the values"},
+    {
       "no-stop",
       "train every trial to its end; default: one whose best val_accuracy so far is below the median of the "
-      "others at the same epoch ends there");
-  return o;
+      "others at the same epoch ends there"},
+});
 }
 
 /// One option that is varied: a list of values, or a range of numbers.

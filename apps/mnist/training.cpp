@@ -108,45 +108,43 @@ ebb::Augment make_augment(const std::string& text) {
 }  // namespace
 
 po::options_description output_options(const char* saved) {
-  po::options_description o("Output", 80, 40);
-  o.add_options()
-      ("save", po::value<std::string>(), saved)
-      ("force", "overwrite files that exist")
-      ("json", "print one JSON object instead of text")
-      ("quiet", "no progress on standard error");
-  return o;
+  return app::option_group("Output", {
+    {"save", po::value<std::string>(), saved},
+    {"force", "overwrite files that exist"},
+    {"json", "print one JSON object instead of text"},
+    {"quiet", "no progress on standard error"},
+});
 }
 
 po::options_description training_options() {
-  po::options_description o("Training", 80, 40);
   const std::string optimizers = fmt::format("{}", fmt::join(ebb::optimizer_names(), ", "));
-  o.add_options()
-      ("optimizer", po::value<std::string>()->default_value("adam"), optimizers.c_str())
-      ("lr", po::value<double>(), "learning rate; default: 0.01 for sgd, else 0.001")
-      ("momentum", po::value<double>()->default_value(0), "of sgd and rmsprop")
-      ("weight-decay", po::value<double>(), "share, times lr, by which weights shrink each step; default: 0.004 for adamw, else 0")
-      ("rmsprop-eps", po::value<std::string>(), "inside the square root, as Keras 3 (default), or outside, as Keras 2 and PyTorch")
-      ("schedule", po::value<std::string>()->default_value("constant"), "of the rate: constant, step (a tenth every 10 epochs), exponential (0.96 an epoch), cosine (down from --lr), or one-cycle (up to it and down)")
-      ("warmup", po::value<double>()->default_value(0), "epochs in which the cosine's rate rises first")
-      ("clip-norm", po::value<double>()->default_value(0), "largest norm of all gradients together; 0: any")
-      ("clip-value", po::value<double>()->default_value(0), "largest element of a gradient; 0: any")
-      ("ema", po::value<double>(), "validate and keep running averages of the weights with this decay, such as 0.999")
-      ("batch", po::value<std::int64_t>()->default_value(128), "samples a step")
-      ("epochs", po::value<int>()->default_value(5), "passes through the training data")
-      ("seed", po::value<std::string>()->default_value("1"), "of weights, sample order and dropout; same seed, same bits")
-      ("validation", po::value<std::string>()->default_value("none"), "what val_loss is measured on each epoch: none, or test")
-      ("validation-split", po::value<double>()->default_value(0), "hold out this last share of the training data instead")
-      ("early-stopping", po::value<int>(), "stop after so many epochs without improvement")
-      ("reduce-lr", po::value<int>(), "a tenth of the rate after so many epochs without improvement")
-      ("monitor", po::value<std::string>()->default_value("val_loss"), "the number that is to improve: val_loss, val_accuracy, loss or accuracy")
-      ("min-delta", po::value<double>()->default_value(0), "early stopping: what is less is no improvement")
-      ("restore-best", "early stopping: end with the weights of the best epoch")
-      ("class-weight", po::value<std::string>()->default_value("none"), "none, or balanced: rarer digits count more")
-      ("augment", po::value<std::string>()->implicit_value(""), "distort the training digits, a little or as in \"shift 2, rotate 10, scale 0.1, shear 0.1, elastic 1\"")
-      ("label-smoothing", po::value<double>()->default_value(0), "share of each label that is spread over all classes")
-      ("raw", "pixels as 0 to 255 instead of 0 to 1")
-      ("limit", po::value<std::int64_t>(), "use only the first N training samples");
-  return o;
+  return app::option_group("Training", {
+    {"optimizer", po::value<std::string>()->default_value("adam"), optimizers.c_str()},
+    {"lr", po::value<double>(), "learning rate; default: 0.01 for sgd, else 0.001"},
+    {"momentum", po::value<double>()->default_value(0), "of sgd and rmsprop"},
+    {"weight-decay", po::value<double>(), "share, times lr, by which weights shrink each step; default: 0.004 for adamw, else 0"},
+    {"rmsprop-eps", po::value<std::string>(), "inside the square root, as Keras 3 (default), or outside, as Keras 2 and PyTorch"},
+    {"schedule", po::value<std::string>()->default_value("constant"), "of the rate: constant, step (a tenth every 10 epochs), exponential (0.96 an epoch), cosine (down from --lr), or one-cycle (up to it and down)"},
+    {"warmup", po::value<double>()->default_value(0), "epochs in which the cosine's rate rises first"},
+    {"clip-norm", po::value<double>()->default_value(0), "largest norm of all gradients together; 0: any"},
+    {"clip-value", po::value<double>()->default_value(0), "largest element of a gradient; 0: any"},
+    {"ema", po::value<double>(), "validate and keep running averages of the weights with this decay, such as 0.999"},
+    {"batch", po::value<std::int64_t>()->default_value(128), "samples a step"},
+    {"epochs", po::value<int>()->default_value(5), "passes through the training data"},
+    {"seed", po::value<std::string>()->default_value("1"), "of weights, sample order and dropout; same seed, same bits"},
+    {"validation", po::value<std::string>()->default_value("none"), "what val_loss is measured on each epoch: none, or test"},
+    {"validation-split", po::value<double>()->default_value(0), "hold out this last share of the training data instead"},
+    {"early-stopping", po::value<int>(), "stop after so many epochs without improvement"},
+    {"reduce-lr", po::value<int>(), "a tenth of the rate after so many epochs without improvement"},
+    {"monitor", po::value<std::string>()->default_value("val_loss"), "the number that is to improve: val_loss, val_accuracy, loss or accuracy"},
+    {"min-delta", po::value<double>()->default_value(0), "early stopping: what is less is no improvement"},
+    {"restore-best", "early stopping: end with the weights of the best epoch"},
+    {"class-weight", po::value<std::string>()->default_value("none"), "none, or balanced: rarer digits count more"},
+    {"augment", po::value<std::string>()->implicit_value(""), "distort the training digits, a little or as in \"shift 2, rotate 10, scale 0.1, shear 0.1, elastic 1\""},
+    {"label-smoothing", po::value<double>()->default_value(0), "share of each label that is spread over all classes"},
+    {"raw", "pixels as 0 to 255 instead of 0 to 1"},
+    {"limit", po::value<std::int64_t>(), "use only the first N training samples"},
+});
 }
 
 void use_preset(const po::options_description& options, po::variables_map& v) {

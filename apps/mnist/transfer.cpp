@@ -20,17 +20,23 @@ namespace mnist {
 namespace {
 
 po::options_description transfer_options() {
-  po::options_description o("Transfer", 80, 40);
-  o.add_options()("head-epochs", po::value<int>()->default_value(3),
-                  "epochs in which only the new last layer learns, the others frozen")(
+  return app::option_group("Transfer", {
+    {"head-epochs", po::value<int>()->default_value(3),
+                  "epochs in which only the new last layer learns, the others frozen"},
+    {
       "epochs", po::value<int>()->default_value(3),
-      "epochs after that in which all layers learn, at a tenth of the rate")(
-      "lr", po::value<double>()->default_value(1e-3), "learning rate (Adam)")(
-      "batch", po::value<std::int64_t>()->default_value(128), "samples a step")(
-      "limit", po::value<std::int64_t>(), "use only the first N training samples: where transfer helps most")(
-      "seed", po::value<std::uint64_t>()->default_value(1), "of the new layer, sample order and dropout")(
-      "no-baseline", "do not train the same network from scratch for comparison");
-  return o;
+      "epochs after that in which all layers learn, at a tenth of the rate"},
+    {
+      "lr", po::value<double>()->default_value(1e-3), "learning rate (Adam)"},
+    {
+      "batch", po::value<std::int64_t>()->default_value(128), "samples a step"},
+    {
+      "limit", po::value<std::int64_t>(), "use only the first N training samples: where transfer helps most"},
+    {
+      "seed", po::value<std::uint64_t>()->default_value(1), "of the new layer, sample order and dropout"},
+    {
+      "no-baseline", "do not train the same network from scratch for comparison"},
+});
 }
 
 /// Gives the layers of `to` the weights of those of `from`, all but the last one that has any: returns the

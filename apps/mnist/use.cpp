@@ -16,9 +16,9 @@ namespace mnist {
 namespace {
 
 po::options_description json_option() {
-  po::options_description o("Output", 80, 40);
-  o.add_options()("json", "print JSON instead of text");
-  return o;
+  return app::option_group("Output", {
+    {"json", "print JSON instead of text"},
+});
 }
 
 ebb::SavedModel load_file(const po::variables_map& v) {
@@ -86,16 +86,16 @@ void report(const ebb::Tensor& loss, std::size_t before) {
 }  // namespace
 
 int evaluate(const std::vector<std::string>& args) {
-  po::options_description own("Details", 80, 40);
-  own.add_options()
-      ("report", "precision, recall and F1 of each digit")
-      ("confusion", "how often each digit was taken for which")
-      ("top-k", po::value<std::int64_t>(), "share of digits whose label is among the K most probable")
-      ("auc", "areas under the ROC and the precision-recall curve of each digit")
-      ("plot", po::value<std::string>(), "draw the confusion matrix to this file (SVG)")
-      ("colors", po::value<std::string>()->default_value("diverging"), "of that drawing: diverging (blue to red) or sequential (white to blue)")
-      ("roc", po::value<std::string>(), "draw ROC and precision-recall curves of each digit to this file (SVG)")
-      ("force", "overwrite files that exist");
+  po::options_description own = app::option_group("Details", {
+    {"report", "precision, recall and F1 of each digit"},
+    {"confusion", "how often each digit was taken for which"},
+    {"top-k", po::value<std::int64_t>(), "share of digits whose label is among the K most probable"},
+    {"auc", "areas under the ROC and the precision-recall curve of each digit"},
+    {"plot", po::value<std::string>(), "draw the confusion matrix to this file (SVG)"},
+    {"colors", po::value<std::string>()->default_value("diverging"), "of that drawing: diverging (blue to red) or sequential (white to blue)"},
+    {"roc", po::value<std::string>(), "draw ROC and precision-recall curves of each digit to this file (SVG)"},
+    {"force", "overwrite files that exist"},
+});
   po::options_description options(80, 40);
   options.add(own).add(data_options()).add(split_options()).add(json_option());
   po::variables_map v;
@@ -180,10 +180,10 @@ int evaluate(const std::vector<std::string>& args) {
 }
 
 int predict(const std::vector<std::string>& args) {
-  po::options_description own("Digits", 80, 40);
-  own.add_options()
-      ("index", po::value<std::string>()->default_value("0,1,2,3,4,5,6,7,8,9"), "which digits of the test set, counted from 0")
-      ("show", "draw each digit in characters");
+  po::options_description own = app::option_group("Digits", {
+    {"index", po::value<std::string>()->default_value("0,1,2,3,4,5,6,7,8,9"), "which digits of the test set, counted from 0"},
+    {"show", "draw each digit in characters"},
+});
   po::options_description options(80, 40);
   options.add(own).add(data_options()).add(split_options()).add(json_option());
   po::variables_map v;
@@ -221,8 +221,9 @@ int predict(const std::vector<std::string>& args) {
 }
 
 int summary(const std::vector<std::string>& args) {
-  po::options_description own("Table", 80, 40);
-  own.add_options()("style", po::value<std::string>()->default_value("keras2"), "keras2.2, keras2 or keras3: whose table");
+  po::options_description own = app::option_group("Table", {
+    {"style", po::value<std::string>()->default_value("keras2"), "keras2.2, keras2 or keras3: whose table"},
+});
   po::options_description options(80, 40);
   options.add(model_options()).add(own);
   po::variables_map v;
@@ -239,14 +240,14 @@ int summary(const std::vector<std::string>& args) {
 }
 
 int graph(const std::vector<std::string>& args) {
-  po::options_description own("Drawing", 80, 40);
-  own.add_options()
-      ("dot", po::value<std::string>(), "write the drawing (Graphviz) to this file; default: standard output")
-      ("batch", po::value<std::int64_t>()->default_value(32), "samples in the batch that is drawn")
-      ("backward", "the graph of the gradients too")
-      ("profile", "time each op over some steps; the figures go into the drawing and, as a table, to standard error")
-      ("report", "what the graph says: critical path, memory of the backward pass, repeated sub-expressions")
-      ("force", "overwrite a file that exists");
+  po::options_description own = app::option_group("Drawing", {
+    {"dot", po::value<std::string>(), "write the drawing (Graphviz) to this file; default: standard output"},
+    {"batch", po::value<std::int64_t>()->default_value(32), "samples in the batch that is drawn"},
+    {"backward", "the graph of the gradients too"},
+    {"profile", "time each op over some steps; the figures go into the drawing and, as a table, to standard error"},
+    {"report", "what the graph says: critical path, memory of the backward pass, repeated sub-expressions"},
+    {"force", "overwrite a file that exists"},
+});
   po::options_description options(80, 40);
   options.add(model_options()).add(own);
   po::variables_map v;

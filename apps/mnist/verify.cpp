@@ -87,11 +87,14 @@ ebb::History train_again(Training& t, const ebb::Dataset& samples, const std::ve
 }  // namespace
 
 int verify(const std::vector<std::string>& args) {
-  po::options_description options(80, 40), more("Output", 80, 40), data_only("Data", 80, 40);
-  data_only.add_options()
-      ("data", po::value<std::string>(), "folder of the four IDX files; default: $EBB_DATA, then the XDG data and cache folders")
-      ("threads", po::value<int>(), "default: one per processor; results are the same for any number");
-  more.add_options()("quiet", "no progress on standard error");
+  po::options_description options(80, 40);
+  const po::options_description data_only = app::option_group("Data", {
+    {"data", po::value<std::string>(), "folder of the four IDX files; default: $EBB_DATA, then the XDG data and cache folders"},
+    {"threads", po::value<int>(), "default: one per processor; results are the same for any number"},
+});
+  const po::options_description more = app::option_group("Output", {
+    {"quiet", "no progress on standard error"},
+});
   options.add(data_only).add(more);
   po::variables_map v;
   if (!parse(args, options, "mnist verify MODEL [OPTIONS]",

@@ -306,8 +306,12 @@ std::vector<std::string> architecture_json_attacks() {
 std::string read_arguments(const fs_path& p) try {
   std::vector<std::string> args = app::words(contents(p), '\n');
   std::erase_if(args, [](const std::string& a) { return a == "-h" || a == "--help" || a == app::describe; });
-  app::po::options_description o;
-  o.add_options()("epochs", app::po::value<int>())("lr", app::po::value<double>())("layers", app::po::value<std::string>())("quiet", "");
+  const app::po::options_description o = app::option_group("Options", {
+    {"epochs", app::po::value<int>()},
+    {"lr", app::po::value<double>()},
+    {"layers", app::po::value<std::string>()},
+    {"quiet", ""},
+});
   app::po::variables_map v;
   app::parse(args, o, "test", "", v, 2);
   std::string out;
