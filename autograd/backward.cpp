@@ -26,7 +26,8 @@ class Walk {
   Walk(const Graph& graph, bool create_graph, bool retain_graph)
       : graph_(graph), slots_(graph.size()), create_(create_graph), retain_(retain_graph || create_graph) {}
 
-  /// Only nodes on a path to one of these get a gradient; by default all do. With `partial`, paths end at the first of them.
+  /// Only nodes on a path to one of these get a gradient; by default all do. With `partial`, paths end at the first of
+  /// them.
   void want(std::span<const Tensor> xs, bool partial) {
     partial_ = partial;
     needed_.assign(graph_.size(), 0);
@@ -35,12 +36,14 @@ class Walk {
     for (std::size_t i = 0; i < graph_.size(); ++i)
       for (const Input& in : graph_.nodes()[i]->inputs())
         if (!needed_[i] && in.node)
-          if (const std::size_t at = graph_.index_of(in.node.get()); at != NodeIndex::none && needed_[at]) needed_[i] = on_path;
+          if (const std::size_t at = graph_.index_of(in.node.get()); at != NodeIndex::none && needed_[at])
+            needed_[i] = on_path;
   }
 
   void run(std::span<const Tensor> roots, std::span<Tensor> seeds) {
     const NoGrad quiet(!create_);
-    for (std::size_t i = 0; i < roots.size(); ++i) accumulate(slots_[graph_.index_of(roots[i].node().get())], std::move(seeds[i]));
+    for (std::size_t i = 0; i < roots.size(); ++i)
+      accumulate(slots_[graph_.index_of(roots[i].node().get())], std::move(seeds[i]));
     for (std::size_t i = graph_.size(); i-- > 0;) {
       const Node& node = *graph_.nodes()[i];
       if (node.is_variable()) continue;
@@ -92,7 +95,9 @@ class Walk {
   }
 
   /// A sum that nobody else sees, and that is not part of a graph itself.
-  bool owned(const Tensor& slot) const { return slot.defined() && !create_ && !detail::batching() && slot.storage()->unique(); }
+  bool owned(const Tensor& slot) const {
+    return slot.defined() && !create_ && !detail::batching() && slot.storage()->unique();
+  }
 
   void accumulate(Tensor& slot, Tensor g) {
     if (!slot.defined()) slot = std::move(g);
@@ -108,7 +113,11 @@ class Walk {
 
 Tensor seed_for(const char* who, const Tensor& y, const Tensor& cotangent) {
   if (!y.tracked())
-    fail<GradientError>(who, fmt::format("{} does not depend on any variable; was it computed under NoGrad, or of constants? variable(x) makes one", describe(y)));
+    fail<GradientError>(
+        who,
+        fmt::format(
+            "{} does not depend on any variable; was it computed under NoGrad, or of constants? variable(x) makes one",
+            describe(y)));
   if (!cotangent.defined()) {
     if (y.numel() != 1)
       fail<GradientError>(who, fmt::format("needs a value with one element, got {}; reduce it with sum or mean{}",
@@ -125,8 +134,9 @@ Tensor seed_for(const char* who, const Tensor& y, const Tensor& cotangent) {
 const Tensor& Gradients::operator[](const Tensor& variable) const {
   const std::size_t i = index_.find(variable.node().get());
   if (i == NodeIndex::none)
-    fail<GradientError>("gradients", fmt::format("none for {}: {}", label(variable),
-                                                 variable.tracked() ? "the loss does not depend on it" : "it is a constant"));
+    fail<GradientError>("gradients",
+                        fmt::format("none for {}: {}", label(variable),
+                                    variable.tracked() ? "the loss does not depend on it" : "it is a constant"));
   return entries_[i].gradient;
 }
 
@@ -190,8 +200,9 @@ Tensor detail::fitted(const Node& node, std::size_t j, Tensor g) {
 
 void detail::expect_kept(const Node& node) {
   if (node.freed())
-    fail<GradientError>(node.op(), "backward ran through this graph before and freed it; pass {.retain_graph = true} "
-                                   "the first time, or compute the value again");
+    fail<GradientError>(node.op(),
+                        "backward ran through this graph before and freed it; pass {.retain_graph = true} "
+                        "the first time, or compute the value again");
 }
 
 }  // namespace ebb

@@ -17,13 +17,13 @@ class Gradients {
   /// The gradient of a variable, of its shape and dtype. Throws GradientError, naming it, when the loss does not
   /// depend on it: a missing gradient is never taken for zero.
   const Tensor& operator[](const Tensor& variable) const;
-  bool contains(const Tensor& variable) const;  ///< whether there is one for the variable
+  bool contains(const Tensor& variable) const;          ///< whether there is one for the variable
   std::size_t size() const { return entries_.size(); }  ///< number of variables
 
   /// A variable and its gradient.
   struct Entry {
     Ref<Node> variable;  ///< its leaf in the graph
-    Tensor gradient;  ///< of its shape and dtype
+    Tensor gradient;     ///< of its shape and dtype
   };
   /// All of them, in order of the variables' creation.
   std::span<const Entry> entries() const& { return entries_; }
@@ -64,8 +64,8 @@ std::vector<Tensor> grad(const Tensor& y, std::initializer_list<Tensor> xs, Grad
 Tensor grad(const Tensor& y, const Tensor& x, GradOptions options = {});
 
 namespace detail {
-/// The transpose of a map that was recorded: gradients of the sum of <ts, gs> in u, through nothing that is older than u. Undefined
-/// when no g depends on it.
+/// The transpose of a map that was recorded: gradients of the sum of <ts, gs> in u, through nothing that is older than
+/// u. Undefined when no g depends on it.
 Tensor transposed(std::span<const Tensor> gs, std::vector<Tensor> ts, const Tensor& u, bool create_graph);
 /// A rule's gradient in the shape of input j: broadcasting undone, everything else that does not fit refused.
 Tensor fitted(const Node& node, std::size_t j, Tensor g);

@@ -44,7 +44,8 @@ std::string indices_of(std::int64_t element, const Shape& shape) {
 std::string input_name(const GradcheckOptions& options, int input, std::size_t inputs) {
   const auto i = static_cast<std::size_t>(input);
   if (i >= inputs) return "the cotangent";
-  return i < options.names.size() && !options.names[i].empty() ? fmt::format("input {} \"{}\"", input, options.names[i]) : fmt::format("input {}", input);
+  return i < options.names.size() && !options.names[i].empty() ? fmt::format("input {} \"{}\"", input, options.names[i])
+                                                               : fmt::format("input {}", input);
 }
 
 }  // namespace
@@ -57,7 +58,8 @@ void Checker::refute(int order, int input, std::int64_t element, double analytic
   if (element >= 0) {
     const auto i = static_cast<std::size_t>(input);
     where += fmt::format(" element {}", element);
-    if (i < inputs_.size() && inputs_[i].rank() > 1) where += fmt::format(" ({})", indices_of(element, inputs_[i].shape()));
+    if (i < inputs_.size() && inputs_[i].rank() > 1)
+      where += fmt::format(" ({})", indices_of(element, inputs_[i].shape()));
   }
   report.wrong.push_back({order, input, element, std::move(where), analytic, numeric, std::move(what)});
 }
@@ -67,7 +69,8 @@ void Checker::note(const Task& t, int input, std::int64_t element, double analyt
   const double numeric = analytic + e.off;
   double error = std::abs(e.off) / std::max({std::abs(analytic), std::abs(numeric), scale});
   if (e.off == 0) error = 0;
-  if (error > tolerance(t.order)) error *= std::max(0.0, 1 - 10 * e.error / std::abs(e.off));  // what the differences may be off themselves
+  if (error > tolerance(t.order))
+    error *= std::max(0.0, 1 - 10 * e.error / std::abs(e.off));  // what the differences may be off themselves
   if (std::isnan(error)) error = INFINITY;
   if (report.order != 0 && error / tolerance(t.order) <= report.error / tolerance(report.order)) return;
   report.order = t.order;
@@ -86,7 +89,8 @@ void Checker::check(const Claim& claim, std::span<const Tensor> inputs, int orde
   const std::vector<Tensor> g = claim.gradient(variables);
   bool finite = true;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    t.gradient.push_back(g[i].defined() ? g[i].to_vector() : std::vector<double>(static_cast<std::size_t>(inputs[i].numel()), 0.0));
+    t.gradient.push_back(g[i].defined() ? g[i].to_vector()
+                                        : std::vector<double>(static_cast<std::size_t>(inputs[i].numel()), 0.0));
     for (std::size_t j = 0; j < t.gradient[i].size(); ++j)
       if (const double v = t.gradient[i][j]; !std::isfinite(v)) {
         finite = false;
@@ -94,7 +98,9 @@ void Checker::check(const Claim& claim, std::span<const Tensor> inputs, int orde
       }
   }
   if (!finite) {
-    if (report.order == 0) report.order = order, report.error = INFINITY, report.input = report.wrong[0].input, report.element = report.wrong[0].element;
+    if (report.order == 0)
+      report.order = order, report.error = INFINITY, report.input = report.wrong[0].input,
+      report.element = report.wrong[0].element;
     return;
   }
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -112,7 +118,8 @@ void Checker::check(const Claim& claim, std::span<const Tensor> inputs, int orde
   }
   if (options_.probe != Probe::direction) {
     for (std::size_t i = 0; i < inputs.size(); ++i)
-      for (std::size_t j = 0; j < t.gradient[i].size(); ++j) element(t, i, j, report.wrong_count >= static_cast<std::int64_t>(listed));
+      for (std::size_t j = 0; j < t.gradient[i].size(); ++j)
+        element(t, i, j, report.wrong_count >= static_cast<std::int64_t>(listed));
     return;
   }
   // Inputs whose gradients are of like size move together, so that none is lost in the rounding of another's.
@@ -155,7 +162,8 @@ Checker::Direction Checker::draw(const Task& t, const Group& group, double media
     for (std::size_t e = r.begin; e < r.end; ++e) {
       const double r01 = random_.uniform(), u = unit(t, r.input, e), slope = std::abs(t.gradient[r.input][e]) * u;
       if (!kinks_.empty() && kinks_.contains({t.order, r.input, e})) continue;
-      const double least = std::max(1e-12, 2e-6 * std::abs(t.inputs[r.input].values<double>()[e]) / u);  // not lost in rounding
+      const double least =
+          std::max(1e-12, 2e-6 * std::abs(t.inputs[r.input].values<double>()[e]) / u);  // not lost in rounding
       const double share = m > 0 ? median / m * std::clamp(m / slope, least, 1.0) : 1;
       d[e] = (r01 < 0.5 ? -0.5 - r01 : r01) * u * share;
       out.scale = std::max(out.scale, slope * share);
@@ -193,7 +201,8 @@ bool Checker::along(Task& t, const Group& group, double median, double& sees) {
       // Each is right by itself. Errors below the tolerance may add up to one above it, but not relative to the sum.
       const double numeric = d.analytic + j.estimate.off;
       if (kinks_.size() > kinks && tries > 0) continue;  // once more, without those
-      if (j.verdict == Verdict::wrong && std::abs(j.estimate.off) > tolerance(t.order) * std::max(std::abs(d.analytic), std::abs(numeric))) {
+      if (j.verdict == Verdict::wrong &&
+          std::abs(j.estimate.off) > tolerance(t.order) * std::max(std::abs(d.analytic), std::abs(numeric))) {
         if (tries > 0) continue;
         note(t, -1, -1, d.analytic, j.estimate, d.scale);
         refute(t.order, -1, -1, d.analytic, numeric);
@@ -205,7 +214,8 @@ bool Checker::along(Task& t, const Group& group, double median, double& sees) {
     }
     if (j.verdict == Verdict::unsure) continue;
     note(t, -1, -1, d.analytic, j.estimate, d.scale);
-    const double threshold = tolerance(t.order) * d.scale + options_.absolute * d.furthest + 4 * j.estimate.error + j.gap;
+    const double threshold =
+        tolerance(t.order) * d.scale + options_.absolute * d.furthest + 4 * j.estimate.error + j.gap;
     if (median > 0) sees = std::min(sees, 2 * threshold / median);
     return true;
   }
@@ -232,7 +242,8 @@ bool Checker::element(Task& t, std::size_t input, std::size_t e, bool quick) {
     return false;
   }
   if (const double size = std::max(std::abs(analytic), t.median[input]); size > 0 && options_.probe != Probe::direction)
-    report.sees = std::max(report.sees, (tolerance(t.order) * d.scale + options_.absolute * u + 4 * j.estimate.error) / size);
+    report.sees =
+        std::max(report.sees, (tolerance(t.order) * d.scale + options_.absolute * u + 4 * j.estimate.error) / size);
   return true;
 }
 
@@ -240,7 +251,8 @@ bool Checker::element(Task& t, std::size_t input, std::size_t e, bool quick) {
 bool Checker::find(Task& t, const Group& group, double median, std::int64_t& runs) {
   if (count(group) <= small) {
     for (const Range& r : group)
-      for (std::size_t e = r.begin; e < r.end; ++e) element(t, r.input, e, report.wrong_count >= static_cast<std::int64_t>(listed));
+      for (std::size_t e = r.begin; e < r.end; ++e)
+        element(t, r.input, e, report.wrong_count >= static_cast<std::int64_t>(listed));
     runs += 4 * static_cast<std::int64_t>(count(group));
     return true;
   }

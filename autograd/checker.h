@@ -1,4 +1,5 @@
-// The comparing part of gradcheck: a claimed gradient against differences, direction by direction or element by element.
+// The comparing part of gradcheck: a claimed gradient against differences, direction by direction or element by
+// element.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -64,7 +65,8 @@ class Checker {
     int order;
     Rows gradient;
     Base base;
-    std::vector<double> size, median;  // of each input's gradient, per unit: the largest; the median of those not 0, or 1e-6 of it
+    std::vector<double> size,
+        median;  // of each input's gradient, per unit: the largest; the median of those not 0, or 1e-6 of it
   };
 
   double tolerance(int order) const { return order == 1 ? options_.tolerance : options_.tolerance2; }

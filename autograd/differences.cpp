@@ -38,7 +38,8 @@ class Ladder {
     return best;
   }
 
-  /// Whether still smaller steps are of no use: noise alone is far more than the error so far, and no small part of the slope.
+  /// Whether still smaller steps are of no use: noise alone is far more than the error so far, and no small part of the
+  /// slope.
   bool done(double noise, double scale) const {
     return found_.size() > 5 && noise > 100 * least_ && noise > 1e-3 * std::max(scale, size_);
   }
@@ -78,7 +79,8 @@ Base::Base(const Probed& f, std::span<const Tensor> inputs) : outputs(f.outputs(
   noise = rounding * std::sqrt(squares);
 }
 
-Line::Line(const Probed& f, const Base& base, std::span<const Tensor> inputs, const Rows& gradient, const Rows& direction)
+Line::Line(const Probed& f, const Base& base, std::span<const Tensor> inputs, const Rows& gradient,
+           const Rows& direction)
     : f_(f), base_(base), inputs_(inputs), gradient_(gradient), direction_(direction) {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const auto x = inputs[i].values<double>();
@@ -105,7 +107,8 @@ Line::At Line::at(double t) {
   const std::vector<Tensor> outputs = f_.outputs(points);
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (outputs[i].shape() != base_.outputs[i].shape()) return {std::numeric_limits<double>::quiet_NaN(), 0};
-    const auto y = outputs[i].values<double>(), y0 = base_.outputs[i].values<double>(), w = f_.weights[i].values<double>();
+    const auto y = outputs[i].values<double>(), y0 = base_.outputs[i].values<double>(),
+               w = f_.weights[i].values<double>();
     for (std::size_t k = 0; k < y.size(); ++k)
       if (y[k] != y0[k]) change += static_cast<long double>(w[k]) * (static_cast<long double>(y[k]) - y0[k]);
   }
@@ -116,11 +119,12 @@ Line::At Line::at(double t) {
 bool Line::staircase() {
   const double far = 1e-3, near = std::max(1e-13, 4 * shortest_);
   const double up = at(far).change, down = at(-far).change;
-  return up != down && at(far / 2).change != up && at(-far / 2).change != down && at(far + near).change == up && at(-far - near).change == down;
+  return up != down && at(far / 2).change != up && at(-far / 2).change != down && at(far + near).change == up &&
+         at(-far - near).change == down;
 }
 
-/// From the differences of high order of values that lie close together, where what is smooth has died out (More and Wild,
-/// Estimating computational noise, 2011). A staircase needs points farther apart.
+/// From the differences of high order of values that lie close together, where what is smooth has died out (More and
+/// Wild, Estimating computational noise, 2011). A staircase needs points farther apart.
 double Line::measured_noise() {
   bool stairs = false;
   constexpr int points = 9;
@@ -194,7 +198,8 @@ Judgment Line::judge(const Bounds& b) {
     const double off = std::abs(e.off);
     if (off > allowed + 10 * e.error) return Verdict::wrong;
     if (off > allowed + 3 * e.error) return Verdict::unsure;
-    return e.error <= 0.01 * std::max(b.scale, off) || e.error <= b.tolerance * natural ? Verdict::right : Verdict::unsure;
+    return e.error <= 0.01 * std::max(b.scale, off) || e.error <= b.tolerance * natural ? Verdict::right
+                                                                                        : Verdict::unsure;
   };
   double variation = 0;
   const Estimate middle = both_sides(allowed, b.scale, noise, variation);

@@ -10,12 +10,13 @@
 
 namespace ebb::detail::checking {
 
-using Rows = std::vector<std::vector<double>>;  ///< numbers for the elements of each input; an empty row: an input that stays
+using Rows =
+    std::vector<std::vector<double>>;  ///< numbers for the elements of each input; an empty row: an input that stays
 
 /// A weighted sum of what a function gives: the scalar whose gradient is checked.
 struct Probed {
   std::function<std::vector<Tensor>(std::span<const Tensor>)> outputs;  ///< float64
-  std::vector<Tensor> weights;  ///< of the outputs' shapes
+  std::vector<Tensor> weights;                                          ///< of the outputs' shapes
 };
 
 /// What a Probed gives at the point itself.
@@ -34,7 +35,7 @@ struct Estimate {
 
 enum class Verdict : std::uint8_t {
   right,
-  kink,    ///< the slope jumps here, and the claimed one lies between the two
+  kink,  ///< the slope jumps here, and the claimed one lies between the two
   wrong,
   unsure,  ///< the differences do not settle
 };
@@ -59,8 +60,9 @@ struct Bounds {
 class Line {
  public:
   Line(const Probed& f, const Base& base, std::span<const Tensor> inputs, const Rows& gradient, const Rows& direction);
-  /// Two central differences and Richardson's combination of them, as ever; where that does not agree, a ladder of steps
-  /// with Ridders' extrapolation and a measured noise level; where that does not either, the slopes to both sides.
+  /// Two central differences and Richardson's combination of them, as ever; where that does not agree, a ladder of
+  /// steps with Ridders' extrapolation and a measured noise level; where that does not either, the slopes to both
+  /// sides.
   Judgment judge(const Bounds& bounds);
   std::int64_t evaluations() const { return evaluations_; }
 

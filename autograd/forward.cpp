@@ -29,13 +29,16 @@ class Pushed {
         case Tangent::symmetric: out = symmetric(); break;
         case Tangent::linear: out = linear(); break;
         case Tangent::multilinear: out = multilinear(); break;
-        case Tangent::own: node_.tangent(wanting([&](std::size_t i) { return tangents_[i].defined(); }), tangents_, out); break;
+        case Tangent::own:
+          node_.tangent(wanting([&](std::size_t i) { return tangents_[i].defined(); }), tangents_, out);
+          break;
         case Tangent::by_backward: break;
       }
     }
     if (!out.defined()) out = by_backward();
     if (out.defined() && (out.shape() != node_.shape() || out.dtype() != node_.dtype()))
-      fail<GradientError>(node_.op(), fmt::format("its tangent is {}, its value {} {}", describe(out), name_of(node_.dtype()), node_.shape().str()));
+      fail<GradientError>(node_.op(), fmt::format("its tangent is {}, its value {} {}", describe(out),
+                                                  name_of(node_.dtype()), node_.shape().str()));
     return out;
   }
 
@@ -53,7 +56,8 @@ class Pushed {
     SmallArray<Tensor, 4> out(inputs_.size());
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
       if (!tangents_[i].defined()) continue;
-      node_.backward(wanting([i](std::size_t k) { return k == i; }), broadcast_to(tangents_[i], node_.shape()), out.all());
+      node_.backward(wanting([i](std::size_t k) { return k == i; }), broadcast_to(tangents_[i], node_.shape()),
+                     out.all());
       if (!out[i].defined() || out[i].shape() != node_.shape()) return {};
       add(sum, out[i]);
     }
@@ -96,8 +100,10 @@ class Pushed {
         gs.push_back(std::move(g));
         ts.push_back(tangents_[i]);
       } else if (!batching() && std::ranges::any_of(g.to_vector(), [](double v) { return v != 0; })) {
-        fail<GradientError>(node_.op(), "backward computes its gradient outside of ops, so that no tangent follows from it: write it in ops, or say how "
-                                        "tangents go (Tangent)");
+        fail<GradientError>(node_.op(),
+                            "backward computes its gradient outside of ops, so that no tangent follows from it: write "
+                            "it in ops, or say how "
+                            "tangents go (Tangent)");
       }
     }
     return gs.empty() ? Tensor() : transposed(gs, ts, u, graph_);
@@ -112,7 +118,8 @@ class Pushed {
 
 }  // namespace
 
-std::vector<Tensor> pushed(std::span<const Tensor> ys, std::span<const Tensor> xs, std::span<const Tensor> tangents, bool graph) {
+std::vector<Tensor> pushed(std::span<const Tensor> ys, std::span<const Tensor> xs, std::span<const Tensor> tangents,
+                           bool graph) {
   std::uint64_t oldest = static_cast<std::uint64_t>(-1);
   for (const Tensor& x : xs) oldest = std::min(oldest, x.node()->id());
   const Graph all(ys, oldest);

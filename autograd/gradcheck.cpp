@@ -20,9 +20,11 @@ namespace {
 using detail::checking::Checker, detail::checking::Claim;
 
 /// Gradients of <cotangent, y>, undefined where y does not depend on an x.
-std::vector<Tensor> gradient_of(const Tensor& y, std::span<const Tensor> xs, const Tensor& cotangent, bool create_graph) {
+std::vector<Tensor> gradient_of(const Tensor& y, std::span<const Tensor> xs, const Tensor& cotangent,
+                                bool create_graph) {
   if (!y.tracked()) return std::vector<Tensor>(xs.size());
-  return grad(y, xs, {.retain_graph = true, .create_graph = create_graph, .allow_unused = true, .cotangent = cotangent});
+  return grad(y, xs,
+              {.retain_graph = true, .create_graph = create_graph, .allow_unused = true, .cotangent = cotangent});
 }
 
 bool alike(const Tensor& a, const Tensor& b, double tolerance) {
@@ -59,7 +61,8 @@ void check_cotangent(Checker& checker, const MultiFunction& f, const Tensor& u) 
   };
   const auto compare = [&](double a, double b) {
     const std::vector<Tensor> mixed = g(u * a + v * b);
-    const double rounding = 1e-13 * (std::abs(a) * size_of(u) + std::abs(b) * size_of(v));  // a gradient of 0 may be no more than that
+    const double rounding =
+        1e-13 * (std::abs(a) * size_of(u) + std::abs(b) * size_of(v));  // a gradient of 0 may be no more than that
     for (std::size_t i = 0; i < xs.size(); ++i) {
       if (!mixed[i].defined() || !gu[i].defined() || !gv[i].defined()) continue;
       const auto m = mixed[i].values<double>(), p = gu[i].values<double>(), q = gv[i].values<double>();
@@ -68,7 +71,8 @@ void check_cotangent(Checker& checker, const MultiFunction& f, const Tensor& u) 
       for (std::size_t j = 0; j < m.size(); ++j) {
         const double expected = a * p[j] + b * q[j], scale = std::abs(a * p[j]) + std::abs(b * q[j]) + 0.01 * size;
         if (std::isfinite(expected) && !(std::abs(m[j] - expected) <= checker.options().tolerance * scale + rounding))
-          return checker.refute(1, static_cast<int>(i), static_cast<std::int64_t>(j), m[j], expected, "the gradient is not linear in the cotangent");
+          return checker.refute(1, static_cast<int>(i), static_cast<std::int64_t>(j), m[j], expected,
+                                "the gradient is not linear in the cotangent");
       }
     }
   };
@@ -148,7 +152,9 @@ void check_forward(Checker& checker, const MultiFunction& f, const Tensor& weigh
     if (g[i].defined()) backward += product(g[i], ts[i]);
   const double allowed = std::max(checker.options().tolerance, checker.options().repeat) * size + rounding;
   if (std::isfinite(allowed) && !(std::abs(forward - backward) <= allowed))
-    checker.fault(fmt::format("forward mode (jvp) gives {:.12g} for a slope that backward says is {:.12g}: an op promises too much (Tangent)", forward, backward));
+    checker.fault(fmt::format(
+        "forward mode (jvp) gives {:.12g} for a slope that backward says is {:.12g}: an op promises too much (Tangent)",
+        forward, backward));
 }
 
 void expect_options(const GradcheckOptions& o, std::size_t inputs) {
@@ -165,33 +171,49 @@ void expect_options(const GradcheckOptions& o, std::size_t inputs) {
   expect(o.sees == 0 || (o.sees > 2 * std::max(o.tolerance, o.order == 2 ? o.tolerance2 : 0) && std::isfinite(o.sees)),
          "sees must be 0 or more than twice the tolerance", o.sees);
   if (inputs == 0) fail<ValueError>("gradcheck", "needs at least one input");
-  if (o.names.size() > inputs) fail<ValueError>("gradcheck", fmt::format("{} names for {} inputs", o.names.size(), inputs));
+  if (o.names.size() > inputs)
+    fail<ValueError>("gradcheck", fmt::format("{} names for {} inputs", o.names.size(), inputs));
 }
 
 }  // namespace
 
 void detail::refuse_arity(std::size_t inputs) {
-  fail<ValueError>("gradcheck", fmt::format("the function does not take {} input{}, which {} given", inputs, inputs == 1 ? "" : "s", inputs == 1 ? "was" : "were"));
+  fail<ValueError>("gradcheck", fmt::format("the function does not take {} input{}, which {} given", inputs,
+                                            inputs == 1 ? "" : "s", inputs == 1 ? "was" : "were"));
 }
 
 std::string GradcheckReport::str() const {
   if (!problem.empty()) return problem;
-  const std::string at_kinks = kinks ? fmt::format("; {} element{} on a kink, slope between the one-sided ones", kinks, kinks == 1 ? "" : "s") : "";
-  const std::string open = unsure ? fmt::format("; {} derivative{} that the differences cannot tell", unsure, unsure == 1 ? "" : "s") : "";
+  const std::string at_kinks =
+      kinks ? fmt::format("; {} element{} on a kink, slope between the one-sided ones", kinks, kinks == 1 ? "" : "s")
+            : "";
+  const std::string open =
+      unsure ? fmt::format("; {} derivative{} that the differences cannot tell", unsure, unsure == 1 ? "" : "s") : "";
   if (!wrong.empty()) {
     std::string list;
     for (const Wrong& w : wrong)
       list += (list.empty() ? "" : "; ") + w.where + ": " +
-              (w.what.empty() || std::isfinite(w.analytic) ? (w.what.empty() ? "" : w.what + ": ") + fmt::format("analytic {:.12g}, numeric {:.12g}", w.analytic, w.numeric) : w.what);
+              (w.what.empty() || std::isfinite(w.analytic)
+                   ? (w.what.empty() ? "" : w.what + ": ") +
+                         fmt::format("analytic {:.12g}, numeric {:.12g}", w.analytic, w.numeric)
+                   : w.what);
     const bool whole = wrong_count == 1 && counted;
-    return fmt::format("gradcheck FAILED: order {}{}, {}{}{}{}", wrong[0].order, create_graph ? " with create_graph" : "", whole ? "" : fmt::format("{}{} wrong: ", counted ? "" : "at least ", wrong_count),
-                       list, static_cast<std::size_t>(wrong_count) > wrong.size() ? "; ..." : "", open + at_kinks);
+    return fmt::format("gradcheck FAILED: order {}{}, {}{}{}{}", wrong[0].order,
+                       create_graph ? " with create_graph" : "",
+                       whole ? "" : fmt::format("{}{} wrong: ", counted ? "" : "at least ", wrong_count), list,
+                       static_cast<std::size_t>(wrong_count) > wrong.size() ? "; ..." : "", open + at_kinks);
   }
-  const std::string worst = order == 0 ? std::string()
-                                       : fmt::format("; worst: order {}{}, {}: analytic {:.12g}, numeric {:.12g}, relative error {:.3g}", order, create_graph ? " with create_graph" : "",
-                                                     input < 0 ? "along a random direction" : fmt::format("input {} element {}", input, element), analytic, numeric, error);
+  const std::string worst =
+      order == 0
+          ? std::string()
+          : fmt::format("; worst: order {}{}, {}: analytic {:.12g}, numeric {:.12g}, relative error {:.3g}", order,
+                        create_graph ? " with create_graph" : "",
+                        input < 0 ? "along a random direction" : fmt::format("input {} element {}", input, element),
+                        analytic, numeric, error);
   const std::string power = sees > 0 ? fmt::format("; one element wrong by {:.2g} is seen for certain", sees) : "";
-  if (unsure) return fmt::format("gradcheck CANNOT TELL: {} derivative{} on which the differences do not settle{}{}", unsure, unsure == 1 ? "" : "s", worst, at_kinks);
+  if (unsure)
+    return fmt::format("gradcheck CANNOT TELL: {} derivative{} on which the differences do not settle{}{}", unsure,
+                       unsure == 1 ? "" : "s", worst, at_kinks);
   if (order == 0) return "gradcheck passed" + (kinks ? at_kinks : "; nothing to check");
   return "gradcheck passed" + worst + power + at_kinks;
 }
@@ -232,7 +254,9 @@ GradcheckReport gradcheck(const MultiFunction& f, std::vector<Tensor> inputs, co
     return report.ok;
   };
   if (!same(run(false), options.repeat, "the function gave two different values for the same inputs")) return report;
-  if (!same(run(true), std::max(1e-12, options.repeat), "the function gives another value when it is recorded than with NoGrad")) return report;
+  if (!same(run(true), std::max(1e-12, options.repeat),
+            "the function gives another value when it is recorded than with NoGrad"))
+    return report;
   const auto values = y.values<double>();
   if (const auto nan = std::ranges::find_if(values, [](double v) { return std::isnan(v); }); nan != values.end()) {
     checker.fault(fmt::format("the function gives nan at element {} of {}", nan - values.begin(), y.shape().str()));
@@ -253,8 +277,9 @@ GradcheckReport gradcheck(const MultiFunction& f, std::vector<Tensor> inputs, co
   };
   first();
   if (options.order == 2 && report.ok) {
-    // A rule may have two ways: a fast one, and one in ops that can be differentiated again. Differences of the second way's
-    // gradients only tell that it agrees with itself, so its gradients are held against those of the function too.
+    // A rule may have two ways: a fast one, and one in ops that can be differentiated again. Differences of the second
+    // way's gradients only tell that it agrees with itself, so its gradients are held against those of the function
+    // too.
     checker.create_graph = true;
     first();
     checker.create_graph = false;

@@ -19,12 +19,14 @@ namespace {
 
 thread_local int nested = 0;  // functions of this file that run now
 
-/// While one lives, ops are recorded, and layers behave as they did before. It knows whether the result is to be recorded
-/// too: within another such function always, since that one may differentiate in what f captures.
+/// While one lives, ops are recorded, and layers behave as they did before. It knows whether the result is to be
+/// recorded too: within another such function always, since that one may differentiate in what f captures.
 class Derivative {
  public:
   Derivative(std::span<const Tensor> inputs, DerivativeOptions options)
-      : training_(training()), record_(std::exchange(detail::mode.record, true)), graph_(record_ && (options.create_graph || nested > 0)) {
+      : training_(training()),
+        record_(std::exchange(detail::mode.record, true)),
+        graph_(record_ && (options.create_graph || nested > 0)) {
     for (const Tensor& x : inputs) graph_ |= record_ && x.tracked();
     ++nested;
     for (const Tensor& x : inputs) xs_.push_back(graph_ && x.tracked() ? detail::separate(x) : variable(x.detach()));
@@ -49,7 +51,8 @@ class Derivative {
   /// Gradients of <cotangent, y> for the xs, zeros where there is none.
   std::vector<Tensor> gradients(const Tensor& y, const Tensor& cotangent, bool graph) const {
     std::vector<Tensor> out(xs_.size());
-    if (y.tracked()) out = grad(y, xs_, {.retain_graph = true, .create_graph = graph, .allow_unused = true, .cotangent = cotangent});
+    if (y.tracked())
+      out = grad(y, xs_, {.retain_graph = true, .create_graph = graph, .allow_unused = true, .cotangent = cotangent});
     for (std::size_t i = 0; i < xs_.size(); ++i)
       if (!out[i].defined()) out[i] = zeros_like(xs_[i].detach());
     return out;
@@ -81,7 +84,8 @@ Shape joined(const Shape& a, const Shape& b) {
 Tensor basis(const Tensor& y, std::int64_t begin, std::int64_t n) {
   Tensor out = zeros(y.shape().inserted(0, n), y.dtype());
   visit_float(y.dtype(), [&](auto zero) {
-    for (std::int64_t i = 0; i < n; ++i) out.mutable_values<decltype(zero)>()[static_cast<std::size_t>(i * y.numel() + begin + i)] = 1;
+    for (std::int64_t i = 0; i < n; ++i)
+      out.mutable_values<decltype(zero)>()[static_cast<std::size_t>(i * y.numel() + begin + i)] = 1;
   });
   return out;
 }
@@ -92,7 +96,8 @@ std::vector<Tensor> row_of(const Derivative& d, const Tensor& y, std::int64_t k)
   return row;
 }
 
-/// Rows [begin, begin + n) by one reverse pass; nothing where it cannot be (a rule or hook reads the values of a cotangent).
+/// Rows [begin, begin + n) by one reverse pass; nothing where it cannot be (a rule or hook reads the values of a
+/// cotangent).
 std::vector<Tensor> rows_at_once(const Derivative& d, const Tensor& y, std::int64_t begin, std::int64_t n) {
   try {
     const detail::Batching batching(n);
@@ -152,7 +157,8 @@ MultiFunction of_one(const char* op, const UnaryFunction& f) {
 
 bool detail::differentiating() { return nested > 0; }
 
-std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, const Tensor& cotangent, DerivativeOptions options) {
+std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, const Tensor& cotangent,
+                        DerivativeOptions options) {
   detail::expect_given(f, "vjp");
   const Derivative d(inputs, options);
   const Tensor y = d.value(f);
@@ -160,7 +166,8 @@ std::vector<Tensor> vjp(const MultiFunction& f, std::span<const Tensor> inputs, 
   return d.gradients(y, d.of(cotangent), d.graph());
 }
 
-Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> tangents, DerivativeOptions options) {
+Tensor jvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> tangents,
+           DerivativeOptions options) {
   detail::expect_given(f, "jvp");
   expect_each_like("jvp", tangents, inputs, "tangent");
   const Derivative d(inputs, options);
@@ -181,9 +188,12 @@ std::vector<Tensor> jacobian(const MultiFunction& f, std::span<const Tensor> inp
   return rows_of(d, d.value(f));
 }
 
-Tensor jacobian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) { return jacobian(of_one("jacobian", f), {&x, 1}, options)[0]; }
+Tensor jacobian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) {
+  return jacobian(of_one("jacobian", f), {&x, 1}, options)[0];
+}
 
-std::vector<std::vector<Tensor>> hessian(const MultiFunction& f, std::span<const Tensor> inputs, DerivativeOptions options) {
+std::vector<std::vector<Tensor>> hessian(const MultiFunction& f, std::span<const Tensor> inputs,
+                                         DerivativeOptions options) {
   detail::expect_given(f, "hessian");
   const Derivative d(inputs, options);
   std::vector<std::vector<Tensor>> out;
@@ -191,9 +201,12 @@ std::vector<std::vector<Tensor>> hessian(const MultiFunction& f, std::span<const
   return out;
 }
 
-Tensor hessian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) { return hessian(of_one("hessian", f), {&x, 1}, options)[0][0]; }
+Tensor hessian(const UnaryFunction& f, const Tensor& x, DerivativeOptions options) {
+  return hessian(of_one("hessian", f), {&x, 1}, options)[0][0];
+}
 
-std::vector<Tensor> hvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> v, DerivativeOptions options) {
+std::vector<Tensor> hvp(const MultiFunction& f, std::span<const Tensor> inputs, std::span<const Tensor> v,
+                        DerivativeOptions options) {
   detail::expect_given(f, "hvp");
   expect_each_like("hvp", v, inputs, "vector");
   const Derivative d(inputs, options);

@@ -26,7 +26,10 @@ Tensor stand_in(const Ref<Node>& node) {
 class Replay {
  public:
   Replay(const Generator& random, bool train, std::int64_t batch)
-      : batch_(batch), record_(std::exchange(detail::mode.record, true)), generator_(std::exchange(default_generator(), random)), training_(train) {}
+      : batch_(batch),
+        record_(std::exchange(detail::mode.record, true)),
+        generator_(std::exchange(default_generator(), random)),
+        training_(train) {}
   ~Replay() {
     detail::mode.record = record_;
     default_generator() = generator_;
@@ -68,7 +71,8 @@ struct Checkpoint {
     }
     for (const Ref<Node>& node : captured) xs.push_back(stand_in(node));
     // An input or captured tensor may depend on another one: that part of the gradient is for the graph outside.
-    std::vector<Tensor> out = grad(y, xs, {.retain_graph = true, .create_graph = again, .allow_unused = true, .partial = true, .cotangent = g});
+    std::vector<Tensor> out = grad(
+        y, xs, {.retain_graph = true, .create_graph = again, .allow_unused = true, .partial = true, .cotangent = g});
     for (std::size_t i = 0; i < out.size(); ++i)
       if (!out[i].defined() && s.wants(static_cast<int>(i))) out[i] = zeros(xs[i].shape(), xs[i].dtype());
     return out;
@@ -99,16 +103,19 @@ Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs) {
   if (!recording()) return f(inputs);
   const Generator random = default_generator();
   const bool train = training();
-  // Once with recording, to learn what f captures: tracked tensors from before this mark, and variables that are not its
-  // arguments (a layer may make its parameters in here).
+  // Once with recording, to learn what f captures: tracked tensors from before this mark, and variables that are not
+  // its arguments (a layer may make its parameters in here).
   const std::uint64_t mark = variable(scalar(0)).node()->id();
   std::vector<Tensor> xs;
   for (const Tensor& x : inputs) xs.push_back(is_float(x.dtype()) ? variable(x.detach()) : x);
   const Tensor y = f(xs);
-  const auto is_argument = [&](const Ref<Node>& n) { return std::ranges::any_of(xs, [&](const Tensor& x) { return x.node() == n; }); };
+  const auto is_argument = [&](const Ref<Node>& n) {
+    return std::ranges::any_of(xs, [&](const Tensor& x) { return x.node() == n; });
+  };
   std::vector<Ref<Node>> captured;
   const auto note = [&](const Ref<Node>& n) {
-    if ((n->id() < mark || n->is_variable()) && !is_argument(n) && std::ranges::find(captured, n) == captured.end()) captured.push_back(n);
+    if ((n->id() < mark || n->is_variable()) && !is_argument(n) && std::ranges::find(captured, n) == captured.end())
+      captured.push_back(n);
   };
   const Graph graph(y);
   for (const Node* node : graph.nodes())
@@ -123,7 +130,8 @@ Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs) {
   std::vector<const Tensor*> in;
   for (const Tensor& t : all) in.push_back(&t);
   return y.detach().with_node(detail::OpNode<Checkpoint>::make(
-      {f, static_cast<int>(inputs.size()), std::move(captured), random, train, detail::mode.batch}, in.data(), static_cast<int>(all.size()), y));
+      {f, static_cast<int>(inputs.size()), std::move(captured), random, train, detail::mode.batch}, in.data(),
+      static_cast<int>(all.size()), y));
 }
 
 Tensor checkpoint(const UnaryFunction& f, const Tensor& x) {
@@ -141,7 +149,8 @@ double global_norm(const Gradients& gradients) {
 }
 
 double clip_by_global_norm(Gradients& gradients, double max_norm) {
-  if (!(max_norm > 0)) fail<ValueError>("clip_by_global_norm", fmt::format("the norm must be positive, got {}", max_norm));
+  if (!(max_norm > 0))
+    fail<ValueError>("clip_by_global_norm", fmt::format("the norm must be positive, got {}", max_norm));
   const double norm = global_norm(gradients);
   if (norm > max_norm)
     for (auto& entry : gradients.entries()) entry.gradient = entry.gradient * (max_norm / norm);

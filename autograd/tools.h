@@ -10,13 +10,13 @@ namespace ebb {
 
 /// f(inputs), keeping for backward only the inputs: what happens inside is computed again when the gradient is needed
 /// (Chen et al. 2016). Variables and other tracked tensors that f captures get their gradients too; random numbers
-/// are the same the second time, and layers leave their state as the first time left it. f is kept until then: it must own
-/// what it captures. Costs one more forward pass of f.
+/// are the same the second time, and layers leave their state as the first time left it. f is kept until then: it must
+/// own what it captures. Costs one more forward pass of f.
 Tensor checkpoint(const MultiFunction& f, std::span<const Tensor> inputs);
 Tensor checkpoint(const UnaryFunction& f, const Tensor& x);  ///< the same for a function of one tensor
 
-/// While one lives in a thread, layers there keep what they hold beside their parameters, such as running averages, as it
-/// is: for a pass that only repeats another, or must leave no trace.
+/// While one lives in a thread, layers there keep what they hold beside their parameters, such as running averages, as
+/// it is: for a pass that only repeats another, or must leave no trace.
 class HoldState {
  public:
   HoldState();
@@ -42,7 +42,8 @@ double clip_by_global_norm(Gradients& gradients, double max_norm);
 void clip_by_value(Gradients& gradients, double limit);
 
 namespace detail {
-/// x as a node of its own: a gradient can be taken in it apart from x's other uses, and goes on to x. x itself if not tracked.
+/// x as a node of its own: a gradient can be taken in it apart from x's other uses, and goes on to x. x itself if not
+/// tracked.
 Tensor separate(const Tensor& x);
 }  // namespace detail
 }  // namespace ebb

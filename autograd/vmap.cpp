@@ -22,12 +22,16 @@ std::vector<Tensor> one_by_one(const ManyFunction& f, std::span<const Tensor> in
   std::vector<Tensor> sample(inputs.size());
   for (std::int64_t i = 0; i < n; ++i) {
     for (std::size_t k = 0; k < inputs.size(); ++k)
-      sample[k] = reshape(inputs[k].tracked() || detail::batched(inputs[k]) ? slice(inputs[k], {.begin = i, .end = i + 1}) : inputs[k].rows(i, i + 1),
-                          inputs[k].shape().without(0));
+      sample[k] =
+          reshape(inputs[k].tracked() || detail::batched(inputs[k]) ? slice(inputs[k], {.begin = i, .end = i + 1})
+                                                                    : inputs[k].rows(i, i + 1),
+                  inputs[k].shape().without(0));
     const std::vector<Tensor> out = f(sample);
     expect_defined(out);
     if (i == 0) results.resize(out.size());
-    if (out.size() != results.size()) fail<ValueError>("vmap", fmt::format("f gave {} results for sample 0 and {} for sample {}", results.size(), out.size(), i));
+    if (out.size() != results.size())
+      fail<ValueError>(
+          "vmap", fmt::format("f gave {} results for sample 0 and {} for sample {}", results.size(), out.size(), i));
     for (std::size_t k = 0; k < out.size(); ++k) results[k].push_back(out[k]);
   }
   std::vector<Tensor> stacked;
@@ -59,9 +63,11 @@ std::vector<Tensor> vmap(const ManyFunction& f, std::span<const Tensor> inputs, 
     const Tensor& x = inputs[i];
     if (!x.defined()) fail<ValueError>("vmap", fmt::format("input {} is undefined", i));
     if (x.rank() == 0 || x.size(0) == 0)
-      fail<ShapeError>("vmap", fmt::format("input {}, {}, has no samples: its first axis must be one of at least 1", i, describe(x)));
+      fail<ShapeError>("vmap", fmt::format("input {}, {}, has no samples: its first axis must be one of at least 1", i,
+                                           describe(x)));
     if (x.size(0) != inputs[0].size(0))
-      fail<ShapeError>("vmap", fmt::format("inputs need a first axis of one size: got {} and {}", describe(inputs[0]), describe(x)));
+      fail<ShapeError>(
+          "vmap", fmt::format("inputs need a first axis of one size: got {} and {}", describe(inputs[0]), describe(x)));
     graph |= recording() && x.tracked();
   }
   const std::int64_t n = inputs[0].size(0);
@@ -85,7 +91,8 @@ Tensor vmap(const MultiFunction& f, std::span<const Tensor> inputs, VmapOptions 
 
 Tensor vmap(const UnaryFunction& f, const Tensor& x, VmapOptions options) {
   detail::expect_given(f, "vmap");
-  return vmap(ManyFunction([&f](std::span<const Tensor> in) { return std::vector<Tensor>{f(in[0])}; }), {&x, 1}, options)[0];
+  return vmap(ManyFunction([&f](std::span<const Tensor> in) { return std::vector<Tensor>{f(in[0])}; }), {&x, 1},
+              options)[0];
 }
 
 }  // namespace ebb

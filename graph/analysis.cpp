@@ -30,7 +30,8 @@ void verify(const Graph& graph) {
     for (const Input& in : node->inputs()) {
       if (!in.node) continue;
       if (in.node->id() >= node->id())
-        throw GradientError(fmt::format("verify: {} #{} is older than its input #{}", node->op(), node->id(), in.node->id()));
+        throw GradientError(
+            fmt::format("verify: {} #{} is older than its input #{}", node->op(), node->id(), in.node->id()));
       if (in.node->shape() != in.shape || in.node->dtype() != in.dtype)
         throw GradientError(fmt::format("verify: {} #{} expects {}, its input {} has {}", node->op(), node->id(),
                                         in.shape.str(), in.node->op(), in.node->shape().str()));
@@ -112,7 +113,8 @@ MemoryPlan plan_backward(const Graph& graph) {
     for (const Input& in : n.inputs()) {
       if (!in.node) continue;
       char& has = has_gradient[graph.index_of(in.node.get())];
-      if (!has || !n.adds_gradient()) (has ? passing : live) += gradient_bytes(*in.node);  // a further one is added to the first
+      if (!has || !n.adds_gradient())
+        (has ? passing : live) += gradient_bytes(*in.node);  // a further one is added to the first
       has = 1;
     }
     if (live + passing > plan.peak) {

@@ -19,14 +19,14 @@ std::vector<Tensor> unreached(const Graph& graph, std::span<const Tensor> variab
 /// processors gets below.
 struct CriticalPath {
   std::vector<const Node*> nodes;  ///< the chain, inputs first
-  double flops = 0;  ///< of them all
+  double flops = 0;                ///< of them all
 };
 CriticalPath critical_path(const Graph& graph);  ///< by each node's flops()
 
 /// Memory that a recorded graph holds and that its backward pass needs, in the allocator's own counting.
 struct MemoryPlan {
-  std::size_t kept = 0;  ///< the nodes and the values they keep, each storage counted once, variables' own left out
-  std::size_t peak = 0;  ///< with the gradients that are alive at the worst moment of backward
+  std::size_t kept = 0;      ///< the nodes and the values they keep, each storage counted once, variables' own left out
+  std::size_t peak = 0;      ///< with the gradients that are alive at the worst moment of backward
   const Node* at = nullptr;  ///< the node whose rule runs at that moment
 };
 /// Follows backward() through the graph without running it. What a rule written in several ops makes on its way is not

@@ -19,7 +19,8 @@ void fill_inputs(Input* slots, const Tensor* const* inputs, int count, Keeps kee
   for (int i = 0; i < count; ++i) {
     const Tensor& t = *inputs[i];
     const bool other_wanted = tracked > (t.tracked() ? 1 : 0);
-    const bool keep = keeps == Keeps::inputs || keeps == Keeps::inputs_and_output || (keeps == Keeps::other_inputs && other_wanted);
+    const bool keep =
+        keeps == Keeps::inputs || keeps == Keeps::inputs_and_output || (keeps == Keeps::other_inputs && other_wanted);
     ::new (slots + i) Input{t.node(), keep ? kept(t) : Kept{}, t.shape(), t.dtype()};
   }
 }
@@ -41,7 +42,8 @@ Tensor record(const OpKind& kind, void* op, std::span<const Tensor* const> input
   return std::move(output).with_node(kind.node(op, inputs.data(), static_cast<int>(inputs.size()), output));
 }
 
-[[gnu::noinline]] Tensor run_observed(const OpKind& kind, void* op, std::span<const Tensor* const> inputs, bool tracked) {
+[[gnu::noinline]] Tensor run_observed(const OpKind& kind, void* op, std::span<const Tensor* const> inputs,
+                                      bool tracked) {
   Observation seen(kind.name, inputs);
   Tensor output = compute(kind, op, inputs);
   seen.computed();
@@ -61,7 +63,8 @@ Tensor run(const OpKind& kind, void* op, std::span<const Tensor* const> inputs) 
     tracked |= inputs[i]->tracked();
   }
   tracked &= recording();
-  if (mode.observer) [[unlikely]] return run_observed(kind, op, inputs, tracked);
+  if (mode.observer) [[unlikely]]
+    return run_observed(kind, op, inputs, tracked);
   Tensor output = compute(kind, op, inputs);
   if (tracked) return record(kind, op, inputs, std::move(output));
   return output;

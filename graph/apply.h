@@ -29,29 +29,29 @@ namespace ebb {
 ///   Tensor backward(saved, g)             one input
 ///   Tensor backward(saved, g, int i)      called for each input whose gradient is wanted
 ///   range of Tensor backward(saved, g)    all at once, where the inputs share work; unwanted ones may stay undefined
-/// Optional, for memory plans: `const Tensor& state() const`, what the op itself holds for backward, and `static constexpr
-/// int temporaries`, how many tensors like the output backward makes that live beside all of its results (-1: its one result
-/// is the gradient that it got);
-/// `double flops(std::span<const Shape* const> inputs, const Shape& output) const`,
-/// for profiles; `Attributes attributes() const`, the options by name, for observers and exporters; operator==, so that equal sub-expressions can be found.
-/// `static constexpr Vmap vmap`, how the op runs on many tensors at once, or `Tensor batched(inputs...)`, a forward for them (batch.h);
-/// `void add_gradient(const Tensor& g, Tensor& sum) const`, for an op of one input whose gradient is mostly zeros: adds it to
-/// what other ops gave that input, in place.
-/// `static constexpr Tangent tangents`, how it goes forward (node.h; without it, right but slower), or a rule for that:
-/// `Tensor tangent(const Saved& s, std::span<const Tensor> t) const`, with an undefined t where an input does not move.
-/// An op without backward is refused when it would be recorded. `static constexpr bool broadcasts = true` says that
-/// the inputs broadcast to the output: backward then returns gradients of the output's shape and the engine sums.
+/// Optional, for memory plans: `const Tensor& state() const`, what the op itself holds for backward, and `static
+/// constexpr int temporaries`, how many tensors like the output backward makes that live beside all of its results (-1:
+/// its one result is the gradient that it got); `double flops(std::span<const Shape* const> inputs, const Shape&
+/// output) const`, for profiles; `Attributes attributes() const`, the options by name, for observers and exporters;
+/// operator==, so that equal sub-expressions can be found. `static constexpr Vmap vmap`, how the op runs on many
+/// tensors at once, or `Tensor batched(inputs...)`, a forward for them (batch.h); `void add_gradient(const Tensor& g,
+/// Tensor& sum) const`, for an op of one input whose gradient is mostly zeros: adds it to what other ops gave that
+/// input, in place. `static constexpr Tangent tangents`, how it goes forward (node.h; without it, right but slower), or
+/// a rule for that: `Tensor tangent(const Saved& s, std::span<const Tensor> t) const`, with an undefined t where an
+/// input does not move. An op without backward is refused when it would be recorded. `static constexpr bool broadcasts
+/// = true` says that the inputs broadcast to the output: backward then returns gradients of the output's shape and the
+/// engine sums.
 template <class Op>
 concept Primitive = std::movable<Op> && requires {
   { Op::name } -> std::convertible_to<std::string_view>;
 };
 
-/// How an op runs where an input stands for n tensors of its shape, as in vmap() and jacobian(). Without any of it an op runs
-/// n times.
+/// How an op runs where an input stands for n tensors of its shape, as in vmap() and jacobian(). Without any of it an
+/// op runs n times.
 enum class Vmap : std::uint8_t {
   each,     ///< n times: right wherever forward is const, and reads no tensor but its inputs and ordinary values
-  aligned,  ///< once, on inputs with a further axis of n in front, which broadcast or are only one; no option counts axes. What
-            ///< `broadcasts` says so much by itself
+  aligned,  ///< once, on inputs with a further axis of n in front, which broadcast or are only one; no option counts
+            ///< axes. What `broadcasts` says so much by itself
   rows,     ///< the same, for inputs that do not broadcast
   by_ops,   ///< as it stands: forward consists of ops
 };
@@ -89,7 +89,8 @@ constexpr Tangent tangents_of() {
 template <class Op>
 constexpr Vmap vmap_of() {
   if constexpr (requires { Op::vmap; }) return Op::vmap;
-  else if constexpr (broadcasts_of<Op>() && std::is_trivially_copyable_v<Op>) return Vmap::aligned;  // it holds no tensor
+  else if constexpr (broadcasts_of<Op>() && std::is_trivially_copyable_v<Op>)
+    return Vmap::aligned;  // it holds no tensor
   else return Vmap::each;
 }
 template <class Op>
@@ -159,7 +160,8 @@ class OpNode final : public Node {
 
  private:
   OpNode(Op&& op, const Tensor* const* inputs, int count, const Tensor& out, std::size_t bytes)
-      : Node(out.shape(), out.dtype(), reinterpret_cast<Input*>(this + 1), count, bytes, broadcasts_of<Op>(), tangents_of<Op>()),
+      : Node(out.shape(), out.dtype(), reinterpret_cast<Input*>(this + 1), count, bytes, broadcasts_of<Op>(),
+             tangents_of<Op>()),
         op_(std::move(op)) {
     fill_inputs(reinterpret_cast<Input*>(this + 1), inputs, count, keeps_of<Op>());
     if constexpr (keeps_of<Op>() == Keeps::output || keeps_of<Op>() == Keeps::inputs_and_output) keep_output(kept(out));
@@ -177,7 +179,7 @@ struct OpKind {
   /// Null for an op without backward. Moves from op.
   Ref<Node> (*node)(void* op, const Tensor* const* inputs, int count, const Tensor& output);
   Vmap vmap;
-  bool pure;  ///< forward leaves the op as it was
+  bool pure;                                                           ///< forward leaves the op as it was
   Tensor (*batched)(void* op, std::span<const Tensor* const> inputs);  ///< null: as `vmap` says
   const Tensor* (*held)(const void* op);  ///< a tensor beside the inputs that forward reads, which may be batched too
 };
@@ -193,18 +195,16 @@ const Tensor* held_of(const Op& op) {
 template <Primitive Op>
 constexpr OpKind op_kind(Tensor (*forward)(void*, std::span<const Tensor* const>), bool pure,
                          Tensor (*batched)(void*, std::span<const Tensor* const>)) {
-  OpKind kind{
-      .name = Op::name,
-      .forward = forward,
-      .flops = [](const void* op, std::span<const Shape* const> inputs, const Shape& output) {
-        return flops_of(*static_cast<const Op*>(op), inputs, output);
-      },
-      .attributes = [](const void* op) { return attributes_of(*static_cast<const Op*>(op)); },
-      .node = nullptr,
-      .vmap = vmap_of<Op>(),
-      .pure = pure,
-      .batched = batched,
-      .held = [](const void* op) { return held_of(*static_cast<const Op*>(op)); }};
+  OpKind kind{.name = Op::name,
+              .forward = forward,
+              .flops = [](const void* op, std::span<const Shape* const> inputs,
+                          const Shape& output) { return flops_of(*static_cast<const Op*>(op), inputs, output); },
+              .attributes = [](const void* op) { return attributes_of(*static_cast<const Op*>(op)); },
+              .node = nullptr,
+              .vmap = vmap_of<Op>(),
+              .pure = pure,
+              .batched = batched,
+              .held = [](const void* op) { return held_of(*static_cast<const Op*>(op)); }};
   if constexpr (RuleForEach<Op> || RuleForAll<Op>)
     kind.node = [](void* op, const Tensor* const* inputs, int count, const Tensor& output) {
       return OpNode<Op>::make(std::move(*static_cast<Op*>(op)), inputs, count, output);
@@ -258,7 +258,8 @@ const OpKind& kind_of_many() {
 }
 
 template <class Op>
-void OpNode<Op>::tangent([[maybe_unused]] const Saved& saved, [[maybe_unused]] std::span<const Tensor> in, [[maybe_unused]] Tensor& out) const {
+void OpNode<Op>::tangent([[maybe_unused]] const Saved& saved, [[maybe_unused]] std::span<const Tensor> in,
+                         [[maybe_unused]] Tensor& out) const {
   if constexpr (tangents_of<Op>() == Tangent::own) out = op_.tangent(saved, in);
   else if constexpr (tangents_of<Op>() == Tangent::linear || tangents_of<Op>() == Tangent::multilinear) {
     if constexpr (requires { op_.held.unchanged(Op::name, ""); }) (void)op_.held.unchanged(Op::name, "what it holds");
@@ -280,8 +281,8 @@ Tensor apply(Op op, const T&... inputs) {
   return detail::run(detail::kind_of<Op, T...>(), &op, in);
 }
 
-/// The same for ops with any number of inputs (one at least, else ValueError). Call it as ebb::apply: without that, an argument of
-/// std, such as a std::vector, brings std::apply in, which takes anything.
+/// The same for ops with any number of inputs (one at least, else ValueError). Call it as ebb::apply: without that, an
+/// argument of std, such as a std::vector, brings std::apply in, which takes anything.
 template <Primitive Op>
 Tensor apply(Op op, std::span<const Tensor> inputs) {
   if (inputs.empty()) detail::refuse_none(Op::name);

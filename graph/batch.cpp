@@ -15,12 +15,15 @@ namespace {
 /// A tensor that outlived its vmap() means nothing in another, whose n may be the same by chance.
 void expect_of_this_batch(std::string_view op, const Tensor& t) {
   if (t.storage()->batch_number() != mode.batch_number)
-    fail<ValueError>(op, fmt::format("{} stands for {} tensors of another vmap() or jacobian(): only what f returns leaves one", t.shape().str(), t.storage()->batch()));
+    fail<ValueError>(
+        op, fmt::format("{} stands for {} tensors of another vmap() or jacobian(): only what f returns leaves one",
+                        t.shape().str(), t.storage()->batch()));
 }
 
 Tensor part(const Tensor& t, std::int64_t i) {
   Tensor out = Tensor::empty(t.shape(), t.dtype());
-  if (t.bytes()) std::memcpy(out.mutable_raw(), t.storage()->data() + static_cast<std::size_t>(i) * t.bytes(), t.bytes());
+  if (t.bytes())
+    std::memcpy(out.mutable_raw(), t.storage()->data() + static_cast<std::size_t>(i) * t.bytes(), t.bytes());
   return out;
 }
 
@@ -74,7 +77,8 @@ Tensor repeated(const Tensor& t, std::int64_t n) {
 }
 
 Tensor apart(Tensor t, std::int64_t n) {
-  if (t.rank() == 0 || t.shape()[0] != n) fail<ShapeError>("vmap", fmt::format("{} is not {} tensors", t.shape().str(), n));
+  if (t.rank() == 0 || t.shape()[0] != n)
+    fail<ShapeError>("vmap", fmt::format("{} is not {} tensors", t.shape().str(), n));
   if (!batched(t)) {
     t = t.detach();
     if (!t.storage()->unique() || t.raw() != t.storage()->data()) t = t.clone();
@@ -98,7 +102,9 @@ Tensor merged(const Tensor& t) {
   return batched(t) ? all.viewed_as(all.shape().without(0).with(0, all.shape()[0] * all.shape()[1])) : all;
 }
 
-Tensor unmerged(const Tensor& t, std::int64_t n) { return t.viewed_as(t.shape().with(0, t.shape()[0] / n).inserted(0, n)); }
+Tensor unmerged(const Tensor& t, std::int64_t n) {
+  return t.viewed_as(t.shape().with(0, t.shape()[0] / n).inserted(0, n));
+}
 
 bool meets_batched(const OpKind& kind, const void* op, std::span<const Tensor* const> inputs) {
   const auto meets = [&kind](const Tensor* t) {

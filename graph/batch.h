@@ -1,7 +1,8 @@
-// Batched tensors: one that stands for n tensors of its shape, whose values lie one behind the other in its storage. Where ops
-// meet one, they run on all n at once: as a rule of the op says (Vmap in apply.h), else n times. What is recorded are the ops
-// on one of the n, so that shapes, backward rules and the engine need to know nothing of it: a rule's ops run batched too. The
-// result, unless each of its inputs is an ordinary tensor, is batched. vmap() and jacobian() are made of this.
+// Batched tensors: one that stands for n tensors of its shape, whose values lie one behind the other in its storage.
+// Where ops meet one, they run on all n at once: as a rule of the op says (Vmap in apply.h), else n times. What is
+// recorded are the ops on one of the n, so that shapes, backward rules and the engine need to know nothing of it: a
+// rule's ops run batched too. The result, unless each of its inputs is an ordinary tensor, is batched. vmap() and
+// jacobian() are made of this.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -17,8 +18,8 @@ inline bool batched(const Tensor& t) { return t.storage()->batch() != 0; }
 /// Whether this thread runs within vmap() or a batch of jacobian(), where tensors may be batched.
 inline bool batching() { return mode.batch != 0; }
 
-/// While one lives, tensors of this thread may be batched and stand for n; with 0, ops run as anywhere else. Within one of the
-/// same n it goes on with that one's tensors.
+/// While one lives, tensors of this thread may be batched and stand for n; with 0, ops run as anywhere else. Within one
+/// of the same n it goes on with that one's tensors.
 class Batching {
  public:
   explicit Batching(std::int64_t n);

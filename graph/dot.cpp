@@ -34,17 +34,23 @@ struct Drawn {
   const Node& first() const { return *nodes[0]; }
 };
 /// Data flow along an edge, from input to consumer. Between gradients they flow up: such an edge leads the other way,
-/// with its arrow at the tail, so that a layer's gradients stand beside its values. Values that a gradient reads are dashed.
+/// with its arrow at the tail, so that a layer's gradients stand beside its values. Values that a gradient reads are
+/// dashed.
 enum class Flow { down, up, read };
 struct Picture {
   std::vector<Drawn> boxes;
-  std::map<std::pair<std::size_t, std::size_t>, Flow> arrows;  // from the upper box to the lower; several between the same two are one
+  std::map<std::pair<std::size_t, std::size_t>, Flow>
+      arrows;  // from the upper box to the lower; several between the same two are one
 };
 
 Picture picture_of(const Graph& graph, const DotOptions& options) {
-  const auto is_backward = [&](const Node& n) { return options.loss && n.id() > options.loss->id() && !n.is_variable(); };
+  const auto is_backward = [&](const Node& n) {
+    return options.loss && n.id() > options.loss->id() && !n.is_variable();
+  };
   // Alike: same op and shape in the same layer and pass, and for variables the same name.
-  const auto likeness = [&](const Node& n) { return std::tuple(n.op(), n.name(), n.scope(), n.shape().str(), is_backward(n)); };
+  const auto likeness = [&](const Node& n) {
+    return std::tuple(n.op(), n.name(), n.scope(), n.shape().str(), is_backward(n));
+  };
   std::map<decltype(likeness(*graph.nodes()[0])), std::vector<std::size_t>> groups;
   for (std::size_t i = 0; i < graph.size(); ++i) groups[likeness(*graph.nodes()[i])].push_back(i);
   Picture picture;
@@ -71,12 +77,13 @@ class Clusters {
  public:
   explicit Clusters(const Picture& picture) {
     for (std::size_t b = 0; b < picture.boxes.size(); ++b)
-      if (const ScopePath* scope = picture.boxes[b].first().scope(); scope && !scope->path.empty()) add(scope).boxes.push_back(b);
+      if (const ScopePath* scope = picture.boxes[b].first().scope(); scope && !scope->path.empty())
+        add(scope).boxes.push_back(b);
   }
   void write(std::ostream& out) const { write(out, roots_); }
 
-  /// Arrows that nobody sees, from the end of each layer to the parameters of the layer below it: dot then puts one frame
-  /// under the other, where it would make stairs of them.
+  /// Arrows that nobody sees, from the end of each layer to the parameters of the layer below it: dot then puts one
+  /// frame under the other, where it would make stairs of them.
   void stack(const Picture& picture, std::ostream& out) const {
     for (const auto& [ends, flow] : picture.arrows) {
       const Node &above = picture.boxes[ends.first].first(), &below = picture.boxes[ends.second].first();
@@ -137,9 +144,11 @@ void write_dot(std::ostream& out, const Graph& graph, const DotOptions& options)
   const Picture picture = picture_of(graph, options);
   out << "digraph G {\nlabel=\"" << escaped(options.name) << "\"; labelloc=t; rankdir=TB; fontname=Helvetica;\n"
       << "node [shape=box, style=\"rounded,filled\", fillcolor=white, fontname=Helvetica, fontsize=11];\n";
-  // dot improves a layout until it finds nothing better, which takes minutes where there are many boxes: fewer rounds for these.
+  // dot improves a layout until it finds nothing better, which takes minutes where there are many boxes: fewer rounds
+  // for these.
   if (const std::size_t n = picture.boxes.size(); n > 300)
-    out << fmt::format("nslimit={0:.3f}; nslimit1={0:.3f}; mclimit=0.1;{1}\n", 300.0 / static_cast<double>(n), n > 1000 ? " splines=line;" : "");
+    out << fmt::format("nslimit={0:.3f}; nslimit1={0:.3f}; mclimit=0.1;{1}\n", 300.0 / static_cast<double>(n),
+                       n > 1000 ? " splines=line;" : "");
   if (options.clusters) {
     const Clusters clusters(picture);
     clusters.write(out);
@@ -160,16 +169,20 @@ void write_dot(std::ostream& out, const Graph& graph, const DotOptions& options)
         all.flops += e.flops;
         all.bytes += e.bytes;
       }
-      const double seconds = std::max(all.seconds, 1e-12), share = all.seconds / std::max(options.profile->seconds(), 1e-12);
+      const double seconds = std::max(all.seconds, 1e-12),
+                   share = all.seconds / std::max(options.profile->seconds(), 1e-12);
       label += fmt::format("\\n{:.0f} us, {:.1f} %", all.seconds * 1e6, 100 * share);
-      if (all.flops > 0) label += fmt::format("\\n{:.1f} GFLOP/s, {:.1f} GB/s", all.flops / seconds * 1e-9, all.bytes / seconds * 1e-9);
+      if (all.flops > 0)
+        label += fmt::format("\\n{:.1f} GFLOP/s, {:.1f} GB/s", all.flops / seconds * 1e-9, all.bytes / seconds * 1e-9);
       style += fmt::format(", fillcolor=\"{}\"", heat(share));
     }
     out << fmt::format("{} [label=\"{}\"{}];\n", b, label, style);
   }
   for (const auto& [ends, flow] : picture.arrows)
     out << fmt::format("{}->{}{};\n", ends.first, ends.second,
-                       flow == Flow::up ? " [dir=back, color=steelblue]" : flow == Flow::read ? " [style=dashed, color=gray60]" : "");
+                       flow == Flow::up     ? " [dir=back, color=steelblue]"
+                       : flow == Flow::read ? " [style=dashed, color=gray60]"
+                                            : "");
   out << "}\n";
 }
 

@@ -14,14 +14,14 @@ class Profiler;
 /// How a drawing looks.
 struct DotOptions {
   std::string name = "ebb";  ///< of the drawing
-  bool clusters = true;  ///< one box around the nodes of each layer
+  bool clusters = true;      ///< one box around the nodes of each layer
   /// Draw nodes of the same op, shape and layer as one, marked with their number, where there are at least this many:
   /// the steps of a recurrent network become one cell. 0 draws all.
   int collapse = 3;
   /// Adds time, share, GFLOP/s and GB/s to each node, and colors the slow ones. Must outlive the call.
   const Profiler* profile = nullptr;
-  /// The value whose gradients the graph holds: what was computed after it is drawn in blue, with data flowing up beside
-  /// the values of the same layer; what it reads of them is dashed. Null: everything flows down.
+  /// The value whose gradients the graph holds: what was computed after it is drawn in blue, with data flowing up
+  /// beside the values of the same layer; what it reads of them is dashed. Null: everything flows down.
   const Node* loss = nullptr;
   std::map<const Node*, std::string> notes = {};  ///< one more line in the labels of these nodes
 };

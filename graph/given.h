@@ -1,5 +1,5 @@
-// What a function is given must be there: an empty std::function, a null pointer to a function or a null shared pointer is an
-// error where it is given, not where it is used.
+// What a function is given must be there: an empty std::function, a null pointer to a function or a null shared pointer
+// is an error where it is given, not where it is used.
 #pragma once
 #include <functional>
 #include <memory>

@@ -84,7 +84,8 @@ void Graph::collect(std::span<const Tensor> roots, std::uint64_t since) {
   for (const Tensor& root : roots) {
     const Node* start = root.node().get();
     if (start && get(map, start) == boost::white_color)
-      boost::depth_first_visit(*this, start, Collector(nodes_), map, [since](const Node* n, const Graph&) { return n->id() < since; });
+      boost::depth_first_visit(*this, start, Collector(nodes_), map,
+                               [since](const Node* n, const Graph&) { return n->id() < since; });
   }
   const auto by_id = [](const Node* a, const Node* b) { return a->id() < b->id(); };
   if (!std::ranges::is_sorted(nodes_, by_id)) std::ranges::sort(nodes_, by_id);

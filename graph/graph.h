@@ -14,8 +14,8 @@ namespace ebb {
 class NodeIndex {
  public:
   static constexpr std::size_t none = static_cast<std::size_t>(-1);  ///< no position
-  std::size_t find(const Node* node) const;  ///< its position, or none
-  void insert(const Node* node, std::size_t position);  ///< the node must not be there yet
+  std::size_t find(const Node* node) const;                          ///< its position, or none
+  void insert(const Node* node, std::size_t position);               ///< the node must not be there yet
 
  private:
   struct Slot {
@@ -34,11 +34,12 @@ class Graph {
  public:
   /// Throws GradientError on a cycle, which only a broken engine could make.
   explicit Graph(const Tensor& root);
-  /// Of all of them together; of nodes older than `since`, an id, only those that newer ones lead to, without what is before them.
+  /// Of all of them together; of nodes older than `since`, an id, only those that newer ones lead to, without what is
+  /// before them.
   explicit Graph(std::span<const Tensor> roots, std::uint64_t since = 0);
 
   std::span<const Node* const> nodes() const { return nodes_; }  ///< in forward order
-  std::size_t size() const { return nodes_.size(); }  ///< number of nodes
+  std::size_t size() const { return nodes_.size(); }             ///< number of nodes
   /// Position of a node in nodes(), or NodeIndex::none.
   std::size_t index_of(const Node* node) const { return index_.find(node); }
   /// Whether a root depends on the node.

@@ -9,8 +9,8 @@ namespace ebb {
 /// A position in the tree of layers, such as "encoder.conv1". Interned: one object per path, alive for good.
 struct ScopePath {
   const ScopePath* parent;  ///< null at the root, whose path is empty
-  std::string name;  ///< of this step, such as "conv1"
-  std::string path;  ///< of all steps, joined by dots
+  std::string name;         ///< of this step, such as "conv1"
+  std::string path;         ///< of all steps, joined by dots
 };
 
 class Observer;
@@ -21,9 +21,9 @@ struct Mode {
   signed char training = -1;  // -1: follows `record`
   const ScopePath* scope = nullptr;
   Observer* observer = nullptr;
-  std::int64_t batch = 0;  // tensors that a batched one stands for here (batch.h); 0: there are none
+  std::int64_t batch = 0;          // tensors that a batched one stands for here (batch.h); 0: there are none
   std::uint64_t batch_number = 0;  // of the vmap() or jacobian() that they belong to: each has another
-  bool as_one = false;  // a batched tensor is read as one of another axis
+  bool as_one = false;             // a batched tensor is read as one of another axis
 };
 inline constinit thread_local Mode mode;
 const ScopePath* enter_scope(const ScopePath* parent, std::string_view name);
@@ -72,8 +72,7 @@ class Scope {
  public:
   /// An empty name adds no step.
   explicit Scope(std::string_view name)
-      : before_(detail::mode.scope),
-        inside_(name.empty() ? before_ : detail::enter_scope(before_, name)) {
+      : before_(detail::mode.scope), inside_(name.empty() ? before_ : detail::enter_scope(before_, name)) {
     detail::mode.scope = inside_;
   }
   ~Scope() { detail::mode.scope = before_; }

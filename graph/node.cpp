@@ -16,19 +16,29 @@ std::uint64_t next_id() {
 Tensor unpack(const Node& node, const Kept& kept, const Ref<Node>& origin, const Shape& shape, DType dtype,
               std::string_view what, int index) {
   const auto which = [&] { return index < 0 ? std::string(what) : fmt::format("{} {}", what, index); };
-  if (!kept.storage) fail<GradientError>(node.op(), fmt::format("backward reads {}, which the op does not keep", which()));
+  if (!kept.storage)
+    fail<GradientError>(node.op(), fmt::format("backward reads {}, which the op does not keep", which()));
   if (kept.storage->version() != kept.version)
-    fail<GradientError>(node.op(), fmt::format("{} {} was changed in place after the op ran; compute the gradient before "
-                                               "changing it, or give the op a copy",
-                                               which(), shape.str()));
+    fail<GradientError>(node.op(),
+                        fmt::format("{} {} was changed in place after the op ran; compute the gradient before "
+                                    "changing it, or give the op a copy",
+                                    which(), shape.str()));
   return Tensor(kept.storage, kept.data, shape, dtype, recording() ? origin : nullptr);
 }
 
 }  // namespace
 
-Node::Node(const Shape& shape, DType dtype, Input* inputs, int count, std::size_t block_bytes, bool broadcasts, Tangent tangents)
-    : count_(count), id_(next_id()), inputs_(inputs), scope_(detail::mode.scope), block_bytes_(block_bytes),
-      shape_(shape), dtype_(dtype), broadcasts_(broadcasts), tangents_(tangents) {}
+Node::Node(const Shape& shape, DType dtype, Input* inputs, int count, std::size_t block_bytes, bool broadcasts,
+           Tangent tangents)
+    : count_(count),
+      id_(next_id()),
+      inputs_(inputs),
+      scope_(detail::mode.scope),
+      block_bytes_(block_bytes),
+      shape_(shape),
+      dtype_(dtype),
+      broadcasts_(broadcasts),
+      tangents_(tangents) {}
 
 Node::~Node() {
   for (int i = 0; i < count_; ++i) inputs_[i].~Input();

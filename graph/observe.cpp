@@ -44,7 +44,8 @@ void DetectAnomaly::ran(const OpEvent& event) {
   if (!at) return;
   std::string inputs;
   for (const Tensor* t : event.inputs) inputs += (inputs.empty() ? "" : ", ") + range_of(*t);
-  const std::string what = fmt::format("element {} of {} is {}; inputs: {}{}", *at, event.output.shape().str(), event.output.to_vector()[*at], inputs, at_step());
+  const std::string what = fmt::format("element {} of {} is {}; inputs: {}{}", *at, event.output.shape().str(),
+                                       event.output.to_vector()[*at], inputs, at_step());
   if (rules_.empty()) fail<NumericError>(event.op, what);
   fail<NumericError>(rules_.back()->op(), fmt::format("backward: in {}: {}", event.op, what));
 }
@@ -58,9 +59,10 @@ void DetectAnomaly::made_gradient(const Node& node, int input, const Tensor& gra
 void DetectAnomaly::stepping(std::int64_t step, std::string_view parameter, const Tensor& gradient) {
   steps_ = step - 1;
   if (const auto at = first_not_finite(gradient))
-    fail<NumericError>("optimizer", fmt::format("step {}: element {} of the gradient of {} {} is {}", step, *at,
-                                                parameter.empty() ? std::string("a parameter") : fmt::format("\"{}\"", parameter),
-                                                gradient.shape().str(), gradient.to_vector()[*at]));
+    fail<NumericError>("optimizer",
+                       fmt::format("step {}: element {} of the gradient of {} {} is {}", step, *at,
+                                   parameter.empty() ? std::string("a parameter") : fmt::format("\"{}\"", parameter),
+                                   gradient.shape().str(), gradient.to_vector()[*at]));
   steps_ = step;
 }
 

@@ -20,11 +20,11 @@ struct Attribute;
 
 /// One op that has run, forward or as part of a backward rule.
 struct OpEvent {
-  std::string_view op;  ///< its name
+  std::string_view op;                    ///< its name
   std::span<const Tensor* const> inputs;  ///< in the op's order
-  const Tensor& output;  ///< with its node, if it was recorded
-  double seconds;  ///< the clock's, with what ran inside
-  double flops;  ///< as the op counts them
+  const Tensor& output;                   ///< with its node, if it was recorded
+  double seconds;                         ///< the clock's, with what ran inside
+  double flops;                           ///< as the op counts them
   std::span<const Attribute> attributes;  ///< the op's options (ebb/graph/attribute.h)
 };
 
@@ -41,10 +41,11 @@ class Observer {
   virtual void ran(const OpEvent&) {}
   /// After a backward rule gave the gradient of an input of a node; of one that added to what others gave, the sum.
   virtual void made_gradient(const Node&, int /*input*/, const Tensor&) {}
-  virtual void enters_rule(const Node&) {}  ///< before the backward rule of a node; the ops until leaves_rule are the rule's
+  virtual void enters_rule(const Node&) {
+  }  ///< before the backward rule of a node; the ops until leaves_rule are the rule's
   virtual void leaves_rule(const Node&) {}  ///< after it, also when it throws
-  /// Before the optimizer's `step`-th step (from 1) changes anything, for each gradient that it was given. The name is the
-  /// parameter's path, or a variable's name.
+  /// Before the optimizer's `step`-th step (from 1) changes anything, for each gradient that it was given. The name is
+  /// the parameter's path, or a variable's name.
   virtual void stepping(std::int64_t /*step*/, std::string_view /*parameter*/, const Tensor& /*gradient*/) {}
   Observer* outer() const { return outer_; }  ///< the next one that watches; null for the outermost
 
@@ -53,9 +54,9 @@ class Observer {
 };
 
 /// Throws NumericError at the first op whose result, or backward rule whose gradient, holds a NaN or infinity, naming
-/// op, layer and the range of its inputs; inside a backward rule, the op whose rule it is. Also when an optimizer is given
-/// such a gradient, before it changes anything. Tells the step once an optimizer has made one while it lives. Reads every
-/// result once more: for debugging.
+/// op, layer and the range of its inputs; inside a backward rule, the op whose rule it is. Also when an optimizer is
+/// given such a gradient, before it changes anything. Tells the step once an optimizer has made one while it lives.
+/// Reads every result once more: for debugging.
 class DetectAnomaly : public Observer {
  public:
   void ran(const OpEvent& event) override;
@@ -77,7 +78,7 @@ class Profiler : public Observer {
  public:
   /// Sums over some ops.
   struct Entry {
-    std::int64_t calls = 0;  ///< ops that ran
+    std::int64_t calls = 0;                    ///< ops that ran
     double seconds = 0, flops = 0, bytes = 0;  ///< sums
   };
   void ran(const OpEvent& event) override;
@@ -124,10 +125,12 @@ void observe_gradient(const Node& node, int input, const Tensor& gradient);
 class ObservedRule {
  public:
   explicit ObservedRule(const Node& node) : node_(node) {
-    if (mode.observer) [[unlikely]] tell(true);
+    if (mode.observer) [[unlikely]]
+      tell(true);
   }
   ~ObservedRule() {
-    if (mode.observer) [[unlikely]] tell(false);
+    if (mode.observer) [[unlikely]]
+      tell(false);
   }
   ObservedRule(const ObservedRule&) = delete;
   ObservedRule& operator=(const ObservedRule&) = delete;

@@ -9,7 +9,7 @@ namespace ebb {
 template <class T>
 class Ref {
  public:
-  Ref() = default;  ///< null
+  Ref() = default;        ///< null
   Ref(std::nullptr_t) {}  ///< null
   /// Shares what the other holds.
   Ref(const Ref& other) : p_(other.p_) {
@@ -39,10 +39,10 @@ class Ref {
   /// Gives the reference away: the caller must release it.
   [[nodiscard]] T* detach() { return std::exchange(p_, nullptr); }
 
-  T* get() const { return p_; }  ///< the object, or null
-  T* operator->() const { return p_; }  ///< not to be used on null
-  T& operator*() const { return *p_; }  ///< not to be used on null
-  explicit operator bool() const { return p_ != nullptr; }  ///< true unless null
+  T* get() const { return p_; }                              ///< the object, or null
+  T* operator->() const { return p_; }                       ///< not to be used on null
+  T& operator*() const { return *p_; }                       ///< not to be used on null
+  explicit operator bool() const { return p_ != nullptr; }   ///< true unless null
   friend bool operator==(const Ref&, const Ref&) = default;  ///< the same object
 
  private:

@@ -19,8 +19,7 @@ Shape::Shape(std::span<const std::int64_t> sizes) {
 }
 
 int Shape::normalize(int axis, std::string_view op) const {
-  if (axis < -rank_ || axis >= rank_)
-    fail<ShapeError>(op, fmt::format("axis {} does not exist in {}", axis, str()));
+  if (axis < -rank_ || axis >= rank_) fail<ShapeError>(op, fmt::format("axis {} does not exist in {}", axis, str()));
   return axis < 0 ? axis + rank_ : axis;
 }
 
@@ -47,9 +46,7 @@ Shape Shape::inserted(int axis, std::int64_t size) const {
   return Shape(std::span(s.begin(), s.end()));
 }
 
-std::string Shape::str() const {
-  return fmt::format("({}{})", fmt::join(begin(), end(), ", "), rank_ == 1 ? "," : "");
-}
+std::string Shape::str() const { return fmt::format("({}{})", fmt::join(begin(), end(), ", "), rank_ == 1 ? "," : ""); }
 
 Shape broadcast(const Shape& a, const Shape& b, std::string_view op) {
   if (a == b) return a;

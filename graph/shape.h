@@ -26,13 +26,15 @@ class Shape {
     for (int i = 0; i < rank_; ++i) n *= sizes_[i];
     return n;
   }
-  std::int64_t operator[](int axis) const { return sizes_[axis]; }  ///< size of an axis, from 0 to rank() - 1, unchecked
+  std::int64_t operator[](int axis) const {
+    return sizes_[axis];
+  }  ///< size of an axis, from 0 to rank() - 1, unchecked
   /// Size of an axis; a negative axis counts from the last. Throws ShapeError when there is no such axis.
   std::int64_t at(int axis) const { return sizes_[normalize(axis, "shape")]; }
   /// A negative axis made non-negative; throws ShapeError naming op when out of range.
   int normalize(int axis, std::string_view op) const;
 
-  const std::int64_t* begin() const { return sizes_.data(); }  ///< the sizes in order
+  const std::int64_t* begin() const { return sizes_.data(); }        ///< the sizes in order
   const std::int64_t* end() const { return sizes_.data() + rank_; }  ///< one past the last size
   /// The same rank and sizes.
   friend bool operator==(const Shape& a, const Shape& b) {
@@ -44,7 +46,7 @@ class Shape {
 
   /// This shape with one axis replaced, removed, or added in front of position `axis`.
   Shape with(int axis, std::int64_t size) const;
-  Shape without(int axis) const;  ///< one axis less
+  Shape without(int axis) const;                      ///< one axis less
   Shape inserted(int axis, std::int64_t size) const;  ///< one axis more, in front of position `axis`
 
   /// "(64, 784)", "(10,)" for rank 1, "()" for a scalar.

@@ -42,8 +42,8 @@ constexpr bool reuse = false;
 constexpr bool reuse = true;
 #endif
 
-// Memory of the system. Large blocks in pages of 2 MiB where the kernel has them: a data set, whose samples are read in any
-// order, has more pages of 4 KiB than a processor can keep in mind.
+// Memory of the system. Large blocks in pages of 2 MiB where the kernel has them: a data set, whose samples are read in
+// any order, has more pages of 4 KiB than a processor can keep in mind.
 void* from_system(std::size_t size) {
   constexpr std::size_t huge = std::size_t{2} << 20;
   const std::size_t unit = size < 4 * huge ? 64 : huge;
@@ -55,8 +55,8 @@ void* from_system(std::size_t size) {
 }
 
 // A free block holds the link to the next one. One lock for all: uncontended it costs less than the bookkeeping that
-// per-thread caches need when one thread produces what another frees. A workspace goes to the thread that had it before:
-// two threads that swap theirs wait for lines of each other's cache.
+// per-thread caches need when one thread produces what another frees. A workspace goes to the thread that had it
+// before: two threads that swap theirs wait for lines of each other's cache.
 struct Pool {
   struct Free {
     Free* next;
@@ -144,8 +144,10 @@ namespace {
   const auto mib = [](std::size_t n) { return static_cast<double>(n) / (1 << 20); };
   rlimit limit{};
   const bool limited = ::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
-  fail<MemoryError>("allocate", fmt::format("no memory for {:.1f} MiB ({:.1f} MiB in use{})", mib(bytes), mib(memory_stats().in_use),
-                                            limited ? fmt::format(", of {:.0f} MiB of address space by ulimit -v", mib(limit.rlim_cur)) : ""));
+  fail<MemoryError>(
+      "allocate",
+      fmt::format("no memory for {:.1f} MiB ({:.1f} MiB in use{})", mib(bytes), mib(memory_stats().in_use),
+                  limited ? fmt::format(", of {:.0f} MiB of address space by ulimit -v", mib(limit.rlim_cur)) : ""));
 }
 }  // namespace
 

@@ -16,14 +16,14 @@ class alignas(64) Storage {
   static Ref<Storage> allocate(std::size_t bytes, bool workspace = false);
 
   std::byte* data() { return reinterpret_cast<std::byte*>(this) + sizeof(Storage); }  ///< the first byte
-  std::size_t bytes() const { return bytes_; }  ///< as asked for
+  std::size_t bytes() const { return bytes_; }                                        ///< as asked for
   /// What `bytes` of data take from the allocator: with the header, rounded up to a size class.
   static std::size_t footprint(std::size_t bytes);
   /// Counts in-place changes: backward refuses a saved value whose storage has moved on.
   std::uint32_t version() const { return version_; }
   void changed() { ++version_; }  ///< to be called on each change in place
-  /// How many tensors of one shape its bytes hold, one behind the other, for ops that run on all of them at once (batch.h);
-  /// 0 for an ordinary value.
+  /// How many tensors of one shape its bytes hold, one behind the other, for ops that run on all of them at once
+  /// (batch.h); 0 for an ordinary value.
   std::int64_t batch() const { return batch_; }
   /// Which vmap() or batch of jacobian() that is of (mode.batch_number); in another one it has no meaning.
   std::uint64_t batch_number() const { return batch_number_; }
@@ -58,13 +58,13 @@ struct MemoryStats {
   std::uint64_t requests = 0;         ///< blocks ever handed out
 };
 MemoryStats memory_stats();  ///< of the whole process
-void reset_peak_memory();  ///< the peak is what is in use now
+void reset_peak_memory();    ///< the peak is what is in use now
 /// Returns the cached blocks to the system.
 void release_cached_memory();
 
 namespace detail {
-/// A 64-byte aligned block; give it back with the same size. Blocks are reused by size class. `worker`, any address that is a
-/// thread's own, makes it a workspace: the same thread gets it again if it can, since its cache holds it.
+/// A 64-byte aligned block; give it back with the same size. Blocks are reused by size class. `worker`, any address
+/// that is a thread's own, makes it a workspace: the same thread gets it again if it can, since its cache holds it.
 void* allocate_block(std::size_t bytes, const void* worker = nullptr);
 void free_block(void* block, std::size_t bytes, const void* worker = nullptr) noexcept;
 /// What a block of so many bytes counts for in MemoryStats.

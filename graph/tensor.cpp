@@ -55,7 +55,9 @@ void Tensor::refuse(DType t) const {
 
 void Tensor::refuse_batched() const {
   if (!detail::mode.as_one)
-    fail<ValueError>("tensor", fmt::format("{} stands for {} tensors within vmap() or jacobian(): no single value can be read", shape_.str(), storage_->batch()));
+    fail<ValueError>("tensor",
+                     fmt::format("{} stands for {} tensors within vmap() or jacobian(): no single value can be read",
+                                 shape_.str(), storage_->batch()));
 }
 
 double Tensor::item() const {

@@ -42,16 +42,16 @@ class Tensor {
   }
 
   bool defined() const { return static_cast<bool>(storage_); }  ///< false only for a default-constructed tensor
-  const Shape& shape() const { return shape_; }  ///< sizes of the axes
-  int rank() const { return shape_.rank(); }  ///< number of axes
+  const Shape& shape() const { return shape_; }                 ///< sizes of the axes
+  int rank() const { return shape_.rank(); }                    ///< number of axes
   /// Size of an axis; a negative axis counts from the last.
   std::int64_t size(int axis) const { return shape_.at(axis); }
-  std::int64_t numel() const { return shape_.numel(); }  ///< number of elements
+  std::int64_t numel() const { return shape_.numel(); }                                      ///< number of elements
   std::size_t bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype_); }  ///< of the elements
-  DType dtype() const { return dtype_; }  ///< type of the elements
+  DType dtype() const { return dtype_; }                                                     ///< type of the elements
   /// True when gradients flow through this tensor.
   bool tracked() const { return static_cast<bool>(node_); }
-  const Ref<Node>& node() const { return node_; }  ///< its place in the graph; null for a constant
+  const Ref<Node>& node() const { return node_; }           ///< its place in the graph; null for a constant
   const Ref<Storage>& storage() const { return storage_; }  ///< shared with other tensors, perhaps
 
   /// The elements, row-major. Throws DTypeError when T is not the element type.
@@ -124,14 +124,14 @@ Tensor variable(const Tensor& value, std::string name = {});
 Tensor tensor(std::initializer_list<double> values, DType dtype = DType::f32);
 /// Row-major values; ShapeError unless they are as many as the shape has elements.
 Tensor tensor(std::initializer_list<double> values, const Shape& shape, DType dtype = DType::f32);
-Tensor scalar(double value, DType dtype = DType::f32);  ///< rank 0
+Tensor scalar(double value, DType dtype = DType::f32);                    ///< rank 0
 Tensor full(const Shape& shape, double value, DType dtype = DType::f32);  ///< all alike
-Tensor zeros(const Shape& shape, DType dtype = DType::f32);  ///< all 0
-Tensor ones(const Shape& shape, DType dtype = DType::f32);  ///< all 1
+Tensor zeros(const Shape& shape, DType dtype = DType::f32);               ///< all 0
+Tensor ones(const Shape& shape, DType dtype = DType::f32);                ///< all 1
 /// 0, 1, ..., n-1.
 Tensor arange(std::int64_t n, DType dtype = DType::f32);
 Tensor zeros_like(const Tensor& t);  ///< of t's shape and dtype
-Tensor ones_like(const Tensor& t);  ///< likewise
+Tensor ones_like(const Tensor& t);   ///< likewise
 
 /// True when shape, dtype and every bit of the elements agree.
 bool same_bits(const Tensor& a, const Tensor& b);

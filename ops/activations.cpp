@@ -71,13 +71,14 @@ struct Softplus {
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x) const {
-    return float_map(name, x, [](auto v) EBB_INLINE { return (v > 0 ? v : 0) + detail::log1p_of(detail::exp_of(-std::abs(v))); });
+    return float_map(
+        name, x, [](auto v) EBB_INLINE { return (v > 0 ? v : 0) + detail::log1p_of(detail::exp_of(-std::abs(v))); });
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return g * sigmoid(s.input(0)); }
 };
 
-/// g where y > 0, else slope g: the gradient of relu and leaky_relu in one pass. Linear in g, and flat in y on both sides of
-/// the kink.
+/// g where y > 0, else slope g: the gradient of relu and leaky_relu in one pass. Linear in g, and flat in y on both
+/// sides of the kink.
 struct ReluGrad {
   static constexpr std::string_view name = "relu_grad";
   static constexpr Tangent tangents = Tangent::symmetric;
@@ -87,10 +88,15 @@ struct ReluGrad {
   Tensor forward(const Tensor& g) const {
     const Tensor& y = held.value();
     if (slope == 0) return float_zip<detail::Loop::whole>(name, g, y, [](auto d, auto v) { return v > 0 ? d : 0; });
-    return float_zip<detail::Loop::whole>(name, g, y, [k = slope](auto d, auto v) { return v > 0 ? d : d * static_cast<decltype(d)>(k); });
+    return float_zip<detail::Loop::whole>(
+        name, g, y, [k = slope](auto d, auto v) { return v > 0 ? d : d * static_cast<decltype(d)>(k); });
   }
-  Tensor backward(const Saved&, const Tensor& g) const { return apply(ReluGrad{held.unchanged(name, "values of relu"), slope}, g); }
-  Tensor batched(const Tensor& g) const { return detail::run_whole(ReluGrad{detail::whole(held.value()), slope}, detail::whole(g)); }
+  Tensor backward(const Saved&, const Tensor& g) const {
+    return apply(ReluGrad{held.unchanged(name, "values of relu"), slope}, g);
+  }
+  Tensor batched(const Tensor& g) const {
+    return detail::run_whole(ReluGrad{detail::whole(held.value()), slope}, detail::whole(g));
+  }
 };
 
 struct Relu {

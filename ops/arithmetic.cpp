@@ -103,7 +103,8 @@ struct Pow {
   Tensor backward(const Saved& s, const Tensor& g, int i) const {
     const Tensor a = s.input(0), b = s.input(1);
     if (i == 0) return chain_mul(g, chain_mul(b, pow(a, b - 1)));
-    const Tensor zero = scalar(0, a.dtype()), base = where(equal(a, zero), scalar(1, a.dtype()), a);  // 0^b does not change
+    const Tensor zero = scalar(0, a.dtype()),
+                 base = where(equal(a, zero), scalar(1, a.dtype()), a);  // 0^b does not change
     return chain_mul(g, chain_mul(pow(a, b), log(base)));
   }
 };
@@ -148,7 +149,8 @@ struct Minimum {
 
 // ---- one input -----------------------------------------------------------------------------------------------------
 
-/// x * scale + shift. A divisor other than 1 takes the place of its reciprocal, the scale: most reciprocals are not exact.
+/// x * scale + shift. A divisor other than 1 takes the place of its reciprocal, the scale: most reciprocals are not
+/// exact.
 struct Affine {
   static constexpr std::string_view name = "affine";
   static constexpr Tangent tangents = Tangent::symmetric;
@@ -274,7 +276,8 @@ struct Abs {
   Tensor backward(const Saved& s, const Tensor& g) const { return chain_mul(g, apply(Sign{}, s.input(0).detach())); }
 };
 
-/// sin (0 quarters) or cos (1) in float32: vectorized where the angle is not too large for it, else `exact`, as in float64.
+/// sin (0 quarters) or cos (1) in float32: vectorized where the angle is not too large for it, else `exact`, as in
+/// float64.
 template <int quarters, class F>
 Tensor trigonometric(std::string_view op, const Tensor& x, const F& exact) {
   const auto run = [](const detail::Map& m, std::int64_t begin, std::int64_t end) {
@@ -291,7 +294,8 @@ Tensor trigonometric(std::string_view op, const Tensor& x, const F& exact) {
     });
     const auto* in = static_cast<const float*>(m.x);
     for (std::int64_t i = begin; far && i < end; ++i)
-      if (!(std::abs(in[i]) <= detail::trig_limit)) static_cast<float*>(m.out)[i] = (*static_cast<const F*>(m.f))(in[i]);
+      if (!(std::abs(in[i]) <= detail::trig_limit))
+        static_cast<float*>(m.out)[i] = (*static_cast<const F*>(m.f))(in[i]);
   };
   return float_map(op, x, &exact, run, detail::map_run<double, double, Loop::calls, F>);
 }
@@ -343,7 +347,8 @@ Tensor minimum(const Tensor& a, const Tensor& b) { return apply(Minimum{}, a, b)
 Tensor affine(const Tensor& x, double scale, double shift) { return apply(Affine{scale, shift}, x); }
 Tensor operator/(const Tensor& x, double by) {
   int exponent = 0;
-  if (std::abs(std::frexp(by, &exponent)) == 0.5 && std::abs(exponent) < 120) return affine(x, 1 / by, 0);  // a power of two
+  if (std::abs(std::frexp(by, &exponent)) == 0.5 && std::abs(exponent) < 120)
+    return affine(x, 1 / by, 0);  // a power of two
   return apply(Affine{1 / by, 0, by}, x);
 }
 Tensor operator/(double a, const Tensor& b) { return a == 1 ? reciprocal(b) : div(scalar(a, b.dtype()), b); }

@@ -19,7 +19,8 @@ Tensor compare(std::string_view op, const Tensor& a, const Tensor& b, const F& f
   Tensor out = Tensor::empty(broadcast(a.shape(), b.shape(), op), u8);
   visit_dtype(a.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    constexpr auto how = std::is_same_v<T, float> ? detail::Loop::vector : detail::Loop::calls;  // one version for the others
+    constexpr auto how =
+        std::is_same_v<T, float> ? detail::Loop::vector : detail::Loop::calls;  // one version for the others
     detail::zip(a, b, out, &f, detail::zip_run<T, std::uint8_t, how, F>);
   });
   return out;
@@ -99,8 +100,8 @@ struct Where {
         detail::simd_for<T>([&]() EBB_INLINE {
           walk.rows_of(begin, end, [&](std::int64_t row, std::int64_t first, std::int64_t n) EBB_INLINE {
             const auto o = walk.offsets(row);
-            choose(Strided<std::uint8_t>{pc + o[0] + first * c, c}, Strided<T>{pa + o[1] + first * s, s}, Strided<T>{pb + o[2] + first * t, t},
-                   po + row * walk.inner + first, n);
+            choose(Strided<std::uint8_t>{pc + o[0] + first * c, c}, Strided<T>{pa + o[1] + first * s, s},
+                   Strided<T>{pb + o[2] + first * t, t}, po + row * walk.inner + first, n);
           });
         });
       });
@@ -128,7 +129,8 @@ struct Cast {
     visit_dtype(x.dtype(), [&](auto from_zero) {
       visit_dtype(to, [&](auto to_zero) {
         constexpr std::identity same;
-        detail::map(x, out, &same, detail::map_run<decltype(from_zero), decltype(to_zero), detail::Loop::vector, std::identity>);
+        detail::map(x, out, &same,
+                    detail::map_run<decltype(from_zero), decltype(to_zero), detail::Loop::vector, std::identity>);
       });
     });
     return out;

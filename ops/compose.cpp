@@ -15,18 +15,22 @@ Tensor clip(const Tensor& x, double low, double high) {
 }
 
 Tensor conv2d_grouped(const Tensor& x, const Tensor& kernel, std::int64_t groups, Conv2dOptions o) {
-  if (x.rank() != 4) fail<ShapeError>("conv2d_grouped", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
-  if (kernel.rank() != 4) fail<ShapeError>("conv2d_grouped", fmt::format("needs a kernel (kh, kw, in, out), got {}", kernel.shape().str()));
+  if (x.rank() != 4)
+    fail<ShapeError>("conv2d_grouped", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
+  if (kernel.rank() != 4)
+    fail<ShapeError>("conv2d_grouped", fmt::format("needs a kernel (kh, kw, in, out), got {}", kernel.shape().str()));
   if (groups < 1 || kernel.size(3) % groups || kernel.size(2) * groups != x.size(3))
-    fail<ShapeError>("conv2d_grouped", fmt::format("{} groups do not fit the image {} and the kernel {}", groups, x.shape().str(), kernel.shape().str()));
+    fail<ShapeError>("conv2d_grouped", fmt::format("{} groups do not fit the image {} and the kernel {}", groups,
+                                                   x.shape().str(), kernel.shape().str()));
   const std::int64_t taps = kernel.size(0) * kernel.size(1), in = kernel.size(2), out = kernel.size(3) / groups;
   const Tensor patches = im2col(x, {kernel.size(0), kernel.size(1)}, o);  // (n, oh, ow, taps * groups * in)
   const Shape result = patches.shape().with(3, groups * out);
   const std::int64_t places = patches.shape().without(3).numel();
   if (in == 1 && out == 1)  // depthwise
     return reshape(sum(reshape(patches, {places, taps, groups}) * reshape(kernel, {taps, groups}), 1), result);
-  const Tensor rows = transpose(reshape(patches, {places, taps, groups, in}), {2, 0, 1, 3});     // (groups, places, taps, in)
-  const Tensor columns = transpose(reshape(kernel, {taps, in, groups, out}), {2, 0, 1, 3});      // (groups, taps, in, out)
+  const Tensor rows =
+      transpose(reshape(patches, {places, taps, groups, in}), {2, 0, 1, 3});  // (groups, places, taps, in)
+  const Tensor columns = transpose(reshape(kernel, {taps, in, groups, out}), {2, 0, 1, 3});  // (groups, taps, in, out)
   const Tensor y = matmul(reshape(rows, {groups, places, taps * in}), reshape(columns, {groups, taps * in, out}));
   return reshape(transpose(y, {1, 0, 2}), result);  // (places, groups, out)
 }

@@ -1,4 +1,5 @@
-// Convolutions as ops; convolve.cpp does the work. conv2d_plain is the definition: patches to rows (im2col), one matmul.
+// Convolutions as ops; convolve.cpp does the work. conv2d_plain is the definition: patches to rows (im2col), one
+// matmul.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -57,7 +58,8 @@ struct Col2im {
   Conv2dOptions options;
   Tensor forward(const Tensor& rows) const {
     detail::expect_float(name, rows);
-    const std::int64_t c = rows.rank() == 4 && kernel.h > 0 && kernel.w > 0 ? rows.shape()[3] / (kernel.h * kernel.w) : 0;
+    const std::int64_t c =
+        rows.rank() == 4 && kernel.h > 0 && kernel.w > 0 ? rows.shape()[3] / (kernel.h * kernel.w) : 0;
     const Shape to{rows.rank() ? rows.shape()[0] : 0, image.h, image.w, c};
     const Window v(name, to, kernel, options.stride, options.pad, options.dilation);
     if (rows.shape() != Shape{v.n, v.oh, v.ow, v.patch()})
@@ -85,7 +87,8 @@ Window window_of(std::string_view op, const Shape& x, const Shape& k, const Conv
   if (k.rank() != 4) fail<ShapeError>(op, fmt::format("needs a kernel (kh, kw, in, out), got {}", k.str()));
   const Window v(op, x, {k[0], k[1]}, o.stride, o.pad, o.dilation);
   if (v.c != k[2])
-    fail<ShapeError>(op, fmt::format("the image has {} channels, the kernel expects {}: {} and {}", v.c, k[2], x.str(), k.str()));
+    fail<ShapeError>(
+        op, fmt::format("the image has {} channels, the kernel expects {}: {} and {}", v.c, k[2], x.str(), k.str()));
   return v;
 }
 
@@ -97,7 +100,8 @@ struct Conv2d {
 
   Attributes attributes() const { return detail::window_attributes(0, options); }  // the kernel is an input
   double flops(std::span<const Shape* const> in, const Shape& out) const {
-    return 2.0 * static_cast<double>(out.numel()) * static_cast<double>(in[1]->numel() / std::max<std::int64_t>(1, out[3]));
+    return 2.0 * static_cast<double>(out.numel()) *
+           static_cast<double>(in[1]->numel() / std::max<std::int64_t>(1, out[3]));
   }
   Tensor forward(const Tensor& x, const Tensor& k) const {
     detail::expect_float(name, x);
@@ -126,7 +130,8 @@ struct Conv2dTranspose {
 
   Attributes attributes() const { return detail::window_attributes(0, options); }
   double flops(std::span<const Shape* const> in, const Shape&) const {
-    return 2.0 * static_cast<double>(in[0]->numel()) * static_cast<double>(in[1]->numel() / std::max<std::int64_t>(1, in[1]->at(-1)));
+    return 2.0 * static_cast<double>(in[0]->numel()) *
+           static_cast<double>(in[1]->numel() / std::max<std::int64_t>(1, in[1]->at(-1)));
   }
   Tensor forward(const Tensor& g, const Tensor& k) const {
     detail::expect_float(name, g);
@@ -136,19 +141,22 @@ struct Conv2dTranspose {
     const Window v = window_of(name, to, k.shape(), options);
     const std::int64_t out_c = k.shape()[3];
     if (g.shape() != Shape{v.n, v.oh, v.ow, out_c})
-      fail<ShapeError>(name, fmt::format("{} is not what a kernel {} makes of an image of {}x{}, which is {}", g.shape().str(),
-                                         k.shape().str(), image.h, image.w, Shape{v.n, v.oh, v.ow, out_c}.str()));
+      fail<ShapeError>(
+          name, fmt::format("{} is not what a kernel {} makes of an image of {}x{}, which is {}", g.shape().str(),
+                            k.shape().str(), image.h, image.w, Shape{v.n, v.oh, v.ow, out_c}.str()));
     Tensor out = Tensor::empty(to, g.dtype());
     visit_float(g.dtype(), [&](auto zero) {
       using T = decltype(zero);
-      detail::convolve_back<T>(v, out_c, nullptr, k.values<T>().data(), {.g = g.values<T>().data()}, out.mutable_values<T>().data(), nullptr, nullptr);
+      detail::convolve_back<T>(v, out_c, nullptr, k.values<T>().data(), {.g = g.values<T>().data()},
+                               out.mutable_values<T>().data(), nullptr, nullptr);
     });
     return out;
   }
   Tensor batched(const Tensor& g, const Tensor& k) const {
     if (!detail::batched(k)) return detail::run_merged(*this, g, k);
     const Shape& s = k.shape();
-    return col2im(matmul(g, reshape(k, {s[0] * s[1] * s[2], s[3]}), {.transpose_b = true}), image, {s[0], s[1]}, options);
+    return col2im(matmul(g, reshape(k, {s[0] * s[1] * s[2], s[3]}), {.transpose_b = true}), image, {s[0], s[1]},
+                  options);
   }
   Tensor backward(const Saved& s, const Tensor& g, int i) const;
 };
@@ -160,7 +168,8 @@ struct Conv2dKernel {
   Conv2dOptions options;
 
   double flops(std::span<const Shape* const> in, const Shape& out) const {
-    return 2.0 * static_cast<double>(in[1]->numel()) * static_cast<double>(out.numel() / std::max<std::int64_t>(1, out[3]));
+    return 2.0 * static_cast<double>(in[1]->numel()) *
+           static_cast<double>(out.numel() / std::max<std::int64_t>(1, out[3]));
   }
   Tensor forward(const Tensor& x, const Tensor& g) const {
     const Window v(name, x.shape(), kernel, options.stride, options.pad, options.dilation);
@@ -168,7 +177,8 @@ struct Conv2dKernel {
     Tensor out = Tensor::empty({kernel.h, kernel.w, v.c, out_c}, x.dtype());
     visit_float(x.dtype(), [&](auto zero) {
       using T = decltype(zero);
-      detail::convolve_back<T>(v, out_c, x.values<T>().data(), nullptr, {.g = g.values<T>().data()}, nullptr, out.mutable_values<T>().data(), nullptr);
+      detail::convolve_back<T>(v, out_c, x.values<T>().data(), nullptr, {.g = g.values<T>().data()}, nullptr,
+                               out.mutable_values<T>().data(), nullptr);
     });
     return out;
   }
@@ -196,7 +206,8 @@ Tensor Conv2dTranspose::backward(const Saved& s, const Tensor& g, int i) const {
   return apply(Conv2dKernel{{k[0], k[1]}, options}, g, s.input(0));
 }
 
-/// conv2d, bias, relu and a max-pool of windows side by side. The largest element commutes with relu, so relu comes last.
+/// conv2d, bias, relu and a max-pool of windows side by side. The largest element commutes with relu, so relu comes
+/// last.
 struct Conv2dRelu {
   static constexpr std::string_view name = "conv2d_relu";
   static constexpr Keeps keeps = Keeps::inputs_and_output;
@@ -213,7 +224,8 @@ struct Conv2dRelu {
 
   bool pools() const { return pool.h != 1 || pool.w != 1; }
   double flops(std::span<const Shape* const> in, const Shape& out) const {
-    return 2.0 * static_cast<double>(out.numel() * pool.h * pool.w) * static_cast<double>(in[1]->numel() / std::max<std::int64_t>(1, out[3]));
+    return 2.0 * static_cast<double>(out.numel() * pool.h * pool.w) *
+           static_cast<double>(in[1]->numel() / std::max<std::int64_t>(1, out[3]));
   }
   Tensor forward(const Tensor& x, const Tensor& k, const Tensor& bias) {
     detail::expect_float(name, x);
@@ -222,7 +234,8 @@ struct Conv2dRelu {
     const Window v = window_of(Conv2d::name, x.shape(), k.shape(), options);
     const std::int64_t out_c = k.shape()[3];
     if (bias.shape() != Shape{out_c})
-      fail<ShapeError>(name, fmt::format("the bias {} is not one number for each of the {} channels out", bias.shape().str(), out_c));
+      fail<ShapeError>(name, fmt::format("the bias {} is not one number for each of the {} channels out",
+                                         bias.shape().str(), out_c));
     if (pool.h < 1 || pool.w < 1 || pool.h * pool.w > 255)
       fail<ValueError>(name, fmt::format("a pool of 1 to 255 elements, got {}x{}", pool.h, pool.w));
     if (v.oh < pool.h || v.ow < pool.w)
@@ -232,7 +245,8 @@ struct Conv2dRelu {
     visit_float(x.dtype(), [&](auto zero) {
       using T = decltype(zero);
       detail::convolve<T>(v, out_c, x.values<T>().data(), k.values<T>().data(),
-                          {bias.values<T>().data(), true, pool, choice.defined() ? choice.mutable_values<std::uint8_t>().data() : nullptr},
+                          {bias.values<T>().data(), true, pool,
+                           choice.defined() ? choice.mutable_values<std::uint8_t>().data() : nullptr},
                           out.mutable_values<T>().data());
     });
     return out;
@@ -245,7 +259,8 @@ struct Conv2dRelu {
       Tensor dy = where(greater(y, 0.0), g, zeros(g.shape(), g.dtype()));
       if (pools()) dy = detail::max_unpool2d(dy, choice, {.size = pool}, {v.n, v.oh, v.ow, out_c});
       return {s.wants(0) ? conv2d_transpose(dy, k, {v.h, v.w}, options) : Tensor(),
-              s.wants(1) ? apply(Conv2dKernel{{v.kh, v.kw}, options}, x, dy) : Tensor(), s.wants(2) ? sum(dy, {0, 1, 2}) : Tensor()};
+              s.wants(1) ? apply(Conv2dKernel{{v.kh, v.kw}, options}, x, dy) : Tensor(),
+              s.wants(2) ? sum(dy, {0, 1, 2}) : Tensor()};
     }
     std::array<Tensor, 3> out;
     for (int i = 0; i < 3; ++i)
@@ -254,14 +269,17 @@ struct Conv2dRelu {
       using T = decltype(zero);
       const auto to = [&](std::size_t i) { return out[i].defined() ? out[i].mutable_values<T>().data() : nullptr; };
       detail::convolve_back<T>(v, out_c, x.values<T>().data(), k.values<T>().data(),
-                               {g.values<T>().data(), y.values<T>().data(), pool, choice.defined() ? choice.values<std::uint8_t>().data() : nullptr},
+                               {g.values<T>().data(), y.values<T>().data(), pool,
+                                choice.defined() ? choice.values<std::uint8_t>().data() : nullptr},
                                to(0), to(1), to(2));
     });
     return out;
   }
   /// One convolution for each of image and kernel that moves, where the transpose of backward takes two.
   Tensor tangent(const Saved& s, std::span<const Tensor> t) const {
-    const auto product = [](const void* op, const Tensor& a, const Tensor& b) { return conv2d(a, b, static_cast<const Conv2dRelu*>(op)->options); };
+    const auto product = [](const void* op, const Tensor& a, const Tensor& b) {
+      return conv2d(a, b, static_cast<const Conv2dRelu*>(op)->options);
+    };
     const auto chosen = [](const void* op, const Tensor& d) {  // the bias is the same for all of a pool
       const auto& self = *static_cast<const Conv2dRelu*>(op);
       return self.pools() ? detail::max_repool2d(d, self.choice, {.size = self.pool}) : d;
@@ -287,7 +305,8 @@ Tensor col2im(const Tensor& patches, Pair image, Pair kernel, Conv2dOptions o) {
 }
 Tensor conv2d(const Tensor& x, const Tensor& kernel, Conv2dOptions o) { return apply(Conv2d{o}, x, kernel); }
 Tensor conv2d_relu(const Tensor& x, const Tensor& kernel, const Tensor& bias, Conv2dOptions o, Pair pool) {
-  return apply(Conv2dRelu{o, pool, recording() && (x.tracked() || kernel.tracked() || bias.tracked())}, x, kernel, bias);
+  return apply(Conv2dRelu{o, pool, recording() && (x.tracked() || kernel.tracked() || bias.tracked())}, x, kernel,
+               bias);
 }
 Tensor conv2d_transpose(const Tensor& g, const Tensor& kernel, Pair image, Conv2dOptions o) {
   return apply(Conv2dTranspose{image, o}, g, kernel);

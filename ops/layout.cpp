@@ -24,11 +24,14 @@ struct Reshape {
   double flops(std::span<const Shape* const>, const Shape&) const { return 0; }
   Tensor forward(const Tensor& x) const {
     if (shape.numel() != x.numel())
-      fail<ShapeError>(name, fmt::format("{} has {} elements, {} has {}", x.shape().str(), x.numel(), shape.str(), shape.numel()));
+      fail<ShapeError>(
+          name, fmt::format("{} has {} elements, {} has {}", x.shape().str(), x.numel(), shape.str(), shape.numel()));
     return x.viewed_as(shape);
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return reshape(g, s.input_shape(0)); }
-  Tensor batched(const Tensor& x) const { return detail::run_whole(Reshape{shape.inserted(0, detail::mode.batch)}, detail::whole(x)); }
+  Tensor batched(const Tensor& x) const {
+    return detail::run_whole(Reshape{shape.inserted(0, detail::mode.batch)}, detail::whole(x));
+  }
 };
 
 struct Transpose {
@@ -96,15 +99,19 @@ struct Slice {
     if (step == 1 || count < 2) detail::copy_runs(to, part, from, whole, v.outer, part);
     else
       detail::parallel_for(v.outer, detail::in_block(v.outer, part), [&](std::int64_t first, std::int64_t last) {
-        for (std::int64_t o = first; o < last; ++o) detail::copy_runs(to + o * part, v.row, from + o * whole, step * v.row, count, v.row);
+        for (std::int64_t o = first; o < last; ++o)
+          detail::copy_runs(to + o * part, v.row, from + o * whole, step * v.row, count, v.row);
       });
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const {
     return unslice(g, axis, begin, step, s.input_shape(0)[axis]);
   }
-  Tensor batched(const Tensor& x) const { return detail::run_whole(Slice{axis + 1, begin, step, count}, detail::whole(x)); }
-  /// A recurrent layer takes a slice for each step: as many whole tensors of zeros would be more work than all the rest.
+  Tensor batched(const Tensor& x) const {
+    return detail::run_whole(Slice{axis + 1, begin, step, count}, detail::whole(x));
+  }
+  /// A recurrent layer takes a slice for each step: as many whole tensors of zeros would be more work than all the
+  /// rest.
   void add_gradient(const Tensor& g, Tensor& sum) const {
     visit_float(g.dtype(), [&](auto zero) {
       using T = decltype(zero);
@@ -113,15 +120,16 @@ struct Slice {
       const std::int64_t run = step == 1 ? count * row : row, runs = step == 1 ? 1 : count;
       const T* from = g.values<T>().data();
       T* to = sum.mutable_values<T>().data();
-      detail::parallel_for(v.outer * runs, detail::even_rows(v.outer * runs, run), [=, this](std::int64_t first, std::int64_t last) {
-        detail::simd_for<T>([=, this]() EBB_INLINE {
-          for (std::int64_t i = first; i < last; ++i) {
-            const T* __restrict x = from + i * run;
-            T* __restrict y = to + (i / runs * v.n + begin + i % runs * step) * row;
-            for (std::int64_t j = 0; j < run; ++j) y[j] += x[j];
-          }
-        });
-      });
+      detail::parallel_for(v.outer * runs, detail::even_rows(v.outer * runs, run),
+                           [=, this](std::int64_t first, std::int64_t last) {
+                             detail::simd_for<T>([=, this]() EBB_INLINE {
+                               for (std::int64_t i = first; i < last; ++i) {
+                                 const T* __restrict x = from + i * run;
+                                 T* __restrict y = to + (i / runs * v.n + begin + i % runs * step) * row;
+                                 for (std::int64_t j = 0; j < run; ++j) y[j] += x[j];
+                               }
+                             });
+                           });
     });
   }
 };
@@ -157,7 +165,9 @@ struct Unslice {
   Tensor backward(const Saved& s, const Tensor& g) const {
     return apply(Slice{axis, begin, step, s.input_shape(0)[axis]}, g);
   }
-  Tensor batched(const Tensor& g) const { return detail::run_whole(Unslice{axis + 1, begin, step, size}, detail::whole(g)); }
+  Tensor batched(const Tensor& g) const {
+    return detail::run_whole(Unslice{axis + 1, begin, step, size}, detail::whole(g));
+  }
 };
 
 Tensor unslice(const Tensor& g, int axis, std::int64_t begin, std::int64_t step, std::int64_t size) {
@@ -174,7 +184,8 @@ struct Concat {
     std::int64_t total = 0;
     for (const Tensor& p : parts) {
       if (p.rank() != first.rank() || p.shape().with(axis, 0) != first.shape().with(axis, 0))
-        fail<ShapeError>(name, fmt::format("shapes differ outside of axis {}: {} and {}", axis, first.shape().str(), p.shape().str()));
+        fail<ShapeError>(name, fmt::format("shapes differ outside of axis {}: {} and {}", axis, first.shape().str(),
+                                           p.shape().str()));
       detail::expect_alike(name, first, p);
       total += p.shape()[axis];
     }
@@ -182,7 +193,8 @@ struct Concat {
     const AxisView v(out.shape(), axis, out.dtype());
     const std::int64_t whole = total * v.row;
     std::byte* const to = out.mutable_raw();
-    // A row at a time, as the result lies in memory; of short ones some of each part, so that their elements move in loops.
+    // A row at a time, as the result lies in memory; of short ones some of each part, so that their elements move in
+    // loops.
     const std::int64_t few = std::max<std::int64_t>(1, 256 / std::max<std::int64_t>(1, whole));
     detail::parallel_for(v.outer, detail::in_block(v.outer, whole), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t o = begin; o < end; o += few) {
@@ -248,7 +260,8 @@ Tensor transpose(const Tensor& x, std::initializer_list<int> axes) {
       seen |= 1u << axis;
     }
   if (std::ssize(axes) != x.rank() || seen != (1u << x.rank()) - 1)
-    fail<ShapeError>(Transpose::name, fmt::format("({}) does not name each axis of {} once", fmt::join(axes, ", "), x.shape().str()));
+    fail<ShapeError>(Transpose::name,
+                     fmt::format("({}) does not name each axis of {} once", fmt::join(axes, ", "), x.shape().str()));
   return apply(Transpose{p, x.rank()}, x);
 }
 
@@ -278,14 +291,17 @@ Tensor concat(std::span<const Tensor> parts, int axis) {
   if (parts.empty()) fail<ValueError>(Concat::name, "nothing to join");
   return apply(Concat{parts[0].shape().normalize(axis, Concat::name)}, parts);
 }
-Tensor concat(std::initializer_list<Tensor> parts, int axis) { return concat(std::span(parts.begin(), parts.size()), axis); }
+Tensor concat(std::initializer_list<Tensor> parts, int axis) {
+  return concat(std::span(parts.begin(), parts.size()), axis);
+}
 
 Tensor stack(std::span<const Tensor> parts, int axis) {
   std::vector<Tensor> rows;
   rows.reserve(parts.size());
   for (const Tensor& p : parts) {
     const int at = axis < 0 ? axis + p.rank() + 1 : axis;
-    if (at < 0 || at > p.rank()) fail<ShapeError>("stack", fmt::format("axis {} does not exist in {}", axis, p.shape().str()));
+    if (at < 0 || at > p.rank())
+      fail<ShapeError>("stack", fmt::format("axis {} does not exist in {}", axis, p.shape().str()));
     rows.push_back(reshape(p, p.shape().inserted(at, 1)));
   }
   return concat(rows, axis);

@@ -11,7 +11,8 @@
 namespace ebb {
 namespace {
 
-/// -t log s(x) - (1 - t) log(1 - s(x)), s being the sigmoid. A logit may be infinite: where it is right it costs nothing.
+/// -t log s(x) - (1 - t) log(1 - s(x)), s being the sigmoid. A logit may be infinite: where it is right it costs
+/// nothing.
 struct BceWithLogits {
   static constexpr std::string_view name = "bce_with_logits";
   static constexpr Tangent tangents = Tangent::symmetric;
@@ -59,11 +60,14 @@ Tensor difference(const char* op, const Tensor& a, const Tensor& b) {
 Tensor bce_with_logits(const Tensor& logits, const Tensor& targets) {
   detail::expect_labels(BceWithLogits::name, targets);
   if (logits.shape() != targets.shape())
-    fail<ShapeError>(BceWithLogits::name, fmt::format("logits {} and targets {} differ in shape", logits.shape().str(), targets.shape().str()));
+    fail<ShapeError>(BceWithLogits::name, fmt::format("logits {} and targets {} differ in shape", logits.shape().str(),
+                                                      targets.shape().str()));
   return mean(apply(BceWithLogits{}, logits, targets));
 }
 
-Tensor mse(const Tensor& prediction, const Tensor& target) { return mean(square(difference("mse", prediction, target))); }
+Tensor mse(const Tensor& prediction, const Tensor& target) {
+  return mean(square(difference("mse", prediction, target)));
+}
 Tensor mae(const Tensor& prediction, const Tensor& target) { return mean(abs(difference("mae", prediction, target))); }
 
 Tensor huber(const Tensor& prediction, const Tensor& target, double delta) {
@@ -76,8 +80,10 @@ Tensor kl_divergence(const Tensor& logits, const Tensor& targets) {
   if (logits.rank() != 2 || logits.numel() == 0)
     fail<ShapeError>("kl_divergence", fmt::format("needs logits (n, classes), got {}", logits.shape().str()));
   if (logits.shape() != targets.shape())
-    fail<ShapeError>("kl_divergence", fmt::format("logits {} and targets {} differ in shape", logits.shape().str(), targets.shape().str()));
-  const Tensor none = equal(targets, zeros_like(targets)), zero = scalar(0, logits.dtype());  // 0 log 0 = 0, whatever the logit
+    fail<ShapeError>("kl_divergence", fmt::format("logits {} and targets {} differ in shape", logits.shape().str(),
+                                                  targets.shape().str()));
+  const Tensor none = equal(targets, zeros_like(targets)),
+               zero = scalar(0, logits.dtype());  // 0 log 0 = 0, whatever the logit
   const Tensor safe = where(greater(targets, 0.0), targets, scalar(1, targets.dtype()));
   return sum(targets * (log(safe) - where(none, zero, log_softmax(logits)))) / static_cast<double>(logits.size(0));
 }

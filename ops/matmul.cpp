@@ -14,9 +14,9 @@
 namespace ebb {
 namespace {
 
-/// How many pieces of a product are worth the threads' while. Never by how many threads there are, on which no bit may depend.
-/// More pieces than threads let the faster ones do more; each piece of C packs the other operand again, which costs a narrow one
-/// most.
+/// How many pieces of a product are worth the threads' while. Never by how many threads there are, on which no bit may
+/// depend. More pieces than threads let the faster ones do more; each piece of C packs the other operand again, which
+/// costs a narrow one most.
 std::int64_t pieces_of(std::int64_t longer, double flops) {
   if (flops < 2e6) return 1;  // the hand-over costs more than it gains
   return longer >= 512 && flops >= 32e6 ? 4 : 2;
@@ -34,12 +34,12 @@ void add_parts(T* c, const T* more, std::int64_t count, std::int64_t size, std::
   });
 }
 
-/// C = op(A) B as the sum of products of `pieces` parts of k: of a dense layer's x W, each takes a part of W's rows. So are
-/// the gradient and the optimizer's pass over W cut, and no thread has to fetch from another's cache what that has updated; and
-/// BLAS packs each number of x once.
+/// C = op(A) B as the sum of products of `pieces` parts of k: of a dense layer's x W, each takes a part of W's rows. So
+/// are the gradient and the optimizer's pass over W cut, and no thread has to fetch from another's cache what that has
+/// updated; and BLAS packs each number of x once.
 template <class T, class After>
-void product_by_depth(std::int64_t pieces, bool ta, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c,
-                      const After& after) {
+void product_by_depth(std::int64_t pieces, bool ta, std::int64_t m, std::int64_t n, std::int64_t k, const T* a,
+                      const T* b, T* c, const After& after) {
   Tensor others = Tensor::workspace({pieces - 1, m, n}, dtype_of<T>());
   T* const more = others.mutable_values<T>().data();
   const std::int64_t lda = ta ? m : k, step = (k + pieces - 1) / pieces;
@@ -47,21 +47,25 @@ void product_by_depth(std::int64_t pieces, bool ta, std::int64_t m, std::int64_t
     T* const to = begin == 0 ? c : more + (begin / step - 1) * m * n;
     detail::gemm(ta, false, m, n, end - begin, a + (ta ? begin * lda : begin), lda, b + begin * n, n, T(0), to, n);
   });
-  detail::parallel_for(m, std::max<std::int64_t>(1, detail::elementwise_block / 16 / n), [&](std::int64_t begin, std::int64_t end) {
-    add_parts(c, more, pieces - 1, m * n, begin * n, end * n);
-    after(c + begin * n, end - begin, n, std::int64_t{0});
-  });
+  detail::parallel_for(m, std::max<std::int64_t>(1, detail::elementwise_block / 16 / n),
+                       [&](std::int64_t begin, std::int64_t end) {
+                         add_parts(c, more, pieces - 1, m * n, begin * n, end * n);
+                         after(c + begin * n, end - begin, n, std::int64_t{0});
+                       });
 }
 
 /// One product, cut along the longer side of C, or by depth.
 /// after(begin of the piece in C, rows, columns, first column) is called while a piece is hot.
 template <class T, class After>
-void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c, const After& after) {
+void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const T* b, T* c,
+             const After& after) {
   const std::int64_t lda = ta ? m : k, ldb = tb ? k : n;
   const std::int64_t columns = (n + 15) / 16 * 16;  // a narrow product takes as long as one of whole registers
-  const std::int64_t pieces = pieces_of(std::max(m, n), 2.0 * static_cast<double>(m) * static_cast<double>(columns) * static_cast<double>(k));
+  const std::int64_t pieces =
+      pieces_of(std::max(m, n), 2.0 * static_cast<double>(m) * static_cast<double>(columns) * static_cast<double>(k));
   // Where C is small beside B, and its parts are in the cache when they are added. W^T is cut by W's rows along n.
-  if (pieces > 1 && !tb && k >= 512 && k >= 2 * m && m * n <= 65536) return product_by_depth(pieces, ta, m, n, k, a, b, c, after);
+  if (pieces > 1 && !tb && k >= 512 && k >= 2 * m && m * n <= 65536)
+    return product_by_depth(pieces, ta, m, n, k, a, b, c, after);
   if (m >= n) {
     const std::int64_t step = (m + pieces - 1) / pieces;
     detail::parallel_for(m, std::max<std::int64_t>(1, step), [&](std::int64_t begin, std::int64_t end) {
@@ -78,7 +82,9 @@ void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, c
 }
 
 /// Leading axes of a matrix stack.
-Shape batch_of(const Shape& s) { return Shape(std::span<const std::int64_t>(s.begin(), static_cast<std::size_t>(s.rank() - 2))); }
+Shape batch_of(const Shape& s) {
+  return Shape(std::span<const std::int64_t>(s.begin(), static_cast<std::size_t>(s.rank() - 2)));
+}
 
 struct Matmul {
   static constexpr std::string_view name = "matmul";
@@ -98,7 +104,8 @@ struct Matmul {
     const auto text = [&] {
       return fmt::format("{}{} x {}{}", a.shape().str(), ta ? "^T" : "", b.shape().str(), tb ? "^T" : "");
     };
-    if (a.rank() < 2 || b.rank() < 2) fail<ShapeError>(name, fmt::format("needs at least 2 axes on both sides: {}", text()));
+    if (a.rank() < 2 || b.rank() < 2)
+      fail<ShapeError>(name, fmt::format("needs at least 2 axes on both sides: {}", text()));
     const std::int64_t m = a.size(ta ? -1 : -2), k = a.size(ta ? -2 : -1), n = b.size(tb ? -2 : -1);
     if (k != b.size(tb ? -1 : -2)) fail<ShapeError>(name, fmt::format("inner sizes differ: {}", text()));
     const Shape batch_a = batch_of(a.shape()), batch_b = batch_of(b.shape()), batch = broadcast(batch_a, batch_b, name);
@@ -112,8 +119,10 @@ struct Matmul {
       const detail::Walk<2> walk(batch, {&batch_a, &batch_b});
       detail::parallel_for(walk.outer * walk.inner, 1, [&](std::int64_t i, std::int64_t) {
         const auto row = walk.offsets(i / walk.inner);
-        const std::int64_t j = i % walk.inner, ia = row[0] + j * walk.strides[0][0], ib = row[1] + j * walk.strides[1][0];
-        detail::gemm(ta, tb, m, n, k, pa + ia * m * k, ta ? m : k, pb + ib * k * n, tb ? k : n, T(0), pc + i * m * n, n);
+        const std::int64_t j = i % walk.inner, ia = row[0] + j * walk.strides[0][0],
+                           ib = row[1] + j * walk.strides[1][0];
+        detail::gemm(ta, tb, m, n, k, pa + ia * m * k, ta ? m : k, pb + ib * k * n, tb ? k : n, T(0), pc + i * m * n,
+                     n);
       });
     });
     return out;
@@ -146,7 +155,8 @@ struct Matmul {
   /// With the last two axes the other way round.
   static Tensor swapped(const Tensor& x) {
     const int r = x.rank();
-    if (x.size(r - 1) == 1 || x.size(r - 2) == 1) return x.viewed_as(x.shape().with(r - 1, x.size(r - 2)).with(r - 2, x.size(r - 1)));
+    if (x.size(r - 1) == 1 || x.size(r - 2) == 1)
+      return x.viewed_as(x.shape().with(r - 1, x.size(r - 2)).with(r - 2, x.size(r - 1)));
     const Tensor rows = x.viewed_as({x.shape().without(r - 1).without(r - 2).numel(), x.size(r - 2), x.size(r - 1)});
     return transpose(rows, {0, 2, 1}).viewed_as(x.shape().with(r - 1, x.size(r - 2)).with(r - 2, x.size(r - 1)));
   }
@@ -196,7 +206,9 @@ struct Linear {
   }
   /// One product for each side that moves, where the transpose of backward takes two.
   Tensor tangent(const Saved& s, std::span<const Tensor> t) const {
-    return before_activation(s, detail::tangent_of_layer(s, t, nullptr, [](const void*, const Tensor& a, const Tensor& b) { return matmul(a, b); }));
+    return before_activation(
+        s, detail::tangent_of_layer(s, t, nullptr,
+                                    [](const void*, const Tensor& a, const Tensor& b) { return matmul(a, b); }));
   }
   Tensor batched(const Tensor& x, const Tensor& kernel, const Tensor& bias) const {
     if (!detail::batched(kernel) && !detail::batched(bias)) return detail::run_merged(*this, x, kernel, bias);

@@ -12,15 +12,21 @@
 namespace ebb {
 namespace {
 
-/// Rows of channels as wide rows: several rows side by side, so that narrow ones fill vector registers too, in fixed blocks
-/// that stay in L2 while they are read twice.
+/// Rows of channels as wide rows: several rows side by side, so that narrow ones fill vector registers too, in fixed
+/// blocks that stay in L2 while they are read twice.
 struct Rows {
   std::int64_t n, c, fold, wide, block, blocks;
   explicit Rows(const Shape& shape)
-      : n(shape.numel() / shape.at(-1)), c(shape.at(-1)), fold(c >= 64 ? 1 : 64 / c), wide(fold * c),
-        block(std::max<std::int64_t>(1, detail::elementwise_block / wide) * fold), blocks((n + block - 1) / block) {}
+      : n(shape.numel() / shape.at(-1)),
+        c(shape.at(-1)),
+        fold(c >= 64 ? 1 : 64 / c),
+        wide(fold * c),
+        block(std::max<std::int64_t>(1, detail::elementwise_block / wide) * fold),
+        blocks((n + block - 1) / block) {}
   /// How many rows of [begin, end) lie in place k of a wide row.
-  std::int64_t count(std::int64_t begin, std::int64_t end, std::int64_t k) const { return (end - begin - k + fold - 1) / fold; }
+  std::int64_t count(std::int64_t begin, std::int64_t end, std::int64_t k) const {
+    return (end - begin - k + fold - 1) / fold;
+  }
   /// body(block, begin, end) on the pool.
   template <class F>
   void each_block(const F& body) const {
@@ -48,12 +54,13 @@ EBB_INLINE inline void each_element(const Rows& r, std::int64_t begin, std::int6
 template <class T, class F>
 EBB_INLINE inline void add_elements(const Rows& r, std::int64_t begin, std::int64_t end, const F& f, double* sums) {
   const std::int64_t first = begin * r.c, whole = (end * r.c - first) / r.wide, last = first + whole * r.wide;
-  detail::add_rows<T>(whole, r.wide, [&](std::int64_t i, std::int64_t j) EBB_INLINE { return f(first + i * r.wide + j, j); }, sums);
+  detail::add_rows<T>(
+      whole, r.wide, [&](std::int64_t i, std::int64_t j) EBB_INLINE { return f(first + i * r.wide + j, j); }, sums);
   for (std::int64_t j = 0; last + j < end * r.c; ++j) sums[j] += static_cast<double>(f(last + j, j));
 }
 
-/// Mean and variance of each channel as (2, c): two passes within a block, blocks joined in double (Chan et al. 1979), so
-/// that a mean far from zero costs no digits.
+/// Mean and variance of each channel as (2, c): two passes within a block, blocks joined in double (Chan et al. 1979),
+/// so that a mean far from zero costs no digits.
 template <class T>
 void moments_of(const Rows& r, const T* x, T* out) {
   std::vector<double> parts(static_cast<std::size_t>(r.blocks * 2 * r.wide));
@@ -63,7 +70,8 @@ void moments_of(const Rows& r, const T* x, T* out) {
     double* __restrict squares = mean + r.wide;
     T* __restrict center = centers.data() + b * r.wide;
     detail::simd_for<T>([&]() EBB_INLINE {
-      add_elements<T>(r, begin, end, [=](std::int64_t i, std::int64_t) EBB_INLINE { return x[i]; }, mean);
+      add_elements<T>(
+          r, begin, end, [=](std::int64_t i, std::int64_t) EBB_INLINE { return x[i]; }, mean);
       for (std::int64_t k = 0; k < r.fold; ++k) {
         const auto rows = static_cast<double>(std::max<std::int64_t>(1, r.count(begin, end, k)));
         for (std::int64_t j = k * r.c; j < (k + 1) * r.c; ++j) {
@@ -71,7 +79,9 @@ void moments_of(const Rows& r, const T* x, T* out) {
           center[j] = static_cast<T>(mean[j]);
         }
       }
-      add_elements<T>(r, begin, end, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return (x[i] - center[j]) * (x[i] - center[j]); }, squares);
+      add_elements<T>(
+          r, begin, end,
+          [=](std::int64_t i, std::int64_t j) EBB_INLINE { return (x[i] - center[j]) * (x[i] - center[j]); }, squares);
       for (std::int64_t k = 0; k < r.fold; ++k) {  // the center is the mean but for a rounding
         const auto rows = static_cast<double>(r.count(begin, end, k));
         for (std::int64_t j = k * r.c; j < (k + 1) * r.c; ++j) {
@@ -110,11 +120,15 @@ void slopes_of(const Rows& r, const T* x, const T* g, const T* gamma, const T* m
     double* const plain = parts.data() + b * 2 * r.wide;
     detail::simd_for<T>([&]() EBB_INLINE {
       const T* __restrict m = mean.data();
-      const std::int64_t rows = std::max<std::int64_t>(8, 2048 / r.wide / 8 * 8);  // that stay in the L1 cache for the second sum
+      const std::int64_t rows =
+          std::max<std::int64_t>(8, 2048 / r.wide / 8 * 8);  // that stay in the L1 cache for the second sum
       for (std::int64_t first = begin; first < end; first += rows * r.fold) {
         const std::int64_t last = std::min(end, first + rows * r.fold);
-        add_elements<T>(r, first, last, [=](std::int64_t i, std::int64_t) EBB_INLINE { return g[i]; }, plain);
-        add_elements<T>(r, first, last, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return g[i] * (x[i] - m[j]); }, plain + r.wide);
+        add_elements<T>(
+            r, first, last, [=](std::int64_t i, std::int64_t) EBB_INLINE { return g[i]; }, plain);
+        add_elements<T>(
+            r, first, last, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return g[i] * (x[i] - m[j]); },
+            plain + r.wide);
       }
     });
   });
@@ -126,7 +140,8 @@ void slopes_of(const Rows& r, const T* x, const T* g, const T* gamma, const T* m
         plain += parts[static_cast<std::size_t>(b * 2 * r.wide + k * r.c + j)];
         centered += parts[static_cast<std::size_t>((b * 2 + 1) * r.wide + k * r.c + j)];
       }
-    const double s = 1 / std::sqrt(static_cast<double>(moments[r.c + j]) + epsilon), a = static_cast<double>(gamma[j]) * s;
+    const double s = 1 / std::sqrt(static_cast<double>(moments[r.c + j]) + epsilon),
+                 a = static_cast<double>(gamma[j]) * s;
     out[j] = static_cast<T>(centered * s);
     out[r.c + j] = static_cast<T>(plain);
     for (std::int64_t k = 0; k < r.fold; ++k) {
@@ -136,13 +151,16 @@ void slopes_of(const Rows& r, const T* x, const T* g, const T* gamma, const T* m
       shift[at] = static_cast<T>(-a * plain / static_cast<double>(r.n));
     }
   }
-  if (dx) r.each_block([&](std::int64_t, std::int64_t begin, std::int64_t end) {
-    detail::simd_for<T>([&]() EBB_INLINE {
-      const T *__restrict m = mean.data(), *__restrict p = by_g.data(), *__restrict q = by_x.data(), *__restrict s = shift.data();
-      T* __restrict to = dx;
-      each_element(r, begin, end, [&](std::int64_t i, std::int64_t j) EBB_INLINE { to[i] = p[j] * g[i] + q[j] * (x[i] - m[j]) + s[j]; });
+  if (dx)
+    r.each_block([&](std::int64_t, std::int64_t begin, std::int64_t end) {
+      detail::simd_for<T>([&]() EBB_INLINE {
+        const T *__restrict m = mean.data(), *__restrict p = by_g.data(), *__restrict q = by_x.data(), *__restrict s = shift.data();
+        T* __restrict to = dx;
+        each_element(r, begin, end, [&](std::int64_t i, std::int64_t j) EBB_INLINE {
+          to[i] = p[j] * g[i] + q[j] * (x[i] - m[j]) + s[j];
+        });
+      });
     });
-  });
 }
 
 Tensor row_of(const Tensor& pair, std::int64_t i) { return pair.rows(i, i + 1).viewed_as({pair.size(1)}); }
@@ -166,14 +184,16 @@ struct BatchNorm {
       moments_of(r, px, pm);
       std::vector<T> scale(static_cast<std::size_t>(r.c));
       for (std::int64_t j = 0; j < r.c; ++j)
-        scale[static_cast<std::size_t>(j)] = static_cast<T>(static_cast<double>(gamma.values<T>()[static_cast<std::size_t>(j)]) /
-                                                            std::sqrt(static_cast<double>(pm[r.c + j]) + options.epsilon));
+        scale[static_cast<std::size_t>(j)] =
+            static_cast<T>(static_cast<double>(gamma.values<T>()[static_cast<std::size_t>(j)]) /
+                           std::sqrt(static_cast<double>(pm[r.c + j]) + options.epsilon));
       const std::vector<T> mean = r.repeated(pm), a = r.repeated(scale.data()), b = r.repeated(beta.values<T>().data());
       r.each_block([&](std::int64_t, std::int64_t begin, std::int64_t end) {
         detail::simd_for<T>([&]() EBB_INLINE {
-          const T *__restrict m = mean.data(), *__restrict p = a.data(), *__restrict q = b.data();
+          const T* __restrict m = mean.data(), * __restrict p = a.data(), * __restrict q = b.data();
           T* __restrict to = py;
-          each_element(r, begin, end, [&](std::int64_t i, std::int64_t j) EBB_INLINE { to[i] = p[j] * (px[i] - m[j]) + q[j]; });
+          each_element(r, begin, end,
+                       [&](std::int64_t i, std::int64_t j) EBB_INLINE { to[i] = p[j] * (px[i] - m[j]) + q[j]; });
         });
       });
     });
@@ -186,11 +206,14 @@ struct BatchNorm {
   std::vector<Tensor> backward(const Saved& s, const Tensor& g) const {
     const Tensor x = s.input(0), gamma = s.input(1);
     if (!recording() && !detail::batching()) return fused(x, gamma, g, s.wants(0));
-    const Tensor centered = x - mean(x, 0), scale = pow(mean(square(centered), 0) + options.epsilon, -0.5), normal = centered * scale;
+    const Tensor centered = x - mean(x, 0), scale = pow(mean(square(centered), 0) + options.epsilon, -0.5),
+                 normal = centered * scale;
     const Tensor dbeta = sum(g, 0), dgamma = sum(g * normal, 0);
     return {gamma * scale * (g - (dbeta + normal * dgamma) / static_cast<double>(x.size(0))), dgamma, dbeta};
   }
-  Tensor batched(const Tensor& x, const Tensor& gamma, const Tensor& beta) const { return batch_norm_plain(x, gamma, beta, options); }
+  Tensor batched(const Tensor& x, const Tensor& gamma, const Tensor& beta) const {
+    return batch_norm_plain(x, gamma, beta, options);
+  }
   /// The same where nobody asks for the gradient of a gradient.
   std::vector<Tensor> fused(const Tensor& x, const Tensor& gamma, const Tensor& g, bool with_dx) const {
     const Rows r(x.shape());
@@ -205,13 +228,16 @@ struct BatchNorm {
 };
 
 /// The checks, and x as rows of channels.
-Tensor rows_for(std::string_view op, const Tensor& x, const Tensor& gamma, const Tensor& beta, const BatchNormOptions& o) {
+Tensor rows_for(std::string_view op, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                const BatchNormOptions& o) {
   detail::expect_float(op, x);
   detail::expect_alike(op, x, gamma);
   detail::expect_alike(op, x, beta);
-  if (x.rank() < 2 || x.numel() == 0) fail<ShapeError>(op, fmt::format("needs an input (n, ..., channels), got {}", x.shape().str()));
+  if (x.rank() < 2 || x.numel() == 0)
+    fail<ShapeError>(op, fmt::format("needs an input (n, ..., channels), got {}", x.shape().str()));
   if (const Shape c{x.size(-1)}; gamma.shape() != c || beta.shape() != c)
-    fail<ShapeError>(op, fmt::format("{} needs gamma and beta {}, got {} and {}", x.shape().str(), c.str(), gamma.shape().str(), beta.shape().str()));
+    fail<ShapeError>(op, fmt::format("{} needs gamma and beta {}, got {} and {}", x.shape().str(), c.str(),
+                                     gamma.shape().str(), beta.shape().str()));
   if (!(o.epsilon > 0)) fail<ValueError>(op, fmt::format("epsilon must be above 0, got {}", o.epsilon));
   return reshape(x, {-1, x.size(-1)});
 }

@@ -22,19 +22,22 @@ Window window_of(std::string_view op, const Shape& image, const PoolOptions& o) 
   const Window v(op, image, o.size, stride, o.pad, 1);
   // Otherwise some windows would hold nothing but padding, and neither a largest element nor a mean.
   if (!o.pad.is_same && std::max(o.pad.top, o.pad.bottom) >= v.kh)
-    fail<ValueError>(op, fmt::format("pads of {} and {} must be smaller than the window's height {}", o.pad.top, o.pad.bottom, v.kh));
+    fail<ValueError>(op, fmt::format("pads of {} and {} must be smaller than the window's height {}", o.pad.top,
+                                     o.pad.bottom, v.kh));
   if (!o.pad.is_same && std::max(o.pad.left, o.pad.right) >= v.kw)
-    fail<ValueError>(op, fmt::format("pads of {} and {} must be smaller than the window's width {}", o.pad.left, o.pad.right, v.kw));
+    fail<ValueError>(
+        op, fmt::format("pads of {} and {} must be smaller than the window's width {}", o.pad.left, o.pad.right, v.kw));
   if (v.h == 0 || v.w == 0) fail<ShapeError>(op, fmt::format("no elements to pool in {}", image.str()));
   return v;
 }
 
 Attributes pool_attributes(const PoolOptions& o) {
-  return detail::window_attributes(o.size, {.stride = {o.stride.h ? o.stride.h : o.size.h, o.stride.w ? o.stride.w : o.size.w}, .pad = o.pad});
+  return detail::window_attributes(
+      o.size, {.stride = {o.stride.h ? o.stride.h : o.size.h, o.stride.w ? o.stride.w : o.size.w}, .pad = o.pad});
 }
 
-/// Calls use(output offset, input offset, what lies inside the image) for each window of images [begin, end); offsets point at
-/// the first channel, that into the image at the window's first element, wherever it is.
+/// Calls use(output offset, input offset, what lies inside the image) for each window of images [begin, end); offsets
+/// point at the first channel, that into the image at the window's first element, wherever it is.
 template <class F>
 inline void EBB_INLINE each_window(const Window& v, std::int64_t begin, std::int64_t end, const F& use) {
   for (std::int64_t i = begin; i < end; ++i)
@@ -81,7 +84,9 @@ struct Unpool {
     return detail::run_on_merged(Unpool{options, image.with(0, n * image[0]), all_of(choice, n)}, all_of(g, n));
   }
   /// n times (b, ...) as (n b, ...), also of what is the same for each.
-  static Tensor all_of(const Tensor& t, std::int64_t n) { return detail::merged(detail::batched(t) ? t : detail::apart(detail::repeated(t, n), n)); }
+  static Tensor all_of(const Tensor& t, std::int64_t n) {
+    return detail::merged(detail::batched(t) ? t : detail::apart(detail::repeated(t, n), n));
+  }
 };
 
 /// From x the elements that an earlier max-pool chose: the adjoint of Unpool.
@@ -178,7 +183,9 @@ struct AvgUnpool2d {
   Shape image;
   Tensor forward(const Tensor& g) const;
   Tensor backward(const Saved&, const Tensor& g) const { return avg_pool2d(g, options); }
-  Tensor batched(const Tensor& g) const { return detail::run_merged(AvgUnpool2d{options, image.with(0, detail::mode.batch * image[0])}, g); }
+  Tensor batched(const Tensor& g) const {
+    return detail::run_merged(AvgUnpool2d{options, image.with(0, detail::mode.batch * image[0])}, g);
+  }
 };
 
 /// The elements of a window that lie inside the image. Sums are divided by it: its reciprocal need not be exact.
@@ -215,15 +222,19 @@ struct AvgPool2d {
                 std::fill(sums, sums + n, 0.0);
                 for (std::int64_t ky = in.top; ky < in.bottom; ++ky) {
                   const T* const row = px + from + (ky * v.w + in.left) * v.c + c;
-                  detail::add_rows<T>(in.right - in.left, n, [&](std::int64_t i, std::int64_t j) EBB_INLINE { return row[i * v.c + j]; }, sums);
+                  detail::add_rows<T>(
+                      in.right - in.left, n,
+                      [&](std::int64_t i, std::int64_t j) EBB_INLINE { return row[i * v.c + j]; }, sums);
                 }
-                for (std::int64_t j = 0; j < n; ++j) py[to + c + j] = static_cast<T>(sums[j] / static_cast<double>(count));
+                for (std::int64_t j = 0; j < n; ++j)
+                  py[to + c + j] = static_cast<T>(sums[j] / static_cast<double>(count));
               }
             }
             for (; c + lanes <= v.c; c += lanes) {
               V sum = {};
               for (std::int64_t ky = in.top; ky < in.bottom; ++ky)
-                for (std::int64_t kx = in.left; kx < in.right; ++kx) sum += *reinterpret_cast<const V*>(px + from + (ky * v.w + kx) * v.c + c);
+                for (std::int64_t kx = in.left; kx < in.right; ++kx)
+                  sum += *reinterpret_cast<const V*>(px + from + (ky * v.w + kx) * v.c + c);
               *reinterpret_cast<V*>(py + to + c) = sum / count;
             }
             for (; c < v.c; ++c) {
@@ -272,7 +283,9 @@ Tensor detail::max_unpool2d(const Tensor& g, const Tensor& choice, PoolOptions o
   return apply(Unpool{o, image, choice}, g);
 }
 
-Tensor detail::max_repool2d(const Tensor& x, const Tensor& choice, PoolOptions o) { return apply(Repool{o, choice}, x); }
+Tensor detail::max_repool2d(const Tensor& x, const Tensor& choice, PoolOptions o) {
+  return apply(Repool{o, choice}, x);
+}
 
 Tensor detail::max_pool2d_batched(const Tensor& x, PoolOptions o, Tensor* choice) {
   MaxPool2d op{o, choice != nullptr};

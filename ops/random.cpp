@@ -66,7 +66,8 @@ void fill_with(const Generator& g, std::uint64_t position, std::int64_t n, T* to
         if (end - i >= round) {
 #pragma GCC unroll 1
           for (std::int64_t j = 0; j < round; ++j) to[i + j] = each(w[j]);
-        } else for (std::int64_t j = 0; j < end - i; ++j) to[i + j] = each(w[j]);
+        } else
+          for (std::int64_t j = 0; j < end - i; ++j) to[i + j] = each(w[j]);
       }
     });
   });
@@ -83,7 +84,8 @@ double unit(std::uint32_t high, std::uint32_t low) {
   return static_cast<double>((std::uint64_t{high} << 32 | low) >> 11) * 0x1p-53;
 }
 
-/// The largest T below high, but low where there is none between them: what a sum near high may round up to is kept below it.
+/// The largest T below high, but low where there is none between them: what a sum near high may round up to is kept
+/// below it.
 template <class T>
 T below(double low, double high) {
   const auto a = static_cast<T>(low), b = static_cast<T>(high);
@@ -140,7 +142,8 @@ Tensor uniform(const Shape& shape, double low, double high, DType dtype, Generat
   if (!is_float(dtype)) fail<DTypeError>("uniform", fmt::format("needs float32 or float64, got {}", name_of(dtype)));
   const double range = dtype == f32 ? static_cast<double>(static_cast<float>(high - low)) : high - low;
   if (!(low <= high && std::isfinite(range)))
-    fail<ValueError>("uniform", fmt::format("low must not be above high, and their distance finite, got {} and {}", low, high));
+    fail<ValueError>("uniform",
+                     fmt::format("low must not be above high, and their distance finite, got {} and {}", low, high));
   Tensor out = Tensor::empty(shape, dtype);
   const std::int64_t n = out.numel();
   if (dtype == f32) {
@@ -154,7 +157,8 @@ Tensor uniform(const Shape& shape, double low, double high, DType dtype, Generat
     std::vector<std::uint32_t> words(2 * static_cast<std::size_t>(n));
     generator.fill(words);
     double* to = out.mutable_values<double>().data();
-    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) to[i] = std::min(below<double>(low, high), low + (high - low) * unit(words[2 * i], words[2 * i + 1]));
+    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i)
+      to[i] = std::min(below<double>(low, high), low + (high - low) * unit(words[2 * i], words[2 * i + 1]));
   }
   return out;
 }

@@ -14,7 +14,7 @@ class Generator {
  public:
   /// At position 0.
   explicit Generator(std::uint64_t seed = 0, std::uint64_t stream = 0) : seed_(seed), stream_(stream) {}
-  std::uint64_t seed() const { return seed_; }  ///< as given
+  std::uint64_t seed() const { return seed_; }      ///< as given
   std::uint64_t stream() const { return stream_; }  ///< as given
   /// Blocks of four 32-bit numbers drawn so far.
   std::uint64_t position() const { return position_; }

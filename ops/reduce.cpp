@@ -68,7 +68,8 @@ using detail::elementwise_block;
 
 // ---- sums ----------------------------------------------------------------------------------------------------------
 
-/// The sum of each of `rows` rows. A row is cut in pieces, whatever the number of rows: a few long ones go to all threads.
+/// The sum of each of `rows` rows. A row is cut in pieces, whatever the number of rows: a few long ones go to all
+/// threads.
 template <class T>
 void sum_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
   constexpr std::int64_t piece = elementwise_block;
@@ -89,13 +90,16 @@ void sum_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
   double* const parts = memory.mutable_values<double>().data();
   detail::parallel_for(rows * pieces, 1, [=](std::int64_t i, std::int64_t) {
     const std::int64_t at = i % pieces * piece;
-    detail::simd_for<T>([=]() EBB_INLINE { parts[i] = detail::sum_of(x + i / pieces * n + at, std::min(piece, n - at)); });
+    detail::simd_for<T>(
+        [=]() EBB_INLINE { parts[i] = detail::sum_of(x + i / pieces * n + at, std::min(piece, n - at)); });
   });
-  for (std::int64_t i = 0; i < rows; ++i) y[i] = static_cast<T>(std::accumulate(parts + i * pieces, parts + (i + 1) * pieces, 0.0));
+  for (std::int64_t i = 0; i < rows; ++i)
+    y[i] = static_cast<T>(std::accumulate(parts + i * pieces, parts + (i + 1) * pieces, 0.0));
 }
 
-/// The columns of `outer` matrices (n, inner) added up. A matrix is cut in pieces of rows, by its own sizes alone: what a sample
-/// gives does not depend on how many there are. Of narrow matrices several rows lie side by side in the vector registers.
+/// The columns of `outer` matrices (n, inner) added up. A matrix is cut in pieces of rows, by its own sizes alone: what
+/// a sample gives does not depend on how many there are. Of narrow matrices several rows lie side by side in the vector
+/// registers.
 struct ColumnSums {
   static constexpr std::int64_t widest = 1024;  // columns in one go: their sums stay in the L1 cache
   const std::int64_t outer, n, inner;
@@ -112,47 +116,54 @@ struct ColumnSums {
     const std::int64_t piece = std::max<std::int64_t>(128, elementwise_block / std::max<std::int64_t>(1, inner));
     const std::int64_t pieces = std::max<std::int64_t>(1, (n + piece - 1) / piece);
     // Several columns for each task, so that threads share short wide matrices too.
-    const std::int64_t strip = std::clamp<std::int64_t>(elementwise_block / std::max<std::int64_t>(1, std::min(n, piece)) / 64 * 64, 256, widest);
+    const std::int64_t strip = std::clamp<std::int64_t>(
+        elementwise_block / std::max<std::int64_t>(1, std::min(n, piece)) / 64 * 64, 256, widest);
     const std::int64_t strips = (inner + strip - 1) / strip;
     Tensor memory = pieces == 1 ? Tensor() : Tensor::workspace({outer * pieces, inner}, f64);
     double* const parts = pieces == 1 ? nullptr : memory.mutable_values<double>().data();
     const std::int64_t work = std::min(n, piece) * std::min(inner, strip);
-    detail::parallel_for(outer * pieces * strips, std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, work)),
+    detail::parallel_for(outer * pieces * strips,
+                         std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, work)),
                          [=, this](std::int64_t begin, std::int64_t end) {
-      detail::simd_for<T>([=, this]() EBB_INLINE {
-        for (std::int64_t i = begin; i < end; ++i) {
-          const std::int64_t part = i / strips, column = i % strips * strip, first = part % pieces * piece, rows = std::min(piece, n - first);
-          double sums[widest];
-          const std::int64_t columns = std::min(strip, inner - column);
-          add(x + (part / pieces * n + first) * inner + column, rows, columns, sums);
-          double* const to = parts + part * inner + column;
-          T* const only = y + part * inner + column;
-          if (parts) std::copy(sums, sums + columns, to);
-          else for (std::int64_t j = 0; j < columns; ++j) only[j] = static_cast<T>(sums[j]);
-        }
-      });
-    });
+                           detail::simd_for<T>([=, this]() EBB_INLINE {
+                             for (std::int64_t i = begin; i < end; ++i) {
+                               const std::int64_t part = i / strips, column = i % strips * strip,
+                                                  first = part % pieces * piece, rows = std::min(piece, n - first);
+                               double sums[widest];
+                               const std::int64_t columns = std::min(strip, inner - column);
+                               add(x + (part / pieces * n + first) * inner + column, rows, columns, sums);
+                               double* const to = parts + part * inner + column;
+                               T* const only = y + part * inner + column;
+                               if (parts) std::copy(sums, sums + columns, to);
+                               else
+                                 for (std::int64_t j = 0; j < columns; ++j) only[j] = static_cast<T>(sums[j]);
+                             }
+                           });
+                         });
     if (!parts) return;
     for (std::int64_t o = 0; o < outer; ++o)
-      detail::parallel_for(inner, std::max<std::int64_t>(64, elementwise_block / pieces), [=, this](std::int64_t begin, std::int64_t end) {
-        detail::simd_for<double>([=, this]() EBB_INLINE {
-          double* __restrict to = parts + o * pieces * inner;
-          for (std::int64_t k = 1; k < pieces; ++k) {
-            const double* __restrict from = to + k * inner;
-            for (std::int64_t j = begin; j < end; ++j) to[j] += from[j];
-          }
-          for (std::int64_t j = begin; j < end; ++j) y[o * inner + j] = static_cast<T>(to[j]);
-        });
-      });
+      detail::parallel_for(inner, std::max<std::int64_t>(64, elementwise_block / pieces),
+                           [=, this](std::int64_t begin, std::int64_t end) {
+                             detail::simd_for<double>([=, this]() EBB_INLINE {
+                               double* __restrict to = parts + o * pieces * inner;
+                               for (std::int64_t k = 1; k < pieces; ++k) {
+                                 const double* __restrict from = to + k * inner;
+                                 for (std::int64_t j = begin; j < end; ++j) to[j] += from[j];
+                               }
+                               for (std::int64_t j = begin; j < end; ++j) y[o * inner + j] = static_cast<T>(to[j]);
+                             });
+                           });
   }
 
  private:
   /// sums[j] = the sum of column j
   template <class T>
   EBB_INLINE void add(const T* x, std::int64_t rows, std::int64_t columns, double* sums) const {
-    const std::int64_t wide = fold * columns, whole = rows / fold, step = fold * inner;  // fold > 1 only where a strip is all columns
+    const std::int64_t wide = fold * columns, whole = rows / fold,
+                       step = fold * inner;  // fold > 1 only where a strip is all columns
     std::fill(sums, sums + wide, 0.0);
-    detail::add_rows<T>(whole, wide, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return x[i * step + j]; }, sums);
+    detail::add_rows<T>(
+        whole, wide, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return x[i * step + j]; }, sums);
     const T* const rest = x + whole * step;
     for (std::int64_t j = 0; j < (rows - whole * fold) * columns; ++j) sums[j] += static_cast<double>(rest[j]);
     for (std::int64_t k = 1; k < fold; ++k)
@@ -165,7 +176,9 @@ struct ColumnSums {
 struct Largest : detail::Larger {
   static constexpr std::int64_t block = 512;  // read twice: a comparison that keeps a NaN is a slow one
   template <class T>
-  EBB_INLINE T operator()(T a, T b) const { return (b > a) | (b != b) ? b : a; }
+  EBB_INLINE T operator()(T a, T b) const {
+    return (b > a) | (b != b) ? b : a;
+  }
   template <class T>
   EBB_INLINE static T row(const T* x, std::int64_t n) {
     T all = start<T>;
@@ -304,7 +317,8 @@ struct Max {
   Tensor batched(const Tensor& x) const { return detail::run_whole(Max{mask << 1, keepdims}, detail::whole(x)); }
 };
 
-/// log(sum(exp(x))), with the gradient exp(x - y): of infinite elements each takes its share, of none but -inf there is none.
+/// log(sum(exp(x))), with the gradient exp(x - y): of infinite elements each takes its share, of none but -inf there is
+/// none.
 struct LogSumExp {
   static constexpr std::string_view name = "logsumexp";
   static constexpr Keeps keeps = Keeps::inputs_and_output;
@@ -320,7 +334,8 @@ struct LogSumExp {
     const Tensor x = s.input(0), y = reshape(s.output(), reduced(x.shape(), mask, true)), up = reshape(g, y.shape());
     const Tensor bounded = finite(y.detach());
     if (!detail::batching() && same_bits(bounded, y.detach())) return up * exp(x - y);
-    const Tensor top = scalar(std::numeric_limits<double>::infinity(), x.dtype()), hit = cast(equal(x.detach(), top), x.dtype());
+    const Tensor top = scalar(std::numeric_limits<double>::infinity(), x.dtype()),
+                 hit = cast(equal(x.detach(), top), x.dtype());
     const Tensor share = where(equal(y.detach(), top), detail::chain_div(hit, apply(Sum{mask, true}, hit)),
                                exp(x - where(equal(y.detach(), bounded), y, bounded)));
     return detail::chain_mul(up, share);
@@ -350,7 +365,9 @@ struct BroadcastTo {
     return out;
   }
   Tensor backward(const Saved& s, const Tensor& g) const { return sum_to(g, s.input_shape(0)); }
-  Tensor batched(const Tensor& x) const { return detail::run_whole(BroadcastTo{shape.inserted(0, detail::mode.batch)}, detail::whole(x, shape.rank())); }
+  Tensor batched(const Tensor& x) const {
+    return detail::run_whole(BroadcastTo{shape.inserted(0, detail::mode.batch)}, detail::whole(x, shape.rank()));
+  }
 };
 
 /// Position of the first NaN, else of the first largest of n elements.
@@ -381,10 +398,12 @@ struct Argmax {
       using T = decltype(zero);
       const T* in = x.values<T>().data();
       std::int64_t* best = out.mutable_values<std::int64_t>().data();
-      detail::parallel_for(r.outer, detail::even_rows(r.outer, r.n * r.inner), [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t o = begin; o < end; ++o)
-          for (std::int64_t j = 0; j < r.inner; ++j) best[o * r.inner + j] = first_largest(in + o * r.n * r.inner + j, r.n, r.inner);
-      });
+      detail::parallel_for(r.outer, detail::even_rows(r.outer, r.n * r.inner),
+                           [&](std::int64_t begin, std::int64_t end) {
+                             for (std::int64_t o = begin; o < end; ++o)
+                               for (std::int64_t j = 0; j < r.inner; ++j)
+                                 best[o * r.inner + j] = first_largest(in + o * r.n * r.inner + j, r.n, r.inner);
+                           });
     });
     return out;
   }

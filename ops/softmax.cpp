@@ -30,8 +30,8 @@ void exp_group(const T* x, T* e, T* tops, std::int64_t rows, std::int64_t n) {
   });
 }
 
-/// The same, then row(i, e, top) with e where row i's are, for a group of rows at a time, which stays in L1. `e` has room
-/// for all rows when they are to be kept (`keep`), else for one group.
+/// The same, then row(i, e, top) with e where row i's are, for a group of rows at a time, which stays in L1. `e` has
+/// room for all rows when they are to be kept (`keep`), else for one group.
 constexpr std::int64_t group = 1024;
 template <class T, class F>
 void exp_rows(const T* x, T* e, bool keep, std::int64_t rows, std::int64_t n, const F& row) {
@@ -178,11 +178,13 @@ Target target_of(std::string_view op, const Tensor& logits, const Tensor& labels
     fail<ValueError>(op, fmt::format("label_smoothing must be in [0, 1), got {}", o.label_smoothing));
   detail::expect_labels(op, labels);
   detail::expect_float(op, logits);
-  if (logits.rank() != 2 || logits.numel() == 0) fail<ShapeError>(op, fmt::format("needs logits (n, classes), got {}", logits.shape().str()));
+  if (logits.rank() != 2 || logits.numel() == 0)
+    fail<ShapeError>(op, fmt::format("needs logits (n, classes), got {}", logits.shape().str()));
   if (o.class_weights.defined()) {  // a target that does not add up to one: its probabilities times the row's weight
     detail::expect_alike(op, logits, o.class_weights);
     if (o.class_weights.shape() != Shape{logits.size(1)})
-      fail<ShapeError>(op, fmt::format("logits {} need class weights ({},), got {}", logits.shape().str(), logits.size(1), o.class_weights.shape().str()));
+      fail<ShapeError>(op, fmt::format("logits {} need class weights ({},), got {}", logits.shape().str(),
+                                       logits.size(1), o.class_weights.shape().str()));
     const Tensor t = target_of(op, logits, labels, {}).probabilities(logits.size(1), logits.dtype());
     const Tensor weight = sum(t * o.class_weights.detach(), -1, {.keepdims = true});
     return {Target{t, o.label_smoothing}.probabilities(logits.size(1), logits.dtype()) * weight, 0};
@@ -190,11 +192,13 @@ Target target_of(std::string_view op, const Tensor& logits, const Tensor& labels
   if (is_float(labels.dtype())) {
     detail::expect_alike(op, logits, labels);
     if (labels.shape() != logits.shape())
-      fail<ShapeError>(op, fmt::format("logits {} and label probabilities {} differ in shape", logits.shape().str(), labels.shape().str()));
+      fail<ShapeError>(op, fmt::format("logits {} and label probabilities {} differ in shape", logits.shape().str(),
+                                       labels.shape().str()));
     return {labels.detach(), o.label_smoothing};
   }
   if (labels.shape() != Shape{logits.shape()[0]})
-    fail<ShapeError>(op, fmt::format("logits {} need labels ({},), got {}", logits.shape().str(), logits.shape()[0], labels.shape().str()));
+    fail<ShapeError>(op, fmt::format("logits {} need labels ({},), got {}", logits.shape().str(), logits.shape()[0],
+                                     labels.shape().str()));
   const Tensor classes = cast(labels, i64);
   for (const std::int64_t c : detail::every_value<std::int64_t>(classes))
     if (c < 0 || c >= logits.shape()[1])
@@ -215,7 +219,8 @@ struct CrossEntropyGrad {
       const T* px = x.values<T>().data();
       T* py = out.mutable_values<T>().data();
       const T share = static_cast<T>(g.item()) / static_cast<T>(rows);
-      const T keep = static_cast<T>(1 - target.smoothing), spread = static_cast<T>(target.smoothing / static_cast<double>(n));
+      const T keep = static_cast<T>(1 - target.smoothing),
+              spread = static_cast<T>(target.smoothing / static_cast<double>(n));
       const std::int64_t* classes = target.sparse() ? target.labels().values<std::int64_t>().data() : nullptr;
       const T* targets = classes ? nullptr : target.labels().values<T>().data();
       detail::parallel_for(rows, rows_of(n), [=](std::int64_t begin, std::int64_t end) {
@@ -228,7 +233,8 @@ struct CrossEntropyGrad {
           } else {
             const T* p = targets + (begin + i) * n;
             // the target's own sum, which need not be one
-            const T mass = static_cast<T>(sum_of<T>(n, [=](std::int64_t j) EBB_INLINE { return keep * p[j] + spread; }));
+            const T mass =
+                static_cast<T>(sum_of<T>(n, [=](std::int64_t j) EBB_INLINE { return keep * p[j] + spread; }));
             for (std::int64_t j = 0; j < n; ++j) y[j] = y[j] * scale * mass - share * (keep * p[j] + spread);
           }
         });
@@ -285,10 +291,12 @@ struct CrossEntropy {
           } else {
             const T* p = targets + (begin + i) * n;
             const double log_z = static_cast<double>(top) + std::log(z);
-            sum += sum_of<double>(n, [=](std::int64_t j) EBB_INLINE {  // a class that cannot be counts for nothing, though its logit be -inf
-              const double t = keep * static_cast<double>(p[j]) + spread;
-              return t == 0 ? 0 : t * (log_z - static_cast<double>(row[j]));
-            });
+            sum += sum_of<double>(
+                n,
+                [=](std::int64_t j) EBB_INLINE {  // a class that cannot be counts for nothing, though its logit be -inf
+                  const double t = keep * static_cast<double>(p[j]) + spread;
+                  return t == 0 ? 0 : t * (log_z - static_cast<double>(row[j]));
+                });
           }
         });
         (totals.empty() ? total : totals[static_cast<std::size_t>(begin / piece)]) = sum + std::log(product);

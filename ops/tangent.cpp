@@ -4,7 +4,8 @@
 
 namespace ebb::detail {
 
-Tensor tangent_of_layer(const Saved& s, std::span<const Tensor> t, const void* op, Tensor (*p)(const void*, const Tensor&, const Tensor&),
+Tensor tangent_of_layer(const Saved& s, std::span<const Tensor> t, const void* op,
+                        Tensor (*p)(const void*, const Tensor&, const Tensor&),
                         Tensor (*after)(const void*, const Tensor&)) {
   Tensor d;
   const auto add = [&d](const Tensor& part) { d = d.defined() ? d + part : part; };

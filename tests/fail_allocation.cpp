@@ -1,5 +1,6 @@
-// Preloaded into a program (LD_PRELOAD), makes an allocation fail: the EBB_FAIL-th since main() began, or with EBB_FAIL_ON all from
-// there on. operator new asks malloc, so what the system refuses, it refuses here. With EBB_COUNT, says at the end how many there were.
+// Preloaded into a program (LD_PRELOAD), makes an allocation fail: the EBB_FAIL-th since main() began, or with
+// EBB_FAIL_ON all from there on. operator new asks malloc, so what the system refuses, it refuses here. With EBB_COUNT,
+// says at the end how many there were.
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -49,7 +50,8 @@ void* malloc(std::size_t n) {
 }
 void* calloc(std::size_t a, std::size_t b) { return counted(__libc_calloc, a, b); }
 void* realloc(void* p, std::size_t n) {
-  return counted([](std::size_t a, std::size_t b) { return __libc_realloc(reinterpret_cast<void*>(a), b); }, reinterpret_cast<std::size_t>(p), n);
+  return counted([](std::size_t a, std::size_t b) { return __libc_realloc(reinterpret_cast<void*>(a), b); },
+                 reinterpret_cast<std::size_t>(p), n);
 }
 void* memalign(std::size_t a, std::size_t n) { return counted(__libc_memalign, a, n); }
 void* aligned_alloc(std::size_t a, std::size_t n) { return counted(__libc_memalign, a, n); }
@@ -60,7 +62,8 @@ int posix_memalign(void** p, std::size_t a, std::size_t n) {
   return 0;
 }
 
-int __libc_start_main(int (*main)(int, char**, char**), int argc, char** argv, void (*init)(), void (*fini)(), void (*rtld_fini)(), void* stack_end) {
+int __libc_start_main(int (*main)(int, char**, char**), int argc, char** argv, void (*init)(), void (*fini)(),
+                      void (*rtld_fini)(), void* stack_end) {
   program = main;
   const auto real = reinterpret_cast<decltype(&__libc_start_main)>(::dlsym(RTLD_NEXT, "__libc_start_main"));
   return real(start, argc, argv, init, fini, rtld_fini, stack_end);

@@ -65,9 +65,9 @@ inline doctest::String toString(const Result& r) {
   return ("exit code " + std::to_string(r.code) + "\nstdout: " + r.out + "\nstderr: " + r.err).c_str();
 }
 
-/// What a stream is: a file, or a pipe that is read, both of which end up in the Result; and such that take nothing. A paused pipe
-/// takes a page, and is read when the program has ended.
-/// A terminal is closed when it shows Setting::when; the program is the first of its session, as below ssh.
+/// What a stream is: a file, or a pipe that is read, both of which end up in the Result; and such that take nothing. A
+/// paused pipe takes a page, and is read when the program has ended. A terminal is closed when it shows Setting::when;
+/// the program is the first of its session, as below ssh.
 enum class Stream { file, pipe, full, closed, broken_pipe, paused_pipe, terminal };
 
 struct Setting {
@@ -75,7 +75,7 @@ struct Setting {
   Stream out = Stream::file, err = Stream::file;
   int signal = 0, second = 0;  ///< sent as soon as standard error shows this, the second a moment after the first
   std::string when = "Epoch 1/";
-  Seconds delay{0};  ///< the first is sent so long after that
+  Seconds delay{0};               ///< the first is sent so long after that
   std::vector<int> ignored = {};  ///< signals, as nohup and a shell's & have it
 };
 
@@ -84,7 +84,8 @@ struct Ends {
   int ours = -1, its = -1;
   void read_into(std::string& text) {
     char buffer[4096];
-    for (ssize_t n; ours >= 0 && (n = ::read(ours, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(n));
+    for (ssize_t n; ours >= 0 && (n = ::read(ours, buffer, sizeof buffer)) > 0;)
+      text.append(buffer, static_cast<std::size_t>(n));
   }
   void close_ours() {
     if (ours >= 0) ::close(std::exchange(ours, -1));
@@ -158,20 +159,22 @@ class Mnist {
     REQUIRE(error == 0);
 
     Result result;
-    result.code = wait_for(pid, [&, due = setting.signal, then = setting.second, first = std::chrono::steady_clock::time_point(), shown = std::chrono::steady_clock::time_point()]() mutable {
-      if (setting.out != Stream::paused_pipe) out_ends.read_into(result.out);
-      if (setting.err != Stream::paused_pipe) err_ends.read_into(result.err);
-      if (setting.err == Stream::file && due) result.err = contents(err);
-      const auto now = std::chrono::steady_clock::now();
-      if (setting.err == Stream::terminal && contains(result.err, setting.when)) err_ends.close_ours();
-      if (due && shown == decltype(shown)() && contains(result.err, setting.when)) shown = now;
-      if (due && shown != decltype(shown)() && now - shown >= setting.delay) {
-        ::kill(pid, std::exchange(due, 0));
-        first = now;
-      } else if (!due && then && now - first > std::chrono::milliseconds(50)) {
-        ::kill(pid, std::exchange(then, 0));
-      }
-    });
+    result.code =
+        wait_for(pid, [&, due = setting.signal, then = setting.second, first = std::chrono::steady_clock::time_point(),
+                       shown = std::chrono::steady_clock::time_point()]() mutable {
+          if (setting.out != Stream::paused_pipe) out_ends.read_into(result.out);
+          if (setting.err != Stream::paused_pipe) err_ends.read_into(result.err);
+          if (setting.err == Stream::file && due) result.err = contents(err);
+          const auto now = std::chrono::steady_clock::now();
+          if (setting.err == Stream::terminal && contains(result.err, setting.when)) err_ends.close_ours();
+          if (due && shown == decltype(shown)() && contains(result.err, setting.when)) shown = now;
+          if (due && shown != decltype(shown)() && now - shown >= setting.delay) {
+            ::kill(pid, std::exchange(due, 0));
+            first = now;
+          } else if (!due && then && now - first > std::chrono::milliseconds(50)) {
+            ::kill(pid, std::exchange(then, 0));
+          }
+        });
     out_ends.read_into(result.out);
     err_ends.read_into(result.err);
     for (Ends* ends : {&out_ends, &err_ends}) ends->close_ours();
@@ -249,7 +252,8 @@ class Mnist {
   TempDir dir_, files_;
 };
 
-inline const Args commands{"train", "verify", "evaluate", "predict", "data", "plot", "summary", "search", "reproduce", "transfer", "export", "graph"};
+inline const Args commands{"train",   "verify", "evaluate",  "predict",  "data",   "plot",
+                           "summary", "search", "reproduce", "transfer", "export", "graph"};
 
 inline std::string joined_with_commas(const Args& words) {
   std::string out;

@@ -24,8 +24,9 @@ struct Room {
   int rank;
 };
 constexpr Room rooms[] = {
-    {"graph", 0},        {"ops/kernels", 1},  {"ops", 2},           {"autograd", 3},        {"models/layers", 4}, {"models/files", 4}, {"models/data", 5},
-    {"models/train", 6}, {"models/report", 7}, {"models/exchange", 7}, {"models", 8}, {"apps", 9},          {"tests", 10},
+    {"graph", 0},        {"ops/kernels", 1}, {"ops", 2},          {"autograd", 3},      {"models/layers", 4},
+    {"models/files", 4}, {"models/data", 5}, {"models/train", 6}, {"models/report", 7}, {"models/exchange", 7},
+    {"models", 8},       {"apps", 9},        {"tests", 10},
 };
 const std::vector<std::string> folders{"graph", "ops", "autograd", "models", "apps", "tests"};
 constexpr std::ptrdiff_t longest = 400;
@@ -34,7 +35,9 @@ constexpr std::ptrdiff_t longest = 400;
 const Room* room_of(std::string_view path) {
   const Room* found = nullptr;
   for (const Room& r : rooms)
-    if (path.starts_with(r.path) && path.size() > r.path.size() && path[r.path.size()] == '/' && (!found || found->path.size() < r.path.size())) found = &r;
+    if (path.starts_with(r.path) && path.size() > r.path.size() && path[r.path.size()] == '/' &&
+        (!found || found->path.size() < r.path.size()))
+      found = &r;
   return found;
 }
 
@@ -51,7 +54,8 @@ struct Include {
 std::vector<Include> includes_of(const std::string& text) {
   static const std::regex include("(?:^|\n)[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]");
   std::vector<Include> out;
-  for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it) out.push_back({(*it)[1] == "\"", (*it)[2]});
+  for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it)
+    out.push_back({(*it)[1] == "\"", (*it)[2]});
   return out;
 }
 
@@ -68,20 +72,18 @@ std::vector<std::string> complaints(const std::string& path, const std::string& 
     const auto begins = [&](const char* prefix) { return header.starts_with(prefix); };
     if (begins("ebb/")) {
       const Room *from = room_of(path), *to = room_of(included(header));
-      if (!to)
-        complain("includes <" + header + ">, which is in no room");
-      else if (to->path == "tests")
-        complain("includes <" + header + "> from the tests");
+      if (!to) complain("includes <" + header + ">, which is in no room");
+      else if (to->path == "tests") complain("includes <" + header + "> from the tests");
       else if (to != from && from && to->rank >= from->rank)
-        complain("includes <" + header + "> of " + std::string(to->path) + ", which " + std::string(from->path) + " does not see");
+        complain("includes <" + header + "> of " + std::string(to->path) + ", which " + std::string(from->path) +
+                 " does not see");
     }
     if (header.find("..") != std::string::npos) complain("includes \"" + header + "\" by a path that climbs");
     if (begins("boost/graph/") && !graph_source && !test)
       complain("includes <" + header + "> outside of graph/*.cpp and graph/boost_graph.h");
     if ((header == "cblas.h" || begins("openblas") || begins("lapack")) && path != "ops/kernels/blas.cpp")
       complain("includes <" + header + "> outside of ops/kernels/blas.cpp");
-    if (begins("boost/program_options") && folder != "apps")
-      complain("includes <" + header + "> outside of apps/");
+    if (begins("boost/program_options") && folder != "apps") complain("includes <" + header + "> outside of apps/");
     if (begins("doctest") && !test) complain("includes <" + header + "> outside of tests/");
   }
 
@@ -111,8 +113,8 @@ std::map<std::string, std::string> sources(const fs::path& top) {
   return out;
 }
 
-/// The headers that each file includes, of those that are there. A quoted one is looked for beside the file, then in the folders that its
-/// target's include path names.
+/// The headers that each file includes, of those that are there. A quoted one is looked for beside the file, then in
+/// the folders that its target's include path names.
 std::map<std::string, std::vector<std::string>> include_graph(const std::map<std::string, std::string>& files) {
   std::map<std::string, std::vector<std::string>> out;
   for (const auto& [path, text] : files) {
@@ -122,7 +124,8 @@ std::map<std::string, std::vector<std::string>> include_graph(const std::map<std
         if (const std::string to = included(header); files.contains(to)) found.push_back(to);
         continue;
       }
-      for (const std::string& folder : {fs::path(path).parent_path().generic_string(), std::string("apps/common"), std::string("apps/bench"), std::string("apps/gradcheck"), std::string("tests")})
+      for (const std::string& folder : {fs::path(path).parent_path().generic_string(), std::string("apps/common"),
+                                        std::string("apps/bench"), std::string("apps/gradcheck"), std::string("tests")})
         if (const std::string to = folder + "/" + header; files.contains(to)) {
           found.push_back(to);
           break;
@@ -133,7 +136,8 @@ std::map<std::string, std::vector<std::string>> include_graph(const std::map<std
 }
 
 /// A circle of includes through `at`, as "a.h -> b.h -> a.h"; empty when there is none.
-std::string circle(const std::map<std::string, std::vector<std::string>>& graph, const std::string& at, std::vector<std::string>& path, std::set<std::string>& done) {
+std::string circle(const std::map<std::string, std::vector<std::string>>& graph, const std::string& at,
+                   std::vector<std::string>& path, std::set<std::string>& done) {
   if (const auto again = std::ranges::find(path, at); again != path.end()) {
     std::string out;
     for (auto it = again; it != path.end(); ++it) out += *it + " -> ";
@@ -159,7 +163,8 @@ std::string any_circle(const std::map<std::string, std::vector<std::string>>& gr
 bool belongs_at_top(const std::string& name) {
   static const std::set<std::string> named{"CMakeLists.txt", "CMakePresets.json",     "LICENSE",
                                            "README.md",      "compile_commands.json", "runs"};
-  return named.contains(name) || std::ranges::count(folders, name) > 0 || name.starts_with(".") || name.starts_with("build");
+  return named.contains(name) || std::ranges::count(folders, name) > 0 || name.starts_with(".") ||
+         name.starts_with("build");
 }
 
 }  // namespace
@@ -177,8 +182,12 @@ TEST_CASE("layering: no circle of includes, and no program that includes a test'
       if (!file.starts_with("tests/") && header.starts_with("tests/")) FAIL_CHECK(file << " includes " << header);
   // That they would be seen.
   const std::string inc = "#include ";
-  const auto small = include_graph({{"ops/a.h", inc + "<ebb/ops/b.h>\n"}, {"ops/b.h", inc + "\"c.h\"\n"}, {"ops/c.h", inc + "<ebb/ops/a.h>\n"}, {"ops/d.h", inc + "<ebb/ops/a.h>\n"},
-                                    {"apps/x/a.cpp", inc + "\"t.h\"\n"}, {"tests/t.h", ""}});
+  const auto small = include_graph({{"ops/a.h", inc + "<ebb/ops/b.h>\n"},
+                                    {"ops/b.h", inc + "\"c.h\"\n"},
+                                    {"ops/c.h", inc + "<ebb/ops/a.h>\n"},
+                                    {"ops/d.h", inc + "<ebb/ops/a.h>\n"},
+                                    {"apps/x/a.cpp", inc + "\"t.h\"\n"},
+                                    {"tests/t.h", ""}});
   CHECK(any_circle(small) == "ops/a.h -> ops/b.h -> ops/c.h -> ops/a.h");
   CHECK(small.at("apps/x/a.cpp") == std::vector<std::string>{"tests/t.h"});
 }
@@ -189,8 +198,7 @@ TEST_CASE("layering: nothing else at the top") {
     CAPTURE(name);
     CHECK(belongs_at_top(name));
   }
-  for (const char* stray : {"src", "notes.txt", "include", "model.safetensors"})
-    CHECK_FALSE(belongs_at_top(stray));
+  for (const char* stray : {"src", "notes.txt", "include", "model.safetensors"}) CHECK_FALSE(belongs_at_top(stray));
 }
 
 TEST_CASE("layering: the checker sees what it should") {
@@ -213,8 +221,7 @@ TEST_CASE("layering: the checker sees what it should") {
       {"models/a.cpp", inc + "<ebb/ebb.h>\n" + inc + "<ebb/ops/ops.h>\n", nullptr},
       {"apps/mnist/a.cpp", inc + "<ebb/ebb.h>\n" + inc + "<boost/program_options.hpp>\n", nullptr},
       {"tests/a.cpp",
-       inc + "<ebb/models/train/fit.h>\n" + inc + "<doctest/doctest.h>\n" + inc +
-           "<boost/graph/graph_traits.hpp>\n",
+       inc + "<ebb/models/train/fit.h>\n" + inc + "<doctest/doctest.h>\n" + inc + "<boost/graph/graph_traits.hpp>\n",
        nullptr},
       {"models/data/a.cpp", inc + "<ebb/models/files/numpy.h>\n" + inc + "<ebb/models/layers/module.h>\n", nullptr},
       {"models/files/a.h", inc + "<ebb/models/layers/module.h>\n",
@@ -223,10 +230,8 @@ TEST_CASE("layering: the checker sees what it should") {
        "models/layers/a.h: includes <ebb/models/train.h> of models, which models/layers does not see"},
       {"ops/kernels/a.h", inc + "<ebb/ops/ops.h>\n",
        "ops/kernels/a.h: includes <ebb/ops/ops.h> of ops, which ops/kernels does not see"},
-      {"models/a.cpp", inc + "<ebb/nowhere/x.h>\n",
-       "models/a.cpp: includes <ebb/nowhere/x.h>, which is in no room"},
-      {"models/a.cpp", inc + "\"../apps/x.h\"\n",
-       "models/a.cpp: includes \"../apps/x.h\" by a path that climbs"},
+      {"models/a.cpp", inc + "<ebb/nowhere/x.h>\n", "models/a.cpp: includes <ebb/nowhere/x.h>, which is in no room"},
+      {"models/a.cpp", inc + "\"../apps/x.h\"\n", "models/a.cpp: includes \"../apps/x.h\" by a path that climbs"},
       {"graph/graph.cpp", inc + "<boost/graph/depth_first_search.hpp>\n", nullptr},
       {"graph/boost_graph.h", inc + "<boost/graph/graph_traits.hpp>\n", nullptr},
       {"graph/graph.h", inc + "<boost/graph/graph_traits.hpp>\n",
@@ -238,8 +243,7 @@ TEST_CASE("layering: the checker sees what it should") {
       {"ops/conv.cpp", inc + "<cblas.h>\n", "ops/conv.cpp: includes <cblas.h> outside of ops/kernels/blas.cpp"},
       {"models/a.cpp", inc + "<boost/program_options.hpp>\n",
        "models/a.cpp: includes <boost/program_options.hpp> outside of apps/"},
-      {"ops/a.cpp", inc + "<doctest/doctest.h>\n",
-       "ops/a.cpp: includes <doctest/doctest.h> outside of tests/"},
+      {"ops/a.cpp", inc + "<doctest/doctest.h>\n", "ops/a.cpp: includes <doctest/doctest.h> outside of tests/"},
       {"ops/a.cpp", "// #include <cblas.h>\n", nullptr},
       {"ops/a.cpp", std::string(400, '\n'), nullptr},
       {"ops/a.cpp", std::string(401, '\n'), "ops/a.cpp: has 401 lines and does not say why"},

@@ -10,7 +10,7 @@
 struct ZipParts {
   std::string name = "digits.csv";
   bool stored = false;
-  bool descriptor = false;       ///< sizes after the data instead of before them
+  bool descriptor = false;  ///< sizes after the data instead of before them
   bool descriptor_mark = true;
   std::string extra = "", comment = "";
 };
@@ -38,15 +38,19 @@ inline std::string deflated(std::string_view text) {
 
 inline std::string zipped(std::string_view text, const ZipParts& p = {}) {
   const std::string data = p.stored ? std::string(text) : deflated(text);
-  const auto crc = static_cast<std::uint32_t>(::crc32(0, reinterpret_cast<const Bytef*>(text.data()), static_cast<uInt>(text.size())));
+  const auto crc = static_cast<std::uint32_t>(
+      ::crc32(0, reinterpret_cast<const Bytef*>(text.data()), static_cast<uInt>(text.size())));
   const auto size = static_cast<std::uint32_t>(text.size()), packed = static_cast<std::uint32_t>(data.size());
   const std::string sizes = little(crc, 4) + little(packed, 4) + little(size, 4);
-  const std::string kind = little(20, 2) + little(p.descriptor ? 8 : 0, 2) + little(p.stored ? 0 : 8, 2) + little(0x21, 4);
-  const std::string names = little(static_cast<std::uint32_t>(p.name.size()), 2) + little(static_cast<std::uint32_t>(p.extra.size()), 2);
+  const std::string kind =
+      little(20, 2) + little(p.descriptor ? 8 : 0, 2) + little(p.stored ? 0 : 8, 2) + little(0x21, 4);
+  const std::string names =
+      little(static_cast<std::uint32_t>(p.name.size()), 2) + little(static_cast<std::uint32_t>(p.extra.size()), 2);
   std::string out = "PK\3\4" + kind + (p.descriptor ? std::string(12, '\0') : sizes) + names + p.name + p.extra + data;
   if (p.descriptor) out += (p.descriptor_mark ? "PK\7\10" : "") + sizes;
   const auto central_at = static_cast<std::uint32_t>(out.size());
-  out += "PK\1\2" + little(20, 2) + kind + sizes + names + little(0, 2) + little(0, 2) + little(0, 2) + little(0, 4) + little(0, 4) + p.name + p.extra;
+  out += "PK\1\2" + little(20, 2) + kind + sizes + names + little(0, 2) + little(0, 2) + little(0, 2) + little(0, 4) +
+         little(0, 4) + p.name + p.extra;
   const auto central = static_cast<std::uint32_t>(out.size()) - central_at;
   out += "PK\5\6" + little(0, 4) + little(1, 2) + little(1, 2) + little(central, 4) + little(central_at, 4) +
          little(static_cast<std::uint32_t>(p.comment.size()), 2) + p.comment;

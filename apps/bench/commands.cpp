@@ -8,14 +8,17 @@ namespace po = app::po;
 
 po::options_description workload_options(const std::string& default_model) {
   std::string names;
-  for (const Workload& w : workloads()) names += (names.empty() ? "" : names.size() - names.rfind('\n') > 30 ? ",\n" : ", ") + w.name;
-  return app::option_group("Workload", {
-    {"model", po::value<std::string>()->default_value(default_model), names.c_str()},
-    {"arch", po::value<std::string>(), "another network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\""},
-    {"optimizer", po::value<std::string>(), "sgd, rmsprop or adam; default: the model's"},
-    {"batch", po::value<std::int64_t>(), "samples a step; default: the model's"},
-    {"seed", po::value<std::uint64_t>()->default_value(1), "of weights, order and dropout"},
-});
+  for (const Workload& w : workloads())
+    names += (names.empty() ? "" : names.size() - names.rfind('\n') > 30 ? ",\n" : ", ") + w.name;
+  return app::option_group("Workload",
+                           {
+                               {"model", po::value<std::string>()->default_value(default_model), names.c_str()},
+                               {"arch", po::value<std::string>(),
+                                "another network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\""},
+                               {"optimizer", po::value<std::string>(), "sgd, rmsprop or adam; default: the model's"},
+                               {"batch", po::value<std::int64_t>(), "samples a step; default: the model's"},
+                               {"seed", po::value<std::uint64_t>()->default_value(1), "of weights, order and dropout"},
+                           });
 }
 
 Workload workload_from(const po::variables_map& v) {
@@ -50,7 +53,8 @@ std::vector<int> thread_list(const std::string& text) {
 
 ebb::Dataset random_digits(std::int64_t n) {
   ebb::Generator random(1);
-  return {ebb::cast(ebb::uniform({n, 28, 28, 1}, 0, 255, ebb::f32, random), ebb::u8), ebb::cast(ebb::uniform({n}, 0, 10, ebb::f32, random), ebb::u8), 1.0 / 255};
+  return {ebb::cast(ebb::uniform({n, 28, 28, 1}, 0, 255, ebb::f32, random), ebb::u8),
+          ebb::cast(ebb::uniform({n}, 0, 10, ebb::f32, random), ebb::u8), 1.0 / 255};
 }
 
 }  // namespace bench

@@ -32,7 +32,9 @@ double epoch_seconds(const Workload& w, const ebb::Dataset& data, double seconds
 template <class T>
 T number(const app::po::variables_map& v, const char* name, T low, T high) {
   const T n = v[name].as<T>();
-  if (!(n >= low && n <= high)) throw app::UsageError("--" + std::string(name) + " must be " + std::to_string(low) + " to " + std::to_string(high) + ", got " + std::to_string(n));
+  if (!(n >= low && n <= high))
+    throw app::UsageError("--" + std::string(name) + " must be " + std::to_string(low) + " to " + std::to_string(high) +
+                          ", got " + std::to_string(n));
   return n;
 }
 

@@ -57,16 +57,20 @@ std::string torch_program() {
     run_to_end({"cmake", "--build", folder.string(), "--target", "bench_peer_torch"});
   }
   if (!fs::exists(program))
-    throw std::runtime_error(fmt::format("no {}: install libtorch-dev, configure again, and build the target bench_peer_torch", program.string()));
+    throw std::runtime_error(fmt::format(
+        "no {}: install libtorch-dev, configure again, and build the target bench_peer_torch", program.string()));
   return program.string();
 }
 
 /// What the peer is tried with.
 std::vector<Setting> torch_settings(const std::string& program, int threads, bool convolutions, bool training) {
-  std::map<std::string, std::string> environment{{"OMP_NUM_THREADS", std::to_string(threads)}, {"OPENBLAS_NUM_THREADS", std::to_string(threads)},
-                                                 {"OPENBLAS_CORETYPE", ebb::detail::blas_kernel()}};  // on a new processor it would choose badly
+  std::map<std::string, std::string> environment{
+      {"OMP_NUM_THREADS", std::to_string(threads)},
+      {"OPENBLAS_NUM_THREADS", std::to_string(threads)},
+      {"OPENBLAS_CORETYPE", ebb::detail::blas_kernel()}};  // on a new processor it would choose badly
   // Debian's default OpenBLAS has a pool of its own, which fights with torch's
-  if (const auto blas = debian_library("openblas-openmp/libblas.so.3"); blas && threads > 1) environment["LD_LIBRARY_PATH"] = blas->parent_path().string();
+  if (const auto blas = debian_library("openblas-openmp/libblas.so.3"); blas && threads > 1)
+    environment["LD_LIBRARY_PATH"] = blas->parent_path().string();
   auto with_tcmalloc = environment;
   const auto tcmalloc = debian_library("libtcmalloc_minimal.so.4");
   if (tcmalloc) with_tcmalloc["LD_PRELOAD"] = tcmalloc->string();
@@ -88,14 +92,17 @@ std::string torch_notes(const std::vector<int>& threads) {
   text += debian_library("libtcmalloc_minimal.so.4") ? " and tcmalloc (tc)" : "; tcmalloc is not installed";
   text += ", convolutions also channels-last (cl); threads are set explicitly, both use the same kernels of OpenBLAS";
   if (std::ranges::any_of(threads, [](int t) { return t > 1; }))
-    text += debian_library("openblas-openmp/libblas.so.3") ? ", more than one with the OpenMP build of OpenBLAS" : "; the OpenMP build of OpenBLAS is NOT installed, which is unfair to it";
+    text += debian_library("openblas-openmp/libblas.so.3")
+                ? ", more than one with the OpenMP build of OpenBLAS"
+                : "; the OpenMP build of OpenBLAS is NOT installed, which is unfair to it";
   return text + ".";
 }
 
 /// A program at work on a workload, a turn at a time.
 class Paced {
  public:
-  Paced(const Setting& s, const std::string& command, const Workload& w, int threads, const std::string& data, std::uint64_t seed)
+  Paced(const Setting& s, const std::string& command, const Workload& w, int threads, const std::string& data,
+        std::uint64_t seed)
       : child_(arguments(s, command, w, threads, data, seed), s.environment) {}
   /// Seconds and samples of a turn of so many batches or calls; 0: all.
   json turn(std::int64_t batches) {
@@ -110,9 +117,16 @@ class Paced {
   }
 
  private:
-  static std::vector<std::string> arguments(const Setting& s, const std::string& command, const Workload& w, int threads, const std::string& data, std::uint64_t seed) {
-    std::vector<std::string> out{s.program, command, "--arch", w.architecture, "--optimizer", w.optimizer, "--batch", std::to_string(w.batch),
-                                 "--threads", std::to_string(threads), "--data", data, "--seed", std::to_string(seed), "--paced"};
+  static std::vector<std::string> arguments(const Setting& s, const std::string& command, const Workload& w,
+                                            int threads, const std::string& data, std::uint64_t seed) {
+    std::vector<std::string> out{s.program,     command,
+                                 "--arch",      w.architecture,
+                                 "--optimizer", w.optimizer,
+                                 "--batch",     std::to_string(w.batch),
+                                 "--threads",   std::to_string(threads),
+                                 "--data",      data,
+                                 "--seed",      std::to_string(seed),
+                                 "--paced"};
     out.insert(out.end(), s.more.begin(), s.more.end());
     return out;
   }
@@ -129,7 +143,8 @@ struct Plan {
 };
 
 /// Starts every program, then gives them turns in an order that rotates; all numbers are kept.
-void interleave(Cell& cell, const std::vector<Setting>& settings, const std::string& command, const Plan& plan, std::string& library) {
+void interleave(Cell& cell, const std::vector<Setting>& settings, const std::string& command, const Plan& plan,
+                std::string& library) {
   cell.peers.clear();
   for (std::size_t i = 1; i < settings.size(); ++i) cell.peers.push_back({settings[i].name, {}});
   cell.ours = {settings[0].name, {}};
@@ -139,11 +154,13 @@ void interleave(Cell& cell, const std::vector<Setting>& settings, const std::str
     std::vector<std::unique_ptr<Paced>> programs;
     double fastest = INFINITY;
     for (const Setting& s : settings) {
-      programs.push_back(std::make_unique<Paced>(s, command, cell.workload, cell.threads, plan.data, static_cast<std::uint64_t>(repeat + 1)));
+      programs.push_back(std::make_unique<Paced>(s, command, cell.workload, cell.threads, plan.data,
+                                                 static_cast<std::uint64_t>(repeat + 1)));
       programs.back()->turn(10);  // pages, code and caches
       fastest = std::min(fastest, per_sample(programs.back()->turn(10)));
     }
-    auto batches = static_cast<std::int64_t>(std::ceil(plan.seconds / (fastest * static_cast<double>(cell.workload.batch))));
+    auto batches =
+        static_cast<std::int64_t>(std::ceil(plan.seconds / (fastest * static_cast<double>(cell.workload.batch))));
     if (training && batches * cell.workload.batch >= plan.samples) batches = 0;
     for (int round = 0; round < plan.rounds; ++round)
       for (std::size_t k = 0; k < programs.size(); ++k) {
@@ -161,7 +178,8 @@ void interleave(Cell& cell, const std::vector<Setting>& settings, const std::str
 }
 
 /// Both programs for the same whole epochs, with each seed.
-Learned learn(const Workload& w, const Setting& ours, const Setting& peer, int threads, int epochs, int seeds, const std::string& data) {
+Learned learn(const Workload& w, const Setting& ours, const Setting& peer, int threads, int epochs, int seeds,
+              const std::string& data) {
   Learned out{.workload = w.name, .epochs = epochs};
   const auto run = [&](const Setting& s, int seed, std::vector<double>& accuracy, std::vector<double>& losses) {
     Paced program(s, "train", w, threads, data, static_cast<std::uint64_t>(seed));
@@ -190,28 +208,34 @@ std::string processor() {
 
 int compare(const std::vector<std::string>& args) {
   po::options_description options(80, 40);
-  const po::options_description what = app::option_group("What", {
-    {"models", po::value<std::string>()->default_value("all"), "workloads, such as mlp_512,cnn_64, or all"},
-    {"threads", po::value<std::string>()->default_value("1,2"), "numbers of threads"},
-    {"against", po::value<std::string>()->default_value("torch"), "torch, or another build of bench: its path"},
-    {"infer", "also predict(), with --infer-batches"},
-    {"no-train", "no training: with --infer"},
-    {"infer-batches", po::value<std::string>()->default_value("1,128"), "samples a call"},
-    {"data", po::value<std::string>()->default_value(""), "folder of MNIST's files; default: as bench train"},
-});
-  const po::options_description how = app::option_group("How", {
-    {"repeats", po::value<int>()->default_value(3), "fresh processes of each program"},
-    {"rounds", po::value<int>()->default_value(5), "turns that each process gets, in rotating order"},
-    {"seconds", po::value<double>()->default_value(0.2), "that the fastest program takes for a turn"},
-    {"epochs", po::value<int>()->default_value(1), "whole epochs after which accuracies are compared; 0: they are not"},
-    {"seeds", po::value<int>()->default_value(5), "of weights and order, for each of which accuracies are compared"},
-});
-  const po::options_description output = app::option_group("Output", {
-    {"markdown", "one row per workload, for a page"},
-    {"json", po::value<std::string>(), "write every number to this file"},
-    {"chart", po::value<std::string>(), "draw the ratios of training to this SVG file"},
-    {"force", "overwrite files that exist"},
-});
+  const po::options_description what = app::option_group(
+      "What",
+      {
+          {"models", po::value<std::string>()->default_value("all"), "workloads, such as mlp_512,cnn_64, or all"},
+          {"threads", po::value<std::string>()->default_value("1,2"), "numbers of threads"},
+          {"against", po::value<std::string>()->default_value("torch"), "torch, or another build of bench: its path"},
+          {"infer", "also predict(), with --infer-batches"},
+          {"no-train", "no training: with --infer"},
+          {"infer-batches", po::value<std::string>()->default_value("1,128"), "samples a call"},
+          {"data", po::value<std::string>()->default_value(""), "folder of MNIST's files; default: as bench train"},
+      });
+  const po::options_description how = app::option_group(
+      "How", {
+                 {"repeats", po::value<int>()->default_value(3), "fresh processes of each program"},
+                 {"rounds", po::value<int>()->default_value(5), "turns that each process gets, in rotating order"},
+                 {"seconds", po::value<double>()->default_value(0.2), "that the fastest program takes for a turn"},
+                 {"epochs", po::value<int>()->default_value(1),
+                  "whole epochs after which accuracies are compared; 0: they are not"},
+                 {"seeds", po::value<int>()->default_value(5),
+                  "of weights and order, for each of which accuracies are compared"},
+             });
+  const po::options_description output = app::option_group(
+      "Output", {
+                    {"markdown", "one row per workload, for a page"},
+                    {"json", po::value<std::string>(), "write every number to this file"},
+                    {"chart", po::value<std::string>(), "draw the ratios of training to this SVG file"},
+                    {"force", "overwrite files that exist"},
+                });
   options.add(what).add(how).add(output);
   po::variables_map v;
   if (!app::parse(args, options, "bench compare [OPTIONS]",
@@ -254,8 +278,12 @@ int compare(const std::vector<std::string>& args) {
   plan.data = data.source;
   plan.samples = data.train.images.size(0);
 
-  Run run{.date = now_utc(), .processor = processor(), .ours = "ebb " + ebb::version(),
-          .peer = against, .notes = torch ? torch_notes(threads) : "", .samples = plan.samples};
+  Run run{.date = now_utc(),
+          .processor = processor(),
+          .ours = "ebb " + ebb::version(),
+          .peer = against,
+          .notes = torch ? torch_notes(threads) : "",
+          .samples = plan.samples};
   const auto settings = [&](const Workload& w, int n, bool train) {
     std::vector<Setting> out{ours};
     if (torch) {
@@ -276,7 +304,8 @@ int compare(const std::vector<std::string>& args) {
     }
     interleave(cell, settings(w, n, command == "train"), command, p, library);
     to.push_back(cell);
-    app::note("{} {}, batch {}, {} thread{}: {:.2f}\n", command, w.name, w.batch, n, n == 1 ? "" : "s", ratio(cell).middle);
+    app::note("{} {}, batch {}, {} thread{}: {:.2f}\n", command, w.name, w.batch, n, n == 1 ? "" : "s",
+              ratio(cell).middle);
   };
   const auto measure_all = [&](const Workload& w) {
     if (training)

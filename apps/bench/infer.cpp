@@ -17,7 +17,8 @@ namespace po = app::po;
 /// Calls predict() on batches of the images, round and round.
 class Caller {
  public:
-  Caller(const Workload& w, const ebb::Dataset& data, std::uint64_t seed) : net_(network(w, seed)), data_(data), batch_(std::min(w.batch, data.size())) {}
+  Caller(const Workload& w, const ebb::Dataset& data, std::uint64_t seed)
+      : net_(network(w, seed)), data_(data), batch_(std::min(w.batch, data.size())) {}
 
   /// Seconds of one call.
   double call() {
@@ -41,11 +42,14 @@ class Caller {
 
 int infer(const std::vector<std::string>& args) {
   po::options_description options(80, 40);
-  const po::options_description run = app::option_group("Run", {
-    {"calls", po::value<std::int64_t>()->default_value(0), "calls of predict() that are timed; 0: one pass over the test digits"},
-    {"json", "print one JSON object instead of text"},
-    {"paced", "for bench compare: wait for lines with a number of calls, and print a JSON line after each"},
-});
+  const po::options_description run = app::option_group(
+      "Run",
+      {
+          {"calls", po::value<std::int64_t>()->default_value(0),
+           "calls of predict() that are timed; 0: one pass over the test digits"},
+          {"json", "print one JSON object instead of text"},
+          {"paced", "for bench compare: wait for lines with a number of calls, and print a JSON line after each"},
+      });
   options.add(workload_options("mlp_512")).add(app::data_options()).add(run);
   po::variables_map v;
   if (!app::parse(args, options, "bench infer [OPTIONS]",
@@ -92,13 +96,24 @@ int infer(const std::vector<std::string>& args) {
   const double rate = static_cast<double>(times.size()) * static_cast<double>(caller.batch()) / seconds;
   const double p99 = times[times.size() * 99 / 100];
   if (json) {
-    app::print("{}\n", nlohmann::ordered_json{{"model", w.name}, {"architecture", w.architecture}, {"batch", caller.batch()}, {"threads", ebb::threads()},
-                                              {"samples_per_second", rate}, {"seconds_per_call", median(times)}, {"p99_seconds_per_call", p99},
-                                              {"first_call_seconds", first}, {"calls", times.size()}, {"system_requests_after_first_call", later},
-                                              {"peak_memory_mb", peak_memory_mb()}, {"library", "ebb " + ebb::version()}}.dump());
+    app::print("{}\n", nlohmann::ordered_json{{"model", w.name},
+                                              {"architecture", w.architecture},
+                                              {"batch", caller.batch()},
+                                              {"threads", ebb::threads()},
+                                              {"samples_per_second", rate},
+                                              {"seconds_per_call", median(times)},
+                                              {"p99_seconds_per_call", p99},
+                                              {"first_call_seconds", first},
+                                              {"calls", times.size()},
+                                              {"system_requests_after_first_call", later},
+                                              {"peak_memory_mb", peak_memory_mb()},
+                                              {"library", "ebb " + ebb::version()}}
+                           .dump());
   } else {
-    app::print("{}: {}\nbatch {}, {} thread{}: {} samples a second\n", w.name, w.architecture, caller.batch(), ebb::threads(), ebb::threads() == 1 ? "" : "s", ebb::with_commas(static_cast<std::int64_t>(rate)));
-    app::print("a call takes {:.1f} us (median of {}; 99 of 100 within {:.1f} us; the first {:.1f} us)\n", median(times) * 1e6, times.size(), p99 * 1e6, first * 1e6);
+    app::print("{}: {}\nbatch {}, {} thread{}: {} samples a second\n", w.name, w.architecture, caller.batch(),
+               ebb::threads(), ebb::threads() == 1 ? "" : "s", ebb::with_commas(static_cast<std::int64_t>(rate)));
+    app::print("a call takes {:.1f} us (median of {}; 99 of 100 within {:.1f} us; the first {:.1f} us)\n",
+               median(times) * 1e6, times.size(), p99 * 1e6, first * 1e6);
     app::print("memory asked of the system after the first call: {} times\n", later);
   }
   return app::ok;

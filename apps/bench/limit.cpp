@@ -79,7 +79,8 @@ double shortest(int runs, const F& f) {
 }
 
 std::vector<std::vector<float>> buffers(int threads, std::int64_t floats) {
-  return std::vector<std::vector<float>>(static_cast<std::size_t>(threads), std::vector<float>(static_cast<std::size_t>(floats), 0.01F));
+  return std::vector<std::vector<float>>(static_cast<std::size_t>(threads),
+                                         std::vector<float>(static_cast<std::size_t>(floats), 0.01F));
 }
 
 }  // namespace
@@ -170,7 +171,8 @@ double Machine::seconds(const Product& p) {
     auto a = buffers(threads_, p.m * p.k), b = buffers(threads_, p.k * p.n), c = buffers(threads_, p.m * p.n);
     const auto call = [&](int i) {
       const auto t = static_cast<std::size_t>(i);
-      ebb::detail::gemm(p.ta, p.tb, p.m, p.n, p.k, a[t].data(), p.ta ? p.m : p.k, b[t].data(), p.tb ? p.k : p.n, 0, c[t].data(), p.n);
+      ebb::detail::gemm(p.ta, p.tb, p.m, p.n, p.k, a[t].data(), p.ta ? p.m : p.k, b[t].data(), p.tb ? p.k : p.n, 0,
+                        c[t].data(), p.n);
     };
     call(0);
     const double start = now();

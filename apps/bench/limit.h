@@ -13,7 +13,9 @@ namespace bench {
 struct Product {
   bool ta, tb;
   std::int64_t m, n, k, count = 1;
-  double flops() const { return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(count); }
+  double flops() const {
+    return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(count);
+  }
 };
 
 /// What a training step of a workload cannot do without.

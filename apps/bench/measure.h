@@ -17,7 +17,9 @@
 namespace bench {
 
 /// Seconds of some clock that never goes back.
-inline double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+inline double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 /// Seconds since this process began, to a hundredth (field 22 of /proc/self/stat); 0 where that cannot be read.
 inline double seconds_since_start() {

@@ -1,6 +1,6 @@
-// bench_peer_torch: the peer of bench train and bench infer, written with LibTorch. It takes the same options, reads the
-// same lines of text for networks, and answers bench compare in the same way. Built on demand (bench compare asks for
-// it), where Debian's libtorch-dev is installed.
+// bench_peer_torch: the peer of bench train and bench infer, written with LibTorch. It takes the same options, reads
+// the same lines of text for networks, and answers bench compare in the same way. Built on demand (bench compare asks
+// for it), where Debian's libtorch-dev is installed.
 //
 //   --flat            one parameter vector, of which the parameters are views: few large optimizer operations
 //   --channels-last   convolutions in NHWC, which oneDNN prefers
@@ -193,7 +193,8 @@ struct Data {
 };
 
 Data load(const std::string& folder, const std::string& part) {
-  std::vector<unsigned char> pixels = idx(folder, part + "-images-idx3-ubyte", 16), classes = idx(folder, part + "-labels-idx1-ubyte", 8);
+  std::vector<unsigned char> pixels = idx(folder, part + "-images-idx3-ubyte", 16),
+                             classes = idx(folder, part + "-labels-idx1-ubyte", 8);
   const auto n = static_cast<std::int64_t>(classes.size());
   Data d;
   d.images = torch::from_blob(pixels.data(), {n, 1, 28, 28}, torch::kByte).to(torch::kFloat).div_(255);
@@ -216,8 +217,11 @@ class Peer {
     std::unique_ptr<torch::optim::Optimizer> builtin;
     std::unique_ptr<FlatOptimizer> flat;
     if (o_.flat) flat = std::make_unique<FlatOptimizer>(o_.optimizer, parameters);
-    else if (o_.optimizer == "sgd") builtin = std::make_unique<torch::optim::SGD>(parameters, torch::optim::SGDOptions(0.01));
-    else if (o_.optimizer == "rmsprop") builtin = std::make_unique<torch::optim::RMSprop>(parameters, torch::optim::RMSpropOptions(1e-3).alpha(0.9).eps(1e-7));
+    else if (o_.optimizer == "sgd")
+      builtin = std::make_unique<torch::optim::SGD>(parameters, torch::optim::SGDOptions(0.01));
+    else if (o_.optimizer == "rmsprop")
+      builtin =
+          std::make_unique<torch::optim::RMSprop>(parameters, torch::optim::RMSpropOptions(1e-3).alpha(0.9).eps(1e-7));
     else builtin = std::make_unique<torch::optim::Adam>(parameters, torch::optim::AdamOptions(1e-3).eps(1e-7));
     const std::int64_t n = data.labels.size(0);
     net_.train();
@@ -254,8 +258,10 @@ class Peer {
       std::fflush(stdout);
     }
     const double peak = bench::peak_memory_mb();
-    std::printf("{\"test_accuracy\": %.9g, \"peak_memory_mb\": %.9g, \"first_step_seconds\": %.9g, \"library\": \"LibTorch %s\"}\n",
-                accuracy(test), peak, first_step, TORCH_VERSION);
+    std::printf(
+        "{\"test_accuracy\": %.9g, \"peak_memory_mb\": %.9g, \"first_step_seconds\": %.9g, \"library\": \"LibTorch "
+        "%s\"}\n",
+        accuracy(test), peak, first_step, TORCH_VERSION);
   }
 
   void infer() {
@@ -297,7 +303,11 @@ class Peer {
     const std::int64_t n = test.labels.size(0), size = 1000;
     for (std::int64_t at = 0; at < n; at += size) {
       const std::int64_t rows = std::min(size, n - at);
-      correct += net_.forward(input(test.images.narrow(0, at, rows))).argmax(1).eq(test.labels.narrow(0, at, rows)).sum().item<std::int64_t>();
+      correct += net_.forward(input(test.images.narrow(0, at, rows)))
+                     .argmax(1)
+                     .eq(test.labels.narrow(0, at, rows))
+                     .sum()
+                     .item<std::int64_t>();
     }
     return static_cast<double>(correct) / static_cast<double>(n);
   }

@@ -27,9 +27,11 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
 
 }  // namespace
 
-Child::Child(std::vector<std::string> command, const std::map<std::string, std::string>& environment) : shown_(fmt::format("{}", fmt::join(command, " "))) {
+Child::Child(std::vector<std::string> command, const std::map<std::string, std::string>& environment)
+    : shown_(fmt::format("{}", fmt::join(command, " "))) {
   int to[2], from[2];
-  if (::pipe2(to, O_CLOEXEC) != 0 || ::pipe2(from, O_CLOEXEC) != 0) throw std::runtime_error(fmt::format("pipe: {}", std::strerror(errno)));
+  if (::pipe2(to, O_CLOEXEC) != 0 || ::pipe2(from, O_CLOEXEC) != 0)
+    throw std::runtime_error(fmt::format("pipe: {}", std::strerror(errno)));
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, to[0], 0);
@@ -40,7 +42,8 @@ Child::Child(std::vector<std::string> command, const std::map<std::string, std::
     if (!environment.contains(entry.substr(0, entry.find('=')))) variables.push_back(entry);
   }
   for (const auto& [name, value] : environment) variables.push_back(name + "=" + value);
-  const int error = ::posix_spawnp(&pid_, command[0].c_str(), &actions, nullptr, pointers(command).data(), pointers(variables).data());
+  const int error = ::posix_spawnp(&pid_, command[0].c_str(), &actions, nullptr, pointers(command).data(),
+                                   pointers(variables).data());
   posix_spawn_file_actions_destroy(&actions);
   ::close(to[0]);
   ::close(from[1]);
@@ -94,7 +97,8 @@ void Child::finish() {
   hang_up();
   const int status = wait();
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw std::runtime_error(fmt::format("{}: {} {}", shown_, WIFEXITED(status) ? "exit code" : "ended by signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status)));
+    throw std::runtime_error(fmt::format("{}: {} {}", shown_, WIFEXITED(status) ? "exit code" : "ended by signal",
+                                         WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status)));
 }
 
 int Child::wait() {

@@ -19,7 +19,8 @@ class Child {
   Child& operator=(const Child&) = delete;
 
   void say(const std::string& line);
-  /// Its next line; throws std::runtime_error, naming the command, when it ends instead or says nothing for ten minutes.
+  /// Its next line; throws std::runtime_error, naming the command, when it ends instead or says nothing for ten
+  /// minutes.
   std::string line();
   /// No more lines for it.
   void hang_up();

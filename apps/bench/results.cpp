@@ -25,7 +25,9 @@ std::string with_range(const std::vector<double>& values) {
 double rate(double seconds_per_sample) { return 1 / seconds_per_sample; }
 
 const Cell* find(const std::vector<Cell>& cells, const std::string& workload, std::int64_t batch, int threads) {
-  const auto it = std::ranges::find_if(cells, [&](const Cell& c) { return c.workload.name == workload && c.workload.batch == batch && c.threads == threads; });
+  const auto it = std::ranges::find_if(cells, [&](const Cell& c) {
+    return c.workload.name == workload && c.workload.batch == batch && c.threads == threads;
+  });
   return it == cells.end() ? nullptr : &*it;
 }
 
@@ -33,7 +35,10 @@ const Cell* find(const std::vector<Cell>& cells, const std::string& workload, st
 std::vector<const Cell*> first_of_each(const std::vector<Cell>& cells) {
   std::vector<const Cell*> out;
   for (const Cell& c : cells)
-    if (std::ranges::none_of(out, [&](const Cell* o) { return o->workload.name == c.workload.name && o->workload.batch == c.workload.batch; })) out.push_back(&c);
+    if (std::ranges::none_of(out, [&](const Cell* o) {
+          return o->workload.name == c.workload.name && o->workload.batch == c.workload.batch;
+        }))
+      out.push_back(&c);
   return out;
 }
 
@@ -60,7 +65,8 @@ std::string heading(const Run& run) {
 bool Learned::equal() const {
   const Range a = range(ours), b = range(peer);
   const auto within = [](const Range& r, double x) { return r.low <= x && x <= r.high; };
-  return std::abs(a.middle - b.middle) <= 0.01 || (within(a, b.middle) && within(b, a.middle)) || std::max(a.middle, b.middle) < 0.15;
+  return std::abs(a.middle - b.middle) <= 0.01 || (within(a, b.middle) && within(b, a.middle)) ||
+         std::max(a.middle, b.middle) < 0.15;
 }
 
 Range range(const std::vector<double>& values) {
@@ -76,7 +82,8 @@ const Measured& best_peer(const Cell& cell) {
 Range ratio(const Cell& cell) {
   const Measured& peer = best_peer(cell);
   std::vector<double> each;
-  for (std::size_t i = 0; i < std::min(peer.seconds.size(), cell.ours.seconds.size()); ++i) each.push_back(peer.seconds[i] / cell.ours.seconds[i]);
+  for (std::size_t i = 0; i < std::min(peer.seconds.size(), cell.ours.seconds.size()); ++i)
+    each.push_back(peer.seconds[i] / cell.ours.seconds[i]);
   Range r = range(each);
   r.middle = median(peer.seconds) / median(cell.ours.seconds);
   return r;
@@ -87,25 +94,32 @@ double least(const Cell& cell) { return cell.threads == 1 ? cell.workload.least_
 std::string text_table(const Run& run) {
   std::string out = heading(run);
   if (!run.training.empty()) {
-    out += fmt::format("\nTraining, seconds per epoch of {} samples: median (min..max); ratio: peer / ebb, by rounds in brackets\n\n", run.samples);
-    out += fmt::format("{:<13}{:>3}  {:<22}{:<32}{:<20}{:>6} {:>5} {:>6}  {:>11}  {:>11}\n", "workload", "thr", "ebb", "peer at its best", "ratio", "least", "", "limit", "MB", "first step");
+    out += fmt::format(
+        "\nTraining, seconds per epoch of {} samples: median (min..max); ratio: peer / ebb, by rounds in brackets\n\n",
+        run.samples);
+    out += fmt::format("{:<13}{:>3}  {:<22}{:<32}{:<20}{:>6} {:>5} {:>6}  {:>11}  {:>11}\n", "workload", "thr", "ebb",
+                       "peer at its best", "ratio", "least", "", "limit", "MB", "first step");
     for (const Cell& c : run.training) {
       const Range r = ratio(c);
       const Measured& peer = best_peer(c);
       const std::string bracket = fmt::format("{:.2f} ({:.2f}..{:.2f})", r.middle, r.low, r.high);
       const std::string limit = c.limit > 0 ? fmt::format("{:.2f}", median(c.ours.seconds) / c.limit) : "";
-      out += fmt::format("{:<13}{:>3}  {:<22}{:<32}{:<20}{:>6.2f} {:>5} {:>6}  {:>11}  {:>11}\n", c.workload.name, c.threads, with_range(c.ours.seconds),
-                         with_range(peer.seconds) + " " + peer.name, bracket, least(c), r.middle >= least(c) ? "yes" : "NO", limit,
+      out += fmt::format("{:<13}{:>3}  {:<22}{:<32}{:<20}{:>6.2f} {:>5} {:>6}  {:>11}  {:>11}\n", c.workload.name,
+                         c.threads, with_range(c.ours.seconds), with_range(peer.seconds) + " " + peer.name, bracket,
+                         least(c), r.middle >= least(c) ? "yes" : "NO", limit,
                          fmt::format("{:.0f} / {:.0f}", median(c.ours.memory_mb), median(peer.memory_mb)),
                          fmt::format("{:.2f} / {:.2f}", median(c.ours.first_step), median(peer.first_step)));
     }
     const std::vector<int> threads = thread_counts(run.training);
     if (threads.size() == 2) {
-      out += fmt::format("\n{:<13}{:>16}{:>12}   speed with {} over {}\n", "workload", "ebb", "peer", threads_text(threads[1]), threads[0]);
+      out += fmt::format("\n{:<13}{:>16}{:>12}   speed with {} over {}\n", "workload", "ebb", "peer",
+                         threads_text(threads[1]), threads[0]);
       for (const Cell* c : first_of_each(run.training)) {
-        const Cell *one = find(run.training, c->workload.name, c->workload.batch, threads[0]), *two = find(run.training, c->workload.name, c->workload.batch, threads[1]);
+        const Cell *one = find(run.training, c->workload.name, c->workload.batch, threads[0]),
+                   *two = find(run.training, c->workload.name, c->workload.batch, threads[1]);
         if (one && two)
-          out += fmt::format("{:<13}{:>16.2f}{:>12.2f}\n", c->workload.name, median(one->ours.seconds) / median(two->ours.seconds),
+          out += fmt::format("{:<13}{:>16.2f}{:>12.2f}\n", c->workload.name,
+                             median(one->ours.seconds) / median(two->ours.seconds),
                              median(best_peer(*one).seconds) / median(best_peer(*two).seconds));
       }
     }
@@ -115,18 +129,22 @@ std::string text_table(const Run& run) {
       const Range r = range(values);
       return fmt::format("{:.4f} ({:.4f}..{:.4f})", r.middle, r.low, r.high);
     };
-    out += fmt::format("\n{:<13}{:>6}{:>6}  {:<26}{:<10}{:<26}{}\n", "workload", "epochs", "seeds", "accuracy: ebb", "loss", "peer", "loss");
+    out += fmt::format("\n{:<13}{:>6}{:>6}  {:<26}{:<10}{:<26}{}\n", "workload", "epochs", "seeds", "accuracy: ebb",
+                       "loss", "peer", "loss");
     for (const Learned& l : run.learned)
-      out += fmt::format("{:<13}{:>6}{:>6}  {:<26}{:<10.4f}{:<26}{:<10.4f}{}\n", l.workload, l.epochs, l.ours.size(), accuracy(l.ours), median(l.our_loss),
-                         accuracy(l.peer), median(l.peer_loss), l.equal() ? "equal" : "NOT EQUAL");
+      out += fmt::format("{:<13}{:>6}{:>6}  {:<26}{:<10.4f}{:<26}{:<10.4f}{}\n", l.workload, l.epochs, l.ours.size(),
+                         accuracy(l.ours), median(l.our_loss), accuracy(l.peer), median(l.peer_loss),
+                         l.equal() ? "equal" : "NOT EQUAL");
   }
   if (!run.inference.empty()) {
-    out += fmt::format("\nInference, samples a second\n\n{:<13}{:>6}{:>4}{:>12}{:>12}  {:<14}{}\n", "workload", "batch", "thr", "ebb", "peer", "", "ratio");
+    out += fmt::format("\nInference, samples a second\n\n{:<13}{:>6}{:>4}{:>12}{:>12}  {:<14}{}\n", "workload", "batch",
+                       "thr", "ebb", "peer", "", "ratio");
     for (const Cell& c : run.inference) {
       const Range r = ratio(c);
       const Measured& peer = best_peer(c);
-      out += fmt::format("{:<13}{:>6}{:>4}{:>12.0f}{:>12.0f}  {:<14}{:.2f} ({:.2f}..{:.2f})\n", c.workload.name, c.workload.batch, c.threads,
-                         rate(median(c.ours.seconds)), rate(median(peer.seconds)), peer.name, r.middle, r.low, r.high);
+      out += fmt::format("{:<13}{:>6}{:>4}{:>12.0f}{:>12.0f}  {:<14}{:.2f} ({:.2f}..{:.2f})\n", c.workload.name,
+                         c.workload.batch, c.threads, rate(median(c.ours.seconds)), rate(median(peer.seconds)),
+                         peer.name, r.middle, r.low, r.high);
     }
   }
   return out;
@@ -136,8 +154,10 @@ std::string markdown_table(const Run& run) {
   std::string out = heading(run) + "\n";
   if (!run.training.empty()) {
     const std::vector<int> threads = thread_counts(run.training);
-    out += fmt::format("Training: seconds per epoch of {} digits, median (min..max) of {} interleaved rounds; ratio: LibTorch's best configuration over ebb.\n\n",
-                       run.samples, run.training[0].ours.seconds.size());
+    out += fmt::format(
+        "Training: seconds per epoch of {} digits, median (min..max) of {} interleaved rounds; ratio: LibTorch's best "
+        "configuration over ebb.\n\n",
+        run.samples, run.training[0].ours.seconds.size());
     out += "| workload |";
     std::string rule = "|---|";
     for (const int t : threads) {
@@ -152,7 +172,8 @@ std::string markdown_table(const Run& run) {
     rule += "---|---|";
     if (!run.learned.empty()) {
       const Learned& l = run.learned[0];
-      out += fmt::format(" test accuracy after {} epoch{}, median of {} seed{} |", l.epochs, l.epochs == 1 ? "" : "s", l.ours.size(), l.ours.size() == 1 ? "" : "s");
+      out += fmt::format(" test accuracy after {} epoch{}, median of {} seed{} |", l.epochs, l.epochs == 1 ? "" : "s",
+                         l.ours.size(), l.ours.size() == 1 ? "" : "s");
       rule += "---|";
     }
     out += "\n" + rule + "\n";
@@ -167,11 +188,13 @@ std::string markdown_table(const Run& run) {
         }
         const Measured& peer = best_peer(*c);
         const Range r = ratio(*c);
-        out += fmt::format(" {} | {} {} | **{:.2f}** ({:.2f}..{:.2f}), {:.2f} | {} |", with_range(c->ours.seconds), with_range(peer.seconds), peer.name, r.middle, r.low,
-                           r.high, least(*c), c->limit > 0 ? fmt::format("{:.2f}", median(c->ours.seconds) / c->limit) : "");
+        out += fmt::format(" {} | {} {} | **{:.2f}** ({:.2f}..{:.2f}), {:.2f} | {} |", with_range(c->ours.seconds),
+                           with_range(peer.seconds), peer.name, r.middle, r.low, r.high, least(*c),
+                           c->limit > 0 ? fmt::format("{:.2f}", median(c->ours.seconds) / c->limit) : "");
       }
       if (threads.size() == 2) {
-        const Cell *one = find(run.training, name, first->workload.batch, threads[0]), *two = find(run.training, name, first->workload.batch, threads[1]);
+        const Cell *one = find(run.training, name, first->workload.batch, threads[0]),
+                   *two = find(run.training, name, first->workload.batch, threads[1]);
         out += one && two ? fmt::format(" {:.2f} |", median(one->ours.seconds) / median(two->ours.seconds)) : " |";
       }
       double ours = 0, peers = 0, ours_first = 0, peers_first = 0;  // the worst of ours, the best of theirs
@@ -187,16 +210,21 @@ std::string markdown_table(const Run& run) {
       out += fmt::format(" {:.0f}, {:.0f} | {:.2f}, {:.2f} |", ours, peers, ours_first, peers_first);
       if (!run.learned.empty()) {
         const Learned* l = learned(run, name);
-        out += l ? fmt::format(" {:.4f}, {:.4f}{} |", median(l->ours), median(l->peer), l->equal() ? "" : " (not equal)") : " |";
+        out +=
+            l ? fmt::format(" {:.4f}, {:.4f}{} |", median(l->ours), median(l->peer), l->equal() ? "" : " (not equal)")
+              : " |";
       }
       out += "\n";
     }
   }
   if (!run.inference.empty()) {
-    out += "\nInference: samples a second.\n\n| workload | batch | threads | ebb | LibTorch | ratio |\n|---|---|---|---|---|---|\n";
+    out +=
+        "\nInference: samples a second.\n\n| workload | batch | threads | ebb | LibTorch | ratio "
+        "|\n|---|---|---|---|---|---|\n";
     for (const Cell& c : run.inference)
-      out += fmt::format("| {} | {} | {} | {:.0f} | {:.0f} {} | **{:.2f}** |\n", c.workload.name, c.workload.batch, c.threads, rate(median(c.ours.seconds)),
-                         rate(median(best_peer(c).seconds)), best_peer(c).name, ratio(c).middle);
+      out += fmt::format("| {} | {} | {} | {:.0f} | {:.0f} {} | **{:.2f}** |\n", c.workload.name, c.workload.batch,
+                         c.threads, rate(median(c.ours.seconds)), rate(median(best_peer(c).seconds)), best_peer(c).name,
+                         ratio(c).middle);
   }
   return out;
 }
@@ -209,47 +237,70 @@ std::string chart(const Run& run) {
   double most = 1;
   for (const Cell& c : run.training) most = std::max({most, ratio(c).middle, least(c)});
   const double scale = (width - left - 60) / most;
-  const int each = static_cast<int>(threads.size()) * bar + gap, height = top + static_cast<int>(rows.size()) * each + 30;
+  const int each = static_cast<int>(threads.size()) * bar + gap,
+            height = top + static_cast<int>(rows.size()) * each + 30;
   const double one = left + scale;
-  std::string out = fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" font-size=\"11\">\n"
-                                "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-                                "<text x=\"{}\" y=\"16\" font-size=\"13\">Speed of training over LibTorch's at its best; | what it is held to</text>\n",
-                                width, height, 10);
+  std::string out = fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" "
+      "font-size=\"11\">\n"
+      "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+      "<text x=\"{}\" y=\"16\" font-size=\"13\">Speed of training over LibTorch's at its best; | what it is held "
+      "to</text>\n",
+      width, height, 10);
   for (std::size_t t = 0; t < threads.size(); ++t)
-    out += fmt::format("<rect x=\"{0}\" y=\"25\" width=\"10\" height=\"10\" fill=\"{1}\"/><text x=\"{2}\" y=\"34\">{3}</text>\n", left + 90 * t, colors[t % std::size(colors)],
-                       left + 90 * t + 14, threads_text(threads[t]));
+    out += fmt::format(
+        "<rect x=\"{0}\" y=\"25\" width=\"10\" height=\"10\" fill=\"{1}\"/><text x=\"{2}\" y=\"34\">{3}</text>\n",
+        left + 90 * t, colors[t % std::size(colors)], left + 90 * t + 14, threads_text(threads[t]));
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const int y = top + static_cast<int>(i) * each;
-    out += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\n", left - 8, y + (each - gap) / 2 + 4, rows[i]->workload.name);
+    out += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\n", left - 8, y + (each - gap) / 2 + 4,
+                       rows[i]->workload.name);
     for (std::size_t t = 0; t < threads.size(); ++t) {
       const Cell* c = find(run.training, rows[i]->workload.name, rows[i]->workload.batch, threads[t]);
       if (!c) continue;
       const double value = ratio(*c).middle, held = left + scale * least(*c);
       const int at = y + static_cast<int>(t) * bar;
-      out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"{}\" fill=\"{}\"/><text x=\"{:.1f}\" y=\"{}\">{:.2f}</text>"
-                         "<path d=\"M{:.1f} {}v{}\" stroke=\"black\" stroke-width=\"2\"/>\n",
-                         left, at, scale * value, bar - 2, colors[t % std::size(colors)], left + scale * std::max(value, least(*c)) + 5, at + 10, value, held, at - 1, bar);
+      out += fmt::format(
+          "<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"{}\" fill=\"{}\"/><text x=\"{:.1f}\" "
+          "y=\"{}\">{:.2f}</text>"
+          "<path d=\"M{:.1f} {}v{}\" stroke=\"black\" stroke-width=\"2\"/>\n",
+          left, at, scale * value, bar - 2, colors[t % std::size(colors)],
+          left + scale * std::max(value, least(*c)) + 5, at + 10, value, held, at - 1, bar);
     }
   }
   const std::string foot = fmt::format("{}, {}", run.date, run.processor);
-  return out + fmt::format("<path d=\"M{0:.1f} {1}V{2}\" stroke=\"#888\" stroke-dasharray=\"3 3\"/><text x=\"{0:.1f}\" y=\"{3}\" text-anchor=\"middle\">1</text>\n"
-                           "<text x=\"{4}\" y=\"{3}\" text-anchor=\"end\" fill=\"#555\">{5}</text>\n</svg>\n",
-                           one, top - 4, height - 24, height - 10, width - 10, foot);
+  return out + fmt::format(
+                   "<path d=\"M{0:.1f} {1}V{2}\" stroke=\"#888\" stroke-dasharray=\"3 3\"/><text x=\"{0:.1f}\" "
+                   "y=\"{3}\" text-anchor=\"middle\">1</text>\n"
+                   "<text x=\"{4}\" y=\"{3}\" text-anchor=\"end\" fill=\"#555\">{5}</text>\n</svg>\n",
+                   one, top - 4, height - 24, height - 10, width - 10, foot);
 }
 
 nlohmann::ordered_json to_json(const Run& run) {
   using json = nlohmann::ordered_json;
-  json out{{"date", run.date}, {"processor", run.processor}, {"ours", run.ours}, {"peer", run.peer}, {"notes", run.notes}, {"samples_per_epoch", run.samples}};
+  json out{{"date", run.date}, {"processor", run.processor}, {"ours", run.ours},
+           {"peer", run.peer}, {"notes", run.notes},         {"samples_per_epoch", run.samples}};
   const auto measured = [](const Measured& m) {
-    return json{{"name", m.name}, {"median_seconds", median(m.seconds)}, {"seconds", m.seconds}, {"first_step_seconds", m.first_step}, {"peak_memory_mb", m.memory_mb}};
+    return json{{"name", m.name},
+                {"median_seconds", median(m.seconds)},
+                {"seconds", m.seconds},
+                {"first_step_seconds", m.first_step},
+                {"peak_memory_mb", m.memory_mb}};
   };
   const auto cells = [&](const std::vector<Cell>& all, bool training) {
     json list = json::array();
     for (const Cell& c : all) {
       const Range r = ratio(c);
-      json cell{{"workload", c.workload.name}, {"architecture", c.workload.architecture}, {"optimizer", c.workload.optimizer}, {"batch", c.workload.batch},
-                {"threads", c.threads}, {"ratio", r.middle}, {"ratio_min", r.low}, {"ratio_max", r.high}};
-      if (training) cell.update(json{{"held_to", least(c)}, {"aim", c.workload.aim}, {"reached", r.middle >= least(c)}});
+      json cell{{"workload", c.workload.name},
+                {"architecture", c.workload.architecture},
+                {"optimizer", c.workload.optimizer},
+                {"batch", c.workload.batch},
+                {"threads", c.threads},
+                {"ratio", r.middle},
+                {"ratio_min", r.low},
+                {"ratio_max", r.high}};
+      if (training)
+        cell.update(json{{"held_to", least(c)}, {"aim", c.workload.aim}, {"reached", r.middle >= least(c)}});
       if (c.limit > 0) cell.update(json{{"limit_seconds", c.limit}, {"over_limit", median(c.ours.seconds) / c.limit}});
       cell["best_peer"] = best_peer(c).name;
       cell["ours"] = measured(c.ours);
@@ -263,7 +314,13 @@ nlohmann::ordered_json to_json(const Run& run) {
   out["inference"] = cells(run.inference, false);
   out["accuracy"] = json::array();
   for (const Learned& l : run.learned)
-    out["accuracy"].push_back({{"workload", l.workload}, {"epochs", l.epochs}, {"ours", l.ours}, {"peer", l.peer}, {"our_loss", l.our_loss}, {"peer_loss", l.peer_loss}, {"equal", l.equal()}});
+    out["accuracy"].push_back({{"workload", l.workload},
+                               {"epochs", l.epochs},
+                               {"ours", l.ours},
+                               {"peer", l.peer},
+                               {"our_loss", l.our_loss},
+                               {"peer_loss", l.peer_loss},
+                               {"equal", l.equal()}});
   return out;
 }
 

@@ -11,7 +11,7 @@ namespace bench {
 
 /// One program with one workload: a number per round (all programs in the same order of rounds), and one per start.
 struct Measured {
-  std::string name = "";        ///< "ebb", or the peer's configuration: "base", "flat+tc", ...
+  std::string name = "";             ///< "ebb", or the peer's configuration: "base", "flat+tc", ...
   std::vector<double> seconds = {};  ///< of an epoch; for inference, of a sample
   std::vector<double> first_step = {}, memory_mb = {};
 };
@@ -29,10 +29,10 @@ struct Cell {
 struct Learned {
   std::string workload;
   int epochs = 0;
-  std::vector<double> ours = {}, peer = {};            ///< test accuracy
+  std::vector<double> ours = {}, peer = {};           ///< test accuracy
   std::vector<double> our_loss = {}, peer_loss = {};  ///< mean of the last epoch
-  /// The medians are within one point of each other, or each is in the range of the other's seeds; or neither program has
-  /// learned anything yet.
+  /// The medians are within one point of each other, or each is in the range of the other's seeds; or neither program
+  /// has learned anything yet.
   bool equal() const;
 };
 

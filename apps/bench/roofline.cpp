@@ -10,12 +10,15 @@ namespace bench {
 namespace po = app::po;
 
 int roofline(const std::vector<std::string>& args) {
-  po::options_description options = app::option_group("Options", {
-    {"models", po::value<std::string>()->default_value("all"), "workloads, such as mlp_512,cnn_64, or all"},
-    {"threads", po::value<std::string>()->default_value("1,2"), "numbers of threads"},
-    {"seconds", po::value<double>()->default_value(0.3), "of training that each workload is timed for; 0: only the limits"},
-    {"shapes", "also every product: its shape, GFLOP/s and share"},
-});
+  po::options_description options = app::option_group(
+      "Options",
+      {
+          {"models", po::value<std::string>()->default_value("all"), "workloads, such as mlp_512,cnn_64, or all"},
+          {"threads", po::value<std::string>()->default_value("1,2"), "numbers of threads"},
+          {"seconds", po::value<double>()->default_value(0.3),
+           "of training that each workload is timed for; 0: only the limits"},
+          {"shapes", "also every product: its shape, GFLOP/s and share"},
+      });
   po::variables_map v;
   if (!app::parse(args, options, "bench roofline [OPTIONS]",
                   "Measures this machine with the BLAS that the library uses: multiply-adds that\n"
@@ -35,17 +38,21 @@ int roofline(const std::vector<std::string>& args) {
   const ebb::Dataset data = random_digits(60000);
   for (const int n : threads) {
     Machine machine(n);
-    app::print("{} thread{}: peak {:.0f} GFLOP/s; copies, GB/s read and written:", n, n == 1 ? "" : "s", machine.peak_gflops());
+    app::print("{} thread{}: peak {:.0f} GFLOP/s; copies, GB/s read and written:", n, n == 1 ? "" : "s",
+               machine.peak_gflops());
     const std::vector<std::int64_t> caches = cache_sizes();
-    for (std::size_t i = 0; i < caches.size(); ++i) app::print(" L{} {:.0f},", i + 1, machine.copy_bandwidth(static_cast<double>(caches[i]) / 2) * 1e-9);
+    for (std::size_t i = 0; i < caches.size(); ++i)
+      app::print(" L{} {:.0f},", i + 1, machine.copy_bandwidth(static_cast<double>(caches[i]) / 2) * 1e-9);
     app::print(" memory {:.0f}\n", machine.copy_bandwidth(1e12) * 1e-9);
-    app::print("{:<13}{:>9}{:>11}{:>10}{:>11}{:>12}{:>8}{:>9}{:>9}{:>7}\n", "s per epoch", "GFLOP", "products", "GFLOP/s", "optimizer", "activations", "batch", "limit", "ebb", "times");
+    app::print("{:<13}{:>9}{:>11}{:>10}{:>11}{:>12}{:>8}{:>9}{:>9}{:>7}\n", "s per epoch", "GFLOP", "products",
+               "GFLOP/s", "optimizer", "activations", "batch", "limit", "ebb", "times");
     for (const Workload& w : chosen) {
       const Machine::Limit limit = machine.step(w);
       const Demand need = demand(w);
       const double steps = 60000.0 / static_cast<double>(w.batch);
-      app::print("{:<13}{:>9.1f}{:>11.4f}{:>10.0f}{:>11.4f}{:>12.4f}{:>8.4f}{:>9.3f}", w.name, need.flops * steps * 1e-9, limit.products * steps,
-                 need.flops / limit.products * 1e-9, limit.optimizer * steps, limit.activations * steps, limit.gather * steps, limit.total() * steps);
+      app::print("{:<13}{:>9.1f}{:>11.4f}{:>10.0f}{:>11.4f}{:>12.4f}{:>8.4f}{:>9.3f}", w.name,
+                 need.flops * steps * 1e-9, limit.products * steps, need.flops / limit.products * 1e-9,
+                 limit.optimizer * steps, limit.activations * steps, limit.gather * steps, limit.total() * steps);
       if (seconds > 0) {
         ebb::set_threads(n);
         const double ours = epoch_seconds(w, data, seconds);
@@ -55,8 +62,9 @@ int roofline(const std::vector<std::string>& args) {
       if (!v.count("shapes")) continue;
       for (const auto& ways : need.products) {
         const Product best = *std::ranges::min_element(ways, {}, [&](const Product& p) { return machine.seconds(p); });
-        app::print("    {}{} {:>6} x {:>5} x {:>6}, {:>3} times{:>8.0f} GFLOP/s{:>7.1f} %\n", best.ta ? 'T' : 'N', best.tb ? 'T' : 'N', best.m, best.n, best.k, best.count,
-                   best.flops() / machine.seconds(best) * 1e-9, 100 * machine.seconds(best) / limit.total());
+        app::print("    {}{} {:>6} x {:>5} x {:>6}, {:>3} times{:>8.0f} GFLOP/s{:>7.1f} %\n", best.ta ? 'T' : 'N',
+                   best.tb ? 'T' : 'N', best.m, best.n, best.k, best.count, best.flops() / machine.seconds(best) * 1e-9,
+                   100 * machine.seconds(best) / limit.total());
       }
     }
     app::print("\n");

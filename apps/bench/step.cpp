@@ -47,7 +47,8 @@ void parts(const Workload& w, const Dataset& data, std::uint64_t seed, int repea
   std::vector<Tensor> trained = parameters(net);
   const auto opt = optimizer(w);
   const Batches batches(data, {.size = w.batch, .drop_last = true});
-  if (batches.count() == 0) throw app::UsageError(fmt::format("--batch {} is more than the {} samples there are", w.batch, data.size()));
+  if (batches.count() == 0)
+    throw app::UsageError(fmt::format("--batch {} is more than the {} samples there are", w.batch, data.size()));
   std::int64_t turn = 0;
   Batch b = batches[0];
   Tensor loss;
@@ -70,9 +71,11 @@ void parts(const Workload& w, const Dataset& data, std::uint64_t seed, int repea
   const double update = median_seconds(repeats, [&] { opt->step(trained, g); });
   const double step = median_seconds(repeats, whole_step);
   const std::uint64_t asked = memory_stats().system_requests - requests;
-  app::print("{}: {}\n{}, batch {}, {} thread{}: {:.1f} us a step, medians of {}\n", w.name, w.architecture, w.optimizer, w.batch, threads(),
-             threads() == 1 ? "" : "s", step * 1e6, repeats);
-  const auto row = [&](const char* what, double seconds) { app::print("  {:<16}{:>10.1f} us{:>8.2f} %\n", what, seconds * 1e6, 100 * seconds / step); };
+  app::print("{}: {}\n{}, batch {}, {} thread{}: {:.1f} us a step, medians of {}\n", w.name, w.architecture,
+             w.optimizer, w.batch, threads(), threads() == 1 ? "" : "s", step * 1e6, repeats);
+  const auto row = [&](const char* what, double seconds) {
+    app::print("  {:<16}{:>10.1f} us{:>8.2f} %\n", what, seconds * 1e6, 100 * seconds / step);
+  };
   row("batch", fetch);
   row("forward", forward);
   row("graph view", graph);
@@ -83,17 +86,19 @@ void parts(const Workload& w, const Dataset& data, std::uint64_t seed, int repea
 
   Profiler profile;
   for (int i = 0; i < repeats; ++i) whole_step();
-  app::print("ops of {} steps (forward, backward and batches; {:.1f} % of their time)\n{}", repeats, 100 * profile.seconds() / (step * repeats), profile.table());
+  app::print("ops of {} steps (forward, backward and batches; {:.1f} % of their time)\n{}", repeats,
+             100 * profile.seconds() / (step * repeats), profile.table());
 }
 
 }  // namespace
 
 int step(const std::vector<std::string>& args) {
   po::options_description options(80, 40);
-  const po::options_description run = app::option_group("Run", {
-    {"threads", po::value<int>(), "default: one per processor"},
-    {"repeats", po::value<int>()->default_value(101), "steps that each median is of"},
-});
+  const po::options_description run =
+      app::option_group("Run", {
+                                   {"threads", po::value<int>(), "default: one per processor"},
+                                   {"repeats", po::value<int>()->default_value(101), "steps that each median is of"},
+                               });
   options.add(workload_options("mlp_512")).add(run);
   po::variables_map v;
   if (!app::parse(args, options, "bench step [OPTIONS]",

@@ -43,7 +43,9 @@ class Trainer {
     return e;
   }
   /// What the whole set would take at the speed of `e`.
-  double seconds_per_epoch(const Epoch& e) const { return e.seconds / static_cast<double>(e.samples) * static_cast<double>(data_.size()); }
+  double seconds_per_epoch(const Epoch& e) const {
+    return e.seconds / static_cast<double>(e.samples) * static_cast<double>(data_.size());
+  }
 
   ebb::Sequential net;
   double first_step = 0;  ///< seconds from the start of the process to the end of the first step
@@ -59,12 +61,16 @@ class Trainer {
 
 int train(const std::vector<std::string>& args) {
   po::options_description options(80, 40);
-  const po::options_description run = app::option_group("Run", {
-    {"batches", po::value<std::int64_t>()->default_value(0), "only so many batches an epoch (times are scaled to whole epochs); 0: all"},
-    {"epochs", po::value<int>()->default_value(3), "the first warms up and is left out of the times"},
-    {"json", "print one JSON object instead of text"},
-    {"paced", "for bench compare: before each epoch wait for a line with its batches, and print a JSON line after it"},
-});
+  const po::options_description run = app::option_group(
+      "Run",
+      {
+          {"batches", po::value<std::int64_t>()->default_value(0),
+           "only so many batches an epoch (times are scaled to whole epochs); 0: all"},
+          {"epochs", po::value<int>()->default_value(3), "the first warms up and is left out of the times"},
+          {"json", "print one JSON object instead of text"},
+          {"paced",
+           "for bench compare: before each epoch wait for a line with its batches, and print a JSON line after it"},
+      });
   options.add(workload_options("mlp_512")).add(app::data_options()).add(run);
   po::variables_map v;
   if (!app::parse(args, options, "bench train [OPTIONS]",
@@ -85,7 +91,10 @@ int train(const std::vector<std::string>& args) {
 
   const ebb::Mnist data = app::load_data(v);
   Trainer trainer(w, data.train, seed);
-  if (!json) app::print("{}: {}\n{}, batch {}, {} parameters, {} thread{}, {}\n", w.name, w.architecture, w.optimizer, w.batch, ebb::with_commas(ebb::parameter_count(trainer.net)), ebb::threads(), ebb::threads() == 1 ? "" : "s", data.source);
+  if (!json)
+    app::print("{}: {}\n{}, batch {}, {} parameters, {} thread{}, {}\n", w.name, w.architecture, w.optimizer, w.batch,
+               ebb::with_commas(ebb::parameter_count(trainer.net)), ebb::threads(), ebb::threads() == 1 ? "" : "s",
+               data.source);
   std::vector<double> seconds, losses;
   for (int e = 0; paced || e < epochs; ++e) {
     std::int64_t most = batches;
@@ -97,24 +106,43 @@ int train(const std::vector<std::string>& args) {
     const Epoch epoch = trainer.epoch(most);
     seconds.push_back(trainer.seconds_per_epoch(epoch));
     losses.push_back(epoch.loss);
-    if (paced) app::print("{}\n", nlohmann::ordered_json{{"seconds", epoch.seconds}, {"samples", epoch.samples}, {"loss", epoch.loss}}.dump());
-    if (!json) app::print("epoch {:<4}{:>9.3f} s   loss {:.4f}{}\n", e + 1, seconds.back(), epoch.loss, e == 0 && epochs > 1 ? "   (warming up)" : "");
+    if (paced)
+      app::print(
+          "{}\n",
+          nlohmann::ordered_json{{"seconds", epoch.seconds}, {"samples", epoch.samples}, {"loss", epoch.loss}}.dump());
+    if (!json)
+      app::print("epoch {:<4}{:>9.3f} s   loss {:.4f}{}\n", e + 1, seconds.back(), epoch.loss,
+                 e == 0 && epochs > 1 ? "   (warming up)" : "");
     app::flush_results();
   }
-  if (seconds.empty()) return app::ok;  // not one turn was asked for
+  if (seconds.empty()) return app::ok;   // not one turn was asked for
   const double peak = peak_memory_mb();  // of training: read before the test set passes through
   const ebb::Metrics test = ebb::evaluate(trainer.net, data.test);
   const std::vector<double> counted(seconds.begin() + (seconds.size() > 1), seconds.end());
   const auto [low, high] = std::ranges::minmax(counted);
   if (json) {
-    app::print("{}\n", nlohmann::ordered_json{{"model", w.name}, {"architecture", w.architecture}, {"optimizer", w.optimizer}, {"batch", w.batch},
-                                              {"threads", ebb::threads()}, {"parameters", ebb::parameter_count(trainer.net)}, {"dataset", data.name}, {"seed", seed},
-                                              {"seconds_per_epoch", median(counted)}, {"epoch_seconds", seconds}, {"losses", losses},
-                                              {"test_accuracy", test.accuracy}, {"test_loss", test.loss}, {"peak_memory_mb", peak},
-                                              {"first_step_seconds", trainer.first_step}, {"library", "ebb " + ebb::version()}}.dump());
+    app::print("{}\n", nlohmann::ordered_json{{"model", w.name},
+                                              {"architecture", w.architecture},
+                                              {"optimizer", w.optimizer},
+                                              {"batch", w.batch},
+                                              {"threads", ebb::threads()},
+                                              {"parameters", ebb::parameter_count(trainer.net)},
+                                              {"dataset", data.name},
+                                              {"seed", seed},
+                                              {"seconds_per_epoch", median(counted)},
+                                              {"epoch_seconds", seconds},
+                                              {"losses", losses},
+                                              {"test_accuracy", test.accuracy},
+                                              {"test_loss", test.loss},
+                                              {"peak_memory_mb", peak},
+                                              {"first_step_seconds", trainer.first_step},
+                                              {"library", "ebb " + ebb::version()}}
+                           .dump());
   } else {
-    app::print("{:.3f} s an epoch (median of {}, {:.3f} to {:.3f})\ntest accuracy {:.4f}, peak memory {:.0f} MB, first step {:.2f} s after the start\n",
-               median(counted), counted.size(), low, high, test.accuracy, peak, trainer.first_step);
+    app::print(
+        "{:.3f} s an epoch (median of {}, {:.3f} to {:.3f})\ntest accuracy {:.4f}, peak memory {:.0f} MB, first step "
+        "{:.2f} s after the start\n",
+        median(counted), counted.size(), low, high, test.accuracy, peak, trainer.first_step);
   }
   return app::ok;
 }
@@ -122,9 +150,11 @@ int train(const std::vector<std::string>& args) {
 double epoch_seconds(const Workload& w, const ebb::Dataset& data, double seconds) {
   Trainer trainer(w, data, 1);
   trainer.epoch(10);
-  const double guess = trainer.seconds_per_epoch(trainer.epoch(10)) / static_cast<double>(data.size()) * static_cast<double>(w.batch);
+  const double guess =
+      trainer.seconds_per_epoch(trainer.epoch(10)) / static_cast<double>(data.size()) * static_cast<double>(w.batch);
   std::vector<double> times;
-  for (int i = 0; i < 3; ++i) times.push_back(trainer.seconds_per_epoch(trainer.epoch(static_cast<std::int64_t>(seconds / 3 / guess) + 1)));
+  for (int i = 0; i < 3; ++i)
+    times.push_back(trainer.seconds_per_epoch(trainer.epoch(static_cast<std::int64_t>(seconds / 3 / guess) + 1)));
   return median(times);
 }
 

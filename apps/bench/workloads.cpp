@@ -15,10 +15,13 @@ const std::vector<Workload>& workloads() {
       {"mlp_50_25", "flatten, dense 50 relu, dense 25 relu, dense 10", "rmsprop", 128, 1.35, 1.5, 1.9},
       {"mlp_512", "flatten, dense 512 relu, dense 10", "rmsprop", 128, 1.25, 1.25, 1.45},
       {"mlp_512_do", "flatten, dense 512 relu, dropout 0.5, dense 10", "rmsprop", 128, 1.6, 1.8, 2.0},
-      {"mlp_512x2_do", "flatten, dense 512 relu, dropout 0.2, dense 512 relu, dropout 0.2, dense 10", "adam", 128, 1.5, 1.5, 1.9},
-      {"mlp_75x4", "flatten, dense 75 relu, dense 75 relu, dense 75 relu, dense 75 relu, dense 10", "adam", 32, 2.3, 2.6, 3.2},
+      {"mlp_512x2_do", "flatten, dense 512 relu, dropout 0.2, dense 512 relu, dropout 0.2, dense 10", "adam", 128, 1.5,
+       1.5, 1.9},
+      {"mlp_75x4", "flatten, dense 75 relu, dense 75 relu, dense 75 relu, dense 75 relu, dense 10", "adam", 32, 2.3,
+       2.6, 3.2},
       {"mlp_32", "flatten, dense 32 relu, dense 10", "adam", 32, 3, 3, 4.5},
-      {"sig_32x5", "flatten, dense 32 sigmoid, dense 32 sigmoid, dense 32 sigmoid, dense 32 sigmoid, dense 32 sigmoid, dense 10",
+      {"sig_32x5",
+       "flatten, dense 32 sigmoid, dense 32 sigmoid, dense 32 sigmoid, dense 32 sigmoid, dense 32 sigmoid, dense 10",
        "sgd", 16, 4.5, 4.5, 7},
       {"sig_2048", "flatten, dense 2048 sigmoid, dense 10", "sgd", 128, 1.05, 1.05, 1.25},
       {"cnn_64", features + "dense 64 relu, dense 10", "adam", 32, 1.3, 1.4, 1.6},
@@ -37,15 +40,17 @@ const Workload& workload(const std::string& name) {
   const auto it = std::ranges::find(workloads(), name, &Workload::name);
   if (it != workloads().end()) return *it;
   const std::string guess = app::nearest(name, workload_names());
-  throw app::UsageError(guess.empty() ? fmt::format("no workload \"{}\"; there are {}", name, fmt::join(workload_names(), ", "))
-                                      : fmt::format("no workload \"{}\"; did you mean {}?", name, guess));
+  throw app::UsageError(guess.empty()
+                            ? fmt::format("no workload \"{}\"; there are {}", name, fmt::join(workload_names(), ", "))
+                            : fmt::format("no workload \"{}\"; did you mean {}?", name, guess));
 }
 
 std::vector<Workload> workloads_of(const std::string& names) {
   if (names == "all") return workloads();
   std::vector<Workload> out;
   for (const std::string& name : app::words(names)) out.push_back(workload(name));
-  if (out.empty()) throw app::UsageError(fmt::format("no workload is named; there are {}", fmt::join(workload_names(), ", ")));
+  if (out.empty())
+    throw app::UsageError(fmt::format("no workload is named; there are {}", fmt::join(workload_names(), ", ")));
   return out;
 }
 

@@ -57,7 +57,9 @@ namespace {
 
 constexpr std::size_t longest_shown = 300;
 /// What a message repeats of an argument, which may be endless.
-std::string shown(const std::string& text) { return text.size() > longest_shown ? text.substr(0, longest_shown) + "..." : text; }
+std::string shown(const std::string& text) {
+  return text.size() > longest_shown ? text.substr(0, longest_shown) + "..." : text;
+}
 
 }  // namespace
 
@@ -91,14 +93,17 @@ bool parse(const std::vector<std::string>& args, const po::options_description& 
     const std::string given = e.get_option_name().substr(0, e.get_option_name().find('='));
     if (!given.starts_with("--")) throw UsageError(fmt::format("unknown option {}", shown(given)));
     const std::string guess = nearest(given.substr(2, longest_shown), names_of(options));
-    throw UsageError(fmt::format("unknown option {}{}", shown(given), guess.empty() ? "" : fmt::format("; did you mean --{}?", guess)));
+    throw UsageError(fmt::format("unknown option {}{}", shown(given),
+                                 guess.empty() ? "" : fmt::format("; did you mean --{}?", guess)));
   } catch (const po::error& e) {
     throw UsageError(shown(e.what()));
   }
   const std::vector<std::string> given = files_of(values);
   if (static_cast<int>(given.size()) <= files) return true;
   if (files == 0) throw UsageError(fmt::format("unexpected argument \"{}\"", shown(given[0])));
-  if (files == 1) throw UsageError(fmt::format("only one model file is expected, got \"{}\" and \"{}\"", shown(given[0]), shown(given[1])));
+  if (files == 1)
+    throw UsageError(
+        fmt::format("only one model file is expected, got \"{}\" and \"{}\"", shown(given[0]), shown(given[1])));
   throw UsageError(fmt::format("at most {} files are expected, got {}", files, given.size()));
 }
 
@@ -130,7 +135,8 @@ std::vector<std::int64_t> numbers(const std::string& option, const std::string& 
     std::int64_t n = 0;
     const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, n);
     if (error != std::errc() || stop != text.data() + end)
-      throw UsageError(fmt::format("--{} takes numbers separated by commas, such as 512,64; got \"{}\"", option, shown(text)));
+      throw UsageError(
+          fmt::format("--{} takes numbers separated by commas, such as 512,64; got \"{}\"", option, shown(text)));
     out.push_back(n);
     begin = end + 1;
   }
@@ -146,18 +152,22 @@ po::options_description option_group(const char* title, std::initializer_list<Op
 }
 
 po::options_description data_options() {
-  return app::option_group("Data", {
-    {"dataset", po::value<std::string>()->default_value("mnist"), "mnist, fashion, or synthetic (needs no files)"},
-    {"data", po::value<std::string>(), "folder of the four IDX files; default: $EBB_DATA, then the XDG data and cache folders"},
-    {"threads", po::value<int>(), "default: one per processor; results are the same for any number"},
-});
+  return app::option_group(
+      "Data", {
+                  {"dataset", po::value<std::string>()->default_value("mnist"),
+                   "mnist, fashion, or synthetic (needs no files)"},
+                  {"data", po::value<std::string>(),
+                   "folder of the four IDX files; default: $EBB_DATA, then the XDG data and cache folders"},
+                  {"threads", po::value<int>(), "default: one per processor; results are the same for any number"},
+              });
 }
 
 ebb::Mnist load_data(const po::variables_map& v) {
   const auto name = v["dataset"].as<std::string>();
   const std::string folder = v.count("data") ? v["data"].as<std::string>() : "";
-  for (const auto& [text, set] : {std::pair{"mnist", ebb::DatasetName::mnist}, std::pair{"fashion", ebb::DatasetName::fashion},
-                                  std::pair{"synthetic", ebb::DatasetName::synthetic}}) {
+  for (const auto& [text, set] :
+       {std::pair{"mnist", ebb::DatasetName::mnist}, std::pair{"fashion", ebb::DatasetName::fashion},
+        std::pair{"synthetic", ebb::DatasetName::synthetic}}) {
     if (name != text) continue;
     try {
       return ebb::find_dataset(set, folder);
@@ -198,14 +208,16 @@ bool same_file(const std::string& a, const std::string& b) {
   if (::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0)
     return x.st_dev == y.st_dev && x.st_ino == y.st_ino && !S_ISCHR(x.st_mode);  // /dev/null takes all
   std::error_code none;
-  return fs::weakly_canonical(fs::absolute(a), none) == fs::weakly_canonical(fs::absolute(b), none);  // which leaves "x" as it is, not "./x"
+  return fs::weakly_canonical(fs::absolute(a), none) ==
+         fs::weakly_canonical(fs::absolute(b), none);  // which leaves "x" as it is, not "./x"
 }
 
 void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files) {
   for (std::size_t i = 0; i < files.size(); ++i)
     for (std::size_t k = 0; k < i; ++k)
       if (!files[i].second.empty() && !files[k].second.empty() && same_file(files[i].second, files[k].second))
-        throw UsageError(fmt::format("{} and {} are the same file: {}", files[k].first, files[i].first, files[i].second));
+        throw UsageError(
+            fmt::format("{} and {} are the same file: {}", files[k].first, files[i].first, files[i].second));
 }
 
 namespace {
@@ -213,11 +225,14 @@ namespace {
 std::string help(const std::string& name, std::span<const Command> commands, const std::string& examples) {
   std::string text = fmt::format("Usage: {} COMMAND [OPTIONS]\n\nCommands:\n", name);
   for (const Command& c : commands) text += fmt::format("  {:<10} {}\n", c.name, c.about);
-  return text + fmt::format("\n{0} COMMAND --help lists a command's options;\n{0} --version tells what this build is.\n\n", name) + examples;
+  return text +
+         fmt::format("\n{0} COMMAND --help lists a command's options;\n{0} --version tells what this build is.\n\n",
+                     name) +
+         examples;
 }
 
-int dispatch(const std::string& name, std::span<const Command> commands, const std::string& examples, const std::string& about,
-             const std::vector<std::string>& args) {
+int dispatch(const std::string& name, std::span<const Command> commands, const std::string& examples,
+             const std::string& about, const std::vector<std::string>& args) {
   if (args.empty()) {
     app::note("{}", help(name, commands, examples));
     return usage;
@@ -253,12 +268,14 @@ int dispatch(const std::string& name, std::span<const Command> commands, const s
 
 }  // namespace
 
-int run_program(const char* name, std::span<const Command> commands, const char* examples, int argc, char** argv, const char* about) {
+int run_program(const char* name, std::span<const Command> commands, const char* examples, int argc, char** argv,
+                const char* about) {
   begin_program(name);
   try {
     return end_program(name, dispatch(name, commands, examples, about, {argv + 1, argv + argc}));
   } catch (...) {
-    const bool known = argc > 1 && std::ranges::any_of(commands, [&](const Command& c) { return std::strcmp(argv[1], c.name) == 0; });
+    const bool known =
+        argc > 1 && std::ranges::any_of(commands, [&](const Command& c) { return std::strcmp(argv[1], c.name) == 0; });
     return failed_program(name, {name, " ", known ? argv[1] : "", known ? " " : "", "--help"});
   }
 }

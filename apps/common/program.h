@@ -31,14 +31,16 @@ struct Command {
   int (*run)(const std::vector<std::string>& args);
 };
 
-/// A program of sub-commands: `mnist train --epochs 3`. Prints the help (with `examples` at its end) or the version, runs
-/// the command, and turns what it throws into one line and an exit code. For the installation, --man prints the man page
-/// (which says what the program is `about`) and --bash-completion the completion.
-int run_program(const char* name, std::span<const Command> commands, const char* examples, int argc, char** argv, const char* about);
+/// A program of sub-commands: `mnist train --epochs 3`. Prints the help (with `examples` at its end) or the version,
+/// runs the command, and turns what it throws into one line and an exit code. For the installation, --man prints the
+/// man page (which says what the program is `about`) and --bash-completion the completion.
+int run_program(const char* name, std::span<const Command> commands, const char* examples, int argc, char** argv,
+                const char* about);
 
 /// One option of a command: its name, what it takes, and what its line of the help says. Without a value it is a flag.
 struct Option {
-  Option(const char* option, const po::value_semantic* value, const char* help = "") : name(option), takes(value), about(help) {}
+  Option(const char* option, const po::value_semantic* value, const char* help = "")
+      : name(option), takes(value), about(help) {}
   Option(const char* flag, const char* help) : name(flag), about(help) {}
   const char* name;
   const po::value_semantic* takes = nullptr;
@@ -83,14 +85,15 @@ ebb::Mnist load_data(const po::variables_map& values);
 /// Applies --threads.
 void use_threads(const po::variables_map& values);
 
-/// Checks before anything is read that this file can be written (ebb::check_writable). Where it is standard output, results go to
-/// standard error.
+/// Checks before anything is read that this file can be written (ebb::check_writable). Where it is standard output,
+/// results go to standard error.
 void check_output(const std::string& file, bool overwrite, std::uintmax_t bytes = 0);
 /// The name of a file that this option gives; empty when it was not given. Throws UsageError on an empty one.
 std::string output_name(const po::variables_map& values, const char* option);
 /// Whether two names are of one file, which need not be there yet. What takes all, as /dev/null, is nobody's.
 bool same_file(const std::string& a, const std::string& b);
-/// Throws UsageError when two of these are the same file; each is what the command line calls it and its name, which may be empty.
+/// Throws UsageError when two of these are the same file; each is what the command line calls it and its name, which
+/// may be empty.
 void refuse_same_files(const std::vector<std::pair<std::string, std::string>>& files);
 
 }  // namespace app

@@ -7,10 +7,10 @@
 
 namespace {
 
-/// OpenBLAS starts a thread for each processor as it is loaded. With too little memory for their buffers (ulimit -v below 190 MB for
-/// two, measured with 0.3.21) it waits for ever, before main(). ebb calls it from threads of its own and needs none of them, so
-/// where memory is limited the program starts again and tells it so; a variable that is set after loading it does not read.
-/// Nothing is initialized yet: only system calls.
+/// OpenBLAS starts a thread for each processor as it is loaded. With too little memory for their buffers (ulimit -v
+/// below 190 MB for two, measured with 0.3.21) it waits for ever, before main(). ebb calls it from threads of its own
+/// and needs none of them, so where memory is limited the program starts again and tells it so; a variable that is set
+/// after loading it does not read. Nothing is initialized yet: only system calls.
 void start_again_without_threads(int, char** argv, char** environment) {
   static char alone[] = "OPENBLAS_NUM_THREADS=1";
   constexpr std::string_view name = "OPENBLAS_NUM_THREADS=";
@@ -33,6 +33,7 @@ void start_again_without_threads(int, char** argv, char** environment) {
 }
 
 // Before the constructors of all libraries (System V gABI, DT_PREINIT_ARRAY).
-[[gnu::section(".preinit_array"), gnu::used]] void (*const before_all)(int, char**, char**) = start_again_without_threads;
+[[gnu::section(".preinit_array"), gnu::used]] void (*const before_all)(int, char**,
+                                                                       char**) = start_again_without_threads;
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Adversarial digits by the sign of the gradient with respect to the image (Goodfellow et al. 2015). adversarial.png shows eight
-// digits above what fools the network. `example_adversarial 3` trains three epochs on MNIST, without an argument briefly on made-up digits.
+// Adversarial digits by the sign of the gradient with respect to the image (Goodfellow et al. 2015). adversarial.png
+// shows eight digits above what fools the network. `example_adversarial 3` trains three epochs on MNIST, without an
+// argument briefly on made-up digits.
 #include <ebb/ebb.h>
 #include <ebb/models/data/synthetic.h>
 

@@ -13,8 +13,9 @@ int main(int argc, char** argv) {
   const Dataset train = data.train;
   manual_seed(1);
 
-  Sequential net({28, 28, 1}, {Flatten(), Dense(128, relu), Dense(16),                   // the encoder
-                               Dense(128, relu), Dense(784), Reshape({28, 28, 1})});     // the decoder, to logits of pixels
+  Sequential net({28, 28, 1},
+                 {Flatten(), Dense(128, relu), Dense(16),                // the encoder
+                  Dense(128, relu), Dense(784), Reshape({28, 28, 1})});  // the decoder, to logits of pixels
   Adam opt({.lr = 2e-3});
   double first = 0, last = 0;
   for (int epoch = 0; epoch < (epochs ? epochs : 5); ++epoch) {

@@ -5,8 +5,9 @@
 #include <iostream>
 using namespace ebb;
 
-// Backward reads the output: the derivative of 2^x is ln 2 times the value itself. It works element by element (symmetric), so
-// that forward mode can take backward's rule as it stands; gradcheck at order 2 would find if that was not so.
+// Backward reads the output: the derivative of 2^x is ln 2 times the value itself. It works element by element
+// (symmetric), so that forward mode can take backward's rule as it stands; gradcheck at order 2 would find if that was
+// not so.
 struct Exp2 {
   static constexpr std::string_view name = "exp2";
   static constexpr Keeps keeps = Keeps::output;

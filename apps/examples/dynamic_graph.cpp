@@ -1,5 +1,5 @@
-// A network whose graph depends on its data: a cell that is applied as often as the list is long, to find the mean of the list.
-// `example_dynamic_graph 5000` takes 5000 steps.
+// A network whose graph depends on its data: a cell that is applied as often as the list is long, to find the mean of
+// the list. `example_dynamic_graph 5000` takes 5000 steps.
 #include <ebb/ebb.h>
 
 #include <cmath>
@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
   double total = 0;
   for (int k = 0; k < 200; ++k) total += sum(error(list())).item() / 200;
   const std::vector<float> example{0.5f, -0.1f, 0.8f};
-  std::cout << "mean of 0.5 -0.1 0.8: " << net.read(example).item() << ", root of the mean squared error " << std::sqrt(total) << '\n';
+  std::cout << "mean of 0.5 -0.1 0.8: " << net.read(example).item() << ", root of the mean squared error "
+            << std::sqrt(total) << '\n';
   return std::sqrt(total) < 0.15 ? 0 : 1;
 }

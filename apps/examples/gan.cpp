@@ -1,5 +1,5 @@
-// Two networks against each other (Goodfellow et al. 2014), each with an optimizer of its own: one makes points, the other tells
-// them from points on a circle. `example_gan 5000` takes 5000 steps.
+// Two networks against each other (Goodfellow et al. 2014), each with an optimizer of its own: one makes points, the
+// other tells them from points on a circle. `example_gan 5000` takes 5000 steps.
 #include <ebb/ebb.h>
 
 #include <cmath>
@@ -29,15 +29,18 @@ int main(int argc, char** argv) {
     const Tensor mistakes = bce_with_logits(judge(circle(n)), real) + bce_with_logits(judge(points.detach()), made);
     judges.step(judge, backward(mistakes));
 
-    const Tensor caught = bce_with_logits(judge(points), real);  // gradients pass through the judge, steps only the generator
+    const Tensor caught =
+        bce_with_logits(judge(points), real);  // gradients pass through the judge, steps only the generator
     makes.step(generator, backward(caught));
-    if (step % 200 == 0) std::cout << "step " << step << ": judge " << mistakes.item() << ", generator " << caught.item() << '\n';
+    if (step % 200 == 0)
+      std::cout << "step " << step << ": judge " << mistakes.item() << ", generator " << caught.item() << '\n';
   }
 
   const NoGrad quiet;
   const Tensor points = generator(randn({2000, 4})), radius = sqrt(sum(square(points), 1));
   const double r = mean(radius).item(), spread = std::sqrt(variance(radius).item());
   const Tensor center = mean(points, 0);
-  std::cout << "radius " << r << " +- " << spread << ", center " << center.to_vector()[0] << ' ' << center.to_vector()[1] << '\n';
+  std::cout << "radius " << r << " +- " << spread << ", center " << center.to_vector()[0] << ' '
+            << center.to_vector()[1] << '\n';
   return std::abs(r - 1) < 0.25 && spread < 0.35 && max(abs(center)).item() < 0.4 ? 0 : 1;
 }

@@ -1,5 +1,5 @@
-// A recurrent network reads digits as 28 rows, one after the other. `example_gru_rows 3` trains three epochs on MNIST, without an
-// argument briefly on made-up digits.
+// A recurrent network reads digits as 28 rows, one after the other. `example_gru_rows 3` trains three epochs on MNIST,
+// without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
 #include <ebb/models/data/synthetic.h>
 

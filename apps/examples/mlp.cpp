@@ -1,4 +1,5 @@
-// A multilayer perceptron for digits. `example_mlp 5` trains five epochs on MNIST, without an argument briefly on made-up digits.
+// A multilayer perceptron for digits. `example_mlp 5` trains five epochs on MNIST, without an argument briefly on
+// made-up digits.
 #include <ebb/ebb.h>
 #include <ebb/models/data/synthetic.h>
 
@@ -13,7 +14,11 @@ int main(int argc, char** argv) {
 
   Sequential net({28, 28, 1}, {Flatten(), Dense(128, relu), Dropout(0.2), Dense(10)});
   std::cout << summary(net);
-  fit(net, Adam(), data.train, {.epochs = epochs ? epochs : 4, .batch = 64, .validation = data.test, .callbacks = {EarlyStopping({.patience = 3})}});
+  fit(net, Adam(), data.train,
+      {.epochs = epochs ? epochs : 4,
+       .batch = 64,
+       .validation = data.test,
+       .callbacks = {EarlyStopping({.patience = 3})}});
   const Metrics m = evaluate(net, data.test);
   std::cout << "accuracy on the test set: " << m.accuracy << '\n';
   return m.accuracy > 0.7 ? 0 : 1;

@@ -1,5 +1,5 @@
-// A residual network for digits as a struct: members, forward, and one line naming them. `example_residual 3` trains three
-// epochs on MNIST, without an argument briefly on made-up digits.
+// A residual network for digits as a struct: members, forward, and one line naming them. `example_residual 3` trains
+// three epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
 #include <ebb/models/data/synthetic.h>
 
@@ -13,11 +13,13 @@ struct ResNet : Module {
   Dense head{10};
 
   Tensor forward(const Tensor& x) override {
-    const Tensor h = max_pool2d(relu(stem(x)));             // (n, 13, 13, 16)
+    const Tensor h = max_pool2d(relu(stem(x)));  // (n, 13, 13, 16)
     const Tensor f = norm_b(b(relu(norm_a(a(h)))));
     return head(mean(relu(h + f), {1, 2}));
   }
-  void visit(Visitor& v) override { v("stem", stem), v("a", a), v("norm_a", norm_a), v("b", b), v("norm_b", norm_b), v("head", head); }
+  void visit(Visitor& v) override {
+    v("stem", stem), v("a", a), v("norm_a", norm_a), v("b", b), v("norm_b", norm_b), v("head", head);
+  }
 };
 
 int main(int argc, char** argv) {

@@ -1,5 +1,5 @@
-// A training loop with nothing hidden: batches, forward, loss, backward, clipping, momentum, evaluation. `example_training_loop 5`
-// trains five epochs on MNIST, without an argument briefly on made-up digits.
+// A training loop with nothing hidden: batches, forward, loss, backward, clipping, momentum, evaluation.
+// `example_training_loop 5` trains five epochs on MNIST, without an argument briefly on made-up digits.
 #include <ebb/ebb.h>
 #include <ebb/models/data/synthetic.h>
 
@@ -44,7 +44,8 @@ int main(int argc, char** argv) {
 
     const NoGrad quiet;
     double correct = 0;
-    for (auto [x, labels] : Batches(test, {.size = 250, .shuffle = false})) correct += static_cast<double>(count_correct(model(x), labels));
+    for (auto [x, labels] : Batches(test, {.size = 250, .shuffle = false}))
+      correct += static_cast<double>(count_correct(model(x), labels));
     accuracy = correct / static_cast<double>(test.size());
     std::cout << "epoch " << epoch + 1 << ": loss " << total << ", accuracy on the test set " << accuracy << '\n';
   }

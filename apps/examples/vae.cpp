@@ -16,12 +16,14 @@ struct Vae : Module {
   // Minus the evidence lower bound, per image.
   Tensor loss(const Tensor& x) {
     const Tensor h = encoder(x), m = mean_of(h), log_v = log_variance_of(h);
-    const Tensor z = m + exp(log_v * 0.5) * randn(m.shape());  // a draw that gradients pass through
+    const Tensor z = m + exp(log_v * 0.5) * randn(m.shape());                 // a draw that gradients pass through
     const Tensor distance = sum(square(m) + exp(log_v) - log_v - 1.0) * 0.5;  // KL(N(m, v) || N(0, 1))
     return bce_with_logits(decoder(z), x) * 784.0 + distance / static_cast<double>(x.size(0));
   }
   Tensor forward(const Tensor& z) override { return sigmoid(decoder(z)); }
-  void visit(Visitor& v) override { v("encoder", encoder), v("mean", mean_of), v("log_variance", log_variance_of), v("decoder", decoder); }
+  void visit(Visitor& v) override {
+    v("encoder", encoder), v("mean", mean_of), v("log_variance", log_variance_of), v("decoder", decoder);
+  }
 };
 
 int main(int argc, char** argv) {

@@ -14,9 +14,9 @@
 #include "program.h"
 
 namespace po = boost::program_options;
+using app::UsageError;
 using ebb::testing::Case;
 using ebb::testing::Row;
-using app::UsageError;
 
 namespace {
 
@@ -75,32 +75,43 @@ double float32_difference(const Row& row, const Case& c, std::uint64_t seed) {
     const ebb::Tensor y = row.function(c)(x);
     ebb::Generator random(seed);
     const ebb::Tensor weights = cast(ebb::uniform(y.shape(), -1, 1, ebb::f64, random), y.dtype());
-    gradients.push_back(y.tracked() ? ebb::grad(y, x, {.allow_unused = true, .cotangent = weights}) : std::vector<ebb::Tensor>(x.size()));
+    gradients.push_back(y.tracked() ? ebb::grad(y, x, {.allow_unused = true, .cotangent = weights})
+                                    : std::vector<ebb::Tensor>(x.size()));
     gradients.back().push_back(y.detach());
   }
   double worst = 0;
   for (std::size_t i = 0; i < gradients[0].size(); ++i)
-    if (gradients[0][i].defined()) worst = std::max(worst, ebb::testing::distance(cast(gradients[1][i], ebb::f64), gradients[0][i]));
+    if (gradients[0][i].defined())
+      worst = std::max(worst, ebb::testing::distance(cast(gradients[1][i], ebb::f64), gradients[0][i]));
   return worst;
 }
 
 int run(int argc, char** argv) {
-  po::options_description options = app::option_group("Options", {
-    {"op", po::value<std::string>(), "check this op only; default: all"},
-    {"list", "name the ops and stop"},
-    {"order", po::value<int>()->default_value(2), "1, or 2 to check the gradients of the gradients too"},
-    {"dtype", po::value<std::string>()->default_value("f64"), "f64: against differences; f32: values and gradients against f64's (1e-4), of larger inputs too"},
-    {"shape", po::value<std::string>(), "input shapes instead of the table's, such as \"2,3 3,4\" (with --op)"},
-    {"probe", po::value<std::string>()->default_value("direction"), "direction, elements or jacobian"},
-    {"seed", po::value<std::uint64_t>()->default_value(1), "of inputs and directions"},
-    {"help,h", "this text"},
-    {"sees", po::value<double>()->default_value(0), "an error of one element by this part of its input's size must be seen for certain (direction)"},
-    {"version", "what this build is"},
-});
+  po::options_description options = app::option_group(
+      "Options",
+      {
+          {"op", po::value<std::string>(), "check this op only; default: all"},
+          {"list", "name the ops and stop"},
+          {"order", po::value<int>()->default_value(2), "1, or 2 to check the gradients of the gradients too"},
+          {"dtype", po::value<std::string>()->default_value("f64"),
+           "f64: against differences; f32: values and gradients against f64's (1e-4), of larger inputs too"},
+          {"shape", po::value<std::string>(), "input shapes instead of the table's, such as \"2,3 3,4\" (with --op)"},
+          {"probe", po::value<std::string>()->default_value("direction"), "direction, elements or jacobian"},
+          {"seed", po::value<std::uint64_t>()->default_value(1), "of inputs and directions"},
+          {"help,h", "this text"},
+          {"sees", po::value<double>()->default_value(0),
+           "an error of one element by this part of its input's size must be seen for certain (direction)"},
+          {"version", "what this build is"},
+      });
   po::variables_map v;
   try {
     const po::positional_options_description none;
-    po::store(po::command_line_parser(argc, argv).options(options).positional(none).style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing).run(), v);
+    po::store(po::command_line_parser(argc, argv)
+                  .options(options)
+                  .positional(none)
+                  .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
+                  .run(),
+              v);
     po::notify(v);
   } catch (const po::error& e) {
     throw UsageError(e.what());
@@ -109,9 +120,12 @@ int run(int argc, char** argv) {
     std::ostringstream list;
     list.exceptions(std::ios::badbit);  // else a lack of memory cuts it off
     list << options;
-    app::print("Usage: gradcheck [OPTIONS]\n\nChecks every op's gradient in float64 against central differences.\n\n{}"
-               "\nExamples:\n  gradcheck --op conv2d\n  gradcheck --op matmul --shape \"3,4 4,5\" --probe jacobian\n"
-               "\nExit codes: 0 all passed; 1 a gradient is wrong or cannot be told, or results\ncould not be written; 2 wrong usage.\n", list.str());
+    app::print(
+        "Usage: gradcheck [OPTIONS]\n\nChecks every op's gradient in float64 against central differences.\n\n{}"
+        "\nExamples:\n  gradcheck --op conv2d\n  gradcheck --op matmul --shape \"3,4 4,5\" --probe jacobian\n"
+        "\nExit codes: 0 all passed; 1 a gradient is wrong or cannot be told, or results\ncould not be written; 2 "
+        "wrong usage.\n",
+        list.str());
     return 0;
   }
   if (v.count("version")) {
@@ -138,14 +152,19 @@ int run(int argc, char** argv) {
     return 0;
   }
 
-  ebb::GradcheckOptions how{.probe = probe == "direction" ? ebb::Probe::direction : probe == "elements" ? ebb::Probe::elements : ebb::Probe::jacobian, .sees = sees, .seed = seed};
+  ebb::GradcheckOptions how{.probe = probe == "direction"  ? ebb::Probe::direction
+                                     : probe == "elements" ? ebb::Probe::elements
+                                                           : ebb::Probe::jacobian,
+                            .sees = sees,
+                            .seed = seed};
   app::print("{:<20}{:>6}{:>7}{:>13}{:>7}  {}\n", "op", "cases", "order", "worst error", "kinks", "result");
   int failed = 0;
   double worst = 0;
   std::string worst_op;
   for (const Row* row : chosen) {
     std::vector<Case> cases = row->cases;
-    if (dtype == "f32") cases.insert(cases.end(), row->large.begin(), row->large.end());  // some ways are only taken by these
+    if (dtype == "f32")
+      cases.insert(cases.end(), row->large.begin(), row->large.end());  // some ways are only taken by these
     if (v.count("shape")) cases = {case_of(*row, v["shape"].as<std::string>())};
     double error = 0;
     std::int64_t kinks = 0;
@@ -163,15 +182,16 @@ int run(int argc, char** argv) {
       kinks += r.kinks;
       if (!r && problem.empty()) problem = r.str();
     }
-    app::print("{:<20}{:>6}{:>7}{:>13.2e}{:>7}  {}\n", row->name, cases.size(), dtype == "f32" ? 1 : how.order, error, kinks,
-               problem.empty() ? "passed" : problem);
+    app::print("{:<20}{:>6}{:>7}{:>13.2e}{:>7}  {}\n", row->name, cases.size(), dtype == "f32" ? 1 : how.order, error,
+               kinks, problem.empty() ? "passed" : problem);
     failed += !problem.empty();
     if (error >= worst) {
       worst = error;
       worst_op = row->name;
     }
   }
-  app::print("{} of {} ops passed; worst: {} with {:.2e}\n", chosen.size() - static_cast<std::size_t>(failed), chosen.size(), worst_op, worst);
+  app::print("{} of {} ops passed; worst: {} with {:.2e}\n", chosen.size() - static_cast<std::size_t>(failed),
+             chosen.size(), worst_op, worst);
   return failed ? 1 : 0;
 }
 

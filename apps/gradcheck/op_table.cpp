@@ -27,10 +27,8 @@ std::vector<Tensor> inputs_for(const Row& row, const Case& c, std::uint64_t seed
   for (const Shape& s : c.shapes) {
     Tensor x = uniform(s, row.domain.low, row.domain.high, f64, random);
     for (double& v : x.mutable_values<double>()) {
-      if (row.domain.distinct)
-        v = (static_cast<double>(order[next++] - total / 2) + 0.5) * step;
-      else
-        v += v < 0 ? -row.domain.gap : row.domain.gap;
+      if (row.domain.distinct) v = (static_cast<double>(order[next++] - total / 2) + 0.5) * step;
+      else v += v < 0 ? -row.domain.gap : row.domain.gap;
     }
     inputs.push_back(std::move(x));
   }

@@ -10,18 +10,26 @@ namespace {
 
 /// Shapes of every op of two broadcasting inputs: alike, odd, size 1, scalars, both ways, inner axes, empty.
 std::vector<Case> pairs(Tensor (*f)(const Tensor&, const Tensor&)) {
-  return {{{{2, 3}, {2, 3}}},       {{{5}, {1}}},
-          {{{}, {}}},               {{{2, 3}, {3}}},
-          {{{3}, {2, 3}}},          {{{2, 1, 3}, {4, 1}}},
-          {{{1, 3}, {2, 1}}},       {{{}, {2, 2}}},
-          {{{0, 3}, {3}}},          {{{2, 1}, {2, 0}}},
+  return {{{{2, 3}, {2, 3}}},
+          {{{5}, {1}}},
+          {{{}, {}}},
+          {{{2, 3}, {3}}},
+          {{{3}, {2, 3}}},
+          {{{2, 1, 3}, {4, 1}}},
+          {{{1, 3}, {2, 1}}},
+          {{{}, {2, 2}}},
+          {{{0, 3}, {3}}},
+          {{{2, 1}, {2, 0}}},
           {{{7}}, [f](In x) { return f(x[0], x[0]) + x[0]; }}};
 }
 std::vector<Case> large_pairs() { return {{{{300, 257}, {300, 257}}}, {{{300, 257}, {257}}}, {{{300, 1}, {1, 257}}}}; }
 
 std::vector<Refusal> pair_errors(const std::string& op, Tensor (*f)(const Tensor&, const Tensor&)) {
-  return {refuses<ShapeError>([f] { return f(zeros({2, 3}), zeros({2, 4})); },
-                              op + ": shapes do not broadcast: (2, 3) and (2, 4)"),
+  return {refuses<ShapeError>(
+              [f] {
+                return f(zeros({2, 3}), zeros({2, 4}));
+              },
+              op + ": shapes do not broadcast: (2, 3) and (2, 4)"),
           refuses<DTypeError>([f] { return f(zeros({2}), zeros({2}, f64)); },
                               op + ": types differ: float32 (2,) and float64 (2,); cast(x, f32) converts"),
           refuses<DTypeError>([f] { return f(zeros({2}, i64), zeros({2}, i64)); },
@@ -40,11 +48,18 @@ std::vector<Case> large_single() { return {{{{300, 257}}}}; }
 
 Row unary(std::string name, Tensor (*f)(const Tensor&), Domain domain = anywhere, std::string node = "") {
   const std::string& op = node.empty() ? name : node;
-  return {name, [f](In x) { return f(x[0]); }, singles(), domain,
-          {refuses<DTypeError>([f] { return f(zeros({2, 3}, u8)); },
-                               op + ": needs float32 or float64, got uint8 (2, 3); cast(x, f32) converts"),
+  return {name,
+          [f](In x) { return f(x[0]); },
+          singles(),
+          domain,
+          {refuses<DTypeError>(
+               [f] {
+                 return f(zeros({2, 3}, u8));
+               },
+               op + ": needs float32 or float64, got uint8 (2, 3); cast(x, f32) converts"),
            refuses<ValueError>([f] { return f(Tensor()); }, op + ": input 0 is undefined")},
-          large_single(), node};
+          large_single(),
+          node};
 }
 
 Row one_input(std::string name, Function f, Domain domain, std::string node, std::vector<Refusal> errors = {}) {
@@ -66,13 +81,35 @@ std::vector<Row> elementwise_rows() {
       one_input("affine", [](In x) { return affine(x[0], -1.5, 0.25); }, anywhere, "",
                 {refuses<DTypeError>([] { return affine(zeros({2}, i64), 1, 1); },
                                      "affine: needs float32 or float64, got int64 (2,); cast(x, f32) converts")}),
-      {"pow", [](In x) { return pow(x[0], 2.5); },
-       {{{{}}}, {{{2, 3}}}, {{{0}}}, {{{5}}, [](In x) { return pow(x[0], -1.0); }}, {{{5}}, [](In x) { return pow(x[0], 3.0); }}},
-       positive, {}, large_single(), "pow_scalar"},
-      {"pow", [](In x) { return pow(x[0], 2.0); }, {{{{4}}}, {{{4}}, [](In x) { return square(pow(x[0], 1.0)); }}}, anywhere, {}, {}, "square"},
+      {"pow",
+       [](In x) { return pow(x[0], 2.5); },
+       {{{{}}},
+        {{{2, 3}}},
+        {{{0}}},
+        {{{5}}, [](In x) { return pow(x[0], -1.0); }},
+        {{{5}}, [](In x) { return pow(x[0], 3.0); }}},
+       positive,
+       {},
+       large_single(),
+       "pow_scalar"},
+      {"pow",
+       [](In x) { return pow(x[0], 2.0); },
+       {{{{4}}}, {{{4}}, [](In x) { return square(pow(x[0], 1.0)); }}},
+       anywhere,
+       {},
+       {},
+       "square"},
       {"operator/", [](In x) { return 2.0 / x[0]; }, singles(), off_zero, {}, large_single(), "div"},
-      {"operators", [](In x) { return (1.0 - (x[0] + 2.0) * 3.0) / 4.0 + (-x[0] - 0.5) * x[0] + 0.5 * (2.0 + x[0]) - (x[0] - x[0]) / (x[0] * x[0] + 1); },
-       singles(), anywhere, {}, {}, "affine"},
+      {"operators",
+       [](In x) {
+         return (1.0 - (x[0] + 2.0) * 3.0) / 4.0 + (-x[0] - 0.5) * x[0] + 0.5 * (2.0 + x[0]) -
+                (x[0] - x[0]) / (x[0] * x[0] + 1);
+       },
+       singles(),
+       anywhere,
+       {},
+       {},
+       "affine"},
       unary("exp", exp),
       unary("log", log, positive),
       unary("log1p", log1p, {-0.6, 2}),
@@ -87,26 +124,49 @@ std::vector<Row> elementwise_rows() {
       unary("sigmoid", sigmoid),
       unary("softplus", softplus),
       unary("relu", relu, off_zero),
-      one_input("leaky_relu", [](In x) { return leaky_relu(x[0], 0.2); }, off_zero, ""),
-      one_input("elu", [](In x) { return elu(x[0], 0.7); }, off_zero, ""),
-      one_input("selu", [](In x) { return selu(x[0]); }, off_zero, "elu"),
+      one_input(
+          "leaky_relu", [](In x) { return leaky_relu(x[0], 0.2); }, off_zero, ""),
+      one_input(
+          "elu", [](In x) { return elu(x[0], 0.7); }, off_zero, ""),
+      one_input(
+          "selu", [](In x) { return selu(x[0]); }, off_zero, "elu"),
       unary("gelu", gelu),
       unary("silu", silu),
-      one_input("clip", [](In x) { return clip(x[0], -0.5, 0.5); }, spread, "minimum",
-                {refuses<ValueError>([] { return clip(zeros({2}), 1, 0); }, "clip: low 1 is above high 0"),
-                 refuses<ValueError>([] { return clip(zeros({2}), 0, std::nan("")); }, "clip: low 0 is above high nan")}),
-      {"where", [](In x) { return where(greater(x[2].detach(), 0.0), x[0], x[1]) * sum(x[2]); },
-       {{{{2, 3}, {2, 3}, {2, 3}}}, {{{3}, {2, 1}, {1}}}, {{{}, {}, {2, 2}}}, {{{0, 3}, {3}, {1, 3}}}, {{{2}, {2}, {4, 2}}}},
+      one_input(
+          "clip", [](In x) { return clip(x[0], -0.5, 0.5); }, spread, "minimum",
+          {refuses<ValueError>([] { return clip(zeros({2}), 1, 0); }, "clip: low 1 is above high 0"),
+           refuses<ValueError>([] { return clip(zeros({2}), 0, std::nan("")); }, "clip: low 0 is above high nan")}),
+      {"where",
+       [](In x) { return where(greater(x[2].detach(), 0.0), x[0], x[1]) * sum(x[2]); },
+       {{{{2, 3}, {2, 3}, {2, 3}}},
+        {{{3}, {2, 1}, {1}}},
+        {{{}, {}, {2, 2}}},
+        {{{0, 3}, {3}, {1, 3}}},
+        {{{2}, {2}, {4, 2}}}},
        off_zero,
-       {refuses<DTypeError>([] { return where(zeros({2}), zeros({2}), zeros({2})); }, "where: the condition must be uint8, got float32 (2,)"),
-        refuses<ShapeError>([] { return where(zeros({3}, u8), zeros({2}), zeros({2})); }, "where: shapes do not broadcast: (2,) and (3,)"),
+       {refuses<DTypeError>([] { return where(zeros({2}), zeros({2}), zeros({2})); },
+                            "where: the condition must be uint8, got float32 (2,)"),
+        refuses<ShapeError>([] { return where(zeros({3}, u8), zeros({2}), zeros({2})); },
+                            "where: shapes do not broadcast: (2,) and (3,)"),
         refuses<DTypeError>([] { return where(zeros({2}, u8), zeros({2}), zeros({2}, f64)); },
                             "where: types differ: float32 (2,) and float64 (2,); cast(x, f32) converts")},
        {{{{100, 257}, {257}, {100, 1}}}, {{{300, 257}, {300, 257}, {300, 257}}}, {{{}, {257}, {300, 257}}}}},
       // to float64, where differences see a derivative; the tests in float32 run a conversion
-      {"cast", [](In x) { return cast(cast(x[0] * 2, f64) * 1.5, x[0].dtype()); },
-       {{{{}}}, {{{1}}}, {{{7}}}, {{{2, 3}}}, {{{3, 1, 2}}}, {{{0, 4}}}, {{{2, 3}}, [](In x) { return cast(x[0] * 2, f64); }}}, anywhere, {}, {}, "affine"},
-      one_input("stop_gradient", [](In x) { return x[0] * 2 + stop_gradient(ones_like(x[0])); }, anywhere, "add"),
+      {"cast",
+       [](In x) { return cast(cast(x[0] * 2, f64) * 1.5, x[0].dtype()); },
+       {{{{}}},
+        {{{1}}},
+        {{{7}}},
+        {{{2, 3}}},
+        {{{3, 1, 2}}},
+        {{{0, 4}}},
+        {{{2, 3}}, [](In x) { return cast(x[0] * 2, f64); }}},
+       anywhere,
+       {},
+       {},
+       "affine"},
+      one_input(
+          "stop_gradient", [](In x) { return x[0] * 2 + stop_gradient(ones_like(x[0])); }, anywhere, "add"),
   };
 }
 

@@ -18,7 +18,8 @@ namespace {
 
 /// What --model best trains: batch-normalized convolutions, two to a size.
 constexpr const char* best_network =
-    "conv 32 3, batchnorm, relu, conv 32 3, batchnorm, relu, pool 2, conv 64 3, batchnorm, relu, conv 64 3, batchnorm, relu, "
+    "conv 32 3, batchnorm, relu, conv 32 3, batchnorm, relu, pool 2, conv 64 3, batchnorm, relu, conv 64 3, batchnorm, "
+    "relu, "
     "pool 2, conv 128 3, batchnorm, relu, flatten, dropout 0.3, dense 10";
 
 /// What --arch gives: a text, or a JSON file as text.
@@ -44,22 +45,30 @@ void refuse_probabilities(const ebb::Sequential& net) {
   const auto* function = dynamic_cast<const ebb::Function*>(&last);
   const ebb::Activation f = dense ? dense->options().activation : function ? function->plain() : nullptr;
   if (f == static_cast<ebb::Activation>(ebb::softmax))
-    throw UsageError("leave out the softmax at the end: the loss and the probabilities are made from what the last layer gives");
+    throw UsageError(
+        "leave out the softmax at the end: the loss and the probabilities are made from what the last layer gives");
 }
 
 }  // namespace
 
 po::options_description model_options() {
-  return app::option_group("Model", {
-    {"model", po::value<std::string>()->default_value("mlp"), "mlp (dense layers), cnn (convolutions, then dense layers), or best: a network and a training that reach 99.6 % on MNIST"},
-    {"layers", po::value<std::string>()->default_value("512"), "widths of the hidden dense layers, such as 512,512; \"\" for none"},
-    {"activation", po::value<std::string>()->default_value("relu"), "of the hidden layers: relu, sigmoid, tanh, gelu, ..."},
-    {"dropout", po::value<double>()->default_value(0), "rate after each hidden dense layer"},
-    {"filters", po::value<std::string>()->default_value("32,64,64"), "cnn: filters of each convolution"},
-    {"kernel", po::value<int>()->default_value(3), "cnn: side of the convolution kernels"},
-    {"pool", po::value<int>()->default_value(2), "cnn: side of the max-pooling between convolutions"},
-    {"arch", po::value<std::string>(), "the whole network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\", or a file FILE.json"},
-});
+  return app::option_group(
+      "Model",
+      {
+          {"model", po::value<std::string>()->default_value("mlp"),
+           "mlp (dense layers), cnn (convolutions, then dense layers), or best: a network and a training that reach "
+           "99.6 % on MNIST"},
+          {"layers", po::value<std::string>()->default_value("512"),
+           "widths of the hidden dense layers, such as 512,512; \"\" for none"},
+          {"activation", po::value<std::string>()->default_value("relu"),
+           "of the hidden layers: relu, sigmoid, tanh, gelu, ..."},
+          {"dropout", po::value<double>()->default_value(0), "rate after each hidden dense layer"},
+          {"filters", po::value<std::string>()->default_value("32,64,64"), "cnn: filters of each convolution"},
+          {"kernel", po::value<int>()->default_value(3), "cnn: side of the convolution kernels"},
+          {"pool", po::value<int>()->default_value(2), "cnn: side of the max-pooling between convolutions"},
+          {"arch", po::value<std::string>(),
+           "the whole network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\", or a file FILE.json"},
+      });
 }
 
 std::string architecture(const po::variables_map& v) {
@@ -82,7 +91,8 @@ std::string architecture(const po::variables_map& v) {
       if (i + 1 < filters.size()) text += fmt::format("pool {}, ", v["pool"].as<int>());
     }
   } else if (model != "mlp") {
-    throw UsageError(fmt::format("--model must be mlp, cnn or best, got \"{}\"; --arch describes any other network", model));
+    throw UsageError(
+        fmt::format("--model must be mlp, cnn or best, got \"{}\"; --arch describes any other network", model));
   }
   text += "flatten";
   for (const std::int64_t width : numbers("layers", v["layers"].as<std::string>())) {
@@ -97,7 +107,8 @@ ebb::Sequential build_network(const std::string& architecture) {
   try {
     ebb::Sequential net(sample, ebb::parse_architecture(architecture));
     if (const ebb::Shape out = ebb::build(net, sample); out != ebb::Shape{10})
-      throw UsageError(fmt::format("the network gives {} for a digit, but ten classes need (10,): {}", out.str(), architecture));
+      throw UsageError(
+          fmt::format("the network gives {} for a digit, but ten classes need (10,): {}", out.str(), architecture));
     refuse_probabilities(net);
     return net;
   } catch (const ebb::ValueError& e) {
@@ -109,20 +120,26 @@ ebb::Sequential build_network(const std::string& architecture) {
 
 po::options_description split_options() {
   return app::option_group("Splitting anew", {
-    {"test-size", po::value<double>(), "join all samples and draw this share (or number) for the test anew, as scikit-learn's train_test_split does"},
-    {"split-seed", po::value<std::int64_t>()->default_value(0), "of that draw: scikit-learn's random_state"},
-    {"stratify", "both parts keep the shares of the digits"},
-});
+                                                 {"test-size", po::value<double>(),
+                                                  "join all samples and draw this share (or number) for the test anew, "
+                                                  "as scikit-learn's train_test_split does"},
+                                                 {"split-seed", po::value<std::int64_t>()->default_value(0),
+                                                  "of that draw: scikit-learn's random_state"},
+                                                 {"stratify", "both parts keep the shares of the digits"},
+                                             });
 }
 
 std::optional<ebb::SplitOptions> split_of(const po::variables_map& v) {
   const auto seed = v["split-seed"].as<std::int64_t>();
-  if (seed < 0 || seed > UINT32_MAX) throw UsageError(fmt::format("--split-seed must be 0 to {}, got {}", UINT32_MAX, seed));
+  if (seed < 0 || seed > UINT32_MAX)
+    throw UsageError(fmt::format("--split-seed must be 0 to {}, got {}", UINT32_MAX, seed));
   if (!v.count("test-size")) {
     if (v.count("stratify")) throw UsageError("--stratify belongs to --test-size");
     return std::nullopt;
   }
-  return ebb::SplitOptions{.test_size = v["test-size"].as<double>(), .seed = static_cast<std::uint32_t>(seed), .stratify = v.count("stratify") > 0};
+  return ebb::SplitOptions{.test_size = v["test-size"].as<double>(),
+                           .seed = static_cast<std::uint32_t>(seed),
+                           .stratify = v.count("stratify") > 0};
 }
 
 ebb::Mnist split_data(const ebb::Mnist& data, const po::variables_map& v) {
@@ -151,10 +168,12 @@ void use_split_of(const ebb::SavedModel& model, const std::string& file, po::var
   std::vector<std::string> words;
   for (const std::string& word : options_in(model, file))
     for (const auto& option : options.options())
-      if (const std::string name = "--" + option->long_name(); word == name || word.starts_with(name + "=")) words.push_back(word);
+      if (const std::string name = "--" + option->long_name(); word == name || word.starts_with(name + "="))
+        words.push_back(word);
   if (words.empty()) return;
   try {
-    po::store(po::command_line_parser(words).options(options).run(), v);  // what is stored first stays, but for defaults
+    po::store(po::command_line_parser(words).options(options).run(),
+              v);  // what is stored first stays, but for defaults
   } catch (const po::error& e) {
     throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
   }
@@ -165,14 +184,16 @@ void refuse_input(const po::variables_map& v, const char* option, const std::str
   namespace fs = std::filesystem;
   const std::string name = std::string("--") + option;
   for (const std::string& from : files_of(v)) refuse_same_files({{"the file read", from}, {name, file}});
-  if (v.count("arch") && v["arch"].as<std::string>().ends_with(".json")) refuse_same_files({{"--arch", v["arch"].as<std::string>()}, {name, file}});
+  if (v.count("arch") && v["arch"].as<std::string>().ends_with(".json"))
+    refuse_same_files({{"--arch", v["arch"].as<std::string>()}, {name, file}});
   std::error_code none;
   if (!v.count("dataset") || !fs::exists(file, none)) return;
   const std::string folder = v.count("data") ? v["data"].as<std::string>() : "";
   for (const ebb::DatasetName set : {ebb::DatasetName::mnist, ebb::DatasetName::fashion})
     for (const fs::path& place : ebb::dataset_folders(set, folder)) {
       if (fs::is_regular_file(place, none)) refuse_same_files({{"the data", place.string()}, {name, file}});
-      for (const fs::path& part : ebb::digit_files(place)) refuse_same_files({{"a file of the data", part.string()}, {name, file}});
+      for (const fs::path& part : ebb::digit_files(place))
+        refuse_same_files({{"a file of the data", part.string()}, {name, file}});
     }
 }
 

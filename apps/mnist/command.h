@@ -13,8 +13,8 @@
 namespace mnist {
 
 namespace po = app::po;
-using app::Exit, app::UsageError, app::parse, app::file_of, app::files_of, app::nearest, app::words, app::numbers, app::data_options, app::load_data,
-    app::use_threads, app::check_output, app::same_file, app::refuse_same_files;
+using app::Exit, app::UsageError, app::parse, app::file_of, app::files_of, app::nearest, app::words, app::numbers,
+    app::data_options, app::load_data, app::use_threads, app::check_output, app::same_file, app::refuse_same_files;
 using enum app::Exit;
 
 int train(const std::vector<std::string>& args);
@@ -50,15 +50,17 @@ inline constexpr const char* options_key = "mnist.options";
 /// Those words; none when the file keeps none. Throws DataError.
 std::vector<std::string> options_in(const ebb::SavedModel& model, const std::string& file);
 
-/// Checks before long work that a result of so many bytes can be written where this option says; returns the name, empty when the option
-/// was not given. What the command reads is never overwritten, and another file that is not empty only with --force, or where
-/// `goes_on` says that it is written on. Throws UsageError or IoError.
-std::string output_file(const po::variables_map& values, const char* option, bool goes_on = false, std::uintmax_t bytes = 0);
-/// Throws UsageError when an option's file is one that the command reads: a file named on the command line, one of the data, or
-/// the network's description.
+/// Checks before long work that a result of so many bytes can be written where this option says; returns the name,
+/// empty when the option was not given. What the command reads is never overwritten, and another file that is not empty
+/// only with --force, or where `goes_on` says that it is written on. Throws UsageError or IoError.
+std::string output_file(const po::variables_map& values, const char* option, bool goes_on = false,
+                        std::uintmax_t bytes = 0);
+/// Throws UsageError when an option's file is one that the command reads: a file named on the command line, one of the
+/// data, or the network's description.
 void refuse_input(const po::variables_map& values, const char* option, const std::string& file);
 
-/// Throws DataError when a weight of the model is no finite number: nothing that is computed with it would mean anything.
+/// Throws DataError when a weight of the model is no finite number: nothing that is computed with it would mean
+/// anything.
 void refuse_not_finite(ebb::SavedModel& model, const std::string& file);
 
 /// What pixels are multiplied by before the network sees them; throws DataError when the file does not say it well.

@@ -17,7 +17,8 @@ using Json = nlohmann::ordered_json;
 
 /// Mean of the pixels, and of their float32 quotients by 255 (times 1.0 / 255 would differ in the eighth digit).
 std::pair<double, double> mean_pixel(const ebb::Tensor& image) {
-  return {ebb::mean(ebb::cast(image, ebb::f64)).item(), ebb::mean(ebb::cast(ebb::cast(image, ebb::f32) / ebb::scalar(255), ebb::f64)).item()};
+  return {ebb::mean(ebb::cast(image, ebb::f64)).item(),
+          ebb::mean(ebb::cast(ebb::cast(image, ebb::f32) / ebb::scalar(255), ebb::f64)).item()};
 }
 
 std::string row_text(const ebb::Tensor& row) {
@@ -55,17 +56,21 @@ ebb::History history_of(const std::string& file) {
 }  // namespace
 
 int data(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group("Digits", {
-    {"image", po::value<std::string>()->default_value("0"), "which digits to look at, counted from 0, such as 0,7,12"},
-    {"part", po::value<std::string>()->default_value("train"), "of which part: train or test"},
-    {"png", po::value<std::string>(), "write a picture of them to this file"},
-    {"colors", po::value<std::string>()->default_value("gray"), "of the picture: gray (0 is black) or binary (0 is white)"},
-    {"zoom", po::value<int>()->default_value(8), "side of a pixel in the picture"},
-});
-  po::options_description output_options = app::option_group("Output", {
-    {"force", "overwrite a file that exists"},
-    {"json", "print one JSON object instead of text"},
-});
+  po::options_description own = app::option_group(
+      "Digits", {
+                    {"image", po::value<std::string>()->default_value("0"),
+                     "which digits to look at, counted from 0, such as 0,7,12"},
+                    {"part", po::value<std::string>()->default_value("train"), "of which part: train or test"},
+                    {"png", po::value<std::string>(), "write a picture of them to this file"},
+                    {"colors", po::value<std::string>()->default_value("gray"),
+                     "of the picture: gray (0 is black) or binary (0 is white)"},
+                    {"zoom", po::value<int>()->default_value(8), "side of a pixel in the picture"},
+                });
+  po::options_description output_options =
+      app::option_group("Output", {
+                                      {"force", "overwrite a file that exists"},
+                                      {"json", "print one JSON object instead of text"},
+                                  });
   po::options_description options(80, 40);
   options.add(own).add(data_options()).add(split_options()).add(output_options);
   po::variables_map v;
@@ -78,8 +83,10 @@ int data(const std::vector<std::string>& args) {
              v))
     return ok;
   const auto part = v["part"].as<std::string>(), colors = v["colors"].as<std::string>();
-  if (part != "train" && part != "test") throw UsageError(fmt::format("--part must be train or test, got \"{}\"", part));
-  if (colors != "gray" && colors != "binary") throw UsageError(fmt::format("--colors must be gray or binary, got \"{}\"", colors));
+  if (part != "train" && part != "test")
+    throw UsageError(fmt::format("--part must be train or test, got \"{}\"", part));
+  if (colors != "gray" && colors != "binary")
+    throw UsageError(fmt::format("--colors must be gray or binary, got \"{}\"", colors));
   const int zoom = v["zoom"].as<int>();
   if (zoom < 1 || zoom > 100) throw UsageError(fmt::format("--zoom must be 1 to 100, got {}", zoom));
   const auto indices = numbers("image", v["image"].as<std::string>());
@@ -91,7 +98,8 @@ int data(const std::vector<std::string>& args) {
   const ebb::Digits table = original.all();
   const ebb::Digits& digits = part == "train" ? all.train : all.test;
   for (const std::int64_t i : indices)
-    if (i < 0 || i >= digits.size()) throw UsageError(fmt::format("--image must be 0 to {}, got {}", digits.size() - 1, i));
+    if (i < 0 || i >= digits.size())
+      throw UsageError(fmt::format("--image must be 0 to {}, got {}", digits.size() - 1, i));
 
   std::vector<Part> parts{{"train", all.train}, {"test", all.test}, {"all", table}};
   for (Part& p : parts)
@@ -102,7 +110,8 @@ int data(const std::vector<std::string>& args) {
   std::vector<Shown> shown;
   for (std::size_t i = 0; i < indices.size(); ++i) {
     const auto at = static_cast<std::int64_t>(i);
-    shown.push_back({indices[i], static_cast<std::int64_t>(chosen.labels.rows(at, at + 1).item()), mean_pixel(chosen.images.rows(at, at + 1)), rows.rows(at, at + 1)});
+    shown.push_back({indices[i], static_cast<std::int64_t>(chosen.labels.rows(at, at + 1).item()),
+                     mean_pixel(chosen.images.rows(at, at + 1)), rows.rows(at, at + 1)});
   }
   std::vector<std::int64_t> drawn;  // the first samples of the test part, as rows of the table of all
   if (split) {
@@ -110,7 +119,8 @@ int data(const std::vector<std::string>& args) {
     drawn.resize(std::min<std::size_t>(drawn.size(), 5));
   }
   if (!png.empty())
-    ebb::write_png(png, ebb::image_grid(chosen.images, 10), {.colors = colors == "gray" ? ebb::ColorMap::gray : ebb::ColorMap::binary, .zoom = zoom});
+    ebb::write_png(png, ebb::image_grid(chosen.images, 10),
+                   {.colors = colors == "gray" ? ebb::ColorMap::gray : ebb::ColorMap::binary, .zoom = zoom});
 
   if (v.count("json")) {
     Json out{{"dataset", all.name}, {"source", all.source}};
@@ -120,14 +130,25 @@ int data(const std::vector<std::string>& args) {
         counts[fmt::format("{}", c.value)] = c.count;
         shares[fmt::format("{}", c.value)] = c.share;
       }
-      out[p.name] = {{"shape", std::vector<std::int64_t>(p.digits.images.shape().begin(), p.digits.images.shape().end())},
-                     {"dtype", ebb::name_of(p.digits.images.dtype())}, {"counts", counts}, {"shares", shares},
-                     {"largest_to_smallest", imbalance(ebb::value_counts(p.digits.labels))}};
+      out[p.name] = {
+          {"shape", std::vector<std::int64_t>(p.digits.images.shape().begin(), p.digits.images.shape().end())},
+          {"dtype", ebb::name_of(p.digits.images.dtype())},
+          {"counts", counts},
+          {"shares", shares},
+          {"largest_to_smallest", imbalance(ebb::value_counts(p.digits.labels))}};
     }
     for (const Shown& s : shown)
-      out["images"].push_back({{"part", part}, {"index", s.index}, {"label", s.label}, {"one_hot", s.one_hot.to_vector()},
-                               {"mean_pixel", s.mean.first}, {"mean_pixel_scaled", s.mean.second}});
-    if (split) out["split"] = {{"test_size", split->test_size}, {"seed", split->seed}, {"stratify", split->stratify}, {"first_test_rows", drawn}};
+      out["images"].push_back({{"part", part},
+                               {"index", s.index},
+                               {"label", s.label},
+                               {"one_hot", s.one_hot.to_vector()},
+                               {"mean_pixel", s.mean.first},
+                               {"mean_pixel_scaled", s.mean.second}});
+    if (split)
+      out["split"] = {{"test_size", split->test_size},
+                      {"seed", split->seed},
+                      {"stratify", split->stratify},
+                      {"first_test_rows", drawn}};
     if (!png.empty()) out["png"] = png;
     app::print("{}\n", app::json_text(out));
     return ok;
@@ -137,7 +158,8 @@ int data(const std::vector<std::string>& args) {
     app::print("{:<6} images {}, labels {}\n", p.name, ebb::describe(p.digits.images), ebb::describe(p.digits.labels));
   if (split) app::print("test begins with rows {} of all, training before test\n", fmt::join(drawn, ", "));
   for (const Shown& s : shown)
-    app::print("{} image {}: label {}, one-hot {}\n  mean pixel {:.6f}, divided by 255 {:.8f}\n", part, s.index, s.label, row_text(s.one_hot), s.mean.first, s.mean.second);
+    app::print("{} image {}: label {}, one-hot {}\n  mean pixel {:.6f}, divided by 255 {:.8f}\n", part, s.index,
+               s.label, row_text(s.one_hot), s.mean.first, s.mean.second);
   app::print("\ndigit");
   for (const Part& p : parts) app::print("{:>9}{:>10}", p.name, "share");
   app::print("\n");
@@ -146,19 +168,21 @@ int data(const std::vector<std::string>& args) {
     for (Part& p : parts) app::print("{:>9}{:>10.6f}", p.counts[digit.value].count, p.counts[digit.value].share);
     app::print("\n");
   }
-  app::print("largest to smallest class: {:.3f} in train, {:.3f} in test\n", imbalance(ebb::value_counts(all.train.labels)),
-             imbalance(ebb::value_counts(all.test.labels)));
+  app::print("largest to smallest class: {:.3f} in train, {:.3f} in test\n",
+             imbalance(ebb::value_counts(all.train.labels)), imbalance(ebb::value_counts(all.test.labels)));
   if (!png.empty()) app::print("{}: {} digits\n", png, chosen.size());
   return ok;
 }
 
 int plot(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group("Drawing", {
-    {"svg", po::value<std::string>(), "write the drawing to this file; default: standard output"},
-    {"names", po::value<std::string>(), "what to call the trainings, such as \"fit1,fit2\"; default: the names of the files"},
-    {"force", "overwrite a file that exists"},
-    {"json", "print the numbers as one JSON object instead of drawing, or beside it"},
-});
+  po::options_description own = app::option_group(
+      "Drawing", {
+                     {"svg", po::value<std::string>(), "write the drawing to this file; default: standard output"},
+                     {"names", po::value<std::string>(),
+                      "what to call the trainings, such as \"fit1,fit2\"; default: the names of the files"},
+                     {"force", "overwrite a file that exists"},
+                     {"json", "print the numbers as one JSON object instead of drawing, or beside it"},
+                 });
   po::options_description options(80, 40);
   options.add(own);
   po::variables_map v;
@@ -175,7 +199,8 @@ int plot(const std::vector<std::string>& args) {
   auto names = words(v.count("names") ? v["names"].as<std::string>() : "");
   if (!v.count("names"))
     for (const std::string& file : files) names.push_back(std::filesystem::path(file).stem().string());
-  if (names.size() != files.size()) throw UsageError(fmt::format("--names gives {} names for {} files", names.size(), files.size()));
+  if (names.size() != files.size())
+    throw UsageError(fmt::format("--names gives {} names for {} files", names.size(), files.size()));
   const std::string file = output_file(v, "svg");
   ebb::NamedHistories histories;
   for (std::size_t i = 0; i < files.size(); ++i) histories.emplace_back(names[i], history_of(files[i]));
@@ -183,13 +208,17 @@ int plot(const std::vector<std::string>& args) {
   if (v.count("json")) {
     Json out{{"trainings", Json::array()}};
     for (std::size_t i = 0; i < files.size(); ++i)
-      out["trainings"].push_back({{"name", names[i]}, {"file", files[i]}, {"epochs", histories[i].second.epochs()}, {"history", histories[i].second.values}});
+      out["trainings"].push_back({{"name", names[i]},
+                                  {"file", files[i]},
+                                  {"epochs", histories[i].second.epochs()},
+                                  {"history", histories[i].second.values}});
     if (!file.empty()) out["svg"] = file;
     app::print("{}\n", app::json_text(out));
   } else if (file.empty()) {
     app::print("{}", ebb::svg(ebb::history_panels(histories), 1080, 504));
   } else {
-    for (const auto& [name, history] : histories) app::print("{}: {} epoch{} of {}\n", file, history.epochs(), history.epochs() == 1 ? "" : "s", name);
+    for (const auto& [name, history] : histories)
+      app::print("{}: {} epoch{} of {}\n", file, history.epochs(), history.epochs() == 1 ? "" : "s", name);
   }
   return ok;
 }

@@ -22,19 +22,23 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 po::options_description format_options() {
-  return app::option_group("Formats (at least one)", {
-    {"onnx", po::value<std::string>(), "write the network as ONNX, opset 13: input (N, 28, 28, 1), output (N, 10)"},
-    {"npz", po::value<std::string>(), "write the weights for NumPy"},
-    {"safetensors", po::value<std::string>(), "write the weights as safetensors"},
-});
+  return app::option_group("Formats (at least one)",
+                           {
+                               {"onnx", po::value<std::string>(),
+                                "write the network as ONNX, opset 13: input (N, 28, 28, 1), output (N, 10)"},
+                               {"npz", po::value<std::string>(), "write the weights for NumPy"},
+                               {"safetensors", po::value<std::string>(), "write the weights as safetensors"},
+                           });
 }
 
 po::options_description how_options() {
   return app::option_group("How", {
-    {"layout", po::value<std::string>()->default_value("ebb"), "names and layout of the weights in --npz and --safetensors: ebb, torch (for load_state_dict of an nn.Sequential), or keras"},
-    {"force", "overwrite files that exist"},
-    {"json", "print JSON instead of text"},
-});
+                                      {"layout", po::value<std::string>()->default_value("ebb"),
+                                       "names and layout of the weights in --npz and --safetensors: ebb, torch (for "
+                                       "load_state_dict of an nn.Sequential), or keras"},
+                                      {"force", "overwrite files that exist"},
+                                      {"json", "print JSON instead of text"},
+                                  });
 }
 
 std::map<std::string, ebb::Tensor> weights(ebb::Sequential& net, const std::string& layout) {
@@ -59,14 +63,16 @@ int export_files(const std::vector<std::string>& args) {
              v, true))
     return ok;
   const auto layout = v["layout"].as<std::string>();
-  if (layout != "ebb" && layout != "torch" && layout != "keras") throw UsageError(fmt::format("--layout must be ebb, torch or keras, got \"{}\"", layout));
+  if (layout != "ebb" && layout != "torch" && layout != "keras")
+    throw UsageError(fmt::format("--layout must be ebb, torch or keras, got \"{}\"", layout));
   if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
   constexpr std::array formats{"onnx", "npz", "safetensors"};
   std::vector<std::string> paths;
   for (const char* f : formats)
     if (v.count(f)) paths.push_back(v[f].as<std::string>());
   if (paths.empty()) throw UsageError("export as what? Give --onnx, --npz or --safetensors and a file to write");
-  if (layout != "ebb" && !v.count("npz") && !v.count("safetensors")) throw UsageError("--layout is for --npz and --safetensors");
+  if (layout != "ebb" && !v.count("npz") && !v.count("safetensors"))
+    throw UsageError("--layout is for --npz and --safetensors");
   std::vector<std::pair<std::string, std::string>> named{{"the file read", file_of(v)}};
   for (const char* f : formats)
     if (v.count(f)) named.emplace_back(std::string("--") + f, v[f].as<std::string>());
@@ -83,18 +89,22 @@ int export_files(const std::vector<std::string>& args) {
     to(target);
     std::error_code pipe;  // which has no size
     const auto bytes = fs::file_size(target, pipe);
-    if (v.count("json")) written.push_back({{"format", format}, {"file", path}, {"bytes", pipe ? Json() : Json(bytes)}});
+    if (v.count("json"))
+      written.push_back({{"format", format}, {"file", path}, {"bytes", pipe ? Json() : Json(bytes)}});
     else app::print("{}: {}{}\n", path, what, pipe ? "" : ", " + ebb::format_bytes(static_cast<double>(bytes)));
   };
   const ebb::Metadata about{{"architecture", model.architecture}, {"scale", fmt::format("{}", scale)}};
   if (v.count("onnx")) {
-    write("onnx", "ONNX opset 13", [&](const fs::path& to) { ebb::export_onnx(model.net, to, *model.net.input_shape(), {.name = "mnist", .metadata = about}); });
+    write("onnx", "ONNX opset 13", [&](const fs::path& to) {
+      ebb::export_onnx(model.net, to, *model.net.input_shape(), {.name = "mnist", .metadata = about});
+    });
   }
   if (v.count("npz") || v.count("safetensors")) {
     const auto tensors = weights(model.net, layout);
     const std::string what = fmt::format("{} tensors, layout {}", tensors.size(), layout);
     if (v.count("npz")) write("npz", what, [&](const fs::path& to) { ebb::write_npz(to, tensors); });
-    if (v.count("safetensors")) write("safetensors", what, [&](const fs::path& to) { ebb::write_safetensors(to, {about, tensors}); });
+    if (v.count("safetensors"))
+      write("safetensors", what, [&](const fs::path& to) { ebb::write_safetensors(to, {about, tensors}); });
   }
   if (v.count("json")) app::print("{}\n", app::json_text({{"scale", scale}, {"layout", layout}, {"files", written}}));
   else app::print("input: pixels times {:.6g}, (N, 28, 28, 1)\n", scale);

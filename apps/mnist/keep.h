@@ -27,10 +27,12 @@ inline bool lacks_memory(const std::exception& e) {
 }
 
 /// What an exception says, in words: a lack of memory has none of its own.
-inline std::string words_of(const std::exception& e) { return dynamic_cast<const std::bad_alloc*>(&e) ? "out of memory" : e.what(); }
+inline std::string words_of(const std::exception& e) {
+  return dynamic_cast<const std::bad_alloc*>(&e) ? "out of memory" : e.what();
+}
 
-/// What put_by() set aside before the work, for what is to be kept of it. Without it, destructors that ask for memory in vain, as
-/// those of nlohmann's JSON do, would end the program while it saves.
+/// What put_by() set aside before the work, for what is to be kept of it. Without it, destructors that ask for memory
+/// in vain, as those of nlohmann's JSON do, would end the program while it saves.
 inline std::unique_ptr<char[]> reserve;
 inline void put_by() { reserve = std::make_unique<char[]>(std::size_t{1} << 20); }
 /// From here on the first lack of memory takes it.
@@ -47,7 +49,8 @@ inline bool takes_one_model(const std::filesystem::path& target) {
   return std::filesystem::exists(target, none) && !std::filesystem::is_regular_file(target, none);
 }
 
-/// Why the network is no good: a weight that is no number, or a loss on the first samples of one of these that is none; else empty.
+/// Why the network is no good: a weight that is no number, or a loss on the first samples of one of these that is none;
+/// else empty.
 inline std::string went_wrong(ebb::Sequential& net, std::initializer_list<const ebb::Dataset*> all) {
   use_reserve();
   if (std::string bad = ebb::not_finite(net); !bad.empty()) return bad;
@@ -66,7 +69,8 @@ inline std::string went_wrong(ebb::Sequential& net, std::initializer_list<const 
 /// How far a fit() came that an exception ended, by its so_far; empty where the network is nothing to be kept.
 inline std::string up_to_there(const ebb::History& so_far, ebb::Sequential& net) {
   use_reserve();
-  const bool good = so_far.interrupted && so_far.epochs() + so_far.partial.batches > 0 && std::isfinite(so_far.partial.loss) && ebb::not_finite(net).empty();
+  const bool good = so_far.interrupted && so_far.epochs() + so_far.partial.batches > 0 &&
+                    std::isfinite(so_far.partial.loss) && ebb::not_finite(net).empty();
   return good ? fmt::format("{} epochs and {} batches", so_far.epochs(), so_far.partial.batches) : "";
 }
 
@@ -77,15 +81,16 @@ inline std::uintmax_t bytes_of(ebb::Sequential& net) {
   return bytes;
 }
 
-/// Where a file that is written more than once is: /dev/stdout leads nowhere any more when the file behind it has been replaced.
+/// Where a file that is written more than once is: /dev/stdout leads nowhere any more when the file behind it has been
+/// replaced.
 inline std::filesystem::path place_of(const std::string& file) {
   std::error_code unresolved;
   const auto place = std::filesystem::canonical(file, unresolved);
   return unresolved ? std::filesystem::path(file) : place;
 }
 
-/// write(target); where that fails after all the work, another file is written. Throws IoError that says which, and what
-/// holds() says of target.
+/// write(target); where that fails after all the work, another file is written. Throws IoError that says which, and
+/// what holds() says of target.
 template <class Write, class Holds>
 void keep(const std::filesystem::path& target, const Write& write, const Holds& holds) {
   use_reserve();

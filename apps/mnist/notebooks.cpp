@@ -12,9 +12,8 @@ std::string dense(const std::vector<int>& widths, const std::string& activation)
   return text + ", dense 10";
 }
 std::string cnn(int width) {
-  return fmt::format(
-      "conv 32 3 relu, pool 2, conv 64 3 relu, pool 2, conv 64 3 relu, flatten, dense {} relu, dense 10",
-      width);
+  return fmt::format("conv 32 3 relu, pool 2, conv 64 3 relu, pool 2, conv 64 3 relu, flatten, dense {} relu, dense 10",
+                     width);
 }
 
 /// N1: shallow and deep networks on raw pixels, trained on 20 % and on 75 % of the table, early stopping.
@@ -89,8 +88,7 @@ void n2(std::vector<Experiment>& all) {
 
 /// N3: sigmoid networks of many depths and widths on raw pixels, plain gradient descent.
 void n3(std::vector<Experiment>& all) {
-  const auto add = [&](const std::string& id, const std::string& about, const std::vector<int>& widths,
-                       Score test) {
+  const auto add = [&](const std::string& id, const std::string& about, const std::vector<int>& widths, Score test) {
     all.push_back({.id = id,
                    .about = about,
                    .architecture = dense(widths, "sigmoid"),
@@ -103,9 +101,7 @@ void n3(std::vector<Experiment>& all) {
                    .test = test});
     return &all.back();
   };
-  const auto repeated = [](int width, int depth) {
-    return std::vector<int>(static_cast<std::size_t>(depth), width);
-  };
+  const auto repeated = [](int width, int depth) { return std::vector<int>(static_cast<std::size_t>(depth), width); };
   add("N3-first", "the first network, 32", {32}, {.512, .887});
   for (int depth = 1; depth <= 4; ++depth)
     add(fmt::format("N3-chain-{}", depth), fmt::format("longer chains: 32 x {}", depth), repeated(32, depth),
@@ -128,13 +124,11 @@ void n3(std::vector<Experiment>& all) {
     for (const int depth : {3, 4, 5})
       for (int round = 1; round <= 5; ++round) {
         const auto id = [&](int r) { return fmt::format("N3-rounds-{}x{}-{}", width, depth, r); };
-        Experiment* e =
-            add(id(round), fmt::format("{} x {}, round {} of 5 epochs", width, depth, round),
-                repeated(width, depth), depth == 3 ? scores[static_cast<std::size_t>(round - 1)] : Score{});
+        Experiment* e = add(id(round), fmt::format("{} x {}, round {} of 5 epochs", width, depth, round),
+                            repeated(width, depth), depth == 3 ? scores[static_cast<std::size_t>(round - 1)] : Score{});
         if (round > 1) e->continues = id(round - 1);
       }
-  Experiment* forced =
-      add("N3-forced", "32 x 5, batch 16, 30 epochs: \"eventually it learns\"", repeated(32, 5), {});
+  Experiment* forced = add("N3-forced", "32 x 5, batch 16, 30 epochs: \"eventually it learns\"", repeated(32, 5), {});
   forced->batch = 16;
   forced->epochs = 30;
 }
@@ -201,8 +195,7 @@ void n5(std::vector<Experiment>& all) {
   };
   const std::string one = dense({512}, "relu"), two = "flatten, dense 512 relu, dropout 0.5, dense 10";
   add("N5-1", "512", one, 15, {.0027, .9991}, {.0898, .9811000227928162}, true);
-  Experiment* e =
-      add("N5-1-long", "as written: N5-1 trained on", one, 100, {4.2816e-09, 1}, {.1545, .9830}, false);
+  Experiment* e = add("N5-1-long", "as written: N5-1 trained on", one, 100, {4.2816e-09, 1}, {.1545, .9830}, false);
   e->continues = "N5-1";
   e->reading = Reading::as_written;
   e->one_seed = true;

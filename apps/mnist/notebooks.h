@@ -36,8 +36,8 @@ struct Experiment {
   std::string continues = {};   ///< starts from the weights that this run ended with
   bool keeps_optimizer = true;  ///< ... and its optimizer goes on
   Reading reading = Reading::both;
-  bool one_seed = false;  ///< too long to repeat
-  double band = 0.5;      ///< points of accuracy that ours may be below the published one
+  bool one_seed = false;                         ///< too long to repeat
+  double band = 0.5;                             ///< points of accuracy that ours may be below the published one
   Score train = {}, validation = {}, test = {};  ///< after the last epoch
 };
 

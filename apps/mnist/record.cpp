@@ -15,21 +15,31 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 /// Options that say where results go and not what is trained: not kept in the file, and allowed beside --resume.
-const std::vector<std::string> outward{"save", "force", "checkpoint-every", "keep", "resume", "log-csv", "json", "verbose", "style",
-                                       "color", "quiet", "data", "threads", "file"};
+const std::vector<std::string> outward{"save",    "force", "checkpoint-every", "keep",  "resume",
+                                       "log-csv", "json",  "verbose",          "style", "color",
+                                       "quiet",   "data",  "threads",          "file"};
 bool is_outward(const std::string& name) { return std::ranges::find(outward, name) != outward.end(); }
 
 po::options_description train_output_options() {
-  po::options_description o = output_options("write model and training so far to this file (safetensors), also when interrupted; if it is standard output, results go to standard error");
-  const po::options_description more = app::option_group("", {
-    {"checkpoint-every", po::value<std::string>(), "write it meanwhile too, after every N epochs, or 100steps, 200s, 5m, 1h: what a killed run loses at most"},
-    {"keep", po::value<int>()->default_value(1), "so many of these files: FILE, then FILE.1 and so on (before its extension), the older the higher"},
-    {"resume", po::value<std::string>(), "go on with the training in this file, under its options, and save to it; --epochs may ask for more"},
-    {"log-csv", po::value<std::string>(), "write every epoch's numbers to this file"},
-    {"verbose", po::value<int>(), "progress: 0 none, 1 a bar, 2 Keras' line an epoch; default: a bar on a terminal, else a line an epoch"},
-    {"style", po::value<std::string>()->default_value("keras2"), "of the progress: keras2.2, keras2 or keras3"},
-    {"color", po::value<std::string>()->default_value("auto"), "auto (a terminal, and NO_COLOR is not set), always or never"},
-});
+  po::options_description o = output_options(
+      "write model and training so far to this file (safetensors), also when interrupted; if it is standard output, "
+      "results go to standard error");
+  const po::options_description more = app::option_group(
+      "",
+      {
+          {"checkpoint-every", po::value<std::string>(),
+           "write it meanwhile too, after every N epochs, or 100steps, 200s, 5m, 1h: what a killed run loses at most"},
+          {"keep", po::value<int>()->default_value(1),
+           "so many of these files: FILE, then FILE.1 and so on (before its extension), the older the higher"},
+          {"resume", po::value<std::string>(),
+           "go on with the training in this file, under its options, and save to it; --epochs may ask for more"},
+          {"log-csv", po::value<std::string>(), "write every epoch's numbers to this file"},
+          {"verbose", po::value<int>(),
+           "progress: 0 none, 1 a bar, 2 Keras' line an epoch; default: a bar on a terminal, else a line an epoch"},
+          {"style", po::value<std::string>()->default_value("keras2"), "of the progress: keras2.2, keras2 or keras3"},
+          {"color", po::value<std::string>()->default_value("auto"),
+           "auto (a terminal, and NO_COLOR is not set), always or never"},
+      });
   for (const auto& option : more.options()) o.add(option);
   return o;
 }
@@ -46,7 +56,8 @@ std::string text_of(const boost::any& value) {
 std::string fingerprint(const ebb::Dataset& data) {
   uLong crc = ::crc32(0, nullptr, 0);
   for (const ebb::Tensor& t : {data.inputs, data.labels})
-    crc = ::crc32_z(crc, reinterpret_cast<const Bytef*>(t.raw()), static_cast<std::size_t>(t.numel()) * ebb::size_of(t.dtype()));
+    crc = ::crc32_z(crc, reinterpret_cast<const Bytef*>(t.raw()),
+                    static_cast<std::size_t>(t.numel()) * ebb::size_of(t.dtype()));
   return fmt::format("{} samples, crc32 {:08x}", data.size(), crc);
 }
 
@@ -54,23 +65,31 @@ std::string fingerprint(const ebb::Dataset& data) {
 
 po::options_description train_options() {
   po::options_description options(80, 40);
-  options.add(model_options()).add(training_options()).add(data_options()).add(split_options()).add(train_output_options());
+  options.add(model_options())
+      .add(training_options())
+      .add(data_options())
+      .add(split_options())
+      .add(train_output_options());
   return options;
 }
 
-std::string kept_options(const po::options_description& options, const po::variables_map& v, const std::string& architecture) {
+std::string kept_options(const po::options_description& options, const po::variables_map& v,
+                         const std::string& architecture) {
   Json out = Json::array();
   for (const auto& option : options.options()) {
     const std::string& name = option->long_name();
     if (!v.count(name) || is_outward(name)) continue;
-    const std::string value = name == "arch" ? architecture : option->semantic()->max_tokens() > 0 ? text_of(v[name].value()) : "";
+    const std::string value = name == "arch"                         ? architecture
+                              : option->semantic()->max_tokens() > 0 ? text_of(v[name].value())
+                                                                     : "";
     out.push_back(value.empty() ? "--" + name : fmt::format("--{}={}", name, value));
     if (value.empty() && option->semantic()->min_tokens() > 0) out.push_back("");  // "--layers=" would be an error
   }
   return app::json_text(out);
 }
 
-void restore_options(const po::options_description& options, const ebb::SavedModel& saved, const std::string& file, po::variables_map& v) {
+void restore_options(const po::options_description& options, const ebb::SavedModel& saved, const std::string& file,
+                     po::variables_map& v) {
   if (!saved.optimizer || !saved.history || !saved.metadata.contains(options_key))
     throw ebb::DataError(fmt::format("{}: holds no training of mnist train to go on with", file));
   for (const auto& [name, value] : v)
@@ -80,12 +99,14 @@ void restore_options(const po::options_description& options, const ebb::SavedMod
   for (std::string& word : words)  // earlier versions kept the name of a file
     if (word.starts_with("--arch=") && word.ends_with(".json")) word = "--arch=" + saved.architecture;
   try {
-    po::store(po::command_line_parser(words).options(options).run(), v);  // what is stored first stays, but for defaults
+    po::store(po::command_line_parser(words).options(options).run(),
+              v);  // what is stored first stays, but for defaults
   } catch (const po::error& e) {
     throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
   }
   if (v.count("ema") && saved.optimizer->steps() > 0 && !saved.history->callbacks.contains("average_weights"))
-    throw ebb::DataError(fmt::format("{}: holds the averages of the weights alone, as earlier versions wrote; nothing can go on from them", file));
+    throw ebb::DataError(fmt::format(
+        "{}: holds the averages of the weights alone, as earlier versions wrote; nothing can go on from them", file));
 }
 
 std::vector<Run> runs_in(const ebb::SavedModel& saved, const std::string& file) {
@@ -99,12 +120,16 @@ std::vector<Run> runs_in(const ebb::SavedModel& saved, const std::string& file) 
   std::vector<Run> out;
   try {
     for (const Json& j : Json::parse(it->second)) {
-      if (!j.at("steps").is_number_integer() || !j.at("epochs").is_number_integer()) throw ebb::DataError(fmt::format("{}: its runs: steps and epochs must be whole numbers", file));
-      out.push_back({j.at("steps").get<std::int64_t>(), j.at("epochs").get<int>(), j.at("command").get<std::vector<std::string>>(),
+      if (!j.at("steps").is_number_integer() || !j.at("epochs").is_number_integer())
+        throw ebb::DataError(fmt::format("{}: its runs: steps and epochs must be whole numbers", file));
+      out.push_back({j.at("steps").get<std::int64_t>(), j.at("epochs").get<int>(),
+                     j.at("command").get<std::vector<std::string>>(),
                      j.at("facts").get<std::map<std::string, std::string>>()});
       const Run& run = out.back();
-      if (run.steps < (out.size() > 1 ? out[out.size() - 2].steps : 0) || (out.size() == 1 && run.steps != 0) || run.epochs < 0 || run.epochs > 1'000'000)
-        throw ebb::DataError(fmt::format("{}: its runs: number {} after {} steps, {} epochs", file, out.size(), run.steps, run.epochs));
+      if (run.steps < (out.size() > 1 ? out[out.size() - 2].steps : 0) || (out.size() == 1 && run.steps != 0) ||
+          run.epochs < 0 || run.epochs > 1'000'000)
+        throw ebb::DataError(
+            fmt::format("{}: its runs: number {} after {} steps, {} epochs", file, out.size(), run.steps, run.epochs));
     }
   } catch (const Json::exception& e) {
     throw ebb::DataError(fmt::format("{}: its runs: {}", file, e.what()));
@@ -115,7 +140,8 @@ std::vector<Run> runs_in(const ebb::SavedModel& saved, const std::string& file) 
 
 std::string to_json(const std::vector<Run>& runs) {
   Json out = Json::array();
-  for (const Run& r : runs) out.push_back({{"steps", r.steps}, {"epochs", r.epochs}, {"command", r.command}, {"facts", r.facts}});
+  for (const Run& r : runs)
+    out.push_back({{"steps", r.steps}, {"epochs", r.epochs}, {"command", r.command}, {"facts", r.facts}});
   return app::json_text(out);
 }
 
@@ -127,10 +153,12 @@ std::map<std::string, std::string> facts_here(const ebb::Dataset& train, const e
   return out;
 }
 
-std::vector<std::string> differences(const std::map<std::string, std::string>& then, const std::map<std::string, std::string>& here) {
+std::vector<std::string> differences(const std::map<std::string, std::string>& then,
+                                     const std::map<std::string, std::string>& here) {
   std::vector<std::string> out;
   for (const auto& [name, value] : then)
-    if (const auto it = here.find(name); it != here.end() && it->second != value) out.push_back(fmt::format("{}: {} then, {} here", name, value, it->second));
+    if (const auto it = here.find(name); it != here.end() && it->second != value)
+      out.push_back(fmt::format("{}: {} then, {} here", name, value, it->second));
   return out;
 }
 

@@ -2,8 +2,8 @@
 #include <fmt/core.h>
 
 #include <fcntl.h>
-#include <nlohmann/json.hpp>
 #include <sys/file.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cerrno>
@@ -33,32 +33,26 @@ using Json = nlohmann::ordered_json;
 
 po::options_description reproduce_options() {
   return app::option_group("Runs", {
-    {"run", po::value<std::string>(), "only these runs, such as N2-2 or N4-1,N4-2"},
-    {
-      "seeds", po::value<int>()->default_value(5),
-      "repeat each run with the seeds 1 to N (the 100-epoch runs: with 1)"},
-    {
-      "as-written", "where a notebook does not do what it says: only what it does"},
-    {
-      "as-meant", "... only what it says"},
-    {"quick",
-                                           "two epochs of 2,000 digits: tries everything, compares nothing"},
-    {
-      "list", "the runs and what is published of them"},
-});
+                                       {"run", po::value<std::string>(), "only these runs, such as N2-2 or N4-1,N4-2"},
+                                       {"seeds", po::value<int>()->default_value(5),
+                                        "repeat each run with the seeds 1 to N (the 100-epoch runs: with 1)"},
+                                       {"as-written", "where a notebook does not do what it says: only what it does"},
+                                       {"as-meant", "... only what it says"},
+                                       {"quick", "two epochs of 2,000 digits: tries everything, compares nothing"},
+                                       {"list", "the runs and what is published of them"},
+                                   });
 }
 
 po::options_description result_options() {
-  return app::option_group("Output", {
-    {"out", po::value<std::string>()->default_value("reproduced"),
-                  "folder of results.json and results.csv; runs that it holds are not repeated"},
-    {
-      "force", "forget what the folder holds"},
-    {"markdown", "the table as Markdown"},
-    {
-      "json", "print results.json instead of the table"},
-    {"quiet", "no progress on standard error"},
-});
+  return app::option_group("Output",
+                           {
+                               {"out", po::value<std::string>()->default_value("reproduced"),
+                                "folder of results.json and results.csv; runs that it holds are not repeated"},
+                               {"force", "forget what the folder holds"},
+                               {"markdown", "the table as Markdown"},
+                               {"json", "print results.json instead of the table"},
+                               {"quiet", "no progress on standard error"},
+                           });
 }
 
 /// The runs that the options ask for, in the order of the table.
@@ -71,9 +65,8 @@ std::vector<Experiment> chosen(const po::variables_map& v) {
   const auto expect = [](const std::string& name, const std::vector<std::string>& known, const char* what) {
     if (std::ranges::find(known, name) != known.end()) return;
     const std::string guess = nearest(name, known);
-    throw UsageError(
-        fmt::format("no {} \"{}\"; {}", what, name,
-                    guess.empty() ? "--list shows them" : fmt::format("did you mean {}?", guess)));
+    throw UsageError(fmt::format("no {} \"{}\"; {}", what, name,
+                                 guess.empty() ? "--list shows them" : fmt::format("did you mean {}?", guess)));
   };
   const std::vector<std::string> books = words(file_of(v).empty() ? "all" : file_of(v));
   for (const std::string& b : books) expect(b, notebooks, "notebook");
@@ -93,8 +86,7 @@ std::vector<Experiment> chosen(const po::variables_map& v) {
     if ((written && e.reading == Reading::as_meant) || (meant && e.reading == Reading::as_written)) continue;
     out.push_back(e);
   }
-  if (out.empty())
-    throw UsageError("no run is both in these notebooks and of this reading; --list shows them all");
+  if (out.empty()) throw UsageError("no run is both in these notebooks and of this reading; --list shows them all");
   return out;
 }
 
@@ -144,14 +136,11 @@ struct Settings {
   int epochs(const Experiment& e) const { return quick ? std::min(2, e.epochs) : e.epochs; }
 };
 
-const Experiment& experiment(const std::string& id) {
-  return *std::ranges::find(experiments(), id, &Experiment::id);
-}
+const Experiment& experiment(const std::string& id) { return *std::ranges::find(experiments(), id, &Experiment::id); }
 
 /// One run with one seed. `last` is what the seed's previous run left; the record is empty when a signal
 /// came.
-Json train_once(const Experiment& e, int seed, Data& data, const Settings& settings,
-                std::optional<Trained>& last) {
+Json train_once(const Experiment& e, int seed, Data& data, const Settings& settings, std::optional<Trained>& last) {
   const auto digits = data.of(e);
   const ebb::Dataset& train = digits.first;
   const std::optional<ebb::Dataset>& test = digits.second;
@@ -162,8 +151,7 @@ Json train_once(const Experiment& e, int seed, Data& data, const Settings& setti
     now.net = build_network(e.architecture);
   } else {
     if (!last || last->id != e.continues) {  // its record is there from before, its weights are not
-      if (!settings.quiet)
-        app::note("{} seed {}: {} again, which it continues\n", e.id, seed, e.continues);
+      if (!settings.quiet) app::note("{} seed {}: {} again, which it continues\n", e.id, seed, e.continues);
       if (train_once(experiment(e.continues), seed, data, settings, last).is_null()) return {};
     }
     now.net = last->net;
@@ -181,9 +169,9 @@ Json train_once(const Experiment& e, int seed, Data& data, const Settings& setti
   if (e.patience >= 0) o.callbacks.emplace_back(ebb::EarlyStopping({.patience = e.patience}));
   if (!settings.quiet)
     o.callbacks.emplace_back([&](ebb::TrainingState& s) {
-      app::note("{} seed {}: epoch {}/{}, loss {}, accuracy {:.4f}, val_loss {}, val_accuracy {:.4f}\n",
-                 e.id, seed, s.epoch + 1, s.epochs, ebb::format_metric(s.logs["loss"]), s.logs["accuracy"],
-                 ebb::format_metric(s.logs["val_loss"]), s.logs["val_accuracy"]);
+      app::note("{} seed {}: epoch {}/{}, loss {}, accuracy {:.4f}, val_loss {}, val_accuracy {:.4f}\n", e.id, seed,
+                s.epoch + 1, s.epochs, ebb::format_metric(s.logs["loss"]), s.logs["accuracy"],
+                ebb::format_metric(s.logs["val_loss"]), s.logs["val_accuracy"]);
     });
   const ebb::History h = ebb::fit(now.net, *now.optimizer, train, o);
   if (h.interrupted) return {};
@@ -196,8 +184,7 @@ Json train_once(const Experiment& e, int seed, Data& data, const Settings& setti
               {"quick", settings.quick},
               {"epochs", h.epochs()},
               {"samples", train.size()},
-              {"seconds_per_epoch",
-               std::accumulate(h.seconds.begin(), h.seconds.end(), 0.0) / std::max(1, h.epochs())},
+              {"seconds_per_epoch", std::accumulate(h.seconds.begin(), h.seconds.end(), 0.0) / std::max(1, h.epochs())},
               {"threads", ebb::threads()},
               {"parameters", ebb::parameter_count(now.net)},
               {"train", {{"loss", h["loss"].back()}, {"accuracy", h["accuracy"].back()}}},
@@ -217,12 +204,13 @@ class Results {
   Results(fs::path folder, bool fresh) : folder_(std::move(folder)) {
     std::error_code error;
     fs::create_directories(folder_, error);
-    if (error)
-      throw ebb::IoError(fmt::format("{}: cannot create the folder: {}", folder_.string(), error.message()));
+    if (error) throw ebb::IoError(fmt::format("{}: cannot create the folder: {}", folder_.string(), error.message()));
     // Two programs that write the same records would lose some of each other's.
     lock_ = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (lock_ >= 0 && ::flock(lock_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-      throw ebb::IoError(fmt::format("{}: another mnist reproduce is writing to this folder; wait for it, or give another --out", folder_.string()));
+      throw ebb::IoError(
+          fmt::format("{}: another mnist reproduce is writing to this folder; wait for it, or give another --out",
+                      folder_.string()));
     check_output(file(), true);
     check_output(csv(), fresh || fs::exists(file(), error));
     std::ifstream in(file());
@@ -230,8 +218,12 @@ class Results {
     const Json all = Json::parse(in, nullptr, false);
     const bool ours = all.is_object() && all.contains("runs") && all["runs"].is_array();
     if (!ours)
-      throw ebb::DataError(fmt::format("{}: not written by mnist reproduce: expected JSON with a list \"runs\", found {}; {}", file().string(),
-                                       all.is_discarded() ? "no JSON, or a part of it" : all.is_object() ? "an object without one" : all.type_name(), two_ways));
+      throw ebb::DataError(fmt::format(
+          "{}: not written by mnist reproduce: expected JSON with a list \"runs\", found {}; {}", file().string(),
+          all.is_discarded() ? "no JSON, or a part of it"
+          : all.is_object()  ? "an object without one"
+                             : all.type_name(),
+          two_ways));
     records_ = all["runs"];
     for (const Json& r : records_) check(r);
   }
@@ -249,13 +241,12 @@ class Results {
         "run,seed,quick,epochs,seconds_per_epoch,train_loss,train_accuracy,val_loss,val_accuracy,test_loss,"
         "test_accuracy\n";
     for (const Json& r : records_) {
-      table +=
-          fmt::format("{},{},{},{},{}", r["run"].get<std::string>(), r["seed"].get<int>(),
-                      r["quick"].get<bool>(), r["epochs"].get<int>(), r["seconds_per_epoch"].get<double>());
+      table += fmt::format("{},{},{},{},{}", r["run"].get<std::string>(), r["seed"].get<int>(), r["quick"].get<bool>(),
+                           r["epochs"].get<int>(), r["seconds_per_epoch"].get<double>());
       for (const char* part : {"train", "validation", "test"})
         table += r.contains(part)
-                   ? fmt::format(",{},{}", r[part]["loss"].get<double>(), r[part]["accuracy"].get<double>())
-                   : ",,";
+                     ? fmt::format(",{},{}", r[part]["loss"].get<double>(), r[part]["accuracy"].get<double>())
+                     : ",,";
       table += '\n';
     }
     ebb::write_atomically(csv(), table);
@@ -268,9 +259,13 @@ class Results {
   void check(const Json& r) const {
     const auto place = fmt::format("{}: run {}", file().string(), &r - &records_[0] + 1);
     const auto expect = [&](const Json& in, const std::string& name, bool right, const char* what) {
-      if (!right) throw ebb::DataError(fmt::format("{}: {}: expected {}{}; {}", place, name, what, in.contains(name) ? "" : ", found none", two_ways));
+      if (!right)
+        throw ebb::DataError(fmt::format("{}: {}: expected {}{}; {}", place, name, what,
+                                         in.contains(name) ? "" : ", found none", two_ways));
     };
-    const auto has = [](const Json& in, const char* name, auto is) { return in.is_object() && in.contains(name) && is(in[name]); };
+    const auto has = [](const Json& in, const char* name, auto is) {
+      return in.is_object() && in.contains(name) && is(in[name]);
+    };
     const auto number = [](const Json& j) { return j.is_number(); };
     const auto whole = [](const Json& j) { return j.is_number_integer(); };
     expect(r, "run", has(r, "run", [](const Json& j) { return j.is_string(); }), "a text");
@@ -311,8 +306,8 @@ int reproduce(const std::vector<std::string>& args) {
   if (seeds < 1 || seeds > 1000) throw UsageError(fmt::format("--seeds must be 1 to 1000, got {}", seeds));
   if (v.count("list")) {
     for (const Experiment& e : runs)
-      app::print("{:<20} {:<44} val {:<18} test {}\n", e.id, e.about,
-                 score(e.validation.loss, e.validation.accuracy), score(e.test.loss, e.test.accuracy));
+      app::print("{:<20} {:<44} val {:<18} test {}\n", e.id, e.about, score(e.validation.loss, e.validation.accuracy),
+                 score(e.test.loss, e.test.accuracy));
     return ok;
   }
   use_threads(v);
@@ -338,8 +333,7 @@ int reproduce(const std::vector<std::string>& args) {
     app::print("{}", results.text());
   } else {
     std::vector<std::vector<std::string>> rows{{"run", "what", "data", "published", "ours (median)",
-                                                "accuracy of the seeds", "points", "epochs", "s/epoch",
-                                                "in band"}};
+                                                "accuracy of the seeds", "points", "epochs", "s/epoch", "in band"}};
     for (const Experiment& e : runs) {
       std::vector<const Json*> records;
       for (int seed = 1; seed <= seeds; ++seed)
@@ -351,7 +345,7 @@ int reproduce(const std::vector<std::string>& args) {
   if (!caught_signal()) return ok;
   if (!settings.quiet)
     app::note("interrupted; the same command goes on with the runs that are missing from {}\n",
-               results.file().string());
+              results.file().string());
   return 128 + caught_signal();
 }
 

@@ -25,27 +25,23 @@ std::string score(double loss, double accuracy) {
   return part(loss, ebb::format_metric(loss)) + " / " + part(accuracy, fmt::format("{:.4f}", accuracy));
 }
 
-std::vector<std::vector<std::string>> rows_of(const Experiment& e, const std::vector<const nlohmann::ordered_json*>& records,
-                                              bool quick) {
+std::vector<std::vector<std::string>> rows_of(const Experiment& e,
+                                              const std::vector<const nlohmann::ordered_json*>& records, bool quick) {
   std::vector<std::vector<std::string>> rows;
   const auto all = [&](const auto& get) {
     std::vector<double> values;
     for (const Json* r : records) values.push_back(get(*r));
     return values;
   };
-  const bool published =
-      !std::isnan(e.validation.accuracy) || !std::isnan(e.test.accuracy) || !std::isnan(e.test.loss);
+  const bool published = !std::isnan(e.validation.accuracy) || !std::isnan(e.test.accuracy) || !std::isnan(e.test.loss);
   const bool same = e.validation_split == 0;  // the test set is the validation set
-  const std::string final =
-      !records.empty() && records[0]->contains("test") && !(same && std::isnan(e.test.accuracy))
-          ? "test"
-          : "validation";
-  for (const auto& [part, theirs] :
-       {std::pair{"train", e.train}, {"validation", e.validation}, {"test", e.test}}) {
+  const std::string final = !records.empty() && records[0]->contains("test") && !(same && std::isnan(e.test.accuracy))
+                                ? "test"
+                                : "validation";
+  for (const auto& [part, theirs] : {std::pair{"train", e.train}, {"validation", e.validation}, {"test", e.test}}) {
     if (records.empty() || !records[0]->contains(part)) continue;
     if (part != final && std::isnan(theirs.accuracy)) continue;
-    const std::vector<double> losses =
-        all([&](const Json& r) { return r[part]["loss"].template get<double>(); });
+    const std::vector<double> losses = all([&](const Json& r) { return r[part]["loss"].template get<double>(); });
     const std::vector<double> accuracies =
         all([&](const Json& r) { return r[part]["accuracy"].template get<double>(); });
     const double ours = median(accuracies), points = 100 * (ours - theirs.accuracy);
@@ -56,15 +52,12 @@ std::vector<std::vector<std::string>> rows_of(const Experiment& e, const std::ve
         {first ? e.id : "", first ? e.about : "", part, published ? score(theirs.loss, theirs.accuracy) : "-",
          score(median(losses), ours), records.size() > 1 ? fmt::format("{:.4f} to {:.4f}", low, high) : "-",
          std::isnan(points) ? "-" : fmt::format("{:+.2f}", points),
-         first ? fmt::format("{:g}",
-                             median(all([](const Json& r) { return r["epochs"].template get<double>(); })))
+         first ? fmt::format("{:g}", median(all([](const Json& r) { return r["epochs"].template get<double>(); })))
                : "",
-         first ? fmt::format("{:.2f}", median(all([](const Json& r) {
-                               return r["seconds_per_epoch"].template get<double>();
-                             })))
+         first ? fmt::format("{:.2f}",
+                             median(all([](const Json& r) { return r["seconds_per_epoch"].template get<double>(); })))
                : "",
-         judged ? (points >= -e.band ? fmt::format("yes ({})", e.band) : fmt::format("NO ({})", e.band))
-                : ""});
+         judged ? (points >= -e.band ? fmt::format("yes ({})", e.band) : fmt::format("NO ({})", e.band)) : ""});
   }
   return rows;
 }

@@ -20,16 +20,16 @@ namespace mnist {
 namespace {
 
 po::options_description search_options() {
-  return app::option_group("Search", {
-    {"vary", po::value<std::vector<std::string>>(),
-                  "NAME=VALUE|VALUE|... or NAME=LOW..HIGH of any option below; repeat it for more options"},
-    {
-      "trials", po::value<int>(), "that many draws at random; default: every combination of the values"},
-    {
-      "no-stop",
-      "train every trial to its end; default: one whose best val_accuracy so far is below the median of the "
-      "others at the same epoch ends there"},
-});
+  return app::option_group(
+      "Search",
+      {
+          {"vary", po::value<std::vector<std::string>>(),
+           "NAME=VALUE|VALUE|... or NAME=LOW..HIGH of any option below; repeat it for more options"},
+          {"trials", po::value<int>(), "that many draws at random; default: every combination of the values"},
+          {"no-stop",
+           "train every trial to its end; default: one whose best val_accuracy so far is below the median of the "
+           "others at the same epoch ends there"},
+      });
 }
 
 /// One option that is varied: a list of values, or a range of numbers.
@@ -83,8 +83,7 @@ std::vector<Varied> varied(const po::variables_map& v, const po::options_descrip
       const auto low = number_in(list.substr(0, dots)), high = number_in(list.substr(dots + 2));
       if (!low || !high || !(*low < *high))
         throw UsageError(fmt::format("--vary: \"{}\" is no range LOW..HIGH of numbers", list));
-      if (!v.count("trials"))
-        throw UsageError("--vary with a range LOW..HIGH needs --trials, the number of draws");
+      if (!v.count("trials")) throw UsageError("--vary with a range LOW..HIGH needs --trials, the number of draws");
       one.range.emplace(*low, *high);
     } else {
       one.values = words(list, '|');
@@ -98,13 +97,11 @@ std::vector<Varied> varied(const po::variables_map& v, const po::options_descrip
 using Setting = std::vector<std::pair<std::string, std::string>>;
 
 /// What to try: all combinations, or draws that differ from one another as long as that is possible.
-std::vector<Setting> settings_of(const std::vector<Varied>& all, const po::variables_map& v,
-                                 std::uint64_t seed) {
+std::vector<Setting> settings_of(const std::vector<Varied>& all, const po::variables_map& v, std::uint64_t seed) {
   std::vector<Setting> out;
   if (v.count("trials")) {
     const int trials = v["trials"].as<int>();
-    if (trials < 1 || trials > 100000)
-      throw UsageError(fmt::format("--trials must be 1 to 100000, got {}", trials));
+    if (trials < 1 || trials > 100000) throw UsageError(fmt::format("--trials must be 1 to 100000, got {}", trials));
     ebb::Generator random(seed, std::uint64_t{5} << 32);
     for (int tries = 0; static_cast<int>(out.size()) < trials && tries < 20 * trials; ++tries) {
       Setting s;
@@ -159,8 +156,8 @@ struct Trial {
   std::string bad = {};  // a weight or loss that is no number, or what ended it
   double best() const { return accuracy.empty() ? 0 : std::ranges::max(accuracy); }
   double best_until(std::size_t epoch) const {
-    return *std::max_element(accuracy.begin(), accuracy.begin() + static_cast<std::ptrdiff_t>(
-                                                                      std::min(epoch + 1, accuracy.size())));
+    return *std::max_element(accuracy.begin(),
+                             accuracy.begin() + static_cast<std::ptrdiff_t>(std::min(epoch + 1, accuracy.size())));
   }
 };
 
@@ -180,7 +177,10 @@ std::optional<double> median_at(const std::vector<Trial>& done, std::size_t epoc
 int search(const std::vector<std::string>& args) {
   po::options_description options(80, 40), trained(80, 40);
   trained.add(model_options()).add(training_options());
-  options.add(search_options()).add(trained).add(data_options()).add(output_options("write the best model to this file (safetensors)"));
+  options.add(search_options())
+      .add(trained)
+      .add(data_options())
+      .add(output_options("write the best model to this file (safetensors)"));
   po::variables_map v;
   if (!parse(args, options, "mnist search --vary NAME=VALUE|VALUE... [OPTIONS]",
              "Trials are compared by accuracy on held-out training samples\n"
@@ -205,7 +205,8 @@ int search(const std::vector<std::string>& args) {
   }
   use_threads(v);
   const std::string file = output_file(v, "save", false, bytes);
-  for (const Setting& s : settings) refuse_input(with(options, fixed, s), "save", file);  // --vary names architecture files too
+  for (const Setting& s : settings)
+    refuse_input(with(options, fixed, s), "save", file);  // --vary names architecture files too
   const bool quiet = v.count("quiet") > 0, stops = v.count("no-stop") == 0;
   const ebb::Mnist data = load_data(v);
   for (const Setting& s : settings) limited(with(options, fixed, s), data.train);
@@ -217,9 +218,14 @@ int search(const std::vector<std::string>& args) {
   const auto scale_in = [&](const Trial& t) { return make_training(with(options, fixed, t.setting)).scale; };
   std::string holds;
   const auto save = [&](Trial& t) {
-    keep(target, [&](const std::filesystem::path& to) {
-      ebb::save_model(t.net, t.architecture, to, {{"dataset", data.name}, {"scale", fmt::format("{}", scale_in(t))}, {"setting", text_of(t.setting)}});
-    }, [&] { return holds; });
+    keep(
+        target,
+        [&](const std::filesystem::path& to) {
+          ebb::save_model(
+              t.net, t.architecture, to,
+              {{"dataset", data.name}, {"scale", fmt::format("{}", scale_in(t))}, {"setting", text_of(t.setting)}});
+        },
+        [&] { return holds; });
     holds = fmt::format("; {} holds the best so far: {}", file, text_of(t.setting));
   };
   // One that went wrong may have done well in an epoch before that, but what it did so with is lost.
@@ -257,15 +263,20 @@ int search(const std::vector<std::string>& args) {
     }
     if (interrupted) break;
     if (!quiet)
-      app::note("{}/{}: {}: val_accuracy {:.4f}, {} epochs, {:.1f} s{}{}\n", trials.size() + 1, settings.size(), text_of(s), trial.best(), trial.accuracy.size(),
-                trial.seconds, trial.stopped ? ", stopped early" : "", trial.bad.empty() ? "" : "; failed: " + trial.bad);
+      app::note("{}/{}: {}: val_accuracy {:.4f}, {} epochs, {:.1f} s{}{}\n", trials.size() + 1, settings.size(),
+                text_of(s), trial.best(), trial.accuracy.size(), trial.seconds, trial.stopped ? ", stopped early" : "",
+                trial.bad.empty() ? "" : "; failed: " + trial.bad);
     trials.push_back(std::move(trial));
     if (!file.empty() && !once && rank(trials.back()) > saved) {
       save(trials.back());
       saved = rank(trials.back());
     }
   }
-  if (caught_signal()) app::note("interrupted after {} of {} trials{}\n", trials.size(), settings.size(), file.empty() ? "" : holds.empty() ? "; nothing is saved" : holds);
+  if (caught_signal())
+    app::note("interrupted after {} of {} trials{}\n", trials.size(), settings.size(),
+              file.empty()    ? ""
+              : holds.empty() ? "; nothing is saved"
+                              : holds);
   if (trials.empty()) return caught_signal() ? 128 + caught_signal() : ok;
 
   std::ranges::stable_sort(trials, [&](const Trial& a, const Trial& b) { return rank(a) > rank(b); });
@@ -303,13 +314,15 @@ int search(const std::vector<std::string>& args) {
   } else {
     std::size_t wide = 7;
     for (const Trial& t : trials) wide = std::max(wide, text_of(t.setting).size());
-    app::print("{:>4}  {:<{}}  {:>12}  {:>8}  {:>6}  {:>10}  {:>7}\n", "rank", "setting", wide,
-               "val_accuracy", "val_loss", "epochs", "parameters", "seconds");
+    app::print("{:>4}  {:<{}}  {:>12}  {:>8}  {:>6}  {:>10}  {:>7}\n", "rank", "setting", wide, "val_accuracy",
+               "val_loss", "epochs", "parameters", "seconds");
     for (std::size_t i = 0; i < trials.size(); ++i) {
       const Trial& t = trials[i];
-      app::print("{:>4}  {:<{}}  {:>12.4f}  {:>8.4f}  {:>6}  {:>10}  {:>7.1f}{}\n", i + 1, text_of(t.setting),
-                 wide, t.best(), t.loss, t.accuracy.size(), ebb::with_commas(t.parameters), t.seconds,
-                 !t.bad.empty() ? "  failed: " + t.bad : t.stopped ? "  stopped early" : "");
+      app::print("{:>4}  {:<{}}  {:>12.4f}  {:>8.4f}  {:>6}  {:>10}  {:>7.1f}{}\n", i + 1, text_of(t.setting), wide,
+                 t.best(), t.loss, t.accuracy.size(), ebb::with_commas(t.parameters), t.seconds,
+                 !t.bad.empty() ? "  failed: " + t.bad
+                 : t.stopped    ? "  stopped early"
+                                : "");
     }
     if (test) app::print("the best on the test set: accuracy {:.4f}, loss {:.4f}\n", test->accuracy, test->loss);
     if (!file.empty()) app::print("saved {}\n", file);

@@ -1,10 +1,12 @@
-// Ctrl-C, termination, a closed terminal and the warnings of batch systems: the first asks for a stop, the second ends the program.
+// Ctrl-C, termination, a closed terminal and the warnings of batch systems: the first asks for a stop, the second ends
+// the program.
 #pragma once
 
 namespace mnist {
 
-/// From here on the first SIGINT, SIGTERM, SIGHUP, SIGXCPU, SIGUSR1 or SIGUSR2 is only noted; the next of any of them ends the
-/// program at once (but for SIGXCPU, which comes again every second). Those that the program was started with as ignored (nohup, or in the background) stay so.
+/// From here on the first SIGINT, SIGTERM, SIGHUP, SIGXCPU, SIGUSR1 or SIGUSR2 is only noted; the next of any of them
+/// ends the program at once (but for SIGXCPU, which comes again every second). Those that the program was started with
+/// as ignored (nohup, or in the background) stay so.
 void catch_signals();
 /// From here on the first of them ends the program at once: all is saved, and who reads the results may be slow.
 void end_on_signals();

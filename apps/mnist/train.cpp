@@ -80,10 +80,12 @@ std::optional<ebb::Interval> checkpoint_interval(const po::variables_map& v, con
   }
 }
 
-/// Bytes of the file: of the weights, twice where it holds both averages and what they are of, and of the optimizer's state.
+/// Bytes of the file: of the weights, twice where it holds both averages and what they are of, and of the optimizer's
+/// state.
 std::uintmax_t training_bytes(Training& t, bool averages) {
   std::uintmax_t bytes = bytes_of(t.net) * (averages ? 2 : 1);
-  for (const ebb::Tensor& p : ebb::parameters(t.net)) bytes += p.bytes() * static_cast<std::uintmax_t>(t.optimizer->slots());
+  for (const ebb::Tensor& p : ebb::parameters(t.net))
+    bytes += p.bytes() * static_cast<std::uintmax_t>(t.optimizer->slots());
   return bytes;
 }
 
@@ -91,7 +93,9 @@ std::uintmax_t training_bytes(Training& t, bool averages) {
 std::string other_way(const std::string& file) {
   try {
     const ebb::SavedModel model = ebb::load_model(file);
-    return model.history ? fmt::format("; --resume {} goes on with the training in it, after {} epochs", file, model.history->epochs()) : "";
+    return model.history ? fmt::format("; --resume {} goes on with the training in it, after {} epochs", file,
+                                       model.history->epochs())
+                         : "";
   } catch (const ebb::Error&) {  // no model
     return "";
   }
@@ -101,7 +105,8 @@ std::string other_way(const std::string& file) {
 std::optional<std::string> checkpoint_in(const std::string& file, const std::string& runs) {
   try {
     const ebb::SavedModel model = ebb::load_model(file);
-    if (const auto it = model.metadata.find(runs_key); it == model.metadata.end() || it->second != runs) return std::nullopt;
+    if (const auto it = model.metadata.find(runs_key); it == model.metadata.end() || it->second != runs)
+      return std::nullopt;
     return fmt::format("; {} holds the training up to epoch {}", file, model.history->epochs());
   } catch (const ebb::Error&) {  // there is none
     return std::nullopt;
@@ -140,14 +145,18 @@ int train(const std::vector<std::string>& args) {
   const std::optional<ebb::Interval> every = checkpoint_interval(v, file);
   split_of(v);  // refused before anything is read or written
   use_threads(v);
-  const std::string csv = output_file(v, "log-csv", saved.has_value()), resumed = saved ? v["resume"].as<std::string>() : "";
+  const std::string csv = output_file(v, "log-csv", saved.has_value()),
+                    resumed = saved ? v["resume"].as<std::string>() : "";
   if (!file.empty()) refuse_input(v, "save", file);
   refuse_same_files({{"--save", file}, {"--log-csv", csv}});
   refuse_same_files({{"--resume", resumed}, {"--log-csv", csv}});
   if (saved) {
     refuse_not_finite(*saved, resumed);
-    if (const std::string bad = ebb::not_finite(saved->history ? saved->history->weights : ebb::TensorMap{}); !bad.empty())
-      throw ebb::DataError(fmt::format("{}: {} in the weights to go on from: the training went wrong; what the file gives to use is good", resumed, bad));
+    if (const std::string bad = ebb::not_finite(saved->history ? saved->history->weights : ebb::TensorMap{});
+        !bad.empty())
+      throw ebb::DataError(fmt::format(
+          "{}: {} in the weights to go on from: the training went wrong; what the file gives to use is good", resumed,
+          bad));
   }
   const bool replaces = v.count("force") > 0 || (saved && same_file(file, resumed));
   try {
@@ -162,7 +171,8 @@ int train(const std::vector<std::string>& args) {
     check_output(older, replaces);
   }
   if (v.count("checkpoint-every") && takes_one_model(file))
-    throw UsageError(fmt::format("--checkpoint-every replaces what it wrote before; {} is not a file that can be replaced", file));
+    throw UsageError(
+        fmt::format("--checkpoint-every replaces what it wrote before; {} is not a file that can be replaced", file));
   if (saved) {
     t.net = saved->net;
     t.optimizer = std::move(saved->optimizer);
@@ -175,8 +185,10 @@ int train(const std::vector<std::string>& args) {
 
   const bool json = v.count("json") > 0;
   if (t.fit.verbose != ebb::Verbose::silent) {
-    app::note("data: {} ({})\nmodel: {} ({} parameters)\n", data.name, data.source, t.architecture, ebb::with_commas(ebb::parameter_count(t.net)));
-    app::note("training on {} samples, seed {}, {} thread{}\n", all.size(), t.seed, ebb::threads(), ebb::threads() == 1 ? "" : "s");
+    app::note("data: {} ({})\nmodel: {} ({} parameters)\n", data.name, data.source, t.architecture,
+              ebb::with_commas(ebb::parameter_count(t.net)));
+    app::note("training on {} samples, seed {}, {} thread{}\n", all.size(), t.seed, ebb::threads(),
+              ebb::threads() == 1 ? "" : "s");
     if (saved) app::note("going on after {} epochs\n", t.fit.resume->epochs());
     if (t.validates_on_test)
       app::note("note: --validation test shows the test set every epoch; to choose by it would overstate the result\n");
@@ -184,7 +196,10 @@ int train(const std::vector<std::string>& args) {
 
   catch_signals();
   if (t.validates_on_test) t.fit.validation = test;
-  ebb::Metadata about{{"dataset", data.name}, {"scale", fmt::format("{}", t.scale)}, {"seed", fmt::format("{}", t.seed)}, {options_key, kept}};
+  ebb::Metadata about{{"dataset", data.name},
+                      {"scale", fmt::format("{}", t.scale)},
+                      {"seed", fmt::format("{}", t.seed)},
+                      {options_key, kept}};
   if (!file.empty()) {
     std::vector<Run> runs;
     const auto facts = facts_here(all, test);
@@ -201,20 +216,30 @@ int train(const std::vector<std::string>& args) {
   const std::filesystem::path target = place_of(file);
   const std::int64_t first_step = t.optimizer->steps();
   const auto write = [&](const std::filesystem::path& to, const ebb::History& history, ebb::Metadata metadata) {
-    ebb::save_model(t.net, t.architecture, to, std::move(metadata), {.optimizer = t.optimizer.get(), .history = &history});
+    ebb::save_model(t.net, t.architecture, to, std::move(metadata),
+                    {.optimizer = t.optimizer.get(), .history = &history});
   };
   t.fit.callbacks.emplace_back(ebb::TerminateOnNaN());
   const auto log = std::make_shared<Log>(csv, saved.has_value());
   if (!csv.empty()) t.fit.callbacks.emplace_back(log);
-  std::string holds = file.empty() ? "" : saved && file == resumed ? fmt::format("; {} is as it was", file) : fmt::format("; {} is not written", file);
+  std::string holds = file.empty()               ? ""
+                      : saved && file == resumed ? fmt::format("; {} is as it was", file)
+                                                 : fmt::format("; {} is not written", file);
   if (every)
-    t.fit.callbacks.emplace_back(ebb::ModelCheckpoint(
-        {.path = target, .every = *every, .keep = v["keep"].as<int>(), .architecture = t.architecture, .metadata = about, .failed = [](const std::string& why) {
-           app::note("mnist: warning: a checkpoint failed: {}; training goes on\n", why);  // there may be room again later
-         }}));
+    t.fit.callbacks.emplace_back(
+        ebb::ModelCheckpoint({.path = target,
+                              .every = *every,
+                              .keep = v["keep"].as<int>(),
+                              .architecture = t.architecture,
+                              .metadata = about,
+                              .failed = [](const std::string& why) {
+                                app::note("mnist: warning: a checkpoint failed: {}; training goes on\n",
+                                          why);  // there may be room again later
+                              }}));
   const auto keep_training = [&](const ebb::History& history) {
-    keep(target, [&](const std::filesystem::path& to) { write(to, history, about); },
-         [&] { return every ? checkpoint_in(file, about[runs_key]).value_or("") : ""; });
+    keep(
+        target, [&](const std::filesystem::path& to) { write(to, history, about); },
+        [&] { return every ? checkpoint_in(file, about[runs_key]).value_or("") : ""; });
   };
   ebb::History so_far, history;
   t.fit.so_far = &so_far;
@@ -232,7 +257,8 @@ int train(const std::vector<std::string>& args) {
   std::string bad = went_wrong(t.net, {&all, &test});
   const bool restored = bad.empty() && v.count("restore-best");
   for (const char* name : {"val_loss", "loss"})
-    if (const auto it = history.values.find(name); it != history.values.end() && !it->second.empty() && !std::isfinite(it->second.back()))
+    if (const auto it = history.values.find(name);
+        it != history.values.end() && !it->second.empty() && !std::isfinite(it->second.back()))
       bad = fmt::format("the {} became {} in epoch {}", name, it->second.back(), history.epochs());
   if (!bad.empty() && every) holds = checkpoint_in(file, about[runs_key]).value_or(holds);
   if (!bad.empty() && restored && !file.empty()) {
@@ -249,7 +275,8 @@ int train(const std::vector<std::string>& args) {
     if (file.empty()) throw;
     throw std::runtime_error(fmt::format("{}; {} holds the training", words_of(e), file));
   }
-  if (std::error_code none; !file.empty() && std::filesystem::is_regular_file(file, none)) {  // a pipe would get it twice
+  if (std::error_code none;
+      !file.empty() && std::filesystem::is_regular_file(file, none)) {  // a pipe would get it twice
     ebb::Metadata metadata = about;
     metadata["test_accuracy"] = fmt::format("{}", result.accuracy);
     try {
@@ -259,13 +286,23 @@ int train(const std::vector<std::string>& args) {
     }
   }
   end_on_signals();
-  const double seconds = history.seconds.empty() ? 0 : std::accumulate(history.seconds.begin(), history.seconds.end(), 0.0) / history.epochs();
+  const double seconds = history.seconds.empty()
+                             ? 0
+                             : std::accumulate(history.seconds.begin(), history.seconds.end(), 0.0) / history.epochs();
   if (json) {
-    nlohmann::ordered_json out{{"test_accuracy", result.accuracy}, {"test_loss", result.loss},
-                               {"parameters", ebb::parameter_count(t.net)}, {"seconds_per_epoch", seconds},
-                               {"epochs", history.epochs()}, {"seed", t.seed}, {"threads", ebb::threads()},
-                               {"architecture", t.architecture}, {"optimizer", t.optimizer->name()}, {"lr", t.optimizer->lr()},
-                               {"batch", t.fit.batch}, {"dataset", data.name}, {"interrupted", history.interrupted}};
+    nlohmann::ordered_json out{{"test_accuracy", result.accuracy},
+                               {"test_loss", result.loss},
+                               {"parameters", ebb::parameter_count(t.net)},
+                               {"seconds_per_epoch", seconds},
+                               {"epochs", history.epochs()},
+                               {"seed", t.seed},
+                               {"threads", ebb::threads()},
+                               {"architecture", t.architecture},
+                               {"optimizer", t.optimizer->name()},
+                               {"lr", t.optimizer->lr()},
+                               {"batch", t.fit.batch},
+                               {"dataset", data.name},
+                               {"interrupted", history.interrupted}};
     out["history"] = history.values;
     out["history"]["seconds"] = history.seconds;
     if (!file.empty()) out["saved"] = file;

@@ -19,7 +19,8 @@ po::options_description output_options(const char* saved);
 /// the command's.
 void use_preset(const po::options_description& options, po::variables_map& values);
 
-/// The first --limit of them. Throws UsageError when there are fewer, and ValueError when --validation-split leaves an empty part.
+/// The first --limit of them. Throws UsageError when there are fewer, and ValueError when --validation-split leaves an
+/// empty part.
 ebb::Dataset limited(const po::variables_map& values, const ebb::Dataset& samples);
 struct Training {
   std::string architecture;

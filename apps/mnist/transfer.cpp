@@ -20,23 +20,19 @@ namespace mnist {
 namespace {
 
 po::options_description transfer_options() {
-  return app::option_group("Transfer", {
-    {"head-epochs", po::value<int>()->default_value(3),
-                  "epochs in which only the new last layer learns, the others frozen"},
-    {
-      "epochs", po::value<int>()->default_value(3),
-      "epochs after that in which all layers learn, at a tenth of the rate"},
-    {
-      "lr", po::value<double>()->default_value(1e-3), "learning rate (Adam)"},
-    {
-      "batch", po::value<std::int64_t>()->default_value(128), "samples a step"},
-    {
-      "limit", po::value<std::int64_t>(), "use only the first N training samples: where transfer helps most"},
-    {
-      "seed", po::value<std::uint64_t>()->default_value(1), "of the new layer, sample order and dropout"},
-    {
-      "no-baseline", "do not train the same network from scratch for comparison"},
-});
+  return app::option_group(
+      "Transfer",
+      {
+          {"head-epochs", po::value<int>()->default_value(3),
+           "epochs in which only the new last layer learns, the others frozen"},
+          {"epochs", po::value<int>()->default_value(3),
+           "epochs after that in which all layers learn, at a tenth of the rate"},
+          {"lr", po::value<double>()->default_value(1e-3), "learning rate (Adam)"},
+          {"batch", po::value<std::int64_t>()->default_value(128), "samples a step"},
+          {"limit", po::value<std::int64_t>(), "use only the first N training samples: where transfer helps most"},
+          {"seed", po::value<std::uint64_t>()->default_value(1), "of the new layer, sample order and dropout"},
+          {"no-baseline", "do not train the same network from scratch for comparison"},
+      });
 }
 
 /// Gives the layers of `to` the weights of those of `from`, all but the last one that has any: returns the
@@ -68,7 +64,9 @@ struct Row {
 
 int transfer(const std::vector<std::string>& args) {
   po::options_description options(80, 40);
-  options.add(transfer_options()).add(data_options()).add(output_options("write the transferred model to this file (safetensors)"));
+  options.add(transfer_options())
+      .add(data_options())
+      .add(output_options("write the transferred model to this file (safetensors)"));
   po::variables_map v;
   if (!parse(args, options, "mnist transfer FILE [OPTIONS]",
              "FILE is what mnist train --save wrote. Its last layer is made anew and trained\n"
@@ -115,12 +113,20 @@ int transfer(const std::vector<std::string>& args) {
   const std::filesystem::path target = place_of(out);
   const bool once = takes_one_model(target);
   bool saved = false;
-  std::string holds = out.empty() ? "" : fmt::format("; {} is {}", out, std::filesystem::exists(target, none) ? "as it was" : "not written");
+  std::string holds =
+      out.empty() ? ""
+                  : fmt::format("; {} is {}", out, std::filesystem::exists(target, none) ? "as it was" : "not written");
   const auto save = [&] {
     if (out.empty()) return;
-    keep(target, [&](const std::filesystem::path& to) {
-      ebb::save_model(net, model.architecture, to, {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", app::utf8(file_of(v))}});
-    }, [&] { return holds; });
+    keep(
+        target,
+        [&](const std::filesystem::path& to) {
+          ebb::save_model(net, model.architecture, to,
+                          {{"dataset", data.name},
+                           {"scale", fmt::format("{}", scale)},
+                           {"transferred_from", app::utf8(file_of(v))}});
+        },
+        [&] { return holds; });
     holds = fmt::format("; {} holds the last stage that went well", out);
     saved = true;
   };
@@ -129,8 +135,7 @@ int transfer(const std::vector<std::string>& args) {
     std::int64_t trained = 0;
     for (const ebb::Tensor& t : ebb::parameters(network)) trained += t.numel();
     if (!quiet)
-      app::note("{}: {} parameters, {} samples of {}\n", what, ebb::with_commas(trained),
-                 train.size(), data.name);
+      app::note("{}: {} parameters, {} samples of {}\n", what, ebb::with_commas(trained), train.size(), data.name);
     const bool mine = &network == &net;
     ebb::History so_far, history;
     try {
@@ -145,10 +150,13 @@ int transfer(const std::vector<std::string>& args) {
     } catch (const std::exception& e) {
       const std::string there = mine && !out.empty() ? up_to_there(so_far, net) : "";
       if (mine && (!there.empty() || (!saved && !rows.empty()))) save();
-      throw std::runtime_error(fmt::format("{}: {}{}", what, words_of(e), there.empty() ? holds : fmt::format("; {} holds the network up to there: {}", out, there)));
+      throw std::runtime_error(
+          fmt::format("{}: {}{}", what, words_of(e),
+                      there.empty() ? holds : fmt::format("; {} holds the network up to there: {}", out, there)));
     }
     std::string bad = went_wrong(network, {&train, &test});
-    if (history.epochs() > 0 && !std::isfinite(history["loss"].back())) bad = fmt::format("the loss became {}", history["loss"].back());
+    if (history.epochs() > 0 && !std::isfinite(history["loss"].back()))
+      bad = fmt::format("the loss became {}", history["loss"].back());
     if (!bad.empty()) throw std::runtime_error(fmt::format("{}: {}; try a smaller --lr{}", what, bad, holds));
     if (mine && (!once || last || caught_signal())) save();  // before anything else can fail
     try {
@@ -184,8 +192,8 @@ int transfer(const std::vector<std::string>& args) {
                       {"test_loss", r.result.loss}});
     app::print("{}\n", app::json_text({{"dataset", data.name}, {"samples", train.size()}, {"stages", list}}));
   } else {
-    app::print("{:<34}{:>7}{:>12}{:>15}{:>11}\n", fmt::format("{} samples of {}", train.size(), data.name),
-               "epochs", "parameters", "test accuracy", "test loss");
+    app::print("{:<34}{:>7}{:>12}{:>15}{:>11}\n", fmt::format("{} samples of {}", train.size(), data.name), "epochs",
+               "parameters", "test accuracy", "test loss");
     for (const Row& r : rows)
       app::print("{:<34}{:>7}{:>12}{:>15.4f}{:>11.4f}\n", r.what, r.epochs, ebb::with_commas(r.trained),
                  r.result.accuracy, r.result.loss);

@@ -17,8 +17,8 @@ namespace {
 
 po::options_description json_option() {
   return app::option_group("Output", {
-    {"json", "print JSON instead of text"},
-});
+                                         {"json", "print JSON instead of text"},
+                                     });
 }
 
 ebb::SavedModel load_file(const po::variables_map& v) {
@@ -56,7 +56,8 @@ std::vector<DigitAreas> areas_of(const ebb::Tensor& labels, const ebb::Tensor& s
   std::ranges::sort(digits, {}, &ebb::ValueCount::value);
   if (digits.size() > 1)
     for (const ebb::ValueCount& d : digits)
-      out.push_back({d.value, ebb::auc(ebb::roc_curve(labels, scores, d.value)), ebb::average_precision(ebb::precision_recall_curve(labels, scores, d.value))});
+      out.push_back({d.value, ebb::auc(ebb::roc_curve(labels, scores, d.value)),
+                     ebb::average_precision(ebb::precision_recall_curve(labels, scores, d.value))});
   return out;
 }
 double mean_roc(const std::vector<DigitAreas>& areas) {
@@ -76,8 +77,8 @@ void report(const ebb::Tensor& loss, std::size_t before) {
   const std::size_t measured = ebb::memory_stats().peak - before - ebb::Storage::footprint(loss.bytes());
   const auto bytes = [](std::size_t n) { return ebb::format_bytes(static_cast<double>(n)); };
   app::note("critical path: {:.1f} MFLOP over {} nodes\n", path.flops * 1e-6, path.nodes.size());
-  app::note("memory: {} kept for backward, {} at its worst moment ({}), {} measured\n", bytes(plan.kept), bytes(plan.peak),
-             plan.at ? plan.at->op() : "nothing", bytes(measured));
+  app::note("memory: {} kept for backward, {} at its worst moment ({}), {} measured\n", bytes(plan.kept),
+            bytes(plan.peak), plan.at ? plan.at->op() : "nothing", bytes(measured));
   const auto repeated = ebb::common_subexpressions(graph);
   app::note("repeated sub-expressions: {}\n", repeated.size());
   for (const auto& group : repeated) app::note("  {} computed {} times\n", group[0]->op(), group.size());
@@ -86,16 +87,19 @@ void report(const ebb::Tensor& loss, std::size_t before) {
 }  // namespace
 
 int evaluate(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group("Details", {
-    {"report", "precision, recall and F1 of each digit"},
-    {"confusion", "how often each digit was taken for which"},
-    {"top-k", po::value<std::int64_t>(), "share of digits whose label is among the K most probable"},
-    {"auc", "areas under the ROC and the precision-recall curve of each digit"},
-    {"plot", po::value<std::string>(), "draw the confusion matrix to this file (SVG)"},
-    {"colors", po::value<std::string>()->default_value("diverging"), "of that drawing: diverging (blue to red) or sequential (white to blue)"},
-    {"roc", po::value<std::string>(), "draw ROC and precision-recall curves of each digit to this file (SVG)"},
-    {"force", "overwrite files that exist"},
-});
+  po::options_description own = app::option_group(
+      "Details",
+      {
+          {"report", "precision, recall and F1 of each digit"},
+          {"confusion", "how often each digit was taken for which"},
+          {"top-k", po::value<std::int64_t>(), "share of digits whose label is among the K most probable"},
+          {"auc", "areas under the ROC and the precision-recall curve of each digit"},
+          {"plot", po::value<std::string>(), "draw the confusion matrix to this file (SVG)"},
+          {"colors", po::value<std::string>()->default_value("diverging"),
+           "of that drawing: diverging (blue to red) or sequential (white to blue)"},
+          {"roc", po::value<std::string>(), "draw ROC and precision-recall curves of each digit to this file (SVG)"},
+          {"force", "overwrite files that exist"},
+      });
   po::options_description options(80, 40);
   options.add(own).add(data_options()).add(split_options()).add(json_option());
   po::variables_map v;
@@ -109,7 +113,8 @@ int evaluate(const std::vector<std::string>& args) {
              v, true))
     return ok;
   const auto colors = v["colors"].as<std::string>();
-  if (colors != "diverging" && colors != "sequential") throw UsageError(fmt::format("--colors must be diverging or sequential, got \"{}\"", colors));
+  if (colors != "diverging" && colors != "sequential")
+    throw UsageError(fmt::format("--colors must be diverging or sequential, got \"{}\"", colors));
   const std::int64_t k = v.count("top-k") ? v["top-k"].as<std::int64_t>() : 1;
   if (k < 1 || k > 10) throw UsageError(fmt::format("--top-k must be 1 to 10, got {}", k));
   split_of(v);
@@ -122,7 +127,8 @@ int evaluate(const std::vector<std::string>& args) {
   const ebb::Mnist data = split_data(load_data(v), v);
   const ebb::Dataset test = data.test.scaled(scale_of(model, file_of(v)));
   const ebb::Metrics m = ebb::evaluate(model.net, test);
-  if (!std::isfinite(m.loss)) throw std::runtime_error(fmt::format("{}: the loss on these samples is {}", file_of(v), m.loss));
+  if (!std::isfinite(m.loss))
+    throw std::runtime_error(fmt::format("{}: the loss on these samples is {}", file_of(v), m.loss));
   const ebb::Tensor logits = ebb::predict(model.net, test), probabilities = ebb::softmax(logits);
   const ebb::Tensor confusion = ebb::confusion_matrix(test.labels, ebb::argmax(logits), 10);
   const ebb::ClassificationReport report = ebb::classification_report(confusion);
@@ -131,14 +137,19 @@ int evaluate(const std::vector<std::string>& args) {
   // The results are told before a drawing can fail.
   const auto draw = [&] {
     app::flush_results();
-    if (!plot.empty()) ebb::plot_confusion(confusion, plot, fmt::format("{} of {} right", ebb::with_commas(ebb::count_correct(logits, test.labels)), ebb::with_commas(test.size())), colors == "diverging");
+    if (!plot.empty())
+      ebb::plot_confusion(confusion, plot,
+                          fmt::format("{} of {} right", ebb::with_commas(ebb::count_correct(logits, test.labels)),
+                                      ebb::with_commas(test.size())),
+                          colors == "diverging");
     if (!roc.empty()) ebb::plot_curves(test.labels, probabilities, roc);
   };
 
   if (v.count("json")) {
     nlohmann::ordered_json out{{"test_accuracy", m.accuracy}, {"test_loss", m.loss}, {"dataset", data.name}};
     const auto score = [](const ebb::ClassScore& s) {
-      return nlohmann::ordered_json{{"precision", s.precision}, {"recall", s.recall}, {"f1", s.f1}, {"support", s.support}};
+      return nlohmann::ordered_json{
+          {"precision", s.precision}, {"recall", s.recall}, {"f1", s.f1}, {"support", s.support}};
     };
     if (v.count("top-k")) out["top_k"] = {{"k", k}, {"accuracy", ebb::top_k_accuracy(test.labels, logits, k)}};
     if (v.count("report")) {
@@ -149,9 +160,11 @@ int evaluate(const std::vector<std::string>& args) {
     if (v.count("confusion"))
       for (std::int64_t i = 0; i < 10; ++i) {
         const auto row = confusion.rows(i, i + 1);
-        out["confusion"].push_back(std::vector<std::int64_t>(row.values<std::int64_t>().begin(), row.values<std::int64_t>().end()));
+        out["confusion"].push_back(
+            std::vector<std::int64_t>(row.values<std::int64_t>().begin(), row.values<std::int64_t>().end()));
       }
-    for (const DigitAreas& a : areas) out["auc"][fmt::format("{}", a.digit)] = {{"roc", a.roc}, {"average_precision", a.precision}};
+    for (const DigitAreas& a : areas)
+      out["auc"][fmt::format("{}", a.digit)] = {{"roc", a.roc}, {"average_precision", a.precision}};
     if (!areas.empty()) out["macro_auc"] = mean_roc(areas);
     if (!plot.empty()) out["plot"] = plot;
     if (!roc.empty()) out["roc"] = roc;
@@ -165,7 +178,9 @@ int evaluate(const std::vector<std::string>& args) {
   if (v.count("confusion")) {
     app::print("\nactual   predicted\n     ");
     for (int j = 0; j < 10; ++j) app::print("{:>7}", j);
-    for (std::int64_t i = 0; i < 100; ++i) app::print("{}{:>7}", i % 10 ? "" : fmt::format("\n{:>5}", i / 10), confusion.values<std::int64_t>()[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = 0; i < 100; ++i)
+      app::print("{}{:>7}", i % 10 ? "" : fmt::format("\n{:>5}", i / 10),
+                 confusion.values<std::int64_t>()[static_cast<std::size_t>(i)]);
     app::print("\n");
   }
   if (!areas.empty()) {
@@ -180,14 +195,17 @@ int evaluate(const std::vector<std::string>& args) {
 }
 
 int predict(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group("Digits", {
-    {"index", po::value<std::string>()->default_value("0,1,2,3,4,5,6,7,8,9"), "which digits of the test set, counted from 0"},
-    {"show", "draw each digit in characters"},
-});
+  po::options_description own =
+      app::option_group("Digits", {
+                                      {"index", po::value<std::string>()->default_value("0,1,2,3,4,5,6,7,8,9"),
+                                       "which digits of the test set, counted from 0"},
+                                      {"show", "draw each digit in characters"},
+                                  });
   po::options_description options(80, 40);
   options.add(own).add(data_options()).add(split_options()).add(json_option());
   po::variables_map v;
-  if (!parse(args, options, "mnist predict FILE [OPTIONS]", "Example:\n  mnist predict digits.safetensors --index 0,7 --show\n", v, true))
+  if (!parse(args, options, "mnist predict FILE [OPTIONS]",
+             "Example:\n  mnist predict digits.safetensors --index 0,7 --show\n", v, true))
     return ok;
   const auto indices = numbers("index", v["index"].as<std::string>());
   if (indices.empty()) throw UsageError("--index needs at least one number");
@@ -206,10 +224,15 @@ int predict(const std::vector<std::string>& args) {
     const ebb::Tensor p = ebb::softmax(ebb::predict(model.net, test.slice(i, i + 1)));
     const auto probabilities = p.to_vector();
     const auto best = static_cast<std::size_t>(ebb::argmax(p).item());
-    if (!std::isfinite(probabilities[best])) throw std::runtime_error(fmt::format("{}: what it gives for digit {} is no number", file_of(v), i));
+    if (!std::isfinite(probabilities[best]))
+      throw std::runtime_error(fmt::format("{}: what it gives for digit {} is no number", file_of(v), i));
     const int label = data.test.labels.values<std::uint8_t>()[static_cast<std::size_t>(i)];
     if (v.count("json")) {
-      list.push_back({{"index", i}, {"digit", best}, {"probability", probabilities[best]}, {"label", label}, {"probabilities", probabilities}});
+      list.push_back({{"index", i},
+                      {"digit", best},
+                      {"probability", probabilities[best]},
+                      {"label", label},
+                      {"probabilities", probabilities}});
       continue;
     }
     if (v.count("show")) app::print("{}", picture(data.test.images.rows(i, i + 1)));
@@ -221,13 +244,17 @@ int predict(const std::vector<std::string>& args) {
 }
 
 int summary(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group("Table", {
-    {"style", po::value<std::string>()->default_value("keras2"), "keras2.2, keras2 or keras3: whose table"},
-});
+  po::options_description own = app::option_group(
+      "Table",
+      {
+          {"style", po::value<std::string>()->default_value("keras2"), "keras2.2, keras2 or keras3: whose table"},
+      });
   po::options_description options(80, 40);
   options.add(model_options()).add(own);
   po::variables_map v;
-  if (!parse(args, options, "mnist summary [FILE] [OPTIONS]", "Example:\n  mnist summary --model cnn --style keras3\n", v, true)) return ok;
+  if (!parse(args, options, "mnist summary [FILE] [OPTIONS]", "Example:\n  mnist summary --model cnn --style keras3\n",
+             v, true))
+    return ok;
   ebb::SummaryOptions how;
   try {
     how.style = ebb::style_of(v["style"].as<std::string>());
@@ -240,14 +267,17 @@ int summary(const std::vector<std::string>& args) {
 }
 
 int graph(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group("Drawing", {
-    {"dot", po::value<std::string>(), "write the drawing (Graphviz) to this file; default: standard output"},
-    {"batch", po::value<std::int64_t>()->default_value(32), "samples in the batch that is drawn"},
-    {"backward", "the graph of the gradients too"},
-    {"profile", "time each op over some steps; the figures go into the drawing and, as a table, to standard error"},
-    {"report", "what the graph says: critical path, memory of the backward pass, repeated sub-expressions"},
-    {"force", "overwrite a file that exists"},
-});
+  po::options_description own = app::option_group(
+      "Drawing",
+      {
+          {"dot", po::value<std::string>(), "write the drawing (Graphviz) to this file; default: standard output"},
+          {"batch", po::value<std::int64_t>()->default_value(32), "samples in the batch that is drawn"},
+          {"backward", "the graph of the gradients too"},
+          {"profile",
+           "time each op over some steps; the figures go into the drawing and, as a table, to standard error"},
+          {"report", "what the graph says: critical path, memory of the backward pass, repeated sub-expressions"},
+          {"force", "overwrite a file that exists"},
+      });
   po::options_description options(80, 40);
   options.add(model_options()).add(own);
   po::variables_map v;
@@ -264,7 +294,8 @@ int graph(const std::vector<std::string>& args) {
   const std::size_t before = ebb::memory_stats().in_use;
   const ebb::Tensor x = ebb::rand(net.input_shape()->inserted(0, batch)), labels = ebb::zeros({batch}, ebb::i64);
   if (v.count("report")) {
-    const ebb::Tensor first = ebb::cross_entropy(net(x), labels);  // with a handle to the logits there would be more in use
+    const ebb::Tensor first =
+        ebb::cross_entropy(net(x), labels);  // with a handle to the logits there would be more in use
     report(first, before);
   }
   ebb::Tensor loss;

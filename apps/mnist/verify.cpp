@@ -12,7 +12,8 @@ namespace mnist {
 namespace {
 
 /// The bits of the training in the file and of the one made here, and where they part.
-std::vector<std::string> compare(const ebb::SafeTensors& then, const ebb::SafeTensors& here, const ebb::History& before, const ebb::History& now) {
+std::vector<std::string> compare(const ebb::SafeTensors& then, const ebb::SafeTensors& here, const ebb::History& before,
+                                 const ebb::History& now) {
   std::vector<std::string> out;
   std::size_t other = 0;
   std::string first;
@@ -22,7 +23,9 @@ std::vector<std::string> compare(const ebb::SafeTensors& then, const ebb::SafeTe
     if (++other > 1) continue;
     first = name;
     if (it == here.tensors.end() || ebb::describe(t) != ebb::describe(it->second)) {
-      first += it == here.tensors.end() ? " (missing here)" : fmt::format(" ({} then, {} here)", ebb::describe(t), ebb::describe(it->second));
+      first += it == here.tensors.end()
+                   ? " (missing here)"
+                   : fmt::format(" ({} then, {} here)", ebb::describe(t), ebb::describe(it->second));
     } else {
       const auto a = t.to_vector(), b = it->second.to_vector();
       double largest = 0;
@@ -32,8 +35,10 @@ std::vector<std::string> compare(const ebb::SafeTensors& then, const ebb::SafeTe
   }
   if (other > 0) out.push_back(fmt::format("tensors: {} of {} differ, first {}", other, then.tensors.size(), first));
   for (const auto& [name, t] : here.tensors)
-    if (then.metadata.contains("ebb.build") && !then.tensors.contains(name)) out.push_back(fmt::format("tensors: {} is not in the file", name));  // files of before hold less
-  if (before.epochs() != now.epochs()) out.push_back(fmt::format("history: {} epochs then, {} here", before.epochs(), now.epochs()));
+    if (then.metadata.contains("ebb.build") && !then.tensors.contains(name))
+      out.push_back(fmt::format("tensors: {} is not in the file", name));  // files of before hold less
+  if (before.epochs() != now.epochs())
+    out.push_back(fmt::format("history: {} epochs then, {} here", before.epochs(), now.epochs()));
   for (const auto& [key, numbers] : before.values) {
     const auto it = now.values.find(key);
     if (it == now.values.end()) {
@@ -42,7 +47,8 @@ std::vector<std::string> compare(const ebb::SafeTensors& then, const ebb::SafeTe
     }
     for (std::size_t i = 0; i < std::min(numbers.size(), it->second.size()); ++i)
       if (numbers[i] != it->second[i] && !(std::isnan(numbers[i]) && std::isnan(it->second[i]))) {
-        out.push_back(fmt::format("history: {} from epoch {} on: {} then, {} here", key, i + 1, numbers[i], it->second[i]));
+        out.push_back(
+            fmt::format("history: {} from epoch {} on: {} then, {} here", key, i + 1, numbers[i], it->second[i]));
         break;
       }
   }
@@ -52,17 +58,21 @@ std::vector<std::string> compare(const ebb::SafeTensors& then, const ebb::SafeTe
 /// What the training was made of, where this version makes something else of its options.
 std::vector<std::string> other_options(const ebb::SavedModel& saved, const Training& t) {
   std::vector<std::string> out;
-  if (saved.architecture != t.architecture) out.push_back(fmt::format("options: architecture \"{}\" then, \"{}\" here", saved.architecture, t.architecture));
-  if (saved.optimizer->name() != t.optimizer->name()) out.push_back(fmt::format("options: optimizer {} then, {} here", saved.optimizer->name(), t.optimizer->name()));
+  if (saved.architecture != t.architecture)
+    out.push_back(fmt::format("options: architecture \"{}\" then, \"{}\" here", saved.architecture, t.architecture));
+  if (saved.optimizer->name() != t.optimizer->name())
+    out.push_back(fmt::format("options: optimizer {} then, {} here", saved.optimizer->name(), t.optimizer->name()));
   const auto here = t.optimizer->options();
   for (const auto& [name, value] : saved.optimizer->options())
     if (name != "lr" && (!here.contains(name) || here.at(name) != value))  // the rate is that of the last step
-      out.push_back(fmt::format("options: {} {} then, {} here", name, value, here.contains(name) ? fmt::format("{}", here.at(name)) : "none"));
+      out.push_back(fmt::format("options: {} {} then, {} here", name, value,
+                                here.contains(name) ? fmt::format("{}", here.at(name)) : "none"));
   return out;
 }
 
 /// Trains as far as the file, with the numbers of epochs that each of its runs was given.
-ebb::History train_again(Training& t, const ebb::Dataset& samples, const std::vector<Run>& runs, const ebb::SavedModel& saved) {
+ebb::History train_again(Training& t, const ebb::Dataset& samples, const std::vector<Run>& runs,
+                         const ebb::SavedModel& saved) {
   const ebb::History& want = *saved.history;
   ebb::History history;
   for (std::size_t i = 0; i < runs.size() && caught_signal() == 0; ++i) {
@@ -77,7 +87,8 @@ ebb::History train_again(Training& t, const ebb::Dataset& samples, const std::ve
     o.interrupted = [&, within, end] { return caught_signal() != 0 || (within && t.optimizer->steps() >= end); };
     if (last) {
       if (history.epochs() >= want.epochs() && (!within || t.optimizer->steps() >= end)) o.epochs = history.epochs();
-      o.callbacks.emplace_back([&](ebb::TrainingState& state) { state.stop = state.stop || (!within && state.epoch + 1 >= want.epochs()); });
+      o.callbacks.emplace_back(
+          [&](ebb::TrainingState& state) { state.stop = state.stop || (!within && state.epoch + 1 >= want.epochs()); });
     }
     history = ebb::fit(t.net, *t.optimizer, samples, o);
   }
@@ -88,13 +99,15 @@ ebb::History train_again(Training& t, const ebb::Dataset& samples, const std::ve
 
 int verify(const std::vector<std::string>& args) {
   po::options_description options(80, 40);
-  const po::options_description data_only = app::option_group("Data", {
-    {"data", po::value<std::string>(), "folder of the four IDX files; default: $EBB_DATA, then the XDG data and cache folders"},
-    {"threads", po::value<int>(), "default: one per processor; results are the same for any number"},
-});
+  const po::options_description data_only = app::option_group(
+      "Data", {
+                  {"data", po::value<std::string>(),
+                   "folder of the four IDX files; default: $EBB_DATA, then the XDG data and cache folders"},
+                  {"threads", po::value<int>(), "default: one per processor; results are the same for any number"},
+              });
   const po::options_description more = app::option_group("Output", {
-    {"quiet", "no progress on standard error"},
-});
+                                                                       {"quiet", "no progress on standard error"},
+                                                                   });
   options.add(data_only).add(more);
   po::variables_map v;
   if (!parse(args, options, "mnist verify MODEL [OPTIONS]",
@@ -131,7 +144,8 @@ int verify(const std::vector<std::string>& args) {
     for (const std::string& line : differences(run.facts, here))
       if (std::ranges::find(causes, line) == causes.end()) causes.push_back(line);
   for (std::string& line : other_options(saved, t)) causes.push_back(std::move(line));
-  const bool other_data = std::ranges::any_of(causes, [](const std::string& line) { return line.starts_with("training data"); });
+  const bool other_data =
+      std::ranges::any_of(causes, [](const std::string& line) { return line.starts_with("training data"); });
   if (!quiet)
     for (const std::string& line : causes) app::note("note: {}\n", line);
   std::vector<std::string> found;
@@ -141,16 +155,21 @@ int verify(const std::vector<std::string>& args) {
     const ebb::History history = train_again(t, samples, runs, saved);
     if (caught_signal()) return 128 + caught_signal();
     const ebb::SafeTensors then = ebb::read_safetensors(file);
-    found = compare(then, ebb::model_contents(t.net, t.architecture, {}, {.optimizer = t.optimizer.get(), .history = &history}), *saved.history, history);
+    found = compare(
+        then, ebb::model_contents(t.net, t.architecture, {}, {.optimizer = t.optimizer.get(), .history = &history}),
+        *saved.history, history);
     if (found.empty()) {
-      app::print("same bits: {} tensors, {} epochs, {} steps\n", then.tensors.size(), history.epochs(), t.optimizer->steps());
+      app::print("same bits: {} tensors, {} epochs, {} steps\n", then.tensors.size(), history.epochs(),
+                 t.optimizer->steps());
       return ok;
     }
   }
   app::print("different\n");
   for (const std::string& line : found) app::print("  {}\n", line);
   for (const std::string& line : causes) app::print("  {}\n", line);
-  if (causes.empty()) app::print("  {}\n", runs[0].facts.empty() ? "processor, version and data of then are not in the file" : "nothing that the file records differs here");
+  if (causes.empty())
+    app::print("  {}\n", runs[0].facts.empty() ? "processor, version and data of then are not in the file"
+                                               : "nothing that the file records differs here");
   return failed;
 }
 

@@ -88,8 +88,7 @@ Augment::Augment(AugmentOptions o) : options_(o) {
 
 Tensor Augment::operator()(const Tensor& images, Generator& generator) const {
   const Shape& s = images.shape();
-  if (s.rank() != 4)
-    fail<ShapeError>("augment", fmt::format("needs an image batch (n, h, w, c), got {}", s.str()));
+  if (s.rank() != 4) fail<ShapeError>("augment", fmt::format("needs an image batch (n, h, w, c), got {}", s.str()));
   if (!is_float(images.dtype()))
     fail<DTypeError>("augment", fmt::format("needs float32 or float64, got {}", name_of(images.dtype())));
   const std::int64_t n = s[0], h = s[1], w = s[2], c = s[3];
@@ -100,8 +99,7 @@ Tensor Augment::operator()(const Tensor& images, Generator& generator) const {
   // All that is random is drawn before the loop, so that the result does not depend on how images go to
   // threads.
   const Tensor amounts = uniform({n, 6}, -1, 1, f64, generator);
-  const Tensor grids =
-      options_.elastic > 0 ? normal({n, 2, grid}, 0, options_.elastic, f64, generator) : Tensor();
+  const Tensor grids = options_.elastic > 0 ? normal({n, 2, grid}, 0, options_.elastic, f64, generator) : Tensor();
   const double* u = amounts.values<double>().data();
   const double* knots = grids.defined() ? grids.values<double>().data() : nullptr;
   const double middle_y = static_cast<double>(h - 1) / 2, middle_x = static_cast<double>(w - 1) / 2;
@@ -110,8 +108,8 @@ Tensor Augment::operator()(const Tensor& images, Generator& generator) const {
     const T* from = images.values<T>().data();
     T* to = out.mutable_values<T>().data();
     detail::parallel_for(n, 8, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<double> half(static_cast<std::size_t>(rows.knots * w)),
-          move_y(static_cast<std::size_t>(h * w)), move_x(move_y);
+      std::vector<double> half(static_cast<std::size_t>(rows.knots * w)), move_y(static_cast<std::size_t>(h * w)),
+          move_x(move_y);
       for (std::int64_t i = begin; i < end; ++i) {
         const double* a = u + 6 * i;
         const double angle = a[2] * options_.rotate * std::numbers::pi / 180, shear = a[5] * options_.shear;
@@ -129,8 +127,7 @@ Tensor Augment::operator()(const Tensor& images, Generator& generator) const {
           for (std::int64_t x = 0; x < w; ++x, pixel += c) {
             const double v = static_cast<double>(y) - middle_y, z = static_cast<double>(x) - middle_x;
             const auto k = static_cast<std::size_t>(y * w + x);
-            sample(from + i * h * w * c, h, w, c,
-                   middle_y + yy * v + yx * z + a[0] * options_.shift + move_y[k],
+            sample(from + i * h * w * c, h, w, c, middle_y + yy * v + yx * z + a[0] * options_.shift + move_y[k],
                    middle_x + xy * v + xx * z + a[1] * options_.shift + move_x[k], pixel);
           }
       }

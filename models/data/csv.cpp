@@ -54,12 +54,15 @@ class Lines {
 
   /// Column 0: the whole line.
   [[noreturn]] void fail(std::size_t column, std::string_view message) const {
-    throw DataError(fmt::format("{}: line {}{}: {}", source_.path().string(), number_, column ? fmt::format(", column {}", column) : "", message));
+    throw DataError(fmt::format("{}: line {}{}: {}", source_.path().string(), number_,
+                                column ? fmt::format(", column {}", column) : "", message));
   }
 
  private:
   const char* text() const { return reinterpret_cast<const char*>(buffer_.data()); }
-  const char* find(char c, std::size_t from, std::size_t to) const { return static_cast<const char*>(std::memchr(text() + from, c, to - from)); }
+  const char* find(char c, std::size_t from, std::size_t to) const {
+    return static_cast<const char*>(std::memchr(text() + from, c, to - from));
+  }
   /// The next newline outside quotes; an escaped quote is two and changes nothing.
   const char* find_end() {
     in_quotes_ = false;
@@ -75,7 +78,8 @@ class Lines {
 
   /// Moves the beginning of a line to the front and reads on behind it.
   void refill() {
-    std::copy(buffer_.begin() + static_cast<std::ptrdiff_t>(used_), buffer_.begin() + static_cast<std::ptrdiff_t>(filled_), buffer_.begin());
+    std::copy(buffer_.begin() + static_cast<std::ptrdiff_t>(used_),
+              buffer_.begin() + static_cast<std::ptrdiff_t>(filled_), buffer_.begin());
     filled_ -= used_;
     used_ = 0;
     filled_ += source_.read(std::span(buffer_).subspan(filled_));
@@ -90,7 +94,9 @@ class Lines {
 
 std::string lower(std::string_view text) {
   std::string out(text);
-  std::ranges::transform(out, out.begin(), [](unsigned char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : static_cast<char>(c); });
+  std::ranges::transform(out, out.begin(), [](unsigned char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : static_cast<char>(c);
+  });
   return out;
 }
 
@@ -109,7 +115,9 @@ void check_header(const Lines& lines, std::string_view header) {
     if (i > 0 && (word == "label" || word == "class" || word == "target" || word == "y"))
       lines.fail(i + 1, fmt::format("expected the labels in column 1, found \"{}\" here", printable(name, 20)));
   }
-  if (names.size() != columns) lines.fail(0, fmt::format("expected a header of {} columns, the label and {} pixels, found {}", columns, pixels, names.size()));
+  if (names.size() != columns)
+    lines.fail(0, fmt::format("expected a header of {} columns, the label and {} pixels, found {}", columns, pixels,
+                              names.size()));
 }
 
 /// A row in which something is quoted or wrong, slowly.
@@ -120,7 +128,8 @@ void read_row(const Lines& lines, std::string_view row, std::uint8_t& label, std
     const bool number = !cell.empty() && cell.size() <= 3 && cell.find_first_not_of("0123456789") == std::string::npos;
     const int value = number ? std::stoi(cell) : -1, most = i == 0 ? 9 : 255;
     if (value < 0 || value > most)
-      lines.fail(i + 1, fmt::format("expected a {} from 0 to {}, found \"{}\"", i == 0 ? "label" : "pixel", most, printable(cell, 20)));
+      lines.fail(i + 1, fmt::format("expected a {} from 0 to {}, found \"{}\"", i == 0 ? "label" : "pixel", most,
+                                    printable(cell, 20)));
     (i == 0 ? label : out[i - 1]) = static_cast<std::uint8_t>(value);
   }
   if (cells.size() != columns) lines.fail(0, fmt::format("expected {} columns, found {}", columns, cells.size()));
@@ -132,7 +141,8 @@ bool parse_row(std::string_view row, std::uint8_t& label, std::uint8_t* out) {
   for (std::size_t column = 0; column < columns; ++column) {
     unsigned value = 0;
     const char* const begin = p;
-    for (; p < end && static_cast<unsigned char>(*p - '0') <= 9; ++p) value = value * 10 + static_cast<unsigned>(*p - '0');
+    for (; p < end && static_cast<unsigned char>(*p - '0') <= 9; ++p)
+      value = value * 10 + static_cast<unsigned>(*p - '0');
     const auto digits = p - begin;
     if (digits < 1 || digits > 3 || value > (column == 0 ? 9u : 255u)) return false;
     if (column == 0) label = static_cast<std::uint8_t>(value);
@@ -147,7 +157,8 @@ bool parse_row(std::string_view row, std::uint8_t& label, std::uint8_t* out) {
 Digits load_digits_csv(const std::filesystem::path& path) {
   Lines lines(path);
   std::string_view line;
-  if (!lines.next(line)) throw DataError(fmt::format("{}: line 1: expected a header, found the end of the data", path.string()));
+  if (!lines.next(line))
+    throw DataError(fmt::format("{}: line 1: expected a header, found the end of the data", path.string()));
   check_header(lines, line);
   std::vector<std::uint8_t> images, labels;
   bool blank = false;  // only after the last row
@@ -157,22 +168,28 @@ Digits load_digits_csv(const std::filesystem::path& path) {
     if (labels.size() == max_rows) lines.fail(0, fmt::format("expected at most {} digits, found more", max_rows));
     images.resize(images.size() + pixels);
     labels.push_back(0);
-    if (!parse_row(line, labels.back(), images.data() + images.size() - pixels)) read_row(lines, line, labels.back(), images.data() + images.size() - pixels);
+    if (!parse_row(line, labels.back(), images.data() + images.size() - pixels))
+      read_row(lines, line, labels.back(), images.data() + images.size() - pixels);
   }
   lines.expect_end();
-  if (labels.empty()) throw DataError(fmt::format("{}: line 2: expected a digit, found the end of the data", path.string()));
+  if (labels.empty())
+    throw DataError(fmt::format("{}: line 2: expected a digit, found the end of the data", path.string()));
   const auto n = static_cast<std::int64_t>(labels.size());
   return {Tensor::from(images, {n, Digits::side, Digits::side}), Tensor::from(labels, {n})};
 }
 
 void save_digits_csv(const std::filesystem::path& path, const Digits& digits) {
-  const auto is = [](const Tensor& t, const Shape& shape) { return t.defined() && t.dtype() == u8 && t.shape() == shape; };
+  const auto is = [](const Tensor& t, const Shape& shape) {
+    return t.defined() && t.dtype() == u8 && t.shape() == shape;
+  };
   const std::int64_t n = digits.size();
-  if (!digits.images.defined() || digits.images.dtype() != u8 || !digits.labels.defined() || digits.labels.dtype() != u8)
-    throw DTypeError(fmt::format("save_digits_csv: writes uint8 only, got {} and {}", describe(digits.images), describe(digits.labels)));
+  if (!digits.images.defined() || digits.images.dtype() != u8 || !digits.labels.defined() ||
+      digits.labels.dtype() != u8)
+    throw DTypeError(fmt::format("save_digits_csv: writes uint8 only, got {} and {}", describe(digits.images),
+                                 describe(digits.labels)));
   if (!is(digits.images, {n, Digits::side, Digits::side}) || !is(digits.labels, {n}))
-    throw ShapeError(fmt::format("save_digits_csv: expected images (n, 28, 28) and labels (n,), got {} and {}", digits.images.shape().str(),
-                                 digits.labels.shape().str()));
+    throw ShapeError(fmt::format("save_digits_csv: expected images (n, 28, 28) and labels (n,), got {} and {}",
+                                 digits.images.shape().str(), digits.labels.shape().str()));
   std::string text = "label";
   for (std::size_t i = 0; i < pixels; ++i) text += fmt::format(",pixel{}", i);
   text += '\n';

@@ -15,8 +15,9 @@
 namespace ebb {
 namespace {
 
-/// Asks for a row that is needed soon: shuffled rows lie anywhere in memory, and each would be waited for. It comes into the
-/// second-level cache; on its way to the first it would hold up the stores of the rows that are made meanwhile.
+/// Asks for a row that is needed soon: shuffled rows lie anywhere in memory, and each would be waited for. It comes
+/// into the second-level cache; on its way to the first it would hold up the stores of the rows that are made
+/// meanwhile.
 template <class T>
 EBB_INLINE inline void fetch(const T* row, std::int64_t n) {
   const auto* p = reinterpret_cast<const char*>(row);
@@ -31,13 +32,16 @@ void expect_exact(const std::int64_t* row, std::int64_t n) {
   for (std::int64_t j = 0; j < n; ++j) small &= row[j] >= -most && row[j] <= most;
   for (std::int64_t j = 0; j < n && !small; ++j)
     if (static_cast<double>(row[j]) >= 0x1p63 || static_cast<std::int64_t>(static_cast<To>(row[j])) != row[j])
-      throw ValueError(fmt::format("batches: the int64 input {} is no {}: {}", row[j], name_of(dtype_of<To>()),
-                                   sizeof(To) == 4 ? "ask for batches of float64, scale the inputs, or give the network int64 itself" : "give the network int64 itself"));
+      throw ValueError(
+          fmt::format("batches: the int64 input {} is no {}: {}", row[j], name_of(dtype_of<To>()),
+                      sizeof(To) == 4 ? "ask for batches of float64, scale the inputs, or give the network int64 itself"
+                                      : "give the network int64 itself"));
 }
 
 /// Rows of `from` in the given order, converted and scaled on the way.
 template <class From, class To>
-void gather_rows(const Tensor& from, const std::int64_t* order, std::int64_t first, std::int64_t count, double scale, Tensor& to) {
+void gather_rows(const Tensor& from, const std::int64_t* order, std::int64_t first, std::int64_t count, double scale,
+                 Tensor& to) {
   const std::int64_t n = to.numel() / std::max<std::int64_t>(1, count);
   const From* in = from.values<From>().data();
   To* out = to.mutable_values<To>().data();
@@ -70,10 +74,11 @@ Dataset Dataset::take(std::span<const std::int64_t> rows) const {
 }
 
 Dataset concat(const Dataset& a, const Dataset& b) {
-  if (a.scale != b.scale) throw ValueError(fmt::format("concat: the data sets have scales {} and {}", a.scale, b.scale));
+  if (a.scale != b.scale)
+    throw ValueError(fmt::format("concat: the data sets have scales {} and {}", a.scale, b.scale));
   if (a.labels.defined() != b.labels.defined()) throw ValueError("concat: only one of the data sets has labels");
-  return {concat({a.inputs.detach(), b.inputs.detach()}), a.labels.defined() ? concat({a.labels.detach(), b.labels.detach()}) : Tensor(),
-          a.scale};
+  return {concat({a.inputs.detach(), b.inputs.detach()}),
+          a.labels.defined() ? concat({a.labels.detach(), b.labels.detach()}) : Tensor(), a.scale};
 }
 
 std::pair<Dataset, Dataset> split_last(const Dataset& data, double fraction) {
@@ -88,10 +93,12 @@ std::pair<Dataset, Dataset> split_last(const Dataset& data, double fraction) {
 
 Batches::Batches(const Dataset& data, BatchOptions options) : data_(data), options_(options) {
   if (options.size < 1) throw ValueError(fmt::format("batches: the size must be at least 1, got {}", options.size));
-  if (!is_float(options.dtype)) throw DTypeError(fmt::format("batches: inputs become floats, asked for {}", name_of(options.dtype)));
+  if (!is_float(options.dtype))
+    throw DTypeError(fmt::format("batches: inputs become floats, asked for {}", name_of(options.dtype)));
   const std::int64_t n = data.size();
   if (data.labels.defined() && (data.labels.rank() == 0 || data.labels.size(0) != n))
-    throw ShapeError(fmt::format("batches: inputs {} and labels {} differ in number", data.inputs.shape().str(), data.labels.shape().str()));
+    throw ShapeError(fmt::format("batches: inputs {} and labels {} differ in number", data.inputs.shape().str(),
+                                 data.labels.shape().str()));
   count_ = options.drop_last ? n / options.size : n / options.size + (n % options.size != 0);
   if (options.shuffle) order_ = Generator(options.seed, options.stream).permutation(n);
 }

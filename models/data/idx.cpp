@@ -63,20 +63,20 @@ Tensor read_idx(const std::filesystem::path& path) {
   const std::int64_t header = in.position();
   if (!in.can_hold(header + count)) {
     if (in.packed())
-      in.fail_at(header, fmt::format("expected {} elements ({}), found a {} file of {} bytes", count, claim,
-                                     in.kind(), in.file_bytes()));
+      in.fail_at(header, fmt::format("expected {} elements ({}), found a {} file of {} bytes", count, claim, in.kind(),
+                                     in.file_bytes()));
     if (in.limit() > header + count)
-      in.fail_at(header + count, fmt::format("expected the end of the data, found {} more bytes",
-                                             in.limit() - header - count));
-    in.fail_at(in.limit(), fmt::format("expected {} elements ({}), found the end of the data after {}", count,
-                                       claim, in.limit() - header));
+      in.fail_at(header + count,
+                 fmt::format("expected the end of the data, found {} more bytes", in.limit() - header - count));
+    in.fail_at(in.limit(), fmt::format("expected {} elements ({}), found the end of the data after {}", count, claim,
+                                       in.limit() - header));
   }
 
   Tensor out = Tensor::empty(Shape(sizes), DType::u8);
   const std::size_t got = in.read(out.mutable_values<std::uint8_t>());
   if (static_cast<std::int64_t>(got) < count)
-    in.fail_at(in.position(), fmt::format("expected {} elements ({}), found the end of the data after {}",
-                                          count, claim, got));
+    in.fail_at(in.position(),
+               fmt::format("expected {} elements ({}), found the end of the data after {}", count, claim, got));
   in.expect_end();
   return out;
 }

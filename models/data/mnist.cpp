@@ -24,7 +24,8 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view train_images = "train-images-idx3-ubyte";
 
-constexpr std::array<std::string_view, 2> digit_parts{"train", "t10k"}, digit_kinds{"images-idx3-ubyte", "labels-idx1-ubyte"};
+constexpr std::array<std::string_view, 2> digit_parts{"train", "t10k"},
+    digit_kinds{"images-idx3-ubyte", "labels-idx1-ubyte"};
 
 /// train-images-idx3-ubyte is also met as train-images.idx3-ubyte.
 std::string dotted(std::string_view name) {
@@ -71,11 +72,10 @@ Digits load_part(const fs::path& folder, std::string_view part) {
     throw DataError(
         fmt::format("{}: expected images of shape (n, 28, 28), found {}", image_path.string(), images.str()));
   if (labels.rank() != 1)
-    throw DataError(
-        fmt::format("{}: expected labels of shape (n,), found {}", label_path.string(), labels.str()));
+    throw DataError(fmt::format("{}: expected labels of shape (n,), found {}", label_path.string(), labels.str()));
   if (labels[0] != images[0])
-    throw DataError(fmt::format("{}: expected {} labels, one for each image, found {}", label_path.string(),
-                                images[0], labels[0]));
+    throw DataError(
+        fmt::format("{}: expected {} labels, one for each image, found {}", label_path.string(), images[0], labels[0]));
   if (images[0] == 0) throw DataError(fmt::format("{}: expected at least one image, found none", image_path.string()));
   const auto values = digits.labels.values<std::uint8_t>();
   const auto wrong = std::ranges::find_if(values, [](std::uint8_t v) { return v > 9; });
@@ -87,8 +87,7 @@ Digits load_part(const fs::path& folder, std::string_view part) {
 
 /// Which published set these are, told by the first training labels; nothing for anyone's own images.
 std::optional<DatasetName> recognized(const Mnist& data) {
-  constexpr std::array<std::uint8_t, 10> mnist{5, 0, 4, 1, 9, 2, 1, 3, 1, 4},
-      fashion{9, 0, 0, 3, 0, 2, 7, 2, 5, 5};
+  constexpr std::array<std::uint8_t, 10> mnist{5, 0, 4, 1, 9, 2, 1, 3, 1, 4}, fashion{9, 0, 0, 3, 0, 2, 7, 2, 5, 5};
   const auto labels = data.train.labels.values<std::uint8_t>();
   const auto head = labels.first(std::min(labels.size(), mnist.size()));
   if (std::ranges::equal(head, mnist)) return DatasetName::mnist;
@@ -136,9 +135,7 @@ Digits Digits::take(std::span<const std::int64_t> rows) const {
   return {gather(images, which), gather(labels, which)};
 }
 
-Digits Mnist::all() const {
-  return {concat({train.images, test.images}), concat({train.labels, test.labels})};
-}
+Digits Mnist::all() const { return {concat({train.images, test.images}), concat({train.labels, test.labels})}; }
 
 Mnist Mnist::split_anew(const SplitOptions& options) const {
   const Digits table = all();
@@ -173,7 +170,8 @@ std::vector<fs::path> digit_files(const fs::path& folder) {
   std::vector<fs::path> files;
   for (const std::string_view part : digit_parts)
     for (const std::string_view kind : digit_kinds)
-      for (const std::string& spelling : spellings(fmt::format("{}-{}", part, kind))) files.push_back(folder / spelling);
+      for (const std::string& spelling : spellings(fmt::format("{}-{}", part, kind)))
+        files.push_back(folder / spelling);
   return files;
 }
 
@@ -215,16 +213,18 @@ Mnist find_dataset(DatasetName name, const fs::path& data_dir) {
     } else if (refused && !data_dir.empty()) {
       cannot_open(folder, train_images, refused);
     } else {
-      reason = refused ? refused.message() : fs::exists(folder, ignored) ? fmt::format("no {}", train_images) : "no such folder";
+      reason = refused                       ? refused.message()
+               : fs::exists(folder, ignored) ? fmt::format("no {}", train_images)
+                                             : "no such folder";
     }
     places += fmt::format("\n  {}: {}", folder.string(), reason);
   }
-  const std::string_view fetch = name == DatasetName::mnist ? "run apps/fetch-mnist (downloads it)"
-                                                            : "apt-get install dataset-fashion-mnist";
-  throw DatasetMissing(fmt::format(
-      "{} was not found; looked for {} (plain or .gz) in{}\n"
-      "{}, name its folder with EBB_DATA, or take the synthetic set",
-      name_of(name), train_images, places.empty() ? " no place: HOME is not set" : places, fetch));
+  const std::string_view fetch =
+      name == DatasetName::mnist ? "run apps/fetch-mnist (downloads it)" : "apt-get install dataset-fashion-mnist";
+  throw DatasetMissing(
+      fmt::format("{} was not found; looked for {} (plain or .gz) in{}\n"
+                  "{}, name its folder with EBB_DATA, or take the synthetic set",
+                  name_of(name), train_images, places.empty() ? " no place: HOME is not set" : places, fetch));
 }
 
 }  // namespace ebb

@@ -17,12 +17,12 @@ namespace ebb {
 
 /// Images (n, 28, 28) u8 and labels (n) u8 of one part.
 struct Digits {
-  static constexpr int side = 28;  ///< rows of an image, and pixels in each
+  static constexpr int side = 28;                     ///< rows of an image, and pixels in each
   static constexpr std::size_t pixels = side * side;  ///< of an image
-  Tensor images, labels;  ///< of the same number
+  Tensor images, labels;                              ///< of the same number
   /// As a network takes them: (n, 28, 28, 1), pixels times `scale`.
   Dataset scaled(double scale = 1.0 / 255) const;
-  operator Dataset() const { return scaled(); }  ///< pixels from 0 to 1
+  operator Dataset() const { return scaled(); }                                ///< pixels from 0 to 1
   std::int64_t size() const { return images.defined() ? images.size(0) : 0; }  ///< number of digits
   /// Copies of the images with these numbers, in this order. Throws ValueError on a number out of range.
   Digits take(std::span<const std::int64_t> rows) const;
@@ -60,8 +60,7 @@ std::vector<std::filesystem::path> digit_files(const std::filesystem::path& fold
 /// XDG_DATA_DIRS (for Fashion- MNIST also datasets/fashion-mnist, where Debian's package puts it); ebb/mnist
 /// in XDG_CACHE_HOME, where apps/fetch-mnist puts its files. Relative XDG values are ignored. Empty for the
 /// synthetic set.
-std::vector<std::filesystem::path> dataset_folders(DatasetName name,
-                                                   const std::filesystem::path& data_dir = {});
+std::vector<std::filesystem::path> dataset_folders(DatasetName name, const std::filesystem::path& data_dir = {});
 
 /// A data set that is in none of the places where it was looked for.
 struct DatasetMissing : DataError {

@@ -19,9 +19,11 @@ std::vector<std::int64_t> detail::class_numbers(const Tensor& labels, std::strin
   out.reserve(static_cast<std::size_t>(labels.numel()));
   for (const double v : labels.to_vector()) {
     if (!(v >= 0 && v < 0x1p53 && v == std::floor(v)))
-      throw ValueError(fmt::format("{}: label {} of sample {} is no class: expected whole numbers from 0", op, v, out.size()));
+      throw ValueError(
+          fmt::format("{}: label {} of sample {} is no class: expected whole numbers from 0", op, v, out.size()));
     if (classes > 0 && v >= static_cast<double>(classes))
-      throw ValueError(fmt::format("{}: label {} of sample {} is out of range for {} classes", op, v, out.size(), classes));
+      throw ValueError(
+          fmt::format("{}: label {} of sample {} is out of range for {} classes", op, v, out.size(), classes));
     out.push_back(static_cast<std::int64_t>(v));
   }
   return out;

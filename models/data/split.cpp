@@ -40,8 +40,10 @@ std::int64_t test_count(std::int64_t n, double size) {
   const auto total = static_cast<double>(n);
   const double count = size < 1 ? std::ceil(size * total) : size;
   if (!(size > 0 && count < total && count == std::floor(count)))
-    throw ValueError(fmt::format("train_test_split: test_size {} of {} samples: expected a share in (0, 1) or a whole number "
-                                 "that leaves samples to train on", size, n));
+    throw ValueError(
+        fmt::format("train_test_split: test_size {} of {} samples: expected a share in (0, 1) or a whole number "
+                    "that leaves samples to train on",
+                    size, n));
   return static_cast<std::int64_t>(count);
 }
 
@@ -62,7 +64,8 @@ Indices shares(const Indices& counts, std::int64_t draws, std::mt19937& random) 
     if (missing <= 0) break;
     const Indices lot = permutation(static_cast<std::int64_t>(classes.size()), random);
     const std::int64_t some = std::min(missing, static_cast<std::int64_t>(classes.size()));
-    for (std::int64_t i = 0; i < some; ++i) ++out[static_cast<std::size_t>(classes[static_cast<std::size_t>(lot[static_cast<std::size_t>(i)])])];
+    for (std::int64_t i = 0; i < some; ++i)
+      ++out[static_cast<std::size_t>(classes[static_cast<std::size_t>(lot[static_cast<std::size_t>(i)])])];
     missing -= some;
   }
   return out;
@@ -71,14 +74,17 @@ Indices shares(const Indices& counts, std::int64_t draws, std::mt19937& random) 
 /// The samples of each class, in order of the classes.
 std::vector<Indices> by_class(const Tensor& labels) {
   if (labels.rank() != 1 || is_float(labels.dtype()))
-    throw ValueError(fmt::format("train_test_split: stratify needs class numbers, int64 or uint8 (n,), got {}", describe(labels)));
+    throw ValueError(
+        fmt::format("train_test_split: stratify needs class numbers, int64 or uint8 (n,), got {}", describe(labels)));
   const Tensor wide = cast(labels, i64);
   std::map<std::int64_t, Indices> found;
   std::int64_t i = 0;
   for (const std::int64_t label : wide.values<std::int64_t>()) found[label].push_back(i++);
   std::vector<Indices> out;
   for (auto& [label, members] : found) {
-    if (members.size() < 2) throw ValueError(fmt::format("train_test_split: stratify needs two samples of each class, class {} has one", label));
+    if (members.size() < 2)
+      throw ValueError(
+          fmt::format("train_test_split: stratify needs two samples of each class, class {} has one", label));
     out.push_back(std::move(members));
   }
   return out;
@@ -89,8 +95,9 @@ SplitIndices stratified(const Tensor& labels, const SplitOptions& o) {
   const std::vector<Indices> classes = by_class(labels);
   const auto least = static_cast<std::int64_t>(classes.size());
   if (tests < least || trains < least)
-    throw ValueError(fmt::format("train_test_split: stratify needs room for {} classes in both parts, got {} training and {} test samples",
-                                 least, trains, tests));
+    throw ValueError(fmt::format(
+        "train_test_split: stratify needs room for {} classes in both parts, got {} training and {} test samples",
+        least, trains, tests));
   std::mt19937 random(o.seed);
   Indices left;
   for (const Indices& members : classes) left.push_back(static_cast<std::int64_t>(members.size()));
@@ -102,7 +109,8 @@ SplitIndices stratified(const Tensor& labels, const SplitOptions& o) {
   for (std::size_t c = 0; c < classes.size(); ++c) {
     const Indices order = permutation(static_cast<std::int64_t>(classes[c].size()), random);
     for (std::int64_t i = 0; i < of_train[c] + of_test[c]; ++i)
-      (i < of_train[c] ? out.train : out.test).push_back(classes[c][static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+      (i < of_train[c] ? out.train : out.test)
+          .push_back(classes[c][static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
   }
   shuffle(out.train, random);
   shuffle(out.test, random);
@@ -112,7 +120,8 @@ SplitIndices stratified(const Tensor& labels, const SplitOptions& o) {
 }  // namespace
 
 std::vector<std::int64_t> numpy_permutation(std::int64_t n, std::uint32_t seed) {
-  if (n < 0 || n > std::int64_t{1} << 32) throw ValueError(fmt::format("numpy_permutation: n must be 0 to 2^32, got {}", n));
+  if (n < 0 || n > std::int64_t{1} << 32)
+    throw ValueError(fmt::format("numpy_permutation: n must be 0 to 2^32, got {}", n));
   std::mt19937 random(seed);
   return permutation(n, random);
 }

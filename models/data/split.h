@@ -20,8 +20,8 @@ struct SplitIndices {
   std::vector<std::int64_t> train, test;  ///< together all samples, or fewer
 };
 
-/// 0 to n - 1 shuffled as NumPy's RandomState(seed).permutation(n) does: MT19937, Fisher-Yates from the top, each draw by
-/// masked rejection. Throws ValueError when n is negative or above 2^32.
+/// 0 to n - 1 shuffled as NumPy's RandomState(seed).permutation(n) does: MT19937, Fisher-Yates from the top, each draw
+/// by masked rejection. Throws ValueError when n is negative or above 2^32.
 std::vector<std::int64_t> numpy_permutation(std::int64_t n, std::uint32_t seed);
 
 /// train_test_split of n samples: the test part is the beginning of the permutation, the training part what follows.
@@ -29,7 +29,8 @@ std::vector<std::int64_t> numpy_permutation(std::int64_t n, std::uint32_t seed);
 SplitIndices train_test_split(std::int64_t n, const SplitOptions& options = {});
 
 /// The same for data, whose rows are copied. With `stratify` the draw is that of StratifiedShuffleSplit: labels must be
-/// int64 or uint8 (n,), each class must have two samples, and each part room for one sample of each class (else ValueError).
+/// int64 or uint8 (n,), each class must have two samples, and each part room for one sample of each class (else
+/// ValueError).
 std::pair<Dataset, Dataset> train_test_split(const Dataset& data, const SplitOptions& options = {});
 /// Only the indices of that split; without `stratify` labels of any kind will do.
 SplitIndices split_indices(const Tensor& labels, const SplitOptions& options = {});

@@ -32,25 +32,10 @@ const std::array<std::vector<Glyph>, 10>& glyphs() {
   constexpr bool curve = true, lines = false;
   static const std::array<std::vector<Glyph>, 10> all{{
       // 0: round, narrow, not quite closed
-      {{{curve,
-         {{.5f, 0},
-          {.13f, .2f},
-          {.05f, .55f},
-          {.25f, .93f},
-          {.55f, 1},
-          {.88f, .75f},
-          {.93f, .35f},
-          {.5f, 0}}}},
+      {{{curve, {{.5f, 0}, {.13f, .2f}, {.05f, .55f}, {.25f, .93f}, {.55f, 1}, {.88f, .75f}, {.93f, .35f}, {.5f, 0}}}},
        {{curve, {{.5f, 0}, {.27f, .25f}, {.22f, .7f}, {.45f, 1}, {.7f, .8f}, {.76f, .3f}, {.5f, 0}}}},
        {{curve,
-         {{.62f, .06f},
-          {.3f, .08f},
-          {.06f, .45f},
-          {.2f, .92f},
-          {.6f, .97f},
-          {.92f, .6f},
-          {.8f, .15f},
-          {.48f, .02f}}}}},
+         {{.62f, .06f}, {.3f, .08f}, {.06f, .45f}, {.2f, .92f}, {.6f, .97f}, {.92f, .6f}, {.8f, .15f}, {.48f, .02f}}}}},
       // 1: a bar, with a flag, with flag and base
       {{{lines, {{.5f, 0}, {.5f, 1}}}},
        {{lines, {{.25f, .24f}, {.55f, 0}, {.55f, 1}}}},
@@ -80,22 +65,14 @@ const std::array<std::vector<Glyph>, 10>& glyphs() {
       // 4: open, closed, rounded
       {{{lines, {{.22f, 0}, {.1f, .56f}, {.93f, .54f}}}, {lines, {{.74f, .05f}, {.68f, 1}}}},
        {{lines, {{.7f, 1}, {.7f, 0}, {.06f, .66f}, {.96f, .66f}}}},
-       {{curve, {{.18f, .02f}, {.1f, .35f}, {.3f, .54f}, {.65f, .5f}, {.82f, .4f}}},
-        {lines, {{.84f, 0}, {.76f, 1}}}}},
+       {{curve, {{.18f, .02f}, {.1f, .35f}, {.3f, .54f}, {.65f, .5f}, {.82f, .4f}}}, {lines, {{.84f, 0}, {.76f, 1}}}}},
       // 5: in two strokes, slanted, in one sweep
       {{{lines, {{.9f, 0}, {.25f, .02f}, {.18f, .44f}}},
         {curve, {{.18f, .44f}, {.52f, .36f}, {.88f, .6f}, {.72f, .94f}, {.35f, 1}, {.08f, .88f}}}},
        {{lines, {{.95f, .04f}, {.45f, 0}, {.25f, .42f}}},
         {curve, {{.25f, .42f}, {.65f, .45f}, {.75f, .75f}, {.45f, .98f}, {.05f, .95f}}}},
        {{curve,
-         {{.88f, .02f},
-          {.4f, .02f},
-          {.2f, .25f},
-          {.42f, .44f},
-          {.78f, .58f},
-          {.78f, .88f},
-          {.45f, 1},
-          {.1f, .9f}}}}},
+         {{.88f, .02f}, {.4f, .02f}, {.2f, .25f}, {.42f, .44f}, {.78f, .58f}, {.78f, .88f}, {.45f, 1}, {.1f, .9f}}}}},
       // 6: with a curved back, a straight back, a wide loop
       {{{curve,
          {{.75f, .03f},
@@ -107,15 +84,7 @@ const std::array<std::vector<Glyph>, 10>& glyphs() {
           {.58f, .5f},
           {.25f, .6f},
           {.14f, .78f}}}},
-       {{curve,
-         {{.5f, 0},
-          {.28f, .35f},
-          {.17f, .75f},
-          {.4f, 1},
-          {.72f, .85f},
-          {.66f, .6f},
-          {.38f, .6f},
-          {.2f, .78f}}}},
+       {{curve, {{.5f, 0}, {.28f, .35f}, {.17f, .75f}, {.4f, 1}, {.72f, .85f}, {.66f, .6f}, {.38f, .6f}, {.2f, .78f}}}},
        {{curve,
          {{.82f, .1f},
           {.45f, .06f},
@@ -189,9 +158,7 @@ class Random {
   /// 0 <= n < count.
   std::size_t below(std::size_t count) { return static_cast<std::size_t>((bits() >> 32) * count >> 32); }
   /// Even in [low, high).
-  float between(float low, float high) {
-    return low + (high - low) * static_cast<float>(bits() >> 40) * 0x1p-24f;
-  }
+  float between(float low, float high) { return low + (high - low) * static_cast<float>(bits() >> 40) * 0x1p-24f; }
   /// About normal with mean 0: four 16-bit numbers added up.
   float normal(float deviation) {
     const std::uint64_t b = bits();
@@ -297,10 +264,8 @@ std::vector<Point> trace(const Stroke& stroke, Random& random) {
   for (std::size_t i = 0; i + 1 < p.size(); ++i)
     for (std::size_t k = 0; k < steps; ++k) {
       const float t = static_cast<float>(k) / static_cast<float>(steps);
-      if (stroke.smooth)
-        out.push_back(curve_at(p[i ? i - 1 : 0], p[i], p[i + 1], p[std::min(i + 2, p.size() - 1)], t));
-      else
-        out.push_back({p[i].x + t * (p[i + 1].x - p[i].x), p[i].y + t * (p[i + 1].y - p[i].y)});
+      if (stroke.smooth) out.push_back(curve_at(p[i ? i - 1 : 0], p[i], p[i + 1], p[std::min(i + 2, p.size() - 1)], t));
+      else out.push_back({p[i].x + t * (p[i + 1].x - p[i].x), p[i].y + t * (p[i + 1].y - p[i].y)});
     }
   out.push_back(p.back());
   return out;
@@ -325,8 +290,7 @@ std::uint8_t draw(Random random, std::span<std::uint8_t> out) {
   Canvas canvas;
   for (const Stroke& stroke : glyph) {
     const std::vector<Point> points = trace(stroke, random);
-    for (std::size_t i = 0; i + 1 < points.size(); ++i)
-      canvas.line(warp(points[i]), warp(points[i + 1]), radius, ink);
+    for (std::size_t i = 0; i + 1 < points.size(); ++i) canvas.line(warp(points[i]), warp(points[i + 1]), radius, ink);
   }
   if (random.chance(.3f)) {
     const Point center{random.between(6, 22), random.between(6, 22)};
@@ -352,10 +316,8 @@ Digits generate(std::int64_t count, std::uint64_t seed, std::uint64_t part) {
 
 Mnist synthetic_digits(std::int64_t train, std::int64_t test, std::uint64_t seed) {
   if (train < 0 || test < 0)
-    fail<ValueError>("synthetic_digits",
-                     fmt::format("counts must not be negative, got {} and {}", train, test));
-  return {generate(train, seed, 0), generate(test, seed, 1), "synthetic",
-          fmt::format("generated, seed {}", seed)};
+    fail<ValueError>("synthetic_digits", fmt::format("counts must not be negative, got {} and {}", train, test));
+  return {generate(train, seed, 0), generate(test, seed, 1), "synthetic", fmt::format("generated, seed {}", seed)};
 }
 
 }  // namespace ebb

@@ -64,8 +64,10 @@ class File {
       end = path.find('/', end + 1);
       const std::string part = path.substr(0, end);
       H5L_info_t info;
-      if (H5Lexists(file_, part.c_str(), H5P_DEFAULT) <= 0 || H5Lget_info(file_, part.c_str(), &info, H5P_DEFAULT) < 0) return false;
-      if (info.type != H5L_TYPE_HARD) fail(fmt::format("{} is a link, expected what it leads to", printable(part, 200)));
+      if (H5Lexists(file_, part.c_str(), H5P_DEFAULT) <= 0 || H5Lget_info(file_, part.c_str(), &info, H5P_DEFAULT) < 0)
+        return false;
+      if (info.type != H5L_TYPE_HARD)
+        fail(fmt::format("{} is a link, expected what it leads to", printable(part, 200)));
     }
     return true;
   }
@@ -100,24 +102,30 @@ class File {
     return true;
   }
 
-  /// Reads a dataset of numbers as the elements of a tensor like `like`. Of another shape: not read, and the complaint is added to `problems`.
+  /// Reads a dataset of numbers as the elements of a tensor like `like`. Of another shape: not read, and the complaint
+  /// is added to `problems`.
   void read(const std::string& path, const Tensor& like, std::byte* to, std::string& problems) const {
     const Id data(H5Dopen2(file_, path.c_str(), H5P_DEFAULT), H5Dclose);
     if (!data.good()) fail(fmt::format("{} is no dataset", printable(path, 200)));
     const Id how(H5Dget_create_plist(data), H5Pclose);
-    if (H5Pget_external_count(how) != 0) fail(fmt::format("{} has its numbers in another file, expected them in this one", printable(path, 200)));
-    if (H5Pget_layout(how) == H5D_VIRTUAL) fail(fmt::format("{} is put together from other datasets, expected its own numbers", printable(path, 200)));
+    if (H5Pget_external_count(how) != 0)
+      fail(fmt::format("{} has its numbers in another file, expected them in this one", printable(path, 200)));
+    if (H5Pget_layout(how) == H5D_VIRTUAL)
+      fail(fmt::format("{} is put together from other datasets, expected its own numbers", printable(path, 200)));
     const Id space(H5Dget_space(data), H5Sclose), type(H5Dget_type(data), H5Tclose);
     if (H5Tget_class(type) != H5T_FLOAT) fail(fmt::format("{} does not hold floating-point numbers", path));
     const int rank = H5Sget_simple_extent_ndims(space);
     std::vector<hsize_t> sizes(static_cast<std::size_t>(std::max(0, rank)));
     if (rank > 0) H5Sget_simple_extent_dims(space, sizes.data(), nullptr);
     const Shape& want = like.shape();
-    if (rank != want.rank() || !std::equal(sizes.begin(), sizes.end(), want.begin(), [](hsize_t a, std::int64_t b) { return a == static_cast<hsize_t>(b); })) {
-      problems += fmt::format("{}{} is ({}), the model has {}", problems.empty() ? "" : "; ", path, fmt::join(sizes, ", "), want.str());
+    if (rank != want.rank() || !std::equal(sizes.begin(), sizes.end(), want.begin(),
+                                           [](hsize_t a, std::int64_t b) { return a == static_cast<hsize_t>(b); })) {
+      problems += fmt::format("{}{} is ({}), the model has {}", problems.empty() ? "" : "; ", path,
+                              fmt::join(sizes, ", "), want.str());
       return;
     }
-    if (H5Dread(data, like.dtype() == f32 ? H5T_NATIVE_FLOAT : H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, to) < 0)
+    if (H5Dread(data, like.dtype() == f32 ? H5T_NATIVE_FLOAT : H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, to) <
+        0)
       fail(fmt::format("cannot read {}", path));
   }
 
@@ -158,24 +166,28 @@ std::vector<std::pair<std::size_t, std::size_t>> layers_of(const std::vector<For
 }
 
 /// Keras 2: lists of layers, and of their weights, in order.
-std::vector<std::string> paths_in_order(const File& file, const std::string& top, const std::vector<std::string>& names, const std::vector<Foreign>& own) {
+std::vector<std::string> paths_in_order(const File& file, const std::string& top, const std::vector<std::string>& names,
+                                        const std::vector<Foreign>& own) {
   std::vector<std::string> out;
   const auto layers = layers_of(own);
   std::size_t seen = 0;
   for (const std::string& layer : names) {
     const std::string group = top.empty() ? layer : top + "/" + layer;
     std::vector<std::string> weights;
-    if (!file.has(group) || !file.texts(group, "weight_names", weights)) file.fail(fmt::format("{} has no weight_names", group));
+    if (!file.has(group) || !file.texts(group, "weight_names", weights))
+      file.fail(fmt::format("{} has no weight_names", group));
     if (weights.empty()) continue;
     if (seen < layers.size() && weights.size() != layers[seen].second - layers[seen].first)
-      throw ShapeError(fmt::format("{} has {} weights, {} in the model {}", group, weights.size(), own[layers[seen].first].layer, layers[seen].second - layers[seen].first));
+      throw ShapeError(fmt::format("{} has {} weights, {} in the model {}", group, weights.size(),
+                                   own[layers[seen].first].layer, layers[seen].second - layers[seen].first));
     ++seen;
     for (const std::string& w : weights) {
       out.push_back(group + "/" + w);
       if (!file.has(out.back())) file.fail(fmt::format("{} is not there", out.back()));
     }
   }
-  if (seen != layers.size()) throw ShapeError(fmt::format("the file has {} layers with weights, the model {}", seen, layers.size()));
+  if (seen != layers.size())
+    throw ShapeError(fmt::format("the file has {} layers with weights, the model {}", seen, layers.size()));
   return out;
 }
 
@@ -224,8 +236,10 @@ void limit(int what, rlim_t most) {
 /// Seconds for a file of a size: many times what reading takes.
 int patience(std::uintmax_t bytes) { return 10 + static_cast<int>(std::min<std::uintmax_t>(bytes >> 22, 100'000)); }
 
-/// Reads the weights into `to`, one behind the other, in the order of `own`. Text: for each weight whether it is there, then the problems.
-std::string read_weights(const std::filesystem::path& path, const std::vector<Foreign>& own, std::span<std::byte> to, rlim_t memory, int seconds) {
+/// Reads the weights into `to`, one behind the other, in the order of `own`. Text: for each weight whether it is there,
+/// then the problems.
+std::string read_weights(const std::filesystem::path& path, const std::vector<Foreign>& own, std::span<std::byte> to,
+                         rlim_t memory, int seconds) {
   limit(RLIMIT_CORE, 0);
   limit(RLIMIT_CPU, static_cast<rlim_t>(seconds));
   const File file(path);
@@ -235,9 +249,11 @@ std::string read_weights(const std::filesystem::path& path, const std::vector<Fo
 #endif
   std::vector<std::string> names, paths;
   if (file.texts(".", "layer_names", names)) paths = paths_in_order(file, "", names, own);
-  else if (file.has("model_weights") && file.texts("model_weights", "layer_names", names)) paths = paths_in_order(file, "model_weights", names, own);
+  else if (file.has("model_weights") && file.texts("model_weights", "layer_names", names))
+    paths = paths_in_order(file, "model_weights", names, own);
   else if (file.has("layers")) paths = paths_by_kind(file, "layers", own);
-  else if (file.has("_layer_checkpoint_dependencies")) paths = paths_by_kind(file, "_layer_checkpoint_dependencies", own);
+  else if (file.has("_layer_checkpoint_dependencies"))
+    paths = paths_by_kind(file, "_layer_checkpoint_dependencies", own);
   else file.fail("holds no weights of Keras: neither layer_names nor layers are in it");
   std::string there, problems;
   for (std::size_t i = 0; i < own.size(); ++i) {
@@ -251,7 +267,9 @@ std::string read_weights(const std::filesystem::path& path, const std::vector<Fo
 /// Memory that a child writes and its parent reads.
 class Shared {
  public:
-  explicit Shared(std::size_t bytes) : bytes_(std::max<std::size_t>(1, bytes)), at_(::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
+  explicit Shared(std::size_t bytes)
+      : bytes_(std::max<std::size_t>(1, bytes)),
+        at_(::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
     if (at_ == MAP_FAILED) throw MemoryError(fmt::format("load_keras_h5: no memory for {} bytes", bytes_));
   }
   Shared(const Shared&) = delete;
@@ -280,10 +298,11 @@ bool read_all(int fd, int seconds, std::string& out) {
   }
 }
 
-/// read_weights() in a child process, since a broken file can make the library crash or never end. A thread of this process may hold
-/// a lock when the child is made; the child takes none (it makes no tensor) but malloc's, which the C library frees for it, and the HDF5 library's state,
-/// which `alone` keeps still.
-std::pair<Found, std::string> read_apart(const std::filesystem::path& path, const std::vector<Foreign>& own, std::span<std::byte> to) {
+/// read_weights() in a child process, since a broken file can make the library crash or never end. A thread of this
+/// process may hold a lock when the child is made; the child takes none (it makes no tensor) but malloc's, which the C
+/// library frees for it, and the HDF5 library's state, which `alone` keeps still.
+std::pair<Found, std::string> read_apart(const std::filesystem::path& path, const std::vector<Foreign>& own,
+                                         std::span<std::byte> to) {
   static std::mutex alone;
   const std::lock_guard lock(alone);
   std::error_code ignored;
@@ -291,7 +310,8 @@ std::pair<Found, std::string> read_apart(const std::filesystem::path& path, cons
   const rlim_t now = address_space(), memory = now && !ignored ? now + size + (rlim_t{64} << 20) + to.size() : 0;
   const int seconds = patience(ignored ? 0 : size);
   int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) throw IoError(fmt::format("{}: cannot read: {}", path.string(), std::strerror(errno)));
+  if (::pipe2(ends, O_CLOEXEC) != 0)
+    throw IoError(fmt::format("{}: cannot read: {}", path.string(), std::strerror(errno)));
   const pid_t child = ::fork();
   if (child < 0) {
     const int error = errno;
@@ -310,7 +330,8 @@ std::pair<Found, std::string> read_apart(const std::filesystem::path& path, cons
     } catch (const Error& e) {
       out = static_cast<char>(Found::data_error) + std::string(e.what());
     } catch (const std::exception&) {
-      out = fmt::format("{}{}: takes more memory to read than its size allows", static_cast<char>(Found::data_error), path.string());
+      out = fmt::format("{}{}: takes more memory to read than its size allows", static_cast<char>(Found::data_error),
+                        path.string());
     }
     for (std::size_t done = 0; done < out.size();) {
       const ssize_t n = ::write(ends[1], out.data() + done, out.size() - done);
@@ -327,9 +348,13 @@ std::pair<Found, std::string> read_apart(const std::filesystem::path& path, cons
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (!ended) return {Found::data_error, fmt::format("{}: the HDF5 library has not read it within {} s", path.string(), 6 * seconds)};
+  if (!ended)
+    return {Found::data_error,
+            fmt::format("{}: the HDF5 library has not read it within {} s", path.string(), 6 * seconds)};
   if (!WIFEXITED(status) || text.empty())
-    return {Found::data_error, fmt::format("{}: the HDF5 library crashed on it ({}): expected a file that is not damaged", path.string(), ::strsignal(WIFSIGNALED(status) ? WTERMSIG(status) : SIGABRT))};
+    return {Found::data_error,
+            fmt::format("{}: the HDF5 library crashed on it ({}): expected a file that is not damaged", path.string(),
+                        ::strsignal(WIFSIGNALED(status) ? WTERMSIG(status) : SIGABRT))};
   return {static_cast<Found>(text[0]), text.substr(1)};
 }
 

@@ -34,8 +34,8 @@ Turn both(const Turn& first, const Turn& then) {
   return [first, then](const Tensor& t) { return then(first(t)); };
 }
 
-/// Gates of a recurrent layer in another order; `axis` holds `gates` of them side by side. The same way back where the order
-/// swaps two.
+/// Gates of a recurrent layer in another order; `axis` holds `gates` of them side by side. The same way back where the
+/// order swaps two.
 Turn gates(std::vector<std::int64_t> order, int axis) {
   return [order = std::move(order), axis](const Tensor& t) {
     const std::int64_t u = t.size(axis) / static_cast<std::int64_t>(order.size());
@@ -76,7 +76,8 @@ class Walk {
     if (auto* concat = dynamic_cast<Concat*>(&m)) {
       expect_not_flat(m, torch_name);
       int i = 0;
-      for (const std::vector<Layer>& branch : concat->options().branches) list(branch, fmt::format("{}.branches.{}.", torch_name, i++), x);
+      for (const std::vector<Layer>& branch : concat->options().branches)
+        list(branch, fmt::format("{}.branches.{}.", torch_name, i++), x);
       return run(m, x);
     }
     const std::string kind = detail::snake_case(keras_class(m.type()));
@@ -102,14 +103,18 @@ class Walk {
   void add(const std::string& ours, std::string theirs, const Turn& there = nullptr, const Turn& back = nullptr) {
     Tensor* t = find(ours);
     if (!t) return;
-    add(std::move(theirs), there ? there(t->detach()) : t->detach(), [t, back](const Tensor& v) { t->assign(back ? back(v) : v); });
+    add(std::move(theirs), there ? there(t->detach()) : t->detach(),
+        [t, back](const Tensor& v) { t->assign(back ? back(v) : v); });
   }
 
   [[noreturn]] void refuse(const Module& m, const std::string& name, std::string_view why) const {
     throw ValueError(fmt::format("{} names: layer {} ({}): {}", torch() ? "PyTorch" : "Keras", name, m.type(), why));
   }
   void expect_not_flat(const Module& m, const std::string& name) const {
-    if (flat_.rank()) refuse(m, name, "only Dense, BatchNormalization, Dropout and functions of single elements can follow the Flatten of an image");
+    if (flat_.rank())
+      refuse(m, name,
+             "only Dense, BatchNormalization, Dropout and functions of single elements can follow the Flatten of an "
+             "image");
   }
 
   /// Adds the weights of one layer; returns how many modules PyTorch has for it beyond one.
@@ -120,21 +125,25 @@ class Walk {
     if (dynamic_cast<Dropout*>(&m)) return 0;
     if (const auto* function = dynamic_cast<Function*>(&m)) {
       const Activation f = function->plain();
-      if (!f || f == static_cast<Activation>(softmax) || f == static_cast<Activation>(log_softmax)) expect_not_flat(m, layer_);
+      if (!f || f == static_cast<Activation>(softmax) || f == static_cast<Activation>(log_softmax))
+        expect_not_flat(m, layer_);
       return 0;
     }
     expect_not_flat(m, layer_);
     if (dynamic_cast<Flatten*>(&m)) {
-      if (torch() && !x.defined()) refuse(m, layer_, "the model must know its input's shape: Sequential(sample, {layers})");
+      if (torch() && !x.defined())
+        refuse(m, layer_, "the model must know its input's shape: Sequential(sample, {layers})");
       // channels first there: the same order when there is one channel, or one pixel
       if (torch() && x.rank() == 4 && x.size(3) > 1 && x.size(1) * x.size(2) > 1) flat_ = x.shape().without(0);
       return 0;
     }
     if (auto* conv = dynamic_cast<Conv2D*>(&m)) return kernel({3, 2, 0, 1}, {2, 3, 1, 0}), activated(conv->options());
-    if (auto* conv = dynamic_cast<Conv2DTranspose*>(&m)) return kernel({3, 2, 0, 1}, {2, 3, 1, 0}), activated(conv->options());
+    if (auto* conv = dynamic_cast<Conv2DTranspose*>(&m))
+      return kernel({3, 2, 0, 1}, {2, 3, 1, 0}), activated(conv->options());
     if (auto* conv = dynamic_cast<DepthwiseConv2D*>(&m)) {
       if (const Shape k = conv->weight.shape(); torch())  // (kh, kw, c, m) there (c * m, 1, kh, kw)
-        add("weight", "weight", both(permute({2, 3, 0, 1}), as({k[2] * k[3], 1, k[0], k[1]})), both(as({k[2], k[3], k[0], k[1]}), permute({2, 3, 0, 1})));
+        add("weight", "weight", both(permute({2, 3, 0, 1}), as({k[2] * k[3], 1, k[0], k[1]})),
+            both(as({k[2], k[3], k[0], k[1]}), permute({2, 3, 0, 1})));
       else add("weight", "kernel");
       add("bias", "bias");
       return activated(conv->options());
@@ -144,7 +153,8 @@ class Walk {
       add("bias", torch() ? "bias" : "beta");
       return 0;
     }
-    if (dynamic_cast<Embedding*>(&m) || dynamic_cast<PositionEmbedding*>(&m)) return add("weight", torch() ? "weight" : "embeddings"), 0;
+    if (dynamic_cast<Embedding*>(&m) || dynamic_cast<PositionEmbedding*>(&m))
+      return add("weight", torch() ? "weight" : "embeddings"), 0;
     if (auto* recurrent = dynamic_cast<Recurrent*>(&m)) return recurrent_weights(*recurrent), 0;
     if (auto* attention = dynamic_cast<MultiHeadAttention*>(&m)) return attention_weights(*attention), 0;
     if (dynamic_cast<GlobalAvgPool2D*>(&m) || dynamic_cast<GlobalMaxPool2D*>(&m)) return 1;  // and a Flatten
@@ -163,7 +173,8 @@ class Walk {
       kernel({1, 0}, {1, 0});
     } else {  // rows in the order (h, w, c); there columns in the order (c, h, w)
       const std::int64_t units = m.weight.size(1), rows = flat_.numel();
-      add("weight", "weight", both(as({flat_[0], flat_[1], flat_[2], units}), both(permute({3, 2, 0, 1}), as({units, rows}))),
+      add("weight", "weight",
+          both(as({flat_[0], flat_[1], flat_[2], units}), both(permute({3, 2, 0, 1}), as({units, rows}))),
           both(as({units, flat_[2], flat_[0], flat_[1]}), both(permute({2, 3, 1, 0}), as({rows, units}))));
       add("bias", "bias");
     }
@@ -177,7 +188,8 @@ class Walk {
       there = [f](const Tensor& t) { return reshape(transpose(reshape(t, f), {2, 0, 1}), t.shape()); };
       back = [f](const Tensor& t) { return reshape(transpose(reshape(t, {f[2], f[0], f[1]}), {1, 2, 0}), t.shape()); };
     }
-    constexpr std::pair<const char*, const char*> names[] = {{"weight", "gamma"}, {"bias", "beta"}, {"running_mean", "moving_mean"}, {"running_var", "moving_variance"}};
+    constexpr std::pair<const char*, const char*> names[] = {
+        {"weight", "gamma"}, {"bias", "beta"}, {"running_mean", "moving_mean"}, {"running_var", "moving_variance"}};
     for (const auto& [ours, keras] : names) add(ours, torch() ? ours : keras, there, back);
     if (torch() && m.running_mean.defined()) add("num_batches_tracked", scalar(0, i64), [](const Tensor&) {});
   }
@@ -200,7 +212,8 @@ class Walk {
     add("recurrent_weight", "weight_hh_l0", both(permute({1, 0}), order), both(order, permute({1, 0})));
     add("bias", "bias_ih_l0", order, order);
     if (gru) return add("recurrent_bias", "bias_hh_l0", order, order);
-    add("bias_hh_l0", zeros_like(*bias), [bias](const Tensor& v) { bias->assign(bias->detach() + v); });  // two there, which are added
+    add("bias_hh_l0", zeros_like(*bias),
+        [bias](const Tensor& v) { bias->assign(bias->detach() + v); });  // two there, which are added
   }
 
   void attention_weights(MultiHeadAttention& m) {
@@ -210,7 +223,8 @@ class Walk {
     const std::string members[] = {"query", "key", "value"};
     if (!torch()) {
       for (const std::string& name : members) {
-        add(name + ".weight", name + "/kernel", as({find(name + ".weight")->size(0), heads, all / heads}), as(find(name + ".weight")->shape()));
+        add(name + ".weight", name + "/kernel", as({find(name + ".weight")->size(0), heads, all / heads}),
+            as(find(name + ".weight")->shape()));
         add(name + ".bias", name + "/bias", as({heads, all / heads}), as({all}));
       }
       add("output.weight", "attention_output/kernel", as({heads, all / heads, d}), as({all, d}));
@@ -224,7 +238,8 @@ class Walk {
         if (Tensor* t = find(name + "." + part)) own.push_back(t), turned.push_back(transpose(t->detach()));
       if (own.empty()) continue;
       add("in_proj_" + part, concat(turned, 0), [own, d](const Tensor& v) {
-        for (std::size_t i = 0; i < own.size(); ++i) own[i]->assign(transpose(v.rows(static_cast<std::int64_t>(i) * d, static_cast<std::int64_t>(i + 1) * d)));
+        for (std::size_t i = 0; i < own.size(); ++i)
+          own[i]->assign(transpose(v.rows(static_cast<std::int64_t>(i) * d, static_cast<std::int64_t>(i + 1) * d)));
       });
     }
     add("output.weight", "out_proj.weight", permute({1, 0}), permute({1, 0}));
@@ -249,13 +264,15 @@ std::vector<Foreign> detail::foreign_tensors(Naming naming, Sequential& net) {
   return std::move(walk.out);
 }
 
-void detail::assign_all(Naming naming, std::vector<Foreign>& to, const std::vector<Tensor>& values, std::string problems, const std::string& source) {
+void detail::assign_all(Naming naming, std::vector<Foreign>& to, const std::vector<Tensor>& values,
+                        std::string problems, const std::string& source) {
   const auto complain = [&](const std::string& what) { problems += (problems.empty() ? "" : "; ") + what; };
   for (std::size_t i = 0; i < to.size(); ++i) {
     if (!values[i].defined()) {
       if (to[i].weight != "num_batches_tracked") complain(fmt::format("{} is missing", to[i].name(naming)));
     } else if (values[i].shape() != to[i].value.shape() || values[i].dtype() != to[i].value.dtype()) {
-      complain(fmt::format("{} is {}, the model has {}", to[i].name(naming), describe(values[i]), describe(to[i].value)));
+      complain(
+          fmt::format("{} is {}, the model has {}", to[i].name(naming), describe(values[i]), describe(to[i].value)));
     }
   }
   if (!problems.empty()) throw ShapeError(fmt::format("{}: {}", source, problems));
@@ -276,7 +293,8 @@ std::map<std::string, Tensor> named_as(Naming naming, Sequential& net) {
   return out;
 }
 
-void assign_as(Naming naming, Sequential& net, const std::map<std::string, Tensor>& tensors, const std::string& source) {
+void assign_as(Naming naming, Sequential& net, const std::map<std::string, Tensor>& tensors,
+               const std::string& source) {
   std::vector<Foreign> own = detail::foreign_tensors(naming, net);
   std::vector<Tensor> values(own.size());
   std::map<std::string, Tensor> extra = tensors;

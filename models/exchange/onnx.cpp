@@ -35,9 +35,12 @@ std::span<const std::byte> bytes_of(const std::string& s) { return std::as_bytes
 
 }  // namespace
 
-TensorType type_of(DType t) { return t == f32 ? type_float : t == f64 ? type_double : t == i64 ? type_int64 : type_uint8; }
+TensorType type_of(DType t) {
+  return t == f32 ? type_float : t == f64 ? type_double : t == i64 ? type_int64 : type_uint8;
+}
 
-OnnxGraph::OnnxGraph(Module& module, const Program& p) : p_(p), plain_(p.values.size()), first_(p.values.size()), boolean_(p.values.size()) {
+OnnxGraph::OnnxGraph(Module& module, const Program& p)
+    : p_(p), plain_(p.values.size()), first_(p.values.size()), boolean_(p.values.size()) {
   for (const NamedTensor& t : named_tensors(module)) parameters_.try_emplace(t.tensor->raw(), t.path);
   plain_[0] = "input";
 }
@@ -59,12 +62,15 @@ void OnnxGraph::build() {
   drop_unused();
 }
 
-void OnnxGraph::refuse(const Step& s, std::string_view why) { throw ValueError(fmt::format("export_onnx: {} {}", s.place(), why)); }
+void OnnxGraph::refuse(const Step& s, std::string_view why) {
+  throw ValueError(fmt::format("export_onnx: {} {}", s.place(), why));
+}
 
 std::string OnnxGraph::node(std::string_view type, std::vector<std::string> inputs, OnnxAttributes attributes) {
   std::string path = step_ ? step_->path : std::string();
   std::ranges::replace(path, '.', '/');
-  nodes_.push_back({std::string(type), fmt::format("{}{}{}_{}", path, path.empty() ? "" : "/", type, nodes_.size()), std::move(inputs), std::move(attributes)});
+  nodes_.push_back({std::string(type), fmt::format("{}{}{}_{}", path, path.empty() ? "" : "/", type, nodes_.size()),
+                    std::move(inputs), std::move(attributes)});
   return nodes_.back().name;
 }
 
@@ -72,7 +78,8 @@ std::string OnnxGraph::constant(const Tensor& t, TensorType type) {
   const std::byte* parameter = parameters_.contains(t.raw()) ? t.raw() : nullptr;
   for (const Initializer& i : initializers_) {
     if (i.type != type || i.parameter != parameter) continue;
-    if (parameter ? i.value.shape() == t.shape() && i.value.raw() == t.raw() : t.numel() <= 64 && same_bits(i.value, t)) return i.name;
+    if (parameter ? i.value.shape() == t.shape() && i.value.raw() == t.raw() : t.numel() <= 64 && same_bits(i.value, t))
+      return i.name;
   }
   return add_initializer(t, type, parameter);
 }
@@ -96,27 +103,34 @@ std::string OnnxGraph::add_initializer(const Tensor& value, TensorType type, con
 std::string OnnxGraph::raw(int id, bool channels) {
   const auto i = static_cast<std::size_t>(id);
   std::string& name = (channels ? first_ : plain_)[i];
-  if (name.empty()) name = channels ? node("Transpose", {plain_[i]}, OnnxAttributes()("perm", Ints{0, 3, 1, 2})) : node("Transpose", {first_[i]}, OnnxAttributes()("perm", Ints{0, 2, 3, 1}));
+  if (name.empty())
+    name = channels ? node("Transpose", {plain_[i]}, OnnxAttributes()("perm", Ints{0, 3, 1, 2}))
+                    : node("Transpose", {first_[i]}, OnnxAttributes()("perm", Ints{0, 2, 3, 1}));
   return name;
 }
 
 std::string OnnxGraph::in_order(int id, bool channels) {
   if (is_constant(id)) return constant(channels ? channels_first(value(id).value) : value(id).value);
   const std::string name = raw(id, channels);
-  return boolean_[static_cast<std::size_t>(id)] ? node("Cast", {name}, OnnxAttributes()("to", std::int64_t{type_uint8})) : name;
+  return boolean_[static_cast<std::size_t>(id)] ? node("Cast", {name}, OnnxAttributes()("to", std::int64_t{type_uint8}))
+                                                : name;
 }
 
 std::string OnnxGraph::condition(int id, bool channels) {
   if (is_constant(id)) return constant(channels ? channels_first(value(id).value) : value(id).value, type_bool);
   const std::string name = raw(id, channels);
-  return boolean_[static_cast<std::size_t>(id)] ? name : node("Cast", {name}, OnnxAttributes()("to", std::int64_t{type_bool}));
+  return boolean_[static_cast<std::size_t>(id)] ? name
+                                                : node("Cast", {name}, OnnxAttributes()("to", std::int64_t{type_bool}));
 }
 
-std::string OnnxGraph::full(int id) { return value(id).batch_axis < 0 ? plain(id) : node("Expand", {plain(id), sizes(id)}); }
+std::string OnnxGraph::full(int id) {
+  return value(id).batch_axis < 0 ? plain(id) : node("Expand", {plain(id), sizes(id)});
+}
 
 bool OnnxGraph::runs_first(const std::vector<int>& ids) const {
   const bool any = std::ranges::any_of(ids, [&](int id) { return !is_constant(id) && is_first(id); });
-  return any && std::ranges::all_of(ids, [&](int id) { return is_constant(id) ? shape(id).rank() <= 4 : shape(id).rank() == 4; });
+  return any && std::ranges::all_of(
+                    ids, [&](int id) { return is_constant(id) ? shape(id).rank() <= 4 : shape(id).rank() == 4; });
 }
 
 void OnnxGraph::give(const Step& s, std::string name, bool channels, bool boolean) {
@@ -125,7 +139,8 @@ void OnnxGraph::give(const Step& s, std::string name, bool channels, bool boolea
 }
 
 void OnnxGraph::alias(const Step& s, int id) {
-  for (auto* names : {&plain_, &first_}) (*names)[static_cast<std::size_t>(s.output)] = (*names)[static_cast<std::size_t>(id)];
+  for (auto* names : {&plain_, &first_})
+    (*names)[static_cast<std::size_t>(s.output)] = (*names)[static_cast<std::size_t>(id)];
   boolean_[static_cast<std::size_t>(s.output)] = boolean_[static_cast<std::size_t>(id)];
 }
 
@@ -149,8 +164,10 @@ std::string OnnxGraph::sizes(int id) {
 std::int64_t OnnxGraph::batches(const TracedValue& v, int axis) const {
   const std::int64_t a = v.value.shape()[axis], b = v.other[axis];
   if (a % Program::batch || a / Program::batch * Program::other_batch != b)
-    throw ValueError(fmt::format("export_onnx: {}: gives {} for {} samples and {} for {}; only multiples of the batch can be said",
-                                 step_ ? step_->place() : "the result", v.value.shape().str(), Program::batch, v.other.str(), Program::other_batch));
+    throw ValueError(
+        fmt::format("export_onnx: {}: gives {} for {} samples and {} for {}; only multiples of the batch can be said",
+                    step_ ? step_->place() : "the result", v.value.shape().str(), Program::batch, v.other.str(),
+                    Program::other_batch));
   return a / Program::batch;
 }
 
@@ -194,7 +211,9 @@ void OnnxGraph::write(const std::filesystem::path& path, const OnnxOptions& opti
   std::size_t total = 0;
   for (const Initializer& i : initializers_) total += i.value.bytes();
   const auto expect_fits = [&](std::size_t bytes) {
-    if (bytes > most_bytes) throw ValueError(fmt::format("export_onnx: {}: the model takes {:.1f} GiB, an ONNX file holds less than 2", path.string(), static_cast<double>(bytes) / (1 << 30)));
+    if (bytes > most_bytes)
+      throw ValueError(fmt::format("export_onnx: {}: the model takes {:.1f} GiB, an ONNX file holds less than 2",
+                                   path.string(), static_cast<double>(bytes) / (1 << 30)));
   };
   expect_fits(total);
   ProtoMessage graph;
@@ -211,13 +230,19 @@ void OnnxGraph::write(const std::filesystem::path& path, const OnnxOptions& opti
   std::size_t graph_bytes = graph.bytes().size();
   for (const Initializer& i : initializers_) {
     ProtoMessage head, outer;
-    head.integers(1, std::span(i.value.shape().begin(), i.value.shape().end())).integer(2, i.type).text(8, i.name).open(9, i.value.bytes());
+    head.integers(1, std::span(i.value.shape().begin(), i.value.shape().end()))
+        .integer(2, i.type)
+        .text(8, i.name)
+        .open(9, i.value.bytes());
     outer.open(5, head.bytes().size() + i.value.bytes());
     texts.push_back(outer.bytes() + head.bytes());
     graph_bytes += texts.back().size() + i.value.bytes();
   }
   ProtoMessage model;
-  model.integer(1, ir_version).text(2, "ebb").text(3, version()).message(8, ProtoMessage().text(1, "").integer(2, opset));
+  model.integer(1, ir_version)
+      .text(2, "ebb")
+      .text(3, version())
+      .message(8, ProtoMessage().text(1, "").integer(2, opset));
   for (const auto& [key, text] : options.metadata) model.message(14, ProtoMessage().text(1, key).text(2, text));
   model.open(7, graph_bytes);
   expect_fits(model.bytes().size() + graph_bytes);

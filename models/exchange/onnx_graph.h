@@ -49,8 +49,8 @@ struct OnnxRow {
 /// Null for an op that ONNX does not have.
 const OnnxRow* onnx_row(std::string_view op);
 
-/// Images are channels-last here and channels-first there. Each value is written in the order in which it is computed, and turned
-/// when the other one is asked for: never back and forth.
+/// Images are channels-last here and channels-first there. Each value is written in the order in which it is computed,
+/// and turned when the other one is asked for: never back and forth.
 class OnnxGraph {
  public:
   OnnxGraph(Module& module, const Program& program);
@@ -84,7 +84,9 @@ class OnnxGraph {
   /// The value as plain() has it; a constant that is made as large as the batch is.
   std::string full(int id);
   /// Whether an image is there with the channels first only.
-  bool is_first(int id) const { return plain_[static_cast<std::size_t>(id)].empty() && !first_[static_cast<std::size_t>(id)].empty(); }
+  bool is_first(int id) const {
+    return plain_[static_cast<std::size_t>(id)].empty() && !first_[static_cast<std::size_t>(id)].empty();
+  }
   /// Whether an op on these should run with the channels first.
   bool runs_first(const std::vector<int>& ids) const;
   /// Says what the step's result is called.

@@ -1,4 +1,5 @@
 // ONNX: how each op is written, one row an op at the end of the file.
+// (over 400 lines because every op has its row)
 #include <algorithm>
 #include <array>
 #include <numbers>
@@ -23,9 +24,10 @@ void elementwise(OnnxGraph& e, const Step& s, std::string_view type) {
   for (const int id : s.inputs) {
     // What broadcasts over the batch needs something else that is as large as it.
     const int axis = e.value(id).batch_axis;
-    const bool alone = axis >= 0 && std::ranges::none_of(s.inputs, [&](int other) {
-      return !e.is_constant(other) && e.shape(other).rank() == e.shape(id).rank() && e.value(other).grows(axis);
-    });
+    const bool alone =
+        axis >= 0 && std::ranges::none_of(s.inputs, [&](int other) {
+          return !e.is_constant(other) && e.shape(other).rank() == e.shape(id).rank() && e.value(other).grows(axis);
+        });
     in.push_back(alone && !first ? e.full(id) : e.in_order(id, first));
   }
   e.give(s, e.node(type, std::move(in)), first);
@@ -35,7 +37,8 @@ void elementwise(OnnxGraph& e, const Step& s, std::string_view type) {
 void product(OnnxGraph& e, const Step& s, std::string_view type) {
   for (const std::size_t i : {0u, 1u}) {
     const int x = s.inputs[i], ones = s.inputs[1 - i];
-    if (e.is_constant(ones) && !e.is_constant(x) && e.shape(x) == e.shape(s.output) && same_bits(e.value(ones).value, ones_like(e.value(ones).value)))
+    if (e.is_constant(ones) && !e.is_constant(x) && e.shape(x) == e.shape(s.output) &&
+        same_bits(e.value(ones).value, ones_like(e.value(ones).value)))
       return e.alias(s, x);
   }
   elementwise(e, s, type);
@@ -48,12 +51,18 @@ void comparison(OnnxGraph& e, const Step& s, std::string_view type) {
 
 void where(OnnxGraph& e, const Step& s, std::string_view type) {
   const bool first = e.runs_first(s.inputs);
-  e.give(s, e.node(type, {e.condition(s.inputs[2], first), e.in_order(s.inputs[0], first), e.in_order(s.inputs[1], first)}), first);
+  e.give(
+      s,
+      e.node(type, {e.condition(s.inputs[2], first), e.in_order(s.inputs[0], first), e.in_order(s.inputs[1], first)}),
+      first);
 }
 
 void cast_to(OnnxGraph& e, const Step& s, std::string_view type) {
   const bool first = e.runs_first(s.inputs);
-  e.give(s, e.node(type, {e.in_order(s.inputs[0], first)}, OnnxAttributes()("to", std::int64_t{type_of(e.dtype(s.output))})), first);
+  e.give(
+      s,
+      e.node(type, {e.in_order(s.inputs[0], first)}, OnnxAttributes()("to", std::int64_t{type_of(e.dtype(s.output))})),
+      first);
 }
 
 /// x * scale + shift
@@ -78,7 +87,9 @@ void square_of(OnnxGraph& e, const Step& s, std::string_view type) {
   mapped(e, s, [&](const std::string& x) { return e.node(type, {x, x}); });
 }
 void log1p_of(OnnxGraph& e, const Step& s, std::string_view type) {
-  mapped(e, s, [&](const std::string& x) { return e.node(type, {e.node("Add", {x, e.number(1, e.dtype(s.output))})}); });
+  mapped(e, s, [&](const std::string& x) {
+    return e.node(type, {e.node("Add", {x, e.number(1, e.dtype(s.output))})});
+  });
 }
 /// x (1 + erf(x / sqrt 2)) / 2
 void gelu_of(OnnxGraph& e, const Step& s, std::string_view type) {
@@ -92,7 +103,9 @@ void silu_of(OnnxGraph& e, const Step& s, std::string_view type) {
   mapped(e, s, [&](const std::string& x) { return e.node("Mul", {x, e.node(type, {x})}); });
 }
 void power(OnnxGraph& e, const Step& s, std::string_view type) {
-  mapped(e, s, [&](const std::string& x) { return e.node(type, {x, e.number(s.number("exponent"), e.dtype(s.output))}); });
+  mapped(e, s, [&](const std::string& x) {
+    return e.node(type, {x, e.number(s.number("exponent"), e.dtype(s.output))});
+  });
 }
 void leaky(OnnxGraph& e, const Step& s, std::string_view type) {
   mapped(e, s, [&](const std::string& x) { return e.node(type, {x}, OnnxAttributes()("alpha", s.number("slope"))); });
@@ -102,7 +115,8 @@ void elu_of(OnnxGraph& e, const Step& s, std::string_view type) {
 }
 void along_last(OnnxGraph& e, const Step& s, std::string_view type) {
   const bool first = e.runs_first(s.inputs);
-  e.give(s, e.node(type, {e.in_order(s.inputs[0], first)}, OnnxAttributes()("axis", std::int64_t{first ? 1 : -1})), first);
+  e.give(s, e.node(type, {e.in_order(s.inputs[0], first)}, OnnxAttributes()("axis", std::int64_t{first ? 1 : -1})),
+         first);
 }
 void same_value(OnnxGraph& e, const Step& s, std::string_view type) {
   mapped(e, s, [&](const std::string& x) { return e.node(type, {x}); });
@@ -128,21 +142,25 @@ void reduce(OnnxGraph& e, const Step& s, std::string_view type) {
   e.give(s, e.node(type, std::move(in), options), first);
 }
 void argmax_of(OnnxGraph& e, const Step& s, std::string_view type) {
-  e.give(s, e.node(type, {e.plain(s.inputs[0])}, OnnxAttributes()("axis", s.integer("axis"))("keepdims", std::int64_t{0})));
+  e.give(s, e.node(type, {e.plain(s.inputs[0])},
+                   OnnxAttributes()("axis", s.integer("axis"))("keepdims", std::int64_t{0})));
 }
 
 void reshape_to(OnnxGraph& e, const Step& s, std::string_view type) {
   const int x = s.inputs[0];
   const Ints sizes = e.reshaped(s);
-  const bool flat = e.shape(s.output).rank() == 2 && sizes[0] == -1 && e.shape(x).rank() > 2 && e.shape(x)[0] == e.shape(s.output)[0] && e.value(x).grows(0);
+  const bool flat = e.shape(s.output).rank() == 2 && sizes[0] == -1 && e.shape(x).rank() > 2 &&
+                    e.shape(x)[0] == e.shape(s.output)[0] && e.value(x).grows(0);
   // A pixel's channels are in one order only.
-  if (flat && e.is_first(x) && e.shape(x)[1] * e.shape(x)[2] == 1) return e.give(s, e.node("Flatten", {e.first(x)}, OnnxAttributes()("axis", std::int64_t{1})));
+  if (flat && e.is_first(x) && e.shape(x)[1] * e.shape(x)[2] == 1)
+    return e.give(s, e.node("Flatten", {e.first(x)}, OnnxAttributes()("axis", std::int64_t{1})));
   if (flat) return e.give(s, e.node("Flatten", {e.plain(x)}, OnnxAttributes()("axis", std::int64_t{1})));
   e.give(s, e.node(type, {e.plain(x), e.list(sizes)}));
 }
 void transpose_by(OnnxGraph& e, const Step& s, std::string_view type) {
   const auto& axes = s.integers("axes");
-  e.give(s, e.node(type, {e.plain(s.inputs[0])}, OnnxAttributes()("perm", Ints(axes.begin(), axes.begin() + e.shape(s.output).rank()))));
+  e.give(s, e.node(type, {e.plain(s.inputs[0])},
+                   OnnxAttributes()("perm", Ints(axes.begin(), axes.begin() + e.shape(s.output).rank()))));
 }
 void broadcast_as(OnnxGraph& e, const Step& s, std::string_view type) {
   e.give(s, e.node(type, {e.plain(s.inputs[0]), e.sizes(s.output)}));
@@ -150,7 +168,10 @@ void broadcast_as(OnnxGraph& e, const Step& s, std::string_view type) {
 void slice_of(OnnxGraph& e, const Step& s, std::string_view type) {
   const bool first = e.runs_first(s.inputs);
   const std::int64_t axis = s.integer("axis"), begin = s.integer("begin"), step = s.integer("step");
-  e.give(s, e.node(type, {e.in_order(s.inputs[0], first), e.list({begin}), e.list({begin + s.integer("count") * step}), e.list({first ? axis_first(axis) : axis}), e.list({step})}), first);
+  e.give(s,
+         e.node(type, {e.in_order(s.inputs[0], first), e.list({begin}), e.list({begin + s.integer("count") * step}),
+                       e.list({first ? axis_first(axis) : axis}), e.list({step})}),
+         first);
 }
 /// Zeros around: what pad() is made of.
 void pad_by(OnnxGraph& e, const Step& s, std::string_view type) {
@@ -164,7 +185,8 @@ void pad_by(OnnxGraph& e, const Step& s, std::string_view type) {
   e.give(s, e.node(type, {e.in_order(s.inputs[0], first), e.list(pads), e.number(0, e.dtype(s.output))}), first);
 }
 void concat_of(OnnxGraph& e, const Step& s, std::string_view type) {
-  const bool first = e.runs_first(s.inputs) && std::ranges::none_of(s.inputs, [&](int id) { return e.is_constant(id); });
+  const bool first =
+      e.runs_first(s.inputs) && std::ranges::none_of(s.inputs, [&](int id) { return e.is_constant(id); });
   std::vector<std::string> in;
   for (const int id : s.inputs) in.push_back(first ? e.first(id) : e.full(id));
   const std::int64_t axis = s.integer("axis");
@@ -188,8 +210,10 @@ void matmul_of(OnnxGraph& e, const Step& s, std::string_view type) {
 /// x W + b, and the activation of that type if any. W is written as (out, in): some runtimes read no other order.
 void linear_of(OnnxGraph& e, const Step& s, std::string_view activation) {
   const int kernel = s.inputs[1];
-  const std::string w = e.is_constant(kernel) ? e.turned(e.value(kernel).value, transpose(e.value(kernel).value)) : e.plain(kernel);
-  const std::string y = e.node("Gemm", {e.full(s.inputs[0]), w, e.plain(s.inputs[2])}, OnnxAttributes()("transB", std::int64_t{e.is_constant(kernel)}));
+  const std::string w =
+      e.is_constant(kernel) ? e.turned(e.value(kernel).value, transpose(e.value(kernel).value)) : e.plain(kernel);
+  const std::string y = e.node("Gemm", {e.full(s.inputs[0]), w, e.plain(s.inputs[2])},
+                               OnnxAttributes()("transB", std::int64_t{e.is_constant(kernel)}));
   e.give(s, activation.empty() ? y : e.node(activation, {y}));
 }
 
@@ -214,8 +238,10 @@ struct Geometry {
         bottom(end(w.oh, w.sh, w.dh, w.kh, w.h, w.top, padding(s), padding(s).bottom)),
         right(end(w.ow, w.sw, w.dw, w.kw, w.w, w.left, padding(s), padding(s).right)) {}
   /// Zeros at the far side: as given, or for same padding what the last window reaches beyond the image.
-  static std::int64_t end(std::int64_t out, std::int64_t stride, std::int64_t dilation, std::int64_t kernel, std::int64_t size, std::int64_t begin, const Padding& p, std::int64_t given) {
-    return p.is_same ? std::max<std::int64_t>(0, (out - 1) * stride + dilation * (kernel - 1) + 1 - size - begin) : given;
+  static std::int64_t end(std::int64_t out, std::int64_t stride, std::int64_t dilation, std::int64_t kernel,
+                          std::int64_t size, std::int64_t begin, const Padding& p, std::int64_t given) {
+    return p.is_same ? std::max<std::int64_t>(0, (out - 1) * stride + dilation * (kernel - 1) + 1 - size - begin)
+                     : given;
   }
   OnnxAttributes options(bool dilates = true) const {
     OnnxAttributes o;
@@ -243,17 +269,19 @@ void convolution_relu(OnnxGraph& e, const Step& s, std::string_view type) {
   const Geometry g(s, e.shape(s.inputs[0]), {k[0], k[1]});
   std::string y = e.node(type, convolved(e, s), g.options()("group", std::int64_t{1}));
   y = e.node("Relu", {y});
-  if (const Ints& pool = s.integers("pool"); pool != Ints{1, 1}) y = e.node("MaxPool", {y}, OnnxAttributes()("kernel_shape", pool)("strides", pool));
+  if (const Ints& pool = s.integers("pool"); pool != Ints{1, 1})
+    y = e.node("MaxPool", {y}, OnnxAttributes()("kernel_shape", pool)("strides", pool));
   e.give(s, y, true);
 }
 void transposed_convolution(OnnxGraph& e, const Step& s, std::string_view type) {
   const Shape &k = e.shape(s.inputs[1]), &out = e.shape(s.output);
   Geometry g(s, out, {k[0], k[1]});  // of the convolution that it undoes
   // The output is stride * (in - 1) + kernel - pads + output_padding.
-  const auto rest = [](std::int64_t in, std::int64_t stride, std::int64_t dilation, std::int64_t kernel, std::int64_t begin, std::int64_t size) {
-    return stride * (in - 1) + dilation * (kernel - 1) + 1 - begin - size;
-  };
-  const std::int64_t bottom = rest(g.w.oh, g.w.sh, g.w.dh, g.w.kh, g.w.top, g.w.h), right = rest(g.w.ow, g.w.sw, g.w.dw, g.w.kw, g.w.left, g.w.w);
+  const auto rest = [](std::int64_t in, std::int64_t stride, std::int64_t dilation, std::int64_t kernel,
+                       std::int64_t begin,
+                       std::int64_t size) { return stride * (in - 1) + dilation * (kernel - 1) + 1 - begin - size; };
+  const std::int64_t bottom = rest(g.w.oh, g.w.sh, g.w.dh, g.w.kh, g.w.top, g.w.h),
+                     right = rest(g.w.ow, g.w.sw, g.w.dw, g.w.kw, g.w.left, g.w.w);
   g.bottom = std::max<std::int64_t>(0, bottom), g.right = std::max<std::int64_t>(0, right);
   OnnxAttributes o = g.options();
   if (bottom < 0 || right < 0) o("output_padding", Ints{g.bottom - bottom, g.right - right});
@@ -270,7 +298,8 @@ void patches(OnnxGraph& e, const Step& s, std::string_view type) {
   const Pair kernel = Geometry::pair(s.integers("kernel"));
   const Geometry g(s, e.shape(s.inputs[0]), kernel);
   const std::int64_t n = g.w.patch();
-  const Tensor eye = transpose(reshape(one_hot(arange(n, i64), n, e.dtype(s.output)), {n, g.w.kh, g.w.kw, g.w.c}), {0, 3, 1, 2});
+  const Tensor eye =
+      transpose(reshape(one_hot(arange(n, i64), n, e.dtype(s.output)), {n, g.w.kh, g.w.kw, g.w.c}), {0, 3, 1, 2});
   e.give(s, e.node(type, {e.first(s.inputs[0]), e.constant(eye)}, g.options()), true);
 }
 
@@ -279,7 +308,8 @@ void gather_of(OnnxGraph& e, const Step& s, std::string_view type) {
 }
 void pick_of(OnnxGraph& e, const Step& s, std::string_view type) {
   const std::string last = e.list({-1});
-  const std::string y = e.node(type, {e.full(s.inputs[0]), e.node("Unsqueeze", {e.full(s.inputs[1]), last})}, OnnxAttributes()("axis", std::int64_t{-1}));
+  const std::string y = e.node(type, {e.full(s.inputs[0]), e.node("Unsqueeze", {e.full(s.inputs[1]), last})},
+                               OnnxAttributes()("axis", std::int64_t{-1}));
   e.give(s, e.node("Squeeze", {y, last}));
 }
 void place_of(OnnxGraph& e, const Step& s, std::string_view type) {
@@ -292,7 +322,8 @@ void normalize_batch(OnnxGraph& e, const Step& s, std::string_view) {
   const OnnxAttributes over = OnnxAttributes()("axes", Ints{0})("keepdims", std::int64_t{1});
   const std::string x = e.plain(s.inputs[0]), centered = e.node("Sub", {x, e.node("ReduceMean", {x}, over)});
   const std::string variance = e.node("ReduceMean", {e.node("Mul", {centered, centered})}, over);
-  const std::string deviation = e.node("Sqrt", {e.node("Add", {variance, e.number(s.number("epsilon"), e.dtype(s.output))})});
+  const std::string deviation =
+      e.node("Sqrt", {e.node("Add", {variance, e.number(s.number("epsilon"), e.dtype(s.output))})});
   const std::string y = e.node("Mul", {e.node("Div", {centered, deviation}), e.plain(s.inputs[1])});
   e.give(s, e.node("Add", {y, e.plain(s.inputs[2])}));
 }

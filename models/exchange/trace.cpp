@@ -28,7 +28,8 @@ class Recorder : public Observer {
     }
     step.op = event.op;
     step.path = current_scope();
-    if (std::ranges::none_of(read, [&](const Tensor* t) { return is_computed(step, *t); })) return;  // a constant by itself
+    if (std::ranges::none_of(read, [&](const Tensor* t) { return is_computed(step, *t); }))
+      return;  // a constant by itself
     for (const Tensor* t : read) {
       const int known = find(*t);
       step.inputs.push_back(known >= 0 ? known : add(*t, false));
@@ -39,7 +40,8 @@ class Recorder : public Observer {
 
   Program finish(const Tensor& result) {
     for (const auto& [storage, version] : versions_)
-      if (storage->version() != version) throw ValueError(fmt::format("{}: the model changes a value in place, which no graph can say", caller_));
+      if (storage->version() != version)
+        throw ValueError(fmt::format("{}: the model changes a value in place, which no graph can say", caller_));
     Step end;
     end.op = "the result";
     out_.output = is_computed(end, result) ? find(result) : -1;
@@ -63,8 +65,9 @@ class Recorder : public Observer {
     const int id = find(t);
     if (id >= 0) return out_.values[static_cast<std::size_t>(id)].computed;
     if (computed_.contains(t.storage().get()))
-      throw ValueError(fmt::format("{}: {} reads a part of a computed value that no op has taken out of it; use slice() or reshape()",
-                                   caller_, step.place()));
+      throw ValueError(fmt::format(
+          "{}: {} reads a part of a computed value that no op has taken out of it; use slice() or reshape()", caller_,
+          step.place()));
     return false;
   }
 
@@ -108,7 +111,8 @@ class Joiner {
   /// The op that made a value, when it is one of this name.
   const Step* made_by(int id, std::string_view op) const {
     const int at = maker_[static_cast<std::size_t>(id)];
-    return at >= 0 && p_.steps[static_cast<std::size_t>(at)].op == op ? &p_.steps[static_cast<std::size_t>(at)] : nullptr;
+    return at >= 0 && p_.steps[static_cast<std::size_t>(at)].op == op ? &p_.steps[static_cast<std::size_t>(at)]
+                                                                      : nullptr;
   }
   static void become(Step& s, std::string_view op, std::vector<int> inputs, Attributes attributes) {
     s.op = op, s.inputs = std::move(inputs), s.attributes = std::move(attributes);
@@ -117,7 +121,9 @@ class Joiner {
   bool join_bias(Step& s) {
     for (const std::string_view op : {"conv2d", "conv2d_grouped", "conv2d_transpose"}) {
       const Step* conv = made_by(s.inputs[0], op);
-      if (!conv || conv->inputs.size() != 2 || value(s.inputs[1]).computed || tensor(s.inputs[1]).shape() != Shape{tensor(s.output).size(-1)}) continue;
+      if (!conv || conv->inputs.size() != 2 || value(s.inputs[1]).computed ||
+          tensor(s.inputs[1]).shape() != Shape{tensor(s.output).size(-1)})
+        continue;
       become(s, op, {conv->inputs[0], conv->inputs[1], s.inputs[1]}, Attributes(conv->attributes));
       return true;
     }
@@ -128,7 +134,8 @@ class Joiner {
     const Step* sum = made_by(s.inputs[0], "sum");
     if (!sum || s.number("shift") != 0) return false;
     const Tensor& x = tensor(sum->inputs[0]);
-    if (x.numel() == 0 || s.number("scale") != 1.0 / static_cast<double>(x.numel() / tensor(sum->output).numel())) return false;
+    if (x.numel() == 0 || s.number("scale") != 1.0 / static_cast<double>(x.numel() / tensor(sum->output).numel()))
+      return false;
     become(s, "mean", sum->inputs, Attributes(sum->attributes));
     return true;
   }
@@ -166,8 +173,9 @@ class Joiner {
     if (!columns || value(product->inputs[1]).computed) return false;
     const Patch p = patch_of(*columns);
     const Tensor& kernel = tensor(product->inputs[1]);
-    if (!is_patches(*columns, rows->output, {p.taps(), p.c}) || kernel.shape() != Shape{p.taps(), p.c} || sum->integer("mask") != 2 ||
-        sum->integer("keepdims") || tensor(s.output).shape() != tensor(columns->output).shape().with(3, p.c))
+    if (!is_patches(*columns, rows->output, {p.taps(), p.c}) || kernel.shape() != Shape{p.taps(), p.c} ||
+        sum->integer("mask") != 2 || sum->integer("keepdims") ||
+        tensor(s.output).shape() != tensor(columns->output).shape().with(3, p.c))
       return false;
     become_grouped(s, *columns, reshape(kernel, {p.kh, p.kw, 1, p.c}));
     return true;
@@ -185,15 +193,20 @@ class Joiner {
     const Patch p = patch_of(*columns);
     const Tensor& kernel = tensor(product->inputs[1]);
     if (kernel.rank() != 3 || product->integer("transpose_a") || product->integer("transpose_b")) return false;
-    const std::int64_t groups = kernel.size(0), in = p.c / groups, out = kernel.size(2), places = tensor(rows->output).size(0);
+    const std::int64_t groups = kernel.size(0), in = p.c / groups, out = kernel.size(2),
+                       places = tensor(rows->output).size(0);
     const auto begins = [](const std::vector<std::int64_t>& axes, std::initializer_list<std::int64_t> with) {
       return std::equal(with.begin(), with.end(), axes.begin());
     };
-    if (!is_patches(*columns, rows->output, {p.taps(), groups, in}) || !begins(turned->integers("axes"), {2, 0, 1, 3}) ||
-        tensor(stacked->output).shape() != Shape{groups, places, p.taps() * in} || !begins(joined->integers("axes"), {1, 0, 2}) ||
+    if (!is_patches(*columns, rows->output, {p.taps(), groups, in}) ||
+        !begins(turned->integers("axes"), {2, 0, 1, 3}) ||
+        tensor(stacked->output).shape() != Shape{groups, places, p.taps() * in} ||
+        !begins(joined->integers("axes"), {1, 0, 2}) ||
         tensor(s.output).shape() != tensor(columns->output).shape().with(3, groups * out))
       return false;
-    become_grouped(s, *columns, reshape(transpose(reshape(kernel, {groups, p.taps(), in, out}), {1, 2, 0, 3}), {p.kh, p.kw, in, groups * out}));
+    become_grouped(
+        s, *columns,
+        reshape(transpose(reshape(kernel, {groups, p.taps(), in, out}), {1, 2, 0, 3}), {p.kh, p.kw, in, groups * out}));
     return true;
   }
 
@@ -203,7 +216,8 @@ class Joiner {
     for (std::size_t i = p_.steps.size(); i-- > 0;) {
       Step& s = p_.steps[i];
       if (!used[static_cast<std::size_t>(s.output)]) s.op.clear();
-      else for (const int id : s.inputs) used[static_cast<std::size_t>(id)] = true;
+      else
+        for (const int id : s.inputs) used[static_cast<std::size_t>(id)] = true;
     }
     std::erase_if(p_.steps, [](const Step& s) { return s.op.empty(); });
   }
@@ -240,7 +254,8 @@ void compare(Program& a, const Program& b, std::string_view caller) {
       refuse(s, fmt::format("ran for one batch and {} for another", t.place()));
   }
   if (a.steps.size() != b.steps.size())
-    throw ValueError(fmt::format("{}: {} ops ran for one batch and {} for another; a graph holds for every input alike", caller, a.steps.size(), b.steps.size()));
+    throw ValueError(fmt::format("{}: {} ops ran for one batch and {} for another; a graph holds for every input alike",
+                                 caller, a.steps.size(), b.steps.size()));
   const bool same_batch = a.values[0].value.shape() == b.values[0].value.shape();
   std::vector<int> same(a.values.size(), -1);  // the value of b for each of a
   const auto pair = [&](const Step& s, int x, int y) {
@@ -270,7 +285,8 @@ void compare(Program& a, const Program& b, std::string_view caller) {
     for (int k = 0; k < v.value.rank(); ++k)
       if (v.value.shape()[k] != w.value.shape()[k]) axis = axis < 0 ? k : 99;
     const Tensor one = axis < 8 ? one_of(v.value, axis) : Tensor(), two = axis < 8 ? one_of(w.value, axis) : Tensor();
-    if (!one.defined() || !two.defined() || !same_bits(one, two) || v.value.size(axis) != Program::batch || w.value.size(axis) != Program::other_batch)
+    if (!one.defined() || !two.defined() || !same_bits(one, two) || v.value.size(axis) != Program::batch ||
+        w.value.size(axis) != Program::other_batch)
       refuse(s, fmt::format("reads a constant {} that depends on the size of the batch", describe(v.value)));
     v.value = one, v.other = one.shape(), v.batch_axis = axis;
   };
@@ -280,10 +296,11 @@ void compare(Program& a, const Program& b, std::string_view caller) {
     pair(s, s.output, t.output);
     for (const Attribute& x : s.attributes) {
       const Attribute* y = t.find(x.name);
-      const bool alike = y && (std::holds_alternative<double>(x.value) ? std::get<double>(x.value) == std::get<double>(y->value)
-                               : std::holds_alternative<std::int64_t>(x.value)
-                                   ? std::get<std::int64_t>(x.value) == std::get<std::int64_t>(y->value)
-                                   : std::get<std::vector<std::int64_t>>(x.value) == std::get<std::vector<std::int64_t>>(y->value));
+      const bool alike =
+          y && (std::holds_alternative<double>(x.value) ? std::get<double>(x.value) == std::get<double>(y->value)
+                : std::holds_alternative<std::int64_t>(x.value)
+                    ? std::get<std::int64_t>(x.value) == std::get<std::int64_t>(y->value)
+                    : std::get<std::vector<std::int64_t>>(x.value) == std::get<std::vector<std::int64_t>>(y->value));
       if (!alike) refuse(s, fmt::format("has another {} for another batch", x.name));
     }
   }
@@ -299,7 +316,9 @@ const Attribute* Step::find(std::string_view name) const {
 }
 std::int64_t Step::integer(std::string_view name) const { return std::get<std::int64_t>(find(name)->value); }
 double Step::number(std::string_view name) const { return std::get<double>(find(name)->value); }
-const std::vector<std::int64_t>& Step::integers(std::string_view name) const { return std::get<std::vector<std::int64_t>>(find(name)->value); }
+const std::vector<std::int64_t>& Step::integers(std::string_view name) const {
+  return std::get<std::vector<std::int64_t>>(find(name)->value);
+}
 std::string Step::place() const { return path.empty() ? op : fmt::format("{}: {}", path, op); }
 
 Program trace(Module& module, const Shape& sample, DType dtype, std::string_view caller) {
@@ -317,7 +336,8 @@ Program trace(Module& module, const Shape& sample, DType dtype, std::string_view
   };
   Program first = pass(0);
   compare(first, pass(1), caller);
-  // Other data, at which a branch on values may go another way; a model need not take them (indices are no such numbers).
+  // Other data, at which a branch on values may go another way; a model need not take them (indices are no such
+  // numbers).
   if (is_float(dtype))
     for (int i = 2; i < 6; ++i) {
       Program other;

@@ -11,10 +11,10 @@ namespace ebb::detail {
 
 /// A value that an op reads or makes.
 struct TracedValue {
-  Tensor value;           ///< in a pass with `Program::batch` samples; of a constant that is alike for each sample, one of them
+  Tensor value;  ///< in a pass with `Program::batch` samples; of a constant that is alike for each sample, one of them
   bool computed = false;  ///< from the input; else a constant
-  Shape other;            ///< in a pass with `Program::other_batch` samples: the axes whose sizes differ grow with the batch
-  int batch_axis = -1;    ///< of a constant that is made as large as the batch: the axis, where `value` has size 1
+  Shape other;  ///< in a pass with `Program::other_batch` samples: the axes whose sizes differ grow with the batch
+  int batch_axis = -1;  ///< of a constant that is made as large as the batch: the axis, where `value` has size 1
 
   bool grows(int axis) const { return value.shape()[axis] != other[axis]; }
 };
@@ -34,9 +34,9 @@ struct Step {
   std::string place() const;
 };
 
-/// The ops on the way from the input, value 0, to the output, in order. Besides the primitive ops there are some that stand for
-/// several: mean, conv2d_grouped (inputs x and a kernel (kh, kw, in / groups, out)); and a convolution may have a
-/// bias as its third input.
+/// The ops on the way from the input, value 0, to the output, in order. Besides the primitive ops there are some that
+/// stand for several: mean, conv2d_grouped (inputs x and a kernel (kh, kw, in / groups, out)); and a convolution may
+/// have a bias as its third input.
 struct Program {
   static constexpr std::int64_t batch = 3, other_batch = 5;
   std::vector<TracedValue> values;
@@ -44,8 +44,8 @@ struct Program {
   int output = -1;
 };
 
-/// Runs the module at inference on several batches of made-up data. Throws ValueError, naming op and layer, where the passes
-/// differ in what may not depend on the data: the ops that run, their options, and the constants that they read.
+/// Runs the module at inference on several batches of made-up data. Throws ValueError, naming op and layer, where the
+/// passes differ in what may not depend on the data: the ops that run, their options, and the constants that they read.
 Program trace(Module& module, const Shape& sample, DType dtype, std::string_view caller);
 
 }  // namespace ebb::detail

@@ -30,9 +30,7 @@ using Pieces = std::span<const std::span<const std::byte>>;
 [[noreturn]] void refused(const fs::path& path, std::string_view reason) {
   throw IoError(fmt::format("{}: cannot write: {}", path.string(), reason));
 }
-[[noreturn]] void refused(const fs::path& path, int error) {
-  refused(path, std::generic_category().message(error));
-}
+[[noreturn]] void refused(const fs::path& path, int error) { refused(path, std::generic_category().message(error)); }
 
 /// A system call, again as long as a signal interrupts it.
 template <class Call>
@@ -133,7 +131,9 @@ int open_direct(const fs::path& path) {
 
 constexpr std::string_view temporary_prefix = ".ebb-tmp-";
 /// The i-th temporary name of this process beside `target`.
-fs::path temporary_name(const fs::path& target, int i) { return target.parent_path() / fmt::format("{}{}-{}", temporary_prefix, ::getpid(), i); }
+fs::path temporary_name(const fs::path& target, int i) {
+  return target.parent_path() / fmt::format("{}{}-{}", temporary_prefix, ::getpid(), i);
+}
 
 /// True when `name` still is the file that is open.
 bool names(const fs::path& name, int fd) {
@@ -148,8 +148,7 @@ bool names(const fs::path& name, int fd) {
 int create_beside(const fs::path& target, mode_t mode, fs::path& name) {
   for (int i = 0;; ++i) {
     name = temporary_name(target, i);
-    const int fd =
-        retried([&] { return ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode); });
+    const int fd = retried([&] { return ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode); });
     if (fd < 0 && errno == EEXIST) continue;
     if (fd < 0) return fd;
     const bool locked = ::flock(fd, LOCK_EX | LOCK_NB) == 0;
@@ -174,9 +173,7 @@ void remove_remnants(const fs::path& directory) {
   }
 }
 
-fs::path directory_of(const fs::path& target) {
-  return target.has_parent_path() ? target.parent_path() : ".";
-}
+fs::path directory_of(const fs::path& target) { return target.has_parent_path() ? target.parent_path() : "."; }
 
 /// create_beside(); throws.
 int create_or_refuse(const fs::path& path, const fs::path& target, mode_t mode, fs::path& name) {
@@ -230,7 +227,8 @@ fs::path rename_or_refuse(const fs::path& path, const fs::path& name, const fs::
   }
   int error = rename_to_new(name, target);
   for (int i = 1; error == EEXIST; ++i) {
-    it->second = target.parent_path() / fmt::format("{}.new{}{}", target.stem().string(), i == 1 ? "" : fmt::format("-{}", i), target.extension().string());
+    it->second = target.parent_path() / fmt::format("{}.new{}{}", target.stem().string(),
+                                                    i == 1 ? "" : fmt::format("-{}", i), target.extension().string());
     error = rename_to_new(name, it->second);
   }
   if (error) {
@@ -242,25 +240,28 @@ fs::path rename_or_refuse(const fs::path& path, const fs::path& name, const fs::
   return target;
 }
 
-/// A temporary name for the file that is to be replaced, so that it can become an older one once it is. Nobody takes it for
-/// a remnant: it is locked.
+/// A temporary name for the file that is to be replaced, so that it can become an older one once it is. Nobody takes it
+/// for a remnant: it is locked.
 class Second {
  public:
-  Second(const fs::path& target, const fs::path& beside) : linked_(retried([&] { return ::open(target.c_str(), O_RDONLY | O_CLOEXEC); })) {
+  Second(const fs::path& target, const fs::path& beside)
+      : linked_(retried([&] { return ::open(target.c_str(), O_RDONLY | O_CLOEXEC); })) {
     if (linked_.fd() >= 0) ::flock(linked_.fd(), LOCK_EX | LOCK_NB);
     int error = EEXIST;
     for (int i = 0; error == EEXIST; ++i) {
       name_ = temporary_name(beside, i);
       error = ::link(target.c_str(), name_.c_str()) == 0 ? 0 : errno;
     }
-    if (error != 0) copied_.emplace(create_or_refuse(beside, beside, 0600, name_));  // a file system without links, or another one
+    if (error != 0)
+      copied_.emplace(create_or_refuse(beside, beside, 0600, name_));  // a file system without links, or another one
     remover_.emplace(name_);
     if (error == 0) return;
     std::error_code refusal;
     fs::copy_file(target, name_, fs::copy_options::overwrite_existing, refusal);
     if (refusal) refused(beside, refusal.value());
   }
-  /// `older[0]` is its name from here on; what had that is `older[1]`, and so on, and the last is gone. Throws before any is lost.
+  /// `older[0]` is its name from here on; what had that is `older[1]`, and so on, and the last is gone. Throws before
+  /// any is lost.
   void become(std::span<const fs::path> older) {
     for (std::size_t i = older.size() - 1; i > 0; --i)
       if (::rename(older[i - 1].c_str(), older[i].c_str()) != 0 && errno != ENOENT) refused(older[i], errno);
@@ -302,7 +303,8 @@ void write_atomically(const fs::path& path, Pieces pieces, std::span<const fs::p
   if (second && written == at.target) second->become(older);
   sync_directory(path, at.target);
   if (written != at.target)
-    throw WrittenBeside(fmt::format("{}: came up meanwhile and is kept; written to {} instead", path.string(), written.string()));
+    throw WrittenBeside(
+        fmt::format("{}: came up meanwhile and is kept; written to {} instead", path.string(), written.string()));
 }
 
 void write_atomically(const fs::path& path, std::string_view text) {
@@ -317,10 +319,10 @@ void check_writable(const fs::path& path, bool overwrite, std::uintmax_t bytes) 
     if (!S_ISFIFO(at.old.st_mode)) ::close(fd);  // whoever reads a pipe would take that for its end
     return;
   }
-  if (at.exists && at.old.st_size > 0 && !overwrite)
-    throw FileExists(fmt::format("{}: exists already", path.string()));
-  // Only opening, creating and removing files tells: folders can be closed, disks read-only. That a name is too long was
-  // told by stat(). The target is not created for that: another process may put its own there before it is removed again.
+  if (at.exists && at.old.st_size > 0 && !overwrite) throw FileExists(fmt::format("{}: exists already", path.string()));
+  // Only opening, creating and removing files tells: folders can be closed, disks read-only. That a name is too long
+  // was told by stat(). The target is not created for that: another process may put its own there before it is removed
+  // again.
   if (at.exists) {
     const File probe(retried([&] { return ::open(at.target.c_str(), O_WRONLY | O_CLOEXEC); }));
     if (probe.fd() < 0) refused(path, errno);

@@ -13,9 +13,9 @@
 namespace ebb::detail {
 
 /// Reads a file from its beginning to its end: plain, gzip of one or more members, or the one file in a zip (stored or
-/// deflated; no encryption, no zip64); or the files in a zip one after the other. The content decides, not the name. Checksums
-/// and sizes are checked, and nothing may be left over but zeros after gzip. What breaks a format is a DataError with the
-/// position; what the system refuses is an IoError.
+/// deflated; no encryption, no zip64); or the files in a zip one after the other. The content decides, not the name.
+/// Checksums and sizes are checked, and nothing may be left over but zeros after gzip. What breaks a format is a
+/// DataError with the position; what the system refuses is an IoError.
 class Source {
  public:
   explicit Source(const std::filesystem::path& path);
@@ -38,8 +38,9 @@ class Source {
 
   /// The most bytes that the data can have, judged by the size of the file.
   std::int64_t limit() const;
-  /// Whether the data can be so many bytes. What is packed and claims 64 MiB more than the file has is inflated once without
-  /// being kept, so that no broken file costs memory; then the answer is exact, or the error that reading would meet.
+  /// Whether the data can be so many bytes. What is packed and claims 64 MiB more than the file has is inflated once
+  /// without being kept, so that no broken file costs memory; then the answer is exact, or the error that reading would
+  /// meet.
   bool can_hold(std::int64_t bytes) const;
   std::int64_t file_bytes() const { return file_bytes_; }
   /// "plain", "gzip" or "zip".

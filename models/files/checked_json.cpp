@@ -41,7 +41,9 @@ CheckedJson parse_json(std::string_view text) {
 
 void expected(std::string_view name, std::string_view what, const CheckedJson& found) {
   throw ValueError(fmt::format("{}: expected {}, found {}", printable(name, 40), what,
-                               found.is_structured() ? std::string(found.type_name()) : printable(found.dump(-1, ' ', false, CheckedJson::error_handler_t::replace), 40)));
+                               found.is_structured()
+                                   ? std::string(found.type_name())
+                                   : printable(found.dump(-1, ' ', false, CheckedJson::error_handler_t::replace), 40)));
 }
 
 const CheckedJson& member(const CheckedJson& object, const char* name) {
@@ -54,7 +56,8 @@ const CheckedJson& member(const CheckedJson& object, const char* name) {
 std::int64_t whole(const CheckedJson& object, const char* name) {
   constexpr std::int64_t most = std::int64_t{1} << 53;
   const CheckedJson& j = member(object, name);
-  if (!j.is_number_integer() || (j.is_number_unsigned() ? j.get<std::uint64_t>() > static_cast<std::uint64_t>(most) : j.get<std::int64_t>() < 0))
+  if (!j.is_number_integer() ||
+      (j.is_number_unsigned() ? j.get<std::uint64_t>() > static_cast<std::uint64_t>(most) : j.get<std::int64_t>() < 0))
     expected(name, fmt::format("a whole number from 0 to {}", most), j);
   return j.get<std::int64_t>();
 }

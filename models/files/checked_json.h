@@ -10,7 +10,8 @@ namespace ebb::detail {
 
 using CheckedJson = nlohmann::json;
 
-/// Parses a text: no key twice, not deeper than 8, at most 1,000,000 values. Throws ValueError with the byte and the rule.
+/// Parses a text: no key twice, not deeper than 8, at most 1,000,000 values. Throws ValueError with the byte and the
+/// rule.
 CheckedJson parse_json(std::string_view text);
 
 /// What a value must be; else ValueError "NAME: expected ..., found ...".

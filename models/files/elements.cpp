@@ -20,8 +20,10 @@ float from_bits(unsigned bits) {
   const unsigned fraction = bits & ones, exponent = bits >> fraction_bits & most;
   const bool negative = (bits >> (exponent_bits + fraction_bits) & 1) != 0;
   float value = 0;
-  if (exponent == most && has_infinity) value = fraction ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
-  else if (exponent == most && fraction == ones) value = std::numeric_limits<float>::quiet_NaN();  // E4M3 has one NaN and no infinity
+  if (exponent == most && has_infinity)
+    value = fraction ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
+  else if (exponent == most && fraction == ones)
+    value = std::numeric_limits<float>::quiet_NaN();  // E4M3 has one NaN and no infinity
   else if (exponent == 0) value = std::ldexp(static_cast<float>(fraction), 1 - bias - fraction_bits);
   else value = std::ldexp(static_cast<float>(fraction + ones + 1), static_cast<int>(exponent) - bias - fraction_bits);
   return negative ? -value : value;
@@ -62,10 +64,14 @@ std::size_t convert(std::span<std::uint8_t> bytes, Element e, bool big_endian, s
     case Element::u32: return convert<std::uint32_t>(bytes, big_endian, whole);
     case Element::u64: return convert<std::uint64_t>(bytes, big_endian, whole);
     case Element::f16: return convert<std::uint16_t>(bytes, big_endian, floats, from_bits<5, 10>);
-    case Element::bf16: return convert<std::uint16_t>(bytes, big_endian, floats, [](unsigned v) { return std::bit_cast<float>(v << 16); });
+    case Element::bf16:
+      return convert<std::uint16_t>(bytes, big_endian, floats,
+                                    [](unsigned v) { return std::bit_cast<float>(v << 16); });
     case Element::f8_e4m3: return convert<std::uint8_t>(bytes, big_endian, floats, from_bits<4, 3, false>);
     case Element::f8_e5m2: return convert<std::uint8_t>(bytes, big_endian, floats, from_bits<5, 2>);
-    case Element::boolean: return convert<std::uint8_t>(bytes, big_endian, reinterpret_cast<std::uint8_t*>(to), [](unsigned v) { return v != 0; });
+    case Element::boolean:
+      return convert<std::uint8_t>(bytes, big_endian, reinterpret_cast<std::uint8_t*>(to),
+                                   [](unsigned v) { return v != 0; });
     default: return convert<std::uint8_t>(bytes, big_endian, reinterpret_cast<std::uint8_t*>(to));
   }
 }
@@ -102,7 +108,8 @@ DType dtype_of(Element e) {
   }
 }
 
-std::optional<std::int64_t> read_elements(Tensor& out, Element e, bool big_endian, const std::function<void(std::span<std::uint8_t>)>& read) {
+std::optional<std::int64_t> read_elements(Tensor& out, Element e, bool big_endian,
+                                          const std::function<void(std::span<std::uint8_t>)>& read) {
   const bool as_they_are = e == Element::f32 || e == Element::f64 || e == Element::i64 || e == Element::u8;
   if (as_they_are && (!big_endian || size_of(e) == 1)) {
     read({reinterpret_cast<std::uint8_t*>(out.mutable_raw()), out.bytes()});

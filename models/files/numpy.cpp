@@ -50,7 +50,8 @@ class HeaderParser {
       const std::string_view key = quoted();
       expect(':');
       bool& seen = key == "descr" ? kind : key == "fortran_order" ? fortran : shape;
-      if (key != "descr" && key != "fortran_order" && key != "shape") fail(at, "expected 'descr', 'fortran_order' or 'shape'");
+      if (key != "descr" && key != "fortran_order" && key != "shape")
+        fail(at, "expected 'descr', 'fortran_order' or 'shape'");
       if (seen) fail(at, fmt::format("'{}' comes twice", key));
       seen = true;
       if (key == "descr") type(out);
@@ -63,12 +64,15 @@ class HeaderParser {
     }
     skip();
     if (at_ != text_.size()) fail(at_, "expected the end of the header");
-    if (!kind || !fortran || !shape) fail(text_.size(), fmt::format("the header lacks '{}'", !kind ? "descr" : !fortran ? "fortran_order" : "shape"));
+    if (!kind || !fortran || !shape)
+      fail(text_.size(), fmt::format("the header lacks '{}'", !kind ? "descr" : !fortran ? "fortran_order" : "shape"));
     return out;
   }
 
  private:
-  [[noreturn]] void fail(std::size_t at, std::string_view what) const { in_.fail_at(begin_ + static_cast<std::int64_t>(at), what); }
+  [[noreturn]] void fail(std::size_t at, std::string_view what) const {
+    in_.fail_at(begin_ + static_cast<std::int64_t>(at), what);
+  }
   void skip() {
     while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n')) ++at_;
   }
@@ -100,12 +104,19 @@ class HeaderParser {
     const std::string_view kind = quoted();
     if (kind.find('O') != kind.npos) fail(at, "arrays of Python objects are not read");
     using enum detail::Element;
-    constexpr std::pair<std::string_view, detail::Element> known[] = {{"f2", f16}, {"f4", f32}, {"f8", f64}, {"i1", i8}, {"i2", i16}, {"i4", i32}, {"i8", i64},
-                                                                      {"u1", u8},  {"u2", u16}, {"u4", u32}, {"u8", u64}, {"b1", boolean}};
-    const auto found = kind.empty() ? std::end(known) : std::ranges::find(known, kind.substr(1), &std::pair<std::string_view, detail::Element>::first);
+    constexpr std::pair<std::string_view, detail::Element> known[] = {
+        {"f2", f16}, {"f4", f32}, {"f8", f64}, {"i1", i8},  {"i2", i16}, {"i4", i32},
+        {"i8", i64}, {"u1", u8},  {"u2", u16}, {"u4", u32}, {"u8", u64}, {"b1", boolean}};
+    const auto found =
+        kind.empty() ? std::end(known)
+                     : std::ranges::find(known, kind.substr(1), &std::pair<std::string_view, detail::Element>::first);
     // One byte has no order: NumPy writes '|' and takes any; wider numbers must say theirs.
-    const bool ordered = found != std::end(known) && (kind[0] == '<' || kind[0] == '>' || (kind[0] == '|' && size_of(found->second) == 1));
-    if (!ordered) fail(at, fmt::format("type '{}' is not read; there are <f2 <f4 <f8 <i2 <i4 <i8 <u2 <u4 <u8, the same with >, |i1 |u1 |b1", detail::printable(kind, 20)));
+    const bool ordered = found != std::end(known) &&
+                         (kind[0] == '<' || kind[0] == '>' || (kind[0] == '|' && size_of(found->second) == 1));
+    if (!ordered)
+      fail(at, fmt::format(
+                   "type '{}' is not read; there are <f2 <f4 <f8 <i2 <i4 <i8 <u2 <u4 <u8, the same with >, |i1 |u1 |b1",
+                   detail::printable(kind, 20)));
     out.kind = found->second;
     out.big_endian = kind[0] == '>';
   }
@@ -148,11 +159,15 @@ class HeaderParser {
 
 Header read_header(Source& in) {
   std::uint8_t start[12] = {};
-  if (in.read(std::span(start, 8)) != 8 || !std::equal(magic.begin(), magic.end(), start, [](char a, std::uint8_t b) { return static_cast<std::uint8_t>(a) == b; }))
+  if (in.read(std::span(start, 8)) != 8 || !std::equal(magic.begin(), magic.end(), start, [](char a, std::uint8_t b) {
+        return static_cast<std::uint8_t>(a) == b;
+      }))
     in.fail_at(0, "expected a NumPy array, which begins with \\x93NUMPY");
-  if (start[6] < 1 || start[6] > 3 || start[7] != 0) in.fail_at(6, fmt::format("version {}.{} is not read, only 1.0, 2.0 and 3.0", start[6], start[7]));
+  if (start[6] < 1 || start[6] > 3 || start[7] != 0)
+    in.fail_at(6, fmt::format("version {}.{} is not read, only 1.0, 2.0 and 3.0", start[6], start[7]));
   const std::size_t wide = start[6] == 1 ? 2 : 4;
-  if (in.read(std::span(start + 8, wide)) != wide) in.fail_at(8, "expected the length of the header, found the end of the file");
+  if (in.read(std::span(start + 8, wide)) != wide)
+    in.fail_at(8, "expected the length of the header, found the end of the file");
   std::size_t length = 0;
   for (std::size_t i = 0; i < wide; ++i) length |= std::size_t{start[8 + i]} << 8 * i;
   if (length > longest_header) in.fail_at(8, fmt::format("a header of {} bytes, more than {}", length, longest_header));
@@ -170,11 +185,15 @@ Tensor read_array(Source& in) {
   const std::int64_t begin = in.position(), wide = static_cast<std::int64_t>(size_of(h.kind));
   std::int64_t bytes = wide, all = 0;
   bool fits = true, none = false;
-  for (const std::int64_t n : h.sizes) none |= n == 0, fits = fits && !__builtin_mul_overflow(bytes, std::max<std::int64_t>(1, n), &bytes);
-  if (!fits || __builtin_mul_overflow(bytes, 8, &all) || __builtin_add_overflow(bytes, begin, &all)) in.fail_at(begin, "the sizes are too large");
+  for (const std::int64_t n : h.sizes)
+    none |= n == 0, fits = fits && !__builtin_mul_overflow(bytes, std::max<std::int64_t>(1, n), &bytes);
+  if (!fits || __builtin_mul_overflow(bytes, 8, &all) || __builtin_add_overflow(bytes, begin, &all))
+    in.fail_at(begin, "the sizes are too large");
   if (none) bytes = 0;
-  if (in.packed() ? !in.can_hold(begin + bytes) : bytes > in.limit() - begin) in.fail_at(begin, fmt::format("expected {} bytes of elements, the file is too short", bytes));
-  if (!in.packed() && bytes < in.limit() - begin) in.fail_at(begin + bytes, "expected the end of the data, found more bytes");
+  if (in.packed() ? !in.can_hold(begin + bytes) : bytes > in.limit() - begin)
+    in.fail_at(begin, fmt::format("expected {} bytes of elements, the file is too short", bytes));
+  if (!in.packed() && bytes < in.limit() - begin)
+    in.fail_at(begin + bytes, "expected the end of the data, found more bytes");
 
   std::vector<std::int64_t> sizes = h.sizes;
   if (h.fortran) std::ranges::reverse(sizes);
@@ -182,9 +201,12 @@ Tensor read_array(Source& in) {
   const auto read = [&](std::span<std::uint8_t> part) {
     const std::int64_t before = in.position() - begin;
     const std::size_t got = in.read(part);
-    if (got != part.size()) in.fail_at(begin, fmt::format("expected {} bytes of elements, found {}", bytes, before + static_cast<std::int64_t>(got)));
+    if (got != part.size())
+      in.fail_at(begin, fmt::format("expected {} bytes of elements, found {}", bytes,
+                                    before + static_cast<std::int64_t>(got)));
   };
-  if (const auto bad = read_elements(out, h.kind, h.big_endian, read)) in.fail_at(begin + *bad * wide, "a number above 2^63 - 1, the largest of int64");
+  if (const auto bad = read_elements(out, h.kind, h.big_endian, read))
+    in.fail_at(begin + *bad * wide, "a number above 2^63 - 1, the largest of int64");
   in.expect_end();
   return h.fortran ? transpose(out) : out;
 }
@@ -198,7 +220,8 @@ std::string header_of(const Tensor& t, std::string_view caller) {
   for (const std::int64_t n : t.shape()) shape += fmt::format("{}, ", n);
   if (t.rank() > 1) shape.resize(shape.size() - 2);
   else if (t.rank() == 1) shape.pop_back();
-  std::string text = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", kinds[static_cast<int>(t.dtype())], shape);
+  std::string text = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}",
+                                 kinds[static_cast<int>(t.dtype())], shape);
   text.append((64 - (10 + text.size() + 1) % 64) % 64, ' ') += '\n';  // the elements begin at a multiple of 64
   std::string out(magic);
   out += {'\1', '\0', static_cast<char>(text.size() & 0xff), static_cast<char>(text.size() >> 8)};
@@ -226,7 +249,9 @@ std::map<std::string, Tensor> read_npz(const std::filesystem::path& path) {
   std::map<std::string, Tensor> out;
   const std::vector<std::string> names = in.names();
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (!names[i].ends_with(".npy") || names[i].size() == 4) throw DataError(fmt::format("{}: expected files NAME.npy in it, found {}", path.string(), detail::printable(names[i], 80)));
+    if (!names[i].ends_with(".npy") || names[i].size() == 4)
+      throw DataError(
+          fmt::format("{}: expected files NAME.npy in it, found {}", path.string(), detail::printable(names[i], 80)));
     in.open(i);
     out[names[i].substr(0, names[i].size() - 4)] = read_array(in);
   }
@@ -248,27 +273,35 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Te
     pieces.push_back(piece);
     at += piece.size();
   };
-  if (tensors.size() > 0xffff) throw ValueError(fmt::format("write_npz: {} arrays, a zip holds at most 65535", tensors.size()));
+  if (tensors.size() > 0xffff)
+    throw ValueError(fmt::format("write_npz: {} arrays, a zip holds at most 65535", tensors.size()));
   for (const auto& [key, t] : tensors) {
     if (key.empty() || key.size() > 1000 || !std::ranges::all_of(key, [](char c) { return c >= ' ' && c <= '~'; }))
-      throw ValueError(fmt::format("write_npz: a name must be 1 to 1000 printable ASCII characters, got {} of them or others", key.size()));
+      throw ValueError(fmt::format(
+          "write_npz: a name must be 1 to 1000 printable ASCII characters, got {} of them or others", key.size()));
     const std::string name = key + ".npy";
     const std::string& header = texts.emplace_back(header_of(t, "write_npz"));
     const std::size_t size = header.size() + t.bytes();
-    if (size >= most || at > most - size) throw ValueError(fmt::format("write_npz: {}: more than the 4 GiB that a zip holds", path.string()));
-    std::uint32_t crc = static_cast<std::uint32_t>(::crc32_z(0, reinterpret_cast<const Bytef*>(header.data()), header.size()));
+    if (size >= most || at > most - size)
+      throw ValueError(fmt::format("write_npz: {}: more than the 4 GiB that a zip holds", path.string()));
+    std::uint32_t crc =
+        static_cast<std::uint32_t>(::crc32_z(0, reinterpret_cast<const Bytef*>(header.data()), header.size()));
     crc = static_cast<std::uint32_t>(::crc32_z(crc, reinterpret_cast<const Bytef*>(t.raw()), t.bytes()));
     // Version, flags, stored, 1980-01-01; checksum, sizes; lengths of the name and of nothing more (APPNOTE.TXT 4.3.7)
-    const std::string common = little(20, 2) + little(0, 2) + little(0, 2) + little(0, 2) + little(0x21, 2) + little(crc, 4) + little(size, 4) +
-                               little(size, 4) + little(name.size(), 2) + little(0, 2);
-    directory += "PK\1\2" + little(20, 2) + common + little(0, 2) + little(0, 2) + little(0, 2) + little(0, 4) + little(at, 4) + name;
+    const std::string common = little(20, 2) + little(0, 2) + little(0, 2) + little(0, 2) + little(0x21, 2) +
+                               little(crc, 4) + little(size, 4) + little(size, 4) + little(name.size(), 2) +
+                               little(0, 2);
+    directory += "PK\1\2" + little(20, 2) + common + little(0, 2) + little(0, 2) + little(0, 2) + little(0, 4) +
+                 little(at, 4) + name;
     add(bytes_of(texts.emplace_back("PK\3\4" + common + name)));
     add(bytes_of(header));
     add(elements_of(t));
   }
   const std::size_t central_at = at;
-  if (central_at + directory.size() >= most) throw ValueError(fmt::format("write_npz: {}: more than the 4 GiB that a zip holds", path.string()));
-  const std::string end = "PK\5\6" + little(0, 4) + little(tensors.size(), 2) + little(tensors.size(), 2) + little(directory.size(), 4) + little(central_at, 4) + little(0, 2);
+  if (central_at + directory.size() >= most)
+    throw ValueError(fmt::format("write_npz: {}: more than the 4 GiB that a zip holds", path.string()));
+  const std::string end = "PK\5\6" + little(0, 4) + little(tensors.size(), 2) + little(tensors.size(), 2) +
+                          little(directory.size(), 4) + little(central_at, 4) + little(0, 2);
   add(bytes_of(directory));
   add(bytes_of(end));
   write_atomically(path, pieces);

@@ -45,10 +45,13 @@ std::string deflated(const std::string& data) {
 }  // namespace
 
 void write_png(const std::filesystem::path& path, const Tensor& picture, const PictureOptions& o) {
-  if (!picture.defined() || !(picture.rank() == 2 || (picture.rank() == 3 && picture.size(2) == 1)) || picture.numel() == 0)
-    throw ShapeError(fmt::format("write_png: expected a picture (h, w), got {}", picture.defined() ? describe(picture) : "none"));
+  if (!picture.defined() || !(picture.rank() == 2 || (picture.rank() == 3 && picture.size(2) == 1)) ||
+      picture.numel() == 0)
+    throw ShapeError(
+        fmt::format("write_png: expected a picture (h, w), got {}", picture.defined() ? describe(picture) : "none"));
   const bool bytes = picture.dtype() == u8;
-  if (!bytes && !is_float(picture.dtype())) throw DTypeError(fmt::format("write_png: expected uint8 or floats, got {}", describe(picture)));
+  if (!bytes && !is_float(picture.dtype()))
+    throw DTypeError(fmt::format("write_png: expected uint8 or floats, got {}", describe(picture)));
   if (o.zoom < 1) throw ValueError(fmt::format("write_png: zoom must be at least 1, got {}", o.zoom));
   if (o.zoom > 1 << 14 || picture.numel() > (1 << 28) / o.zoom / o.zoom)
     throw ValueError(fmt::format("write_png: {} at zoom {} is more than 2^28 pixels", picture.shape().str(), o.zoom));
@@ -65,12 +68,14 @@ void write_png(const std::filesystem::path& path, const Tensor& picture, const P
   }
   const auto side = [&](int axis) { return big_endian(static_cast<std::uint32_t>(picture.size(axis) * o.zoom)); };
   const std::string depth_gray("\x08\0\0\0\0", 5);  // 8 bits, gray; deflate, the usual filters, not interlaced
-  write_atomically(path, "\x89PNG\r\n\x1a\n" + chunk("IHDR", side(1) + side(0) + depth_gray) + chunk("IDAT", deflated(rows)) + chunk("IEND", ""));
+  write_atomically(path, "\x89PNG\r\n\x1a\n" + chunk("IHDR", side(1) + side(0) + depth_gray) +
+                             chunk("IDAT", deflated(rows)) + chunk("IEND", ""));
 }
 
 Tensor image_grid(const Tensor& images, std::int64_t columns) {
   if (!images.defined() || !(images.rank() == 3 || (images.rank() == 4 && images.size(3) == 1)) || images.numel() == 0)
-    throw ShapeError(fmt::format("image_grid: expected images (n, h, w), got {}", images.defined() ? describe(images) : "none"));
+    throw ShapeError(
+        fmt::format("image_grid: expected images (n, h, w), got {}", images.defined() ? describe(images) : "none"));
   if (columns < 1) throw ValueError(fmt::format("image_grid: columns must be at least 1, got {}", columns));
   const std::int64_t n = images.size(0), h = images.size(1), w = images.size(2);
   columns = std::min(columns, n);
@@ -79,7 +84,8 @@ Tensor image_grid(const Tensor& images, std::int64_t columns) {
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t y = 0; y < h; ++y) {
       const std::int64_t to = (i / columns * h + y) * columns + i % columns;  // in lines of one image
-      std::memcpy(out.mutable_raw() + static_cast<std::size_t>(to) * line, images.raw() + static_cast<std::size_t>(i * h + y) * line, line);
+      std::memcpy(out.mutable_raw() + static_cast<std::size_t>(to) * line,
+                  images.raw() + static_cast<std::size_t>(i * h + y) * line, line);
     }
   return out;
 }

@@ -1,4 +1,5 @@
-// (over 400 lines because every rule of the format is a check with a message of its own, and the reader belongs beside the writer)
+// (over 400 lines because every rule of the format is a check with a message of its own, and the reader belongs beside
+// the writer)
 #include <ebb/models/files/safetensors.h>
 
 #include <fcntl.h>
@@ -41,13 +42,18 @@ constexpr std::size_t most_entries = 100'000;
 
 using detail::Element;
 constexpr std::pair<std::string_view, Element> kinds[] = {
-    {"F32", Element::f32}, {"F64", Element::f64}, {"I64", Element::i64}, {"U8", Element::u8},   {"BOOL", Element::boolean},
-    {"I8", Element::i8},   {"I16", Element::i16}, {"I32", Element::i32}, {"U16", Element::u16}, {"U32", Element::u32},
-    {"U64", Element::u64}, {"F16", Element::f16}, {"BF16", Element::bf16}, {"F8_E4M3", Element::f8_e4m3}, {"F8_E5M2", Element::f8_e5m2}};
+    {"F32", Element::f32},      {"F64", Element::f64},         {"I64", Element::i64},        {"U8", Element::u8},
+    {"BOOL", Element::boolean}, {"I8", Element::i8},           {"I16", Element::i16},        {"I32", Element::i32},
+    {"U16", Element::u16},      {"U32", Element::u32},         {"U64", Element::u64},        {"F16", Element::f16},
+    {"BF16", Element::bf16},    {"F8_E4M3", Element::f8_e4m3}, {"F8_E5M2", Element::f8_e5m2}};
 constexpr std::string_view other_kinds[] = {"C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"};
 
-std::string_view kind_of(Element e) { return std::ranges::find(kinds, e, &std::pair<std::string_view, Element>::second)->first; }
-std::string_view kind_of(DType dtype) { return dtype == f32 ? "F32" : dtype == f64 ? "F64" : dtype == i64 ? "I64" : "U8"; }
+std::string_view kind_of(Element e) {
+  return std::ranges::find(kinds, e, &std::pair<std::string_view, Element>::second)->first;
+}
+std::string_view kind_of(DType dtype) {
+  return dtype == f32 ? "F32" : dtype == f64 ? "F64" : dtype == i64 ? "I64" : "U8";
+}
 
 /// A text from a file made fit for a message: quoted, escaped, shortened.
 std::string printable(std::string_view text) {
@@ -126,17 +132,15 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
       : path_(path), entries_(entries), metadata_(metadata) {}
 
   bool start_object(std::size_t) override {
-    if (place_ == Place::file)
-      place_ = Place::names;
-    else if (place_ == Place::names)
-      place_ = name_ == metadata_key ? Place::metadata : Place::tensor;
-    else
-      unexpected("an object");
+    if (place_ == Place::file) place_ = Place::names;
+    else if (place_ == Place::names) place_ = name_ == metadata_key ? Place::metadata : Place::tensor;
+    else unexpected("an object");
     return true;
   }
 
   bool key(string_t& key) override {
-    if (entries_.size() + metadata_.size() == most_entries) broken(path_, "more than {} tensors and texts", most_entries);
+    if (entries_.size() + metadata_.size() == most_entries)
+      broken(path_, "more than {} tensors and texts", most_entries);
     if (place_ == Place::names) {
       const bool is_new = key == metadata_key ? !std::exchange(metadata_met_, true) : add_tensor(key);
       if (!is_new) broken(path_, "duplicate key: {}", printable(key));
@@ -189,8 +193,7 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
         broken(path_, "shape: {}: more than {} axes", tensor(), Shape::max_rank);
       entry_->shape->push_back(value);
     } else if (place_ == Place::offsets) {
-      if (entry_->offsets->size() == 2)
-        broken(path_, "data_offsets: {}: expected 2 numbers, found more", tensor());
+      if (entry_->offsets->size() == 2) broken(path_, "data_offsets: {}: expected 2 numbers, found more", tensor());
       entry_->offsets->push_back(value);
     } else {
       unexpected("a number");
@@ -199,12 +202,9 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
   }
 
   bool string(string_t& value) override {
-    if (place_ == Place::metadata)
-      *text_ = std::move(value);
-    else if (place_ == Place::tensor && key_ == "dtype")
-      entry_->dtype = dtype(value);
-    else
-      unexpected("a string");
+    if (place_ == Place::metadata) *text_ = std::move(value);
+    else if (place_ == Place::tensor && key_ == "dtype") entry_->dtype = dtype(value);
+    else unexpected("a string");
     return true;
   }
 
@@ -223,10 +223,8 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) override {
     // "[id] parse error at line 1, column 9: syntax error while parsing value - REASON; last read: '...'"
     std::string_view reason = e.what();
-    if (const auto at = reason.find(" - "); at != reason.npos)
-      reason.remove_prefix(at + 3);
-    else if (const auto id_end = reason.find("] "); id_end != reason.npos)
-      reason.remove_prefix(id_end + 2);
+    if (const auto at = reason.find(" - "); at != reason.npos) reason.remove_prefix(at + 3);
+    else if (const auto id_end = reason.find("] "); id_end != reason.npos) reason.remove_prefix(id_end + 2);
     reason = reason.substr(0, reason.find("; last read"));
     broken(path_, "not valid JSON: byte {} of the header: {}", position, reason.substr(0, 120));
   }
@@ -246,7 +244,8 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
     const bool known = std::ranges::find(other_kinds, kind) != std::end(other_kinds);
     std::string names;
     for (const auto& [name, _] : kinds) names += fmt::format("{}{}", names.empty() ? "" : " ", name);
-    broken(path_, "dtype: {}: {} {}; there are {}", tensor(), printable(kind), known ? "is not supported" : "is unknown", names);
+    broken(path_, "dtype: {}: {} {}; there are {}", tensor(), printable(kind),
+           known ? "is not supported" : "is unknown", names);
   }
 
   std::string tensor() const { return "tensor " + printable(name_); }
@@ -256,16 +255,13 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
       case Place::names:
         if (name_ == metadata_key) broken(path_, "{}: expected an object, found {}", metadata_key, found);
         broken(path_, "entry: {}: expected an object, found {}", tensor(), found);
-      case Place::metadata:
-        broken(path_, "{}: {}: expected a string, found {}", metadata_key, printable(key_), found);
+      case Place::metadata: broken(path_, "{}: {}: expected a string, found {}", metadata_key, printable(key_), found);
       case Place::tensor:
-        broken(path_, "{}: {}: expected {}, found {}", key_, tensor(),
-               key_ == "dtype" ? "a string" : "an array", found);
+        broken(path_, "{}: {}: expected {}, found {}", key_, tensor(), key_ == "dtype" ? "a string" : "an array",
+               found);
       case Place::shape:
-      case Place::offsets:
-        broken(path_, "{}: {}: expected non-negative integers, found {}", key_, tensor(), found);
-      default:
-        broken(path_, "header: expected an object, found {}", found);
+      case Place::offsets: broken(path_, "{}: {}: expected non-negative integers, found {}", key_, tensor(), found);
+      default: broken(path_, "header: expected an object, found {}", found);
     }
   }
 
@@ -298,7 +294,9 @@ class HeaderBytes {
       ++bytes->at_;
       return *this;
     }
-    bool operator==(const Iterator& other) const { return (end || bytes->at_ == bytes->size_) == (other.end || bytes->at_ == bytes->size_); }
+    bool operator==(const Iterator& other) const {
+      return (end || bytes->at_ == bytes->size_) == (other.end || bytes->at_ == bytes->size_);
+    }
     bool operator!=(const Iterator& other) const { return !(*this == other); }
   };
   Iterator begin() { return {this, false}; }
@@ -326,11 +324,9 @@ std::uint64_t check_header(const fs::path& path, FileReader& file) {
     broken(path, "file too short: {} bytes, the size of the header takes {}", file.size(), prefix_bytes);
   std::uint64_t size = 0;
   file.read(0, std::as_writable_bytes(std::span(&size, 1)));
-  if (size > max_header_bytes)
-    broken(path, "header too large: {} bytes, the limit is {}", size, max_header_bytes);
+  if (size > max_header_bytes) broken(path, "header too large: {} bytes, the limit is {}", size, max_header_bytes);
   if (size > file.size() - prefix_bytes)
-    broken(path, "header too large: {} bytes, the file has {} after the first 8", size,
-           file.size() - prefix_bytes);
+    broken(path, "header too large: {} bytes, the file has {} after the first 8", size, file.size() - prefix_bytes);
   if (size == 0) broken(path, "header start: expected '{{', found an empty header");
 
   HeaderBytes header(file, size);
@@ -338,18 +334,23 @@ std::uint64_t check_header(const fs::path& path, FileReader& file) {
   bool quoted = false, escaped = false;
   std::uint64_t at = 0, zero_at = 0, text = 0;  // bytes of the text, or of the number, so far
   for (const char c : header) {
-    if (at == 0 && c != '{') broken(path, "header start: expected '{{', found byte 0x{:02x}", static_cast<unsigned char>(c));
+    if (at == 0 && c != '{')
+      broken(path, "header start: expected '{{', found byte 0x{:02x}", static_cast<unsigned char>(c));
     // The parser would take a zero byte for the end of the text.
     if (c == '\0' && zero_at == 0) zero_at = at + 1;
-    const bool ends = quoted ? c == '"' && !escaped : std::string_view("\",:{}[] \t\r\n").find(c) != std::string_view::npos;
+    const bool ends =
+        quoted ? c == '"' && !escaped : std::string_view("\",:{}[] \t\r\n").find(c) != std::string_view::npos;
     escaped = quoted && c == '\\' && !escaped;
     if (c == '"' && ends) quoted = !quoted;
     text = ends ? 0 : text + 1;
-    if (text > longest_text) broken(path, "text too long: byte {} of the header: more than {} bytes of one name, text or number", at + 1, longest_text);
+    if (text > longest_text)
+      broken(path, "text too long: byte {} of the header: more than {} bytes of one name, text or number", at + 1,
+             longest_text);
     if (c != ' ') last = c;
     ++at;
   }
-  if (last != '}') broken(path, "header end: expected '}}' and spaces, found byte 0x{:02x}", static_cast<unsigned char>(last));
+  if (last != '}')
+    broken(path, "header end: expected '}}' and spaces, found byte 0x{:02x}", static_cast<unsigned char>(last));
   if (zero_at) broken(path, "not valid JSON: byte {} of the header: a zero byte", zero_at);
   return size;
 }
@@ -374,30 +375,27 @@ std::vector<const Entries::value_type*> in_file_order(const fs::path& path, cons
     const auto& [name, entry] = tensor;
     const std::optional<std::uint64_t> bytes = bytes_of(*entry.dtype, *entry.shape);
     if (!bytes)
-      broken(path, "shape: tensor {}: ({}) has too many elements", printable(name),
-             fmt::join(*entry.shape, ", "));
+      broken(path, "shape: tensor {}: ({}) has too many elements", printable(name), fmt::join(*entry.shape, ", "));
     if (entry.begin() > entry.end())
-      broken(path, "data_offsets: tensor {}: begin {} is after end {}", printable(name), entry.begin(),
-             entry.end());
+      broken(path, "data_offsets: tensor {}: begin {} is after end {}", printable(name), entry.begin(), entry.end());
     if (entry.end() - entry.begin() != *bytes)
-      broken(path, "data_offsets: tensor {}: {} to {} is {} bytes, {} of shape ({}) takes {}",
-             printable(name), entry.begin(), entry.end(), entry.end() - entry.begin(), kind_of(*entry.dtype),
+      broken(path, "data_offsets: tensor {}: {} to {} is {} bytes, {} of shape ({}) takes {}", printable(name),
+             entry.begin(), entry.end(), entry.end() - entry.begin(), kind_of(*entry.dtype),
              fmt::join(*entry.shape, ", "), *bytes);
     order.push_back(&tensor);
   }
 
   // An empty tensor comes before the one that begins where it does; equals stay in the order of their names.
-  std::ranges::stable_sort(order, {},
-                           [](const auto* t) { return std::pair(t->second.begin(), t->second.end()); });
+  std::ranges::stable_sort(order, {}, [](const auto* t) { return std::pair(t->second.begin(), t->second.end()); });
   std::uint64_t end = 0;
   for (const auto* tensor : order) {
     const auto& [name, entry] = *tensor;
     if (entry.begin() > end)
-      broken(path, "hole: tensor {} begins at byte {} of the data, the one before ends at {}",
-             printable(name), entry.begin(), end);
+      broken(path, "hole: tensor {} begins at byte {} of the data, the one before ends at {}", printable(name),
+             entry.begin(), end);
     if (entry.begin() < end)
-      broken(path, "overlap: tensor {} begins at byte {} of the data, the one before ends at {}",
-             printable(name), entry.begin(), end);
+      broken(path, "overlap: tensor {} begins at byte {} of the data, the one before ends at {}", printable(name),
+             entry.begin(), end);
     end = entry.end();
   }
   if (end != data_bytes)
@@ -409,7 +407,9 @@ std::vector<const Entries::value_type*> in_file_order(const fs::path& path, cons
 std::string json_string(std::string_view what, std::string_view text) {
   try {
     std::string out = json(text).dump();
-    if (out.size() - 2 > longest_text) fail<ValueError>("write_safetensors", fmt::format("{} has {} bytes, the limit is {}", what, out.size() - 2, longest_text));
+    if (out.size() - 2 > longest_text)
+      fail<ValueError>("write_safetensors",
+                       fmt::format("{} has {} bytes, the limit is {}", what, out.size() - 2, longest_text));
     return out;
   } catch (const json::type_error&) {
     fail<ValueError>("write_safetensors", fmt::format("{} is not UTF-8: {}", what, printable(text)));
@@ -449,15 +449,15 @@ void write_safetensors(const fs::path& path, const SafeTensors& contents, std::s
     const auto& [name, value] = tensor;
     if (name == metadata_key)
       fail<ValueError>("write_safetensors", fmt::format("no tensor can be named {}", metadata_key));
-    if (!value.defined())
-      fail<ValueError>("write_safetensors", fmt::format("tensor {} is undefined", printable(name)));
+    if (!value.defined()) fail<ValueError>("write_safetensors", fmt::format("tensor {} is undefined", printable(name)));
     order.push_back(&tensor);
   }
   // Wide elements first, so that all are aligned in the file; by name among equals.
   std::ranges::stable_sort(order, std::greater(), [](const auto* t) { return size_of(t->second.dtype()); });
 
   if (order.size() + contents.metadata.size() > most_entries)
-    fail<ValueError>("write_safetensors", fmt::format("{} tensors and texts, the limit is {}", order.size() + contents.metadata.size(), most_entries));
+    fail<ValueError>("write_safetensors", fmt::format("{} tensors and texts, the limit is {}",
+                                                      order.size() + contents.metadata.size(), most_entries));
   std::string header = "{", separator;
   if (!contents.metadata.empty()) {
     header += fmt::format("\"{}\":{{", metadata_key);
@@ -471,8 +471,8 @@ void write_safetensors(const fs::path& path, const SafeTensors& contents, std::s
   for (const auto* tensor : order) {
     const auto& [name, value] = *tensor;
     header += fmt::format(R"({}{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", separator,
-                          json_string("tensor name", name), kind_of(value.dtype()),
-                          fmt::join(value.shape(), ","), offset, offset + value.bytes());
+                          json_string("tensor name", name), kind_of(value.dtype()), fmt::join(value.shape(), ","),
+                          offset, offset + value.bytes());
     offset += value.bytes();
     separator = ",";
   }
@@ -480,11 +480,9 @@ void write_safetensors(const fs::path& path, const SafeTensors& contents, std::s
   header.append((8 - header.size() % 8) % 8, ' ');
   const std::uint64_t size = header.size();
   if (size > max_header_bytes)
-    fail<ValueError>("write_safetensors",
-                     fmt::format("a header of {} bytes, the limit is {}", size, max_header_bytes));
+    fail<ValueError>("write_safetensors", fmt::format("a header of {} bytes, the limit is {}", size, max_header_bytes));
 
-  std::vector<std::span<const std::byte>> pieces{std::as_bytes(std::span(&size, 1)),
-                                                 std::as_bytes(std::span(header))};
+  std::vector<std::span<const std::byte>> pieces{std::as_bytes(std::span(&size, 1)), std::as_bytes(std::span(header))};
   for (const auto* tensor : order) pieces.emplace_back(tensor->second.raw(), tensor->second.bytes());
   write_atomically(path, pieces, older);
 }

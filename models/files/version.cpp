@@ -21,8 +21,8 @@ constexpr const char* compiler = "g++ " __VERSION__;
 std::string version() { return EBB_VERSION; }
 
 std::string build_info() {
-  return fmt::format("ebb {}\ncompiler: {}, {}\nblas: {}\nkernels: {} (best here: {}; EBB_ISA chooses)\nthreads: {}\n", EBB_VERSION,
-                     compiler, EBB_BUILD_TYPE, detail::blas_description(), detail::name_of(detail::isa()),
+  return fmt::format("ebb {}\ncompiler: {}, {}\nblas: {}\nkernels: {} (best here: {}; EBB_ISA chooses)\nthreads: {}\n",
+                     EBB_VERSION, compiler, EBB_BUILD_TYPE, detail::blas_description(), detail::name_of(detail::isa()),
                      detail::name_of(detail::best_isa()), threads());
 }
 

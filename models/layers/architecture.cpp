@@ -1,4 +1,5 @@
 // Architectures as text: reader, printer, help. What layers there are stands in layer_kinds.cpp.
+// (over 400 lines because reader and printer of the same grammar are kept side by side)
 #include <ebb/models/layers/architecture.h>
 
 #include <fmt/format.h>
@@ -51,7 +52,8 @@ std::vector<std::string> activation_names() {
 Activation activation_of(std::string_view name) {
   for (const NamedActivation& a : activations)
     if (a.name == name) return a.f;
-  throw ValueError(fmt::format("no activation \"{}\"; there are {}", detail::printable(name, 40), detail::activation_words()));
+  throw ValueError(
+      fmt::format("no activation \"{}\"; there are {}", detail::printable(name, 40), detail::activation_words()));
 }
 
 std::string_view activation_name(Activation f) {
@@ -79,8 +81,10 @@ constexpr std::size_t shown = 40;  // of a word, in a message
 [[noreturn]] void fail_at_column(std::string_view text, std::size_t column, std::string_view what) {
   constexpr std::size_t whole = 200, before = 60;
   const std::size_t begin = text.size() > whole && column > before ? column - before : 0;
-  const std::string part = (begin ? "..." : "") + printable(text.substr(begin), text.size() > whole ? 2 * before : whole);
-  throw detail::ArchitectureError(fmt::format("architecture: column {}: {}\n  {}\n  {:>{}}", column + 1, what, part, "^", column - begin + (begin ? 4 : 1)));
+  const std::string part =
+      (begin ? "..." : "") + printable(text.substr(begin), text.size() > whole ? 2 * before : whole);
+  throw detail::ArchitectureError(fmt::format("architecture: column {}: {}\n  {}\n  {:>{}}", column + 1, what, part,
+                                              "^", column - begin + (begin ? 4 : 1)));
 }
 
 /// The words of one layer as its options.
@@ -97,7 +101,9 @@ class WordReader final : public Fields {
     const Word w = next(what);
     const std::size_t x = w.text.find('x');
     if (x == std::string_view::npos) value = integer(w, what);
-    else value = Pair(integer({w.text.substr(0, x), w.column}, what), integer({w.text.substr(x + 1), w.column + x + 1}, what));
+    else
+      value =
+          Pair(integer({w.text.substr(0, x), w.column}, what), integer({w.text.substr(x + 1), w.column + x + 1}, what));
   }
   void number(std::string_view name, double& value, std::string_view what) override {
     if (take(name)) value = parsed<double>(next(what), what);
@@ -139,8 +145,12 @@ class WordReader final : public Fields {
   /// Refuses what no option took.
   void finish(std::size_t parts_column) const {
     if (!words_.empty() && lacks_activation_)
-      fail_at_column(text_, words_[0].column, fmt::format("\"{}\" is no activation; there are {}", printable(words_[0].text, shown), detail::activation_words()));
-    if (!words_.empty()) fail_at_column(text_, words_[0].column, fmt::format("\"{}\" is not understood here", printable(words_[0].text, shown)));
+      fail_at_column(text_, words_[0].column,
+                     fmt::format("\"{}\" is no activation; there are {}", printable(words_[0].text, shown),
+                                 detail::activation_words()));
+    if (!words_.empty())
+      fail_at_column(text_, words_[0].column,
+                     fmt::format("\"{}\" is not understood here", printable(words_[0].text, shown)));
     if (part_ < parts_.size()) fail_at_column(text_, parts_column, "this layer takes fewer lists of layers");
   }
 
@@ -170,7 +180,8 @@ class WordReader final : public Fields {
   }
   std::int64_t integer(const Word& w, std::string_view what) const {
     const auto n = parsed<std::int64_t>(w, what);
-    if (n < 1 || n > detail::largest_size) fail_at_column(text_, w.column, fmt::format("{} must be 1 to 1,000,000", what));
+    if (n < 1 || n > detail::largest_size)
+      fail_at_column(text_, w.column, fmt::format("{} must be 1 to 1,000,000", what));
     return n;
   }
 
@@ -187,7 +198,8 @@ class TextParser {
  public:
   explicit TextParser(std::string_view text) : text_(text) {
     if (text.size() > detail::longest_architecture)
-      throw detail::ArchitectureError(fmt::format("architecture: {} characters, at most {} are read", text.size(), detail::longest_architecture));
+      throw detail::ArchitectureError(
+          fmt::format("architecture: {} characters, at most {} are read", text.size(), detail::longest_architecture));
     for (std::size_t i = 0; i < text.size();) {
       std::size_t stop = i + 1;
       if (space(text[i])) {
@@ -203,7 +215,9 @@ class TextParser {
 
   std::vector<Layer> parse() {
     std::vector<Layer> out = list();
-    if (next_ < words_.size()) fail_at_column(text_, words_[next_].column, fmt::format("\"{}\" is not understood here", printable(words_[next_].text, shown)));
+    if (next_ < words_.size())
+      fail_at_column(text_, words_[next_].column,
+                     fmt::format("\"{}\" is not understood here", printable(words_[next_].text, shown)));
     return out;
   }
 
@@ -220,7 +234,8 @@ class TextParser {
   std::vector<Layer> list() {
     std::vector<Layer> out;
     do {
-      if (out.size() == detail::most_layers) fail_at_column(text_, end(), fmt::format("more than {} layers in a row", detail::most_layers));
+      if (out.size() == detail::most_layers)
+        fail_at_column(text_, end(), fmt::format("more than {} layers in a row", detail::most_layers));
       out.push_back(layer());
     } while (take(","));
     return out;
@@ -236,7 +251,9 @@ class TextParser {
     if (a != activations.end()) return detail::activation_layer(a->f);
     const LayerKind* row = detail::layer_kind(kind.text);
     if (!row)
-      fail_at_column(text_, kind.column, fmt::format("no layer \"{}\"; there are {}, {}", printable(kind.text, shown), detail::kind_words(), detail::activation_words()));
+      fail_at_column(text_, kind.column,
+                     fmt::format("no layer \"{}\"; there are {}, {}", printable(kind.text, shown), detail::kind_words(),
+                                 detail::activation_words()));
 
     std::vector<Word> words;
     std::vector<std::vector<Layer>> parts;
@@ -244,16 +261,21 @@ class TextParser {
     while (at_word()) words.push_back(words_[next_++]);
     if (take("(")) {
       parts_column = words_[next_ - 1].column;
-      if (++depth_ > detail::deepest_nesting) fail_at_column(text_, parts_column, fmt::format("more than {} layers inside one another", detail::deepest_nesting));
+      if (++depth_ > detail::deepest_nesting)
+        fail_at_column(text_, parts_column,
+                       fmt::format("more than {} layers inside one another", detail::deepest_nesting));
       do {
-        if (parts.size() == detail::most_layers) fail_at_column(text_, end(), fmt::format("more than {} lists of layers", detail::most_layers));
+        if (parts.size() == detail::most_layers)
+          fail_at_column(text_, end(), fmt::format("more than {} lists of layers", detail::most_layers));
         parts.push_back(list());
       } while (take("|"));
       if (!take(")")) fail_at_column(text_, end(), "\")\" is missing here");
       --depth_;
       while (at_word()) words.push_back(words_[next_++]);
     }
-    if (words.size() > detail::most_options) fail_at_column(text_, words[detail::most_options].column, fmt::format("more than {} words in a layer", detail::most_options));
+    if (words.size() > detail::most_options)
+      fail_at_column(text_, words[detail::most_options].column,
+                     fmt::format("more than {} words in a layer", detail::most_options));
     WordReader options(text_, std::move(words), end(), std::move(parts));
     try {
       Layer made = row->make(options);
@@ -291,9 +313,13 @@ class Printer final : public Fields {
     const std::string size = value.h == value.w ? std::to_string(value.h) : fmt::format("{}x{}", value.h, value.w);
     write(name, need ? size : fmt::format("{} {}", name, size), need);
   }
-  void number(std::string_view name, double& value, std::string_view) override { write(name, fmt::format("{} {}", name, value), false); }
+  void number(std::string_view name, double& value, std::string_view) override {
+    write(name, fmt::format("{} {}", name, value), false);
+  }
   void rate(double& value) override { write("rate", fmt::format("{}", value), true); }
-  void flag(std::string_view name, bool& value) override { write(name, value ? std::string(name) : fmt::format("no{}", name), false); }
+  void flag(std::string_view name, bool& value) override {
+    write(name, value ? std::string(name) : fmt::format("no{}", name), false);
+  }
   void padding(Padding& value) override {
     if (!value.is_same && (value.top || value.left || value.bottom || value.right))
       throw ValueError(fmt::format("describe_architecture: {}: no text gives zeros around an image by number", text_));
@@ -304,12 +330,15 @@ class Printer final : public Fields {
     if (name.empty()) throw ValueError(fmt::format("describe_architecture: {}: its activation has no name", text_));
     write("activation", std::string(name), false);
   }
-  void sizes(std::vector<std::int64_t>& value, std::string_view) override { write("sizes", fmt::format("{}", fmt::join(value, " ")), true); }
+  void sizes(std::vector<std::int64_t>& value, std::string_view) override {
+    write("sizes", fmt::format("{}", fmt::join(value, " ")), true);
+  }
   void layers(std::string_view, std::vector<Layer>& value, std::string_view, bool) override {
     if (!first_ && !value.empty()) parts_.push_back(describe_architecture(value));
   }
   void branches(std::vector<std::vector<Layer>>& value, std::string_view) override {
-    if (!first_) for (const auto& branch : value) parts_.push_back(describe_architecture(branch));
+    if (!first_)
+      for (const auto& branch : value) parts_.push_back(describe_architecture(branch));
   }
 
  private:
@@ -335,7 +364,9 @@ class Usage final : public Fields {
   void padding(Padding&) override { text += " [same]"; }
   void activation(Activation&) override { text += " [ACTIVATION]"; }
   void sizes(std::vector<std::int64_t>&, std::string_view) override { text += " N ..."; }
-  void layers(std::string_view, std::vector<Layer>&, std::string_view, bool need) override { text += need ? " (LAYER, ..." : " [| LAYER, ...])"; }
+  void layers(std::string_view, std::vector<Layer>&, std::string_view, bool need) override {
+    text += need ? " (LAYER, ..." : " [| LAYER, ...])";
+  }
   void branches(std::vector<std::vector<Layer>>&, std::string_view) override { text += " (LAYER, ... | LAYER, ...)"; }
 
  private:
@@ -355,7 +386,9 @@ std::string describe_architecture(const std::vector<Layer>& layers) {
   for (const Layer& layer : layers) {
     if (const auto* f = dynamic_cast<const Function*>(&*layer)) {
       const std::string_view name = f->plain() ? activation_name(f->plain()) : std::string_view();
-      if (name.empty()) throw ValueError(fmt::format("describe_architecture: {}: no text describes a function without a name", layer->name()));
+      if (name.empty())
+        throw ValueError(
+            fmt::format("describe_architecture: {}: no text describes a function without a name", layer->name()));
       out.emplace_back(name);
       continue;
     }

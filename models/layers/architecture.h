@@ -9,14 +9,15 @@
 namespace ebb {
 
 /// The layers that a text describes, separated by commas, such as
-///   conv 32 3 stride 2 same relu, residual (conv 32 3 same relu, conv 32 3 same), concat (conv 8 1 | pool 3 stride 1 same)
-/// A word is a layer of architecture_help() or one of activation_names(). What a layer needs follows by position, the rest
-/// by name in any order. Throws ValueError with the text, a mark under the column and the rule.
+///   conv 32 3 stride 2 same relu, residual (conv 32 3 same relu, conv 32 3 same), concat (conv 8 1 | pool 3 stride 1
+///   same)
+/// A word is a layer of architecture_help() or one of activation_names(). What a layer needs follows by position, the
+/// rest by name in any order. Throws ValueError with the text, a mark under the column and the rule.
 std::vector<Layer> parse_architecture(std::string_view text);
 
-/// The same from a JSON list: [{"layer": "conv", "filters": 32, "kernel": 3, "activation": "relu"}, ...] with the names of
-/// architecture_help(); "padding": "same"; flags true or false; "layers", "shortcut" and "branches" are lists of layers.
-/// Throws ValueError with line, column and the rule.
+/// The same from a JSON list: [{"layer": "conv", "filters": 32, "kernel": 3, "activation": "relu"}, ...] with the names
+/// of architecture_help(); "padding": "same"; flags true or false; "layers", "shortcut" and "branches" are lists of
+/// layers. Throws ValueError with line, column and the rule.
 std::vector<Layer> parse_architecture_json(std::string_view json);
 
 /// The text for some layers, which parse_architecture reads back; initializers are left out. Throws ValueError naming a

@@ -1,4 +1,5 @@
-// Architectures as JSON. The one file that reads them with nlohmann-json, whose values know no line: a small tree that does.
+// Architectures as JSON. The one file that reads them with nlohmann-json, whose values know no line: a small tree that
+// does.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -84,15 +85,19 @@ class Builder : public nlohmann::json_sax<json> {
   bool key(json::string_t& name) override {
     key_ = name;
     key_at_ = text_.rfind('"', offset() - 2);
-    if (open_.back()->members.size() == detail::most_options) fail_at_offset(text_, key_at_, fmt::format("more than {} members of an object", detail::most_options));
+    if (open_.back()->members.size() == detail::most_options)
+      fail_at_offset(text_, key_at_, fmt::format("more than {} members of an object", detail::most_options));
     for (const auto& [other, value] : open_.back()->members)
-      if (other == name) fail_at_offset(text_, key_at_, fmt::format("\"{}\" is given twice", printable(name, name_shown)));
+      if (other == name)
+        fail_at_offset(text_, key_at_, fmt::format("\"{}\" is given twice", printable(name, name_shown)));
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) override {
-    std::string what = e.what();  // "[json.exception...] parse error at line 1, column 2: syntax error ...": the rest is ours
+    std::string what =
+        e.what();  // "[json.exception...] parse error at line 1, column 2: syntax error ...": the rest is ours
     const std::size_t colon = what.find(": ");
-    fail_at_offset(text_, position ? position - 1 : 0, printable(colon == std::string::npos ? what : what.substr(colon + 2), 300));
+    fail_at_offset(text_, position ? position - 1 : 0,
+                   printable(colon == std::string::npos ? what : what.substr(colon + 2), 300));
   }
 
  private:
@@ -101,7 +106,8 @@ class Builder : public nlohmann::json_sax<json> {
     if (open_.empty()) return root;
     if (++values_ > most_values) fail_at_offset(text_, offset() - 1, fmt::format("more than {} values", most_values));
     Value& parent = *open_.back();
-    if (parent.items.size() == detail::most_layers) fail_at_offset(text_, offset() - 1, fmt::format("more than {} items of a list", detail::most_layers));
+    if (parent.items.size() == detail::most_layers)
+      fail_at_offset(text_, offset() - 1, fmt::format("more than {} items of a list", detail::most_layers));
     if (parent.kind == Value::list) return parent.items.emplace_back();
     parent.members.push_back({key_, {}});
     return parent.members.back().value;
@@ -115,7 +121,8 @@ class Builder : public nlohmann::json_sax<json> {
     return true;
   }
   bool open(decltype(Value::kind) kind) {
-    if (open_.size() > 3 * static_cast<std::size_t>(detail::deepest_nesting)) fail_at_offset(text_, offset() - 1, "lists too deep inside one another");
+    if (open_.size() > 3 * static_cast<std::size_t>(detail::deepest_nesting))
+      fail_at_offset(text_, offset() - 1, "lists too deep inside one another");
     const std::size_t at = here();
     Value& value = place();
     value.at = at;
@@ -148,7 +155,8 @@ class MemberReader final : public Fields {
   void operator()(std::string_view name, Pair& value, std::string_view what, bool need) override {
     const Value* v = find(name, what, need);
     if (!v) return;
-    if (v->kind == Value::list && v->items.size() == 2) value = Pair(integer(v->items[0], what), integer(v->items[1], what));
+    if (v->kind == Value::list && v->items.size() == 2)
+      value = Pair(integer(v->items[0], what), integer(v->items[1], what));
     else value = integer(*v, what);
   }
   void number(std::string_view name, double& value, std::string_view what) override {
@@ -175,12 +183,15 @@ class MemberReader final : public Fields {
     if (!v) return;
     const std::vector<std::string> names = activation_names();
     if (!v->scalar.is_string() || std::ranges::find(names, v->scalar.get<std::string>()) == names.end())
-      fail_at_offset(text_, v->at, fmt::format("{} is no activation; there are {}", printable(v->scalar.dump(), name_shown), detail::activation_words()));
+      fail_at_offset(text_, v->at,
+                     fmt::format("{} is no activation; there are {}", printable(v->scalar.dump(), name_shown),
+                                 detail::activation_words()));
     value = activation_of(v->scalar.get<std::string>());
   }
   void sizes(std::vector<std::int64_t>& value, std::string_view what) override {
     const Value* v = find("sizes", what, true);
-    if (v->kind != Value::list || v->items.empty()) fail_at_offset(text_, v->at, fmt::format("{} must be a list of numbers", what));
+    if (v->kind != Value::list || v->items.empty())
+      fail_at_offset(text_, v->at, fmt::format("{} must be a list of numbers", what));
     for (const Value& item : v->items) value.push_back(integer(item, what));
   }
   void layers(std::string_view name, std::vector<Layer>& value, std::string_view what, bool need) override {
@@ -188,7 +199,8 @@ class MemberReader final : public Fields {
   }
   void branches(std::vector<std::vector<Layer>>& value, std::string_view what) override {
     const Value* v = find("branches", what, true);
-    if (v->kind != Value::list || v->items.empty()) fail_at_offset(text_, v->at, fmt::format("{} must be a list of lists of layers", what));
+    if (v->kind != Value::list || v->items.empty())
+      fail_at_offset(text_, v->at, fmt::format("{} must be a list of lists of layers", what));
     for (const Value& branch : v->items) value.push_back(layers_of(text_, branch, "a branch"));
   }
 
@@ -196,7 +208,9 @@ class MemberReader final : public Fields {
   void finish() const {
     for (const auto& [name, value] : object_.members)
       if (name != "layer" && std::ranges::find(known_, name) == known_.end())
-        fail_at_offset(text_, value.at, fmt::format("\"{}\" is not understood here{}{}", printable(name, name_shown), known_.empty() ? "" : "; there are ", fmt::join(known_, ", ")));
+        fail_at_offset(text_, value.at,
+                       fmt::format("\"{}\" is not understood here{}{}", printable(name, name_shown),
+                                   known_.empty() ? "" : "; there are ", fmt::join(known_, ", ")));
   }
 
  private:
@@ -214,7 +228,8 @@ class MemberReader final : public Fields {
   std::int64_t integer(const Value& v, std::string_view what) const {
     if (!v.scalar.is_number_integer()) fail_at_offset(text_, v.at, fmt::format("{} must be a whole number", what));
     const double n = v.scalar.get<double>();
-    if (!(n >= 1 && n <= static_cast<double>(detail::largest_size))) fail_at_offset(text_, v.at, fmt::format("{} must be 1 to 1,000,000", what));
+    if (!(n >= 1 && n <= static_cast<double>(detail::largest_size)))
+      fail_at_offset(text_, v.at, fmt::format("{} must be 1 to 1,000,000", what));
     return v.scalar.get<std::int64_t>();
   }
 
@@ -226,7 +241,8 @@ class MemberReader final : public Fields {
 Layer layer_of(std::string_view text, const Value& v) {
   if (v.kind != Value::object) fail_at_offset(text, v.at, "a layer is expected here: {\"layer\": ...}");
   const auto name = std::ranges::find(v.members, "layer", &Member::name);
-  if (name == v.members.end() || !name->value.scalar.is_string()) fail_at_offset(text, v.at, "the kind of layer is missing: \"layer\": \"dense\"");
+  if (name == v.members.end() || !name->value.scalar.is_string())
+    fail_at_offset(text, v.at, "the kind of layer is missing: \"layer\": \"dense\"");
   const std::string word = name->value.scalar.get<std::string>();
   MemberReader options(text, v);
   const std::vector<std::string> functions = activation_names();
@@ -236,7 +252,9 @@ Layer layer_of(std::string_view text, const Value& v) {
   }
   const detail::LayerKind* kind = detail::layer_kind(word);
   if (!kind)
-    fail_at_offset(text, name->value.at, fmt::format("no layer \"{}\"; there are {}, {}", printable(word, name_shown), detail::kind_words(), detail::activation_words()));
+    fail_at_offset(text, name->value.at,
+                   fmt::format("no layer \"{}\"; there are {}, {}", printable(word, name_shown), detail::kind_words(),
+                               detail::activation_words()));
   try {
     Layer made = kind->make(options);
     options.finish();
@@ -249,7 +267,8 @@ Layer layer_of(std::string_view text, const Value& v) {
 }
 
 std::vector<Layer> layers_of(std::string_view text, const Value& list, std::string_view what) {
-  if (list.kind != Value::list || list.items.empty()) fail_at_offset(text, list.at, fmt::format("{} must be a list: [{{\"layer\": ...}}, ...]", what));
+  if (list.kind != Value::list || list.items.empty())
+    fail_at_offset(text, list.at, fmt::format("{} must be a list: [{{\"layer\": ...}}, ...]", what));
   std::vector<Layer> out;
   for (const Value& v : list.items) out.push_back(layer_of(text, v));
   return out;
@@ -259,7 +278,8 @@ std::vector<Layer> layers_of(std::string_view text, const Value& list, std::stri
 
 std::vector<Layer> parse_architecture_json(std::string_view text) {
   if (text.size() > detail::longest_architecture)
-    throw ArchitectureError(fmt::format("architecture: {} characters, at most {} are read", text.size(), detail::longest_architecture));
+    throw ArchitectureError(
+        fmt::format("architecture: {} characters, at most {} are read", text.size(), detail::longest_architecture));
   const char* seen = text.data();
   Builder builder(text, seen);
   json::sax_parse(Counting{text.data(), &seen}, Counting{text.data() + text.size(), &seen}, &builder);

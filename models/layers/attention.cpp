@@ -34,14 +34,17 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, bool causal)
 }
 
 MultiHeadAttention::MultiHeadAttention(MultiHeadAttentionOptions options) : options_(options) {
-  if (options.heads < 1) throw ValueError(fmt::format("MultiHeadAttention: heads must be at least 1, got {}", options.heads));
-  detail::expect(options.key_dim >= 0, "MultiHeadAttention", "key_dim must not be negative", static_cast<double>(options.key_dim));
+  if (options.heads < 1)
+    throw ValueError(fmt::format("MultiHeadAttention: heads must be at least 1, got {}", options.heads));
+  detail::expect(options.key_dim >= 0, "MultiHeadAttention", "key_dim must not be negative",
+                 static_cast<double>(options.key_dim));
 }
 
 void MultiHeadAttention::make(std::int64_t features) {
   const std::int64_t d = options_.key_dim ? options_.key_dim : features / options_.heads;
   if (d < 1 || (!options_.key_dim && features % options_.heads))
-    fail<ShapeError>("MultiHeadAttention", fmt::format("{} features cannot be shared among {} heads; give key_dim", features, options_.heads));
+    fail<ShapeError>("MultiHeadAttention", fmt::format("{} features cannot be shared among {} heads; give key_dim",
+                                                       features, options_.heads));
   const DenseOptions inner{.units = d * options_.heads, .use_bias = options_.use_bias};
   query_ = Dense(inner), key_ = Dense(inner), value_ = Dense(inner);
   output_ = Dense({.units = features, .use_bias = options_.use_bias});
@@ -51,19 +54,24 @@ void MultiHeadAttention::make(std::int64_t features) {
 
 Tensor MultiHeadAttention::attend(const Tensor& x, const Tensor& memory) {
   if (x.rank() != 3 || memory.rank() != 3)
-    fail<ShapeError>("MultiHeadAttention", fmt::format("needs sequences (n, steps, features), got {}", (x.rank() == 3 ? memory : x).shape().str()));
+    fail<ShapeError>("MultiHeadAttention", fmt::format("needs sequences (n, steps, features), got {}",
+                                                       (x.rank() == 3 ? memory : x).shape().str()));
   if (!made_) make(x.size(2));
   const auto heads = [&](const Tensor& rows) {  // (n, t, h * d) to (n, h, t, d)
-    return transpose(reshape(rows, {rows.size(0), rows.size(1), options_.heads, rows.size(2) / options_.heads}), {0, 2, 1, 3});
+    return transpose(reshape(rows, {rows.size(0), rows.size(1), options_.heads, rows.size(2) / options_.heads}),
+                     {0, 2, 1, 3});
   };
   const Tensor y = attention(heads(query_(x)), heads(key_(memory)), heads(value_(memory)), options_.causal);
   return output_(reshape(transpose(y, {0, 2, 1, 3}), {x.size(0), x.size(1), y.size(1) * y.size(3)}));
 }
 
-void MultiHeadAttention::visit(Visitor& v) { v("query", query_), v("key", key_), v("value", value_), v("output", output_); }
+void MultiHeadAttention::visit(Visitor& v) {
+  v("query", query_), v("key", key_), v("value", value_), v("output", output_);
+}
 
 Tensor PositionEmbedding::forward(const Tensor& x) {
-  if (x.rank() != 3) fail<ShapeError>("PositionEmbedding", fmt::format("needs sequences (n, steps, features), got {}", x.shape().str()));
+  if (x.rank() != 3)
+    fail<ShapeError>("PositionEmbedding", fmt::format("needs sequences (n, steps, features), got {}", x.shape().str()));
   if (!weight.defined()) weight = make_parameter(table_init, {x.size(1), x.size(2)}, x, "weight");
   return x + weight;
 }

@@ -7,23 +7,24 @@
 
 namespace ebb {
 
-/// softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1): q (..., t, d), k (..., s, d), v (..., s, e) to (..., t, e). Causal:
-/// step i sees steps up to i only.
+/// softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1): q (..., t, d), k (..., s, d), v (..., s, e) to (..., t, e).
+/// Causal: step i sees steps up to i only.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, bool causal = false);
 
 /// Options of MultiHeadAttention.
 struct MultiHeadAttentionOptions {
-  std::int64_t heads = 0;  ///< how many
+  std::int64_t heads = 0;    ///< how many
   std::int64_t key_dim = 0;  ///< of each head; 0: features / heads
   bool causal = false;       ///< no step sees a later one
-  bool use_bias = true;  ///< add one
+  bool use_bias = true;      ///< add one
 };
-/// Self-attention, (n, t, d) to the same: `heads` attentions side by side between dense layers. Parameters: query.weight,
-/// key.weight, value.weight (d, heads * key_dim), output.weight (heads * key_dim, d) and their biases.
+/// Self-attention, (n, t, d) to the same: `heads` attentions side by side between dense layers. Parameters:
+/// query.weight, key.weight, value.weight (d, heads * key_dim), output.weight (heads * key_dim, d) and their biases.
 class MultiHeadAttention : public Module {
  public:
   explicit MultiHeadAttention(MultiHeadAttentionOptions options);  ///< ValueError on options out of range
-  explicit MultiHeadAttention(std::int64_t heads) : MultiHeadAttention(MultiHeadAttentionOptions{heads}) {}  ///< ValueError on options out of range
+  explicit MultiHeadAttention(std::int64_t heads)
+      : MultiHeadAttention(MultiHeadAttentionOptions{heads}) {}  ///< ValueError on options out of range
   Tensor forward(const Tensor& x) override { return attend(x, x); }
   /// Cross-attention: x (n, t, d) looks at memory (n, s, e).
   Tensor attend(const Tensor& x, const Tensor& memory);

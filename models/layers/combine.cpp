@@ -9,8 +9,10 @@ namespace ebb {
 Tensor Residual::forward(const Tensor& x) {
   const Tensor y = layers_(x), around = shortcut_(x);
   if (y.shape() != around.shape())
-    fail<ShapeError>("Residual", fmt::format("the layers give {}, the way around {}; a shortcut such as a convolution of 1x1 makes them alike",
-                                             y.shape().str(), around.shape().str()));
+    fail<ShapeError>(
+        "Residual",
+        fmt::format("the layers give {}, the way around {}; a shortcut such as a convolution of 1x1 makes them alike",
+                    y.shape().str(), around.shape().str()));
   return around + y;
 }
 
@@ -19,7 +21,8 @@ Concat::Concat(std::initializer_list<Layer> branches) : branches_(branches) {
 }
 Concat::Concat(const ConcatOptions& options) {
   if (options.branches.empty()) throw ValueError("Concat: needs at least one branch");
-  for (const std::vector<Layer>& branch : options.branches) branches_.add(branch.size() == 1 ? branch[0] : Layer(Sequential(branch)));
+  for (const std::vector<Layer>& branch : options.branches)
+    branches_.add(branch.size() == 1 ? branch[0] : Layer(Sequential(branch)));
 }
 
 Tensor Concat::forward(const Tensor& x) {

@@ -10,15 +10,18 @@ namespace ebb {
 
 /// Options of Residual.
 struct ResidualOptions {
-  std::vector<Layer> layers;  ///< of the block
+  std::vector<Layer> layers;         ///< of the block
   std::vector<Layer> shortcut = {};  ///< what x passes on its way around; empty: nothing
 };
 /// x + layers(x) (He et al. 2016), or shortcut(x) + layers(x) where the shapes differ:
-///     Residual({Conv2D({.filters = 32, .pad = Padding::same(), .activation = relu}), Conv2D({.filters = 32, .pad = Padding::same()})})
+///     Residual({Conv2D({.filters = 32, .pad = Padding::same(), .activation = relu}), Conv2D({.filters = 32, .pad =
+///     Padding::same()})})
 class Residual : public Module {
  public:
-  explicit Residual(ResidualOptions options) : layers_(options.layers), shortcut_(options.shortcut) {}  ///< ValueError on options out of range
-  Residual(std::initializer_list<Layer> layers, std::initializer_list<Layer> shortcut = {}) : layers_(layers), shortcut_(shortcut) {}  ///< of layers by value, shared, or functions
+  explicit Residual(ResidualOptions options)
+      : layers_(options.layers), shortcut_(options.shortcut) {}  ///< ValueError on options out of range
+  Residual(std::initializer_list<Layer> layers, std::initializer_list<Layer> shortcut = {})
+      : layers_(layers), shortcut_(shortcut) {}  ///< of layers by value, shared, or functions
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override { v("body", layers_), v("shortcut", shortcut_); }
   std::string_view type() const override { return "Residual"; }

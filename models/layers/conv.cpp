@@ -24,7 +24,8 @@ Tensor finished(Tensor y, const Tensor& bias, const Options& o) {
 
 DepthwiseConv2D::DepthwiseConv2D(DepthwiseConv2DOptions options) : options_(options) {
   detail::expect_initializers("DepthwiseConv2D", options.weight_init, options.bias_init);
-  if (options.multiplier < 1) throw ValueError(fmt::format("DepthwiseConv2D: multiplier must be at least 1, got {}", options.multiplier));
+  if (options.multiplier < 1)
+    throw ValueError(fmt::format("DepthwiseConv2D: multiplier must be at least 1, got {}", options.multiplier));
 }
 
 Tensor DepthwiseConv2D::forward(const Tensor& x) {
@@ -35,7 +36,8 @@ Tensor DepthwiseConv2D::forward(const Tensor& x) {
     if (options_.use_bias) bias = make_parameter(options_.bias_init, {c * m}, x, "bias");
   }
   const Tensor kernel = reshape(weight, {options_.kernel.h, options_.kernel.w, 1, -1});
-  return finished(conv2d_grouped(x, kernel, weight.size(2), {options_.stride, options_.pad, options_.dilation}), bias, options_);
+  return finished(conv2d_grouped(x, kernel, weight.size(2), {options_.stride, options_.pad, options_.dilation}), bias,
+                  options_);
 }
 
 void DepthwiseConv2D::visit(Visitor& v) {
@@ -45,7 +47,8 @@ void DepthwiseConv2D::visit(Visitor& v) {
 
 Conv2DTranspose::Conv2DTranspose(Conv2DTransposeOptions options) : options_(options) {
   detail::expect_initializers("Conv2DTranspose", options.weight_init, options.bias_init);
-  if (options.filters < 1) throw ValueError(fmt::format("Conv2DTranspose: filters must be at least 1, got {}", options.filters));
+  if (options.filters < 1)
+    throw ValueError(fmt::format("Conv2DTranspose: filters must be at least 1, got {}", options.filters));
 }
 
 Tensor Conv2DTranspose::forward(const Tensor& x) {

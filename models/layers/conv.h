@@ -9,18 +9,18 @@ namespace ebb {
 
 /// Options of DepthwiseConv2D.
 struct DepthwiseConv2DOptions {
-  Pair kernel = 3;  ///< its size
-  std::int64_t multiplier = 1;  ///< output channels for each input channel
-  Pair stride = 1;  ///< step of the kernel
-  Padding pad = Padding::valid();  ///< zeros around the image
-  Pair dilation = 1;  ///< distance of the kernel's elements
-  Activation activation = nullptr;  ///< of the result
-  bool use_bias = true;  ///< add one
+  Pair kernel = 3;                           ///< its size
+  std::int64_t multiplier = 1;               ///< output channels for each input channel
+  Pair stride = 1;                           ///< step of the kernel
+  Padding pad = Padding::valid();            ///< zeros around the image
+  Pair dilation = 1;                         ///< distance of the kernel's elements
+  Activation activation = nullptr;           ///< of the result
+  bool use_bias = true;                      ///< add one
   Initializer weight_init = glorot_uniform;  ///< of the weight
-  Initializer bias_init = zeros_init;  ///< of the bias
+  Initializer bias_init = zeros_init;        ///< of the bias
 };
-/// Each channel convolved by itself: (n, h, w, c) to (n, oh, ow, c * multiplier). Parameters: weight (kh, kw, c, multiplier),
-/// bias (c * multiplier).
+/// Each channel convolved by itself: (n, h, w, c) to (n, oh, ow, c * multiplier). Parameters: weight (kh, kw, c,
+/// multiplier), bias (c * multiplier).
 class DepthwiseConv2D : public Module {
  public:
   explicit DepthwiseConv2D(DepthwiseConv2DOptions options = {});  ///< ValueError on options out of range
@@ -28,7 +28,7 @@ class DepthwiseConv2D : public Module {
   void visit(Visitor& v) override;
   std::string_view type() const override { return "DepthwiseConv2D"; }
   const DepthwiseConv2DOptions& options() const { return options_; }  ///< as given
-  Tensor weight, bias;  ///< undefined until built
+  Tensor weight, bias;                                                ///< undefined until built
 
  private:
   DepthwiseConv2DOptions options_;
@@ -36,17 +36,18 @@ class DepthwiseConv2D : public Module {
 
 /// Options of Conv2DTranspose.
 struct Conv2DTransposeOptions {
-  std::int64_t filters = 0;  ///< channels of the result
-  Pair kernel = 3;  ///< its size
-  Pair stride = 1;  ///< step of the kernel
-  Padding pad = Padding::valid();  ///< same: the output is stride times the input; valid: the kernel's overhang more
+  std::int64_t filters = 0;         ///< channels of the result
+  Pair kernel = 3;                  ///< its size
+  Pair stride = 1;                  ///< step of the kernel
+  Padding pad = Padding::valid();   ///< same: the output is stride times the input; valid: the kernel's overhang more
   Activation activation = nullptr;  ///< of the result
-  bool use_bias = true;  ///< add one
+  bool use_bias = true;             ///< add one
   Initializer weight_init = glorot_uniform;  ///< of the weight
-  Initializer bias_init = zeros_init;  ///< of the bias
+  Initializer bias_init = zeros_init;        ///< of the bias
 };
-/// The adjoint of a convolution, which makes images larger: (n, h, w, in) to (n, h * stride + max(kernel - stride, 0), ..., filters),
-/// with same padding (n, h * stride, ..., filters). Parameters: weight (kh, kw, filters, in) as in Keras, bias (filters).
+/// The adjoint of a convolution, which makes images larger: (n, h, w, in) to (n, h * stride + max(kernel - stride, 0),
+/// ..., filters), with same padding (n, h * stride, ..., filters). Parameters: weight (kh, kw, filters, in) as in
+/// Keras, bias (filters).
 class Conv2DTranspose : public Module {
  public:
   explicit Conv2DTranspose(Conv2DTransposeOptions options);  ///< ValueError on options out of range
@@ -54,7 +55,7 @@ class Conv2DTranspose : public Module {
   void visit(Visitor& v) override;
   std::string_view type() const override { return "Conv2DTranspose"; }
   const Conv2DTransposeOptions& options() const { return options_; }  ///< as given
-  Tensor weight, bias;  ///< undefined until built
+  Tensor weight, bias;                                                ///< undefined until built
 
  private:
   Conv2DTransposeOptions options_;

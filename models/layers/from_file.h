@@ -6,8 +6,9 @@
 
 namespace ebb::detail {
 
-/// While one lives, layers that are built on this thread are to be filled from a file: their parameters begin as 0, and together
-/// with the buffers they may have no more elements than the file has. A text of 20 bytes can ask for more than there is memory.
+/// While one lives, layers that are built on this thread are to be filled from a file: their parameters begin as 0, and
+/// together with the buffers they may have no more elements than the file has. A text of 20 bytes can ask for more than
+/// there is memory.
 class FromFile {
  public:
   explicit FromFile(std::int64_t elements);

@@ -68,7 +68,8 @@ GradcheckReport gradcheck(Module& module, const Tensor& x, GradcheckOptions opti
   return gradcheck(MultiFunction([&](std::span<const Tensor> in) {
                      std::size_t i = with_input ? 1 : 0;
                      for (const std::vector<Tensor*>& all : places) {
-                       const Tensor value = in[i].tracked() ? in[i] : variable(in[i]);  // a constant would be a frozen parameter
+                       const Tensor value =
+                           in[i].tracked() ? in[i] : variable(in[i]);  // a constant would be a frozen parameter
                        ++i;
                        for (Tensor* place : all) *place = value;
                      }

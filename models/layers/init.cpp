@@ -60,7 +60,9 @@ Tensor glorot_normal(const Shape& shape, DType dtype) {
 }
 Tensor he_uniform(const Shape& shape, DType dtype) { return uniform_of_variance(shape, 2 / fans_of(shape).in, dtype); }
 Tensor he_normal(const Shape& shape, DType dtype) { return truncated_normal(shape, 2 / fans_of(shape).in, dtype); }
-Tensor lecun_uniform(const Shape& shape, DType dtype) { return uniform_of_variance(shape, 1 / fans_of(shape).in, dtype); }
+Tensor lecun_uniform(const Shape& shape, DType dtype) {
+  return uniform_of_variance(shape, 1 / fans_of(shape).in, dtype);
+}
 Tensor lecun_normal(const Shape& shape, DType dtype) { return truncated_normal(shape, 1 / fans_of(shape).in, dtype); }
 
 Tensor orthogonal(const Shape& shape, DType dtype) {
@@ -73,7 +75,8 @@ Tensor orthogonal(const Shape& shape, DType dtype) {
   const auto dot = [&](const double* a, const double* b) { return std::inner_product(a, a + length, b, 0.0); };
   for (std::int64_t i = 0; i < count; ++i) {
     double* v = q + i * length;
-    for (int again = 0; again < 2; ++again)  // Gram-Schmidt, twice: once leaves errors that grow with the condition number
+    for (int again = 0; again < 2;
+         ++again)  // Gram-Schmidt, twice: once leaves errors that grow with the condition number
       for (const double* u = q; u < v; u += length) {
         const double share = dot(u, v);
         for (std::int64_t k = 0; k < length; ++k) v[k] -= share * u[k];
@@ -109,7 +112,9 @@ bool detail::FromFile::now() { return elements_left >= 0; }
 
 void detail::FromFile::take(const Shape& shape) {
   if (!now()) return;
-  if (shape.numel() > elements_left) fail<ShapeError>("build", fmt::format("a tensor {} more is needed, the file has {} elements left", shape.str(), elements_left));
+  if (shape.numel() > elements_left)
+    fail<ShapeError>(
+        "build", fmt::format("a tensor {} more is needed, the file has {} elements left", shape.str(), elements_left));
   elements_left -= shape.numel();
 }
 

@@ -11,7 +11,7 @@ namespace ebb {
 using Initializer = Tensor (*)(const Shape& shape, DType dtype);
 
 Tensor zeros_init(const Shape& shape, DType dtype = DType::f32);  ///< all 0
-Tensor ones_init(const Shape& shape, DType dtype = DType::f32);  ///< all 1
+Tensor ones_init(const Shape& shape, DType dtype = DType::f32);   ///< all 1
 /// U(-l, l), l = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
 Tensor glorot_uniform(const Shape& shape, DType dtype = DType::f32);
 /// Normal cut off at two deviations, variance 2 / (fan_in + fan_out).
@@ -24,8 +24,8 @@ Tensor he_normal(const Shape& shape, DType dtype = DType::f32);
 Tensor lecun_uniform(const Shape& shape, DType dtype = DType::f32);
 /// Normal cut off at two deviations, variance 1 / fan_in.
 Tensor lecun_normal(const Shape& shape, DType dtype = DType::f32);
-/// Orthonormal columns, or rows where those are fewer, of the kernel as a matrix (all other axes, last axis): the Q of a
-/// standard normal matrix, with R's diagonal positive (Saxe et al. 2014; for recurrent kernels).
+/// Orthonormal columns, or rows where those are fewer, of the kernel as a matrix (all other axes, last axis): the Q of
+/// a standard normal matrix, with R's diagonal positive (Saxe et al. 2014; for recurrent kernels).
 Tensor orthogonal(const Shape& shape, DType dtype = DType::f32);
 
 /// A parameter of the layer that is running: in the dtype of its input `like`, named after the layer's path.

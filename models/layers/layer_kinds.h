@@ -37,9 +37,9 @@ struct ArchitectureError : ValueError {
 
 struct LayerKind {
   std::string_view word, help;
-  void (*defaults)(Fields&);               ///< walks the options of a layer that is not made yet
-  Layer (*make)(Fields&);                  ///< reads the options and makes the layer
-  bool (*look)(const Module&, Fields&);    ///< walks the options of a layer of this kind; false for another kind
+  void (*defaults)(Fields&);             ///< walks the options of a layer that is not made yet
+  Layer (*make)(Fields&);                ///< reads the options and makes the layer
+  bool (*look)(const Module&, Fields&);  ///< walks the options of a layer of this kind; false for another kind
 };
 std::span<const LayerKind> layer_kinds();
 /// The row of a word; null when there is none.
@@ -54,7 +54,8 @@ std::string activation_words();
 
 inline constexpr std::int64_t largest_size = 1'000'000;
 inline constexpr int deepest_nesting = 16;
-/// Of a text, of a list of layers, of a layer: more than any network has, and little enough that reading takes no time to speak of.
+/// Of a text, of a list of layers, of a layer: more than any network has, and little enough that reading takes no time
+/// to speak of.
 inline constexpr std::size_t longest_architecture = std::size_t{1} << 20, most_layers = 4096, most_options = 64;
 
 }  // namespace ebb::detail

@@ -27,7 +27,8 @@ Tensor Dense::forward(const Tensor& x) {
     weight = make_parameter(options_.weight_init, {x.size(-1), options_.units}, x, "weight");
     if (options_.use_bias) bias = make_parameter(options_.bias_init, {options_.units}, x, "bias");
   }
-  return options_.use_bias ? linear(x, weight, bias, options_.activation) : activated(matmul(x, weight), options_.activation);
+  return options_.use_bias ? linear(x, weight, bias, options_.activation)
+                           : activated(matmul(x, weight), options_.activation);
 }
 
 void Dense::visit(Visitor& v) {
@@ -39,22 +40,28 @@ Conv2D::Conv2D(Conv2DOptions options) : options_(options) {
   detail::expect_initializers("Conv2D", options.weight_init, options.bias_init);
   if (options.filters < 1) throw ValueError(fmt::format("Conv2D: filters must be at least 1, got {}", options.filters));
   if (options.groups < 1 || options.filters % options.groups)
-    throw ValueError(fmt::format("Conv2D: {} filters cannot be shared among {} groups", options.filters, options.groups));
+    throw ValueError(
+        fmt::format("Conv2D: {} filters cannot be shared among {} groups", options.filters, options.groups));
 }
 
 void Conv2D::build(const Tensor& x) {
   if (weight.defined()) return;
-  if (x.rank() != 4) fail<ShapeError>("Conv2D", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
+  if (x.rank() != 4)
+    fail<ShapeError>("Conv2D", fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
   if (x.size(3) % options_.groups)
-    fail<ShapeError>("Conv2D", fmt::format("{} channels cannot be shared among {} groups: {}", x.size(3), options_.groups, x.shape().str()));
-  weight = make_parameter(options_.weight_init, {options_.kernel.h, options_.kernel.w, x.size(3) / options_.groups, options_.filters}, x, "weight");
+    fail<ShapeError>("Conv2D", fmt::format("{} channels cannot be shared among {} groups: {}", x.size(3),
+                                           options_.groups, x.shape().str()));
+  weight = make_parameter(options_.weight_init,
+                          {options_.kernel.h, options_.kernel.w, x.size(3) / options_.groups, options_.filters}, x,
+                          "weight");
   if (options_.use_bias) bias = make_parameter(options_.bias_init, {options_.filters}, x, "bias");
 }
 
 Tensor Conv2D::forward(const Tensor& x) {
   build(x);
   if (has_bias_and_relu() && options_.groups == 1) return conv2d_relu(x, weight, bias, geometry());
-  const Tensor y = options_.groups == 1 ? conv2d(x, weight, geometry()) : conv2d_grouped(x, weight, options_.groups, geometry());
+  const Tensor y =
+      options_.groups == 1 ? conv2d(x, weight, geometry()) : conv2d_grouped(x, weight, options_.groups, geometry());
   return activated(options_.use_bias ? y + bias : y, options_.activation);
 }
 
@@ -98,14 +105,18 @@ Reshape::Reshape(ReshapeOptions options) : options_(std::move(options)) {
 
 Tensor Reshape::forward(const Tensor& x) {
   const Shape sample(options_.sizes);
-  if (x.rank() && x.size(0) == 0 && x.shape().without(0).numel() != sample.numel())  // which no number of samples tells apart there
-    fail<ShapeError>("Reshape", fmt::format("cannot give samples {} the shape {}", x.shape().without(0).str(), sample.str()));
+  if (x.rank() && x.size(0) == 0 &&
+      x.shape().without(0).numel() != sample.numel())  // which no number of samples tells apart there
+    fail<ShapeError>("Reshape",
+                     fmt::format("cannot give samples {} the shape {}", x.shape().without(0).str(), sample.str()));
   return reshape(x, sample.inserted(0, x.rank() ? x.size(0) : 1));
 }
 
 Dropout::Dropout(DropoutOptions options) : options_(options) { expect_rate("Dropout", options.rate); }
 
-SpatialDropout2D::SpatialDropout2D(DropoutOptions options) : options_(options) { expect_rate("SpatialDropout2D", options.rate); }
+SpatialDropout2D::SpatialDropout2D(DropoutOptions options) : options_(options) {
+  expect_rate("SpatialDropout2D", options.rate);
+}
 
 Tensor SpatialDropout2D::forward(const Tensor& x) {
   detail::expect_images("SpatialDropout2D", x);
@@ -114,7 +125,8 @@ Tensor SpatialDropout2D::forward(const Tensor& x) {
 
 Embedding::Embedding(EmbeddingOptions options) : options_(options) {
   if (options.size < 1 || options.units < 1)
-    throw ValueError(fmt::format("Embedding: size and units must be at least 1, got {} and {}", options.size, options.units));
+    throw ValueError(
+        fmt::format("Embedding: size and units must be at least 1, got {} and {}", options.size, options.units));
 }
 
 namespace {
@@ -124,7 +136,9 @@ Tensor whole_numbers(const Tensor& x) {
   visit_float(x.dtype(), [&](auto zero) {
     for (const auto v : detail::every_value<decltype(zero)>(x))
       if (!(std::trunc(v) == v && std::abs(static_cast<double>(v)) < most))
-        throw ValueError(fmt::format("Embedding: {} as {} is no index: needs whole numbers below 2^{}; int64 has no such limit", v, name_of(x.dtype()), x.dtype() == f32 ? 24 : 53));
+        throw ValueError(
+            fmt::format("Embedding: {} as {} is no index: needs whole numbers below 2^{}; int64 has no such limit", v,
+                        name_of(x.dtype()), x.dtype() == f32 ? 24 : 53));
   });
   return cast(x.detach(), i64);
 }

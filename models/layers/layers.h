@@ -16,11 +16,11 @@ using Activation = Tensor (*)(const Tensor&);
 
 /// Options of Dense.
 struct DenseOptions {
-  std::int64_t units = 0;  ///< size of the result's last axis
-  Activation activation = nullptr;  ///< of the result
-  bool use_bias = true;  ///< add one
+  std::int64_t units = 0;                    ///< size of the result's last axis
+  Activation activation = nullptr;           ///< of the result
+  bool use_bias = true;                      ///< add one
   Initializer weight_init = glorot_uniform;  ///< of the weight
-  Initializer bias_init = zeros_init;  ///< of the bias
+  Initializer bias_init = zeros_init;        ///< of the bias
 };
 /// (..., in) to (..., units): x W + b. Parameters: weight (in, units), bias (units).
 class Dense : public Module {
@@ -32,7 +32,7 @@ class Dense : public Module {
   void visit(Visitor& v) override;
   std::string_view type() const override { return "Dense"; }
   const DenseOptions& options() const { return options_; }  ///< as given
-  Tensor weight, bias;  ///< undefined until built; bias also without use_bias
+  Tensor weight, bias;                                      ///< undefined until built; bias also without use_bias
 
  private:
   DenseOptions options_;
@@ -40,16 +40,16 @@ class Dense : public Module {
 
 /// Options of Conv2D.
 struct Conv2DOptions {
-  std::int64_t filters = 0;  ///< channels of the result
-  Pair kernel = 3;  ///< its size
-  Pair stride = 1;  ///< step of the kernel
-  Padding pad = Padding::valid();  ///< zeros around the image
-  Pair dilation = 1;  ///< distance of the kernel's elements
-  std::int64_t groups = 1;  ///< channels and filters in so many parts, each filter over its own part only
+  std::int64_t filters = 0;         ///< channels of the result
+  Pair kernel = 3;                  ///< its size
+  Pair stride = 1;                  ///< step of the kernel
+  Padding pad = Padding::valid();   ///< zeros around the image
+  Pair dilation = 1;                ///< distance of the kernel's elements
+  std::int64_t groups = 1;          ///< channels and filters in so many parts, each filter over its own part only
   Activation activation = nullptr;  ///< of the result
-  bool use_bias = true;  ///< add one
+  bool use_bias = true;             ///< add one
   Initializer weight_init = glorot_uniform;  ///< of the weight
-  Initializer bias_init = zeros_init;  ///< of the bias
+  Initializer bias_init = zeros_init;        ///< of the bias
 };
 /// (n, h, w, in) to (n, oh, ow, filters). Parameters: weight (kh, kw, in / groups, filters), bias (filters).
 class Conv2D : public Module {
@@ -59,7 +59,7 @@ class Conv2D : public Module {
   void visit(Visitor& v) override;
   std::string_view type() const override { return "Conv2D"; }
   const Conv2DOptions& options() const { return options_; }  ///< as given
-  Tensor weight, bias;  ///< undefined until built; bias also without use_bias
+  Tensor weight, bias;                                       ///< undefined until built; bias also without use_bias
 
  protected:
   /// With relu and a bias, and followed by a max-pool of windows side by side.
@@ -76,7 +76,7 @@ class Conv2D : public Module {
 class MaxPool2D : public Module {
  public:
   explicit MaxPool2D(PoolOptions options = {}) : options_(options) {}  ///< window, stride and padding
-  explicit MaxPool2D(std::int64_t size) : options_{.size = size} {}  ///< a square window
+  explicit MaxPool2D(std::int64_t size) : options_{.size = size} {}    ///< a square window
   Tensor forward(const Tensor& x) override { return max_pool2d(x, options_); }
   std::string_view type() const override { return "MaxPool2D"; }
   const PoolOptions& options() const { return options_; }  ///< as given
@@ -89,7 +89,7 @@ class MaxPool2D : public Module {
 class AvgPool2D : public Module {
  public:
   explicit AvgPool2D(PoolOptions options = {}) : options_(options) {}  ///< window, stride and padding
-  explicit AvgPool2D(std::int64_t size) : options_{.size = size} {}  ///< a square window
+  explicit AvgPool2D(std::int64_t size) : options_{.size = size} {}    ///< a square window
   Tensor forward(const Tensor& x) override { return avg_pool2d(x, options_); }
   std::string_view type() const override { return "AvgPool2D"; }
   const PoolOptions& options() const { return options_; }  ///< as given
@@ -144,7 +144,7 @@ struct DropoutOptions {
 /// In training: zeroes a share of the elements and scales up the rest; at inference: nothing.
 class Dropout : public Module {
  public:
-  explicit Dropout(DropoutOptions options);  ///< ValueError unless the rate is in [0, 1)
+  explicit Dropout(DropoutOptions options);                         ///< ValueError unless the rate is in [0, 1)
   explicit Dropout(double rate) : Dropout(DropoutOptions{rate}) {}  ///< the same by position
   Tensor forward(const Tensor& x) override { return dropout(x, options_.rate); }
   std::string_view type() const override { return "Dropout"; }
@@ -169,12 +169,12 @@ class SpatialDropout2D : public Module {
 
 /// Options of Embedding.
 struct EmbeddingOptions {
-  std::int64_t size = 0;   ///< of the vocabulary: indices are in [0, size)
-  std::int64_t units = 0;  ///< of each vector
+  std::int64_t size = 0;     ///< of the vocabulary: indices are in [0, size)
+  std::int64_t units = 0;    ///< of each vector
   DType dtype = DType::f32;  ///< of the vectors
 };
-/// Indices (...), int64, uint8 or whole numbers as floats, to their vectors (..., units). Parameter: weight (size, units), from
-/// U(-0.05, 0.05) as in Keras.
+/// Indices (...), int64, uint8 or whole numbers as floats, to their vectors (..., units). Parameter: weight (size,
+/// units), from U(-0.05, 0.05) as in Keras.
 class Embedding : public Module {
  public:
   explicit Embedding(EmbeddingOptions options);  ///< ValueError on a size below 1
@@ -182,7 +182,7 @@ class Embedding : public Module {
   void visit(Visitor& v) override { v("weight", weight); }
   std::string_view type() const override { return "Embedding"; }
   const EmbeddingOptions& options() const { return options_; }  ///< as given
-  Tensor weight;  ///< undefined until built
+  Tensor weight;                                                ///< undefined until built
 
  private:
   EmbeddingOptions options_;

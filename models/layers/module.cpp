@@ -63,8 +63,9 @@ void expect_shareable(const Module& module) {
   Unmade first;
   const_cast<Module&>(module).visit(first);
   if (first.name.empty()) return;
-  throw ValueError(fmt::format("{}: a copy shares its parameters, but {} is not made yet: build the module first, or copy it with clone()",
-                               module.name().empty() ? module.type() : module.name(), first.name));
+  throw ValueError(fmt::format(
+      "{}: a copy shares its parameters, but {} is not made yet: build the module first, or copy it with clone()",
+      module.name().empty() ? module.type() : module.name(), first.name));
 }
 
 /// Sets the mark of a module and of all its members.
@@ -86,8 +87,13 @@ const std::string& Module::step() const {
 }
 
 Module::Module(const Module& other)
-    : name_(other.name_), member_(other.member_), forward_hooks_(other.forward_hooks_), backward_hooks_(other.backward_hooks_),
-      hooks_added_(other.hooks_added_), members_named_(other.members_named_), frozen_(other.frozen_) {
+    : name_(other.name_),
+      member_(other.member_),
+      forward_hooks_(other.forward_hooks_),
+      backward_hooks_(other.backward_hooks_),
+      hooks_added_(other.hooks_added_),
+      members_named_(other.members_named_),
+      frozen_(other.frozen_) {
   expect_shareable(other);
 }
 
@@ -117,12 +123,13 @@ std::string Visitor::path(std::string_view name) const {
 }
 
 namespace {
-/// Of all modules: first passes of one inside another's need no order. Whoever forks has it, so that it is open in the child,
-/// where it is made anew: its owner had another number there.
+/// Of all modules: first passes of one inside another's need no order. Whoever forks has it, so that it is open in the
+/// child, where it is made anew: its owner had another number there.
 std::recursive_mutex& first_passes() {
   static std::recursive_mutex& mutex = *new std::recursive_mutex;
-  [[maybe_unused]] static const int forks = ::pthread_atfork(
-      [] { first_passes().lock(); }, [] { first_passes().unlock(); }, [] { ::new (&first_passes()) std::recursive_mutex; });
+  [[maybe_unused]] static const int forks =
+      ::pthread_atfork([] { first_passes().lock(); }, [] { first_passes().unlock(); },
+                       [] { ::new (&first_passes()) std::recursive_mutex; });
   return mutex;
 }
 
@@ -215,8 +222,8 @@ void Module::clear_hooks() {
 }
 
 namespace {
-/// By their ids, which no other node ever gets. They serve a warning alone: a set that grew long is begun anew. Its lock is its own:
-/// that of the first passes may be held for as long as one of them runs.
+/// By their ids, which no other node ever gets. They serve a warning alone: a set that grew long is begun anew. Its
+/// lock is its own: that of the first passes may be held for as long as one of them runs.
 struct OwnedVariables {
   std::mutex mutex;
   std::unordered_set<std::uint64_t> ids;
@@ -264,7 +271,9 @@ std::vector<NamedTensor> named_tensors(Module& module) {
 
 void expect_built(std::string_view who, Module& module) {
   for (const NamedTensor& t : all_tensors(module))
-    if (!t.tensor->defined()) throw ValueError(fmt::format("{}: {} is not made yet: call build(module, sample shape), or the module, first", who, t.path));
+    if (!t.tensor->defined())
+      throw ValueError(
+          fmt::format("{}: {} is not made yet: call build(module, sample shape), or the module, first", who, t.path));
 }
 
 std::vector<NamedTensor> named_parameters(Module& module) {
@@ -334,13 +343,15 @@ void copy_state(Module& from, Module& to) {
   for (std::size_t i = 0; i < source.size(); ++i) target[i].tensor->assign(*source[i].tensor);
 }
 
-// ---- clone -----------------------------------------------------------------------------------------------------------
+// ---- clone
+// -----------------------------------------------------------------------------------------------------------
 
 detail::Cloning::Cloning() : before_(std::exchange(cloning, this)) {}
 detail::Cloning::~Cloning() { cloning = before_; }
 detail::Cloning* detail::Cloning::now() { return cloning; }
 
-std::shared_ptr<Module> detail::Cloning::one(const std::shared_ptr<Module>& module, std::shared_ptr<Module> (*copy)(const Module&)) {
+std::shared_ptr<Module> detail::Cloning::one(const std::shared_ptr<Module>& module,
+                                             std::shared_ptr<Module> (*copy)(const Module&)) {
   if (const auto it = copies_.find(module.get()); it != copies_.end()) return it->second;
   std::shared_ptr<Module> made = copy(*module);
   if (!made) throw ValueError(fmt::format("clone: a layer {} cannot be copied", module->type()));
@@ -353,14 +364,17 @@ void detail::Cloning::separate(Module& from, Module& copy) {
   for (const NamedTensor& t : source) own.insert(t.tensor);
   std::unordered_map<const std::byte*, Tensor> made;  // what is one tensor in two places stays one
   for (const NamedTensor& t : target) {
-    if (own.contains(t.tensor)) throw ValueError(fmt::format("clone: {} lies behind a pointer that the copy has too; give the module a copy constructor", t.path));
+    if (own.contains(t.tensor))
+      throw ValueError(fmt::format(
+          "clone: {} lies behind a pointer that the copy has too; give the module a copy constructor", t.path));
     const auto it = made.find(t.tensor->raw());
     if (it != made.end() && it->second.shape() == t.tensor->shape() && it->second.tracked() == t.tensor->tracked()) {
       *t.tensor = it->second;
       continue;
     }
     const std::byte* const key = t.tensor->raw();
-    *t.tensor = t.tensor->tracked() ? variable(t.tensor->clone(), std::string(t.tensor->node()->name())) : t.tensor->clone();
+    *t.tensor =
+        t.tensor->tracked() ? variable(t.tensor->clone(), std::string(t.tensor->node()->name())) : t.tensor->clone();
     made.emplace(key, *t.tensor);
   }
   named_tensors(copy);  // the new variables are owned

@@ -16,7 +16,9 @@
 namespace ebb {
 namespace {
 
-void expect_epsilon(std::string_view layer, double epsilon) { detail::expect(epsilon > 0, layer, "epsilon must be above 0", epsilon); }
+void expect_epsilon(std::string_view layer, double epsilon) {
+  detail::expect(epsilon > 0, layer, "epsilon must be above 0", epsilon);
+}
 
 /// (x - mean) / sqrt(variance + epsilon) over some axes.
 Tensor standardized(const Tensor& x, Axes axes, double epsilon) {
@@ -44,7 +46,8 @@ BatchNormalization::BatchNormalization(BatchNormalizationOptions options) : opti
 
 Tensor BatchNormalization::forward(const Tensor& x) {
   if (!running_mean.defined()) {
-    if (x.rank() < 2) fail<ShapeError>("BatchNormalization", fmt::format("needs an input (n, ..., channels), got {}", x.shape().str()));
+    if (x.rank() < 2)
+      fail<ShapeError>("BatchNormalization", fmt::format("needs an input (n, ..., channels), got {}", x.shape().str()));
     const Shape c{x.size(-1)};
     for (int i = 0; i < 2; ++i) detail::FromFile::take(c);
     weight = options_.scale ? make_parameter(ones_init, c, x, "weight") : ones(c, x.dtype());
@@ -79,7 +82,8 @@ LayerNormalization::LayerNormalization(LayerNormalizationOptions options) : opti
 }
 
 Tensor LayerNormalization::forward(const Tensor& x) {
-  if (x.rank() < 2) fail<ShapeError>("LayerNormalization", fmt::format("needs an input (n, ..., features), got {}", x.shape().str()));
+  if (x.rank() < 2)
+    fail<ShapeError>("LayerNormalization", fmt::format("needs an input (n, ..., features), got {}", x.shape().str()));
   return scaled(*this, standardized(x, -1, options_.epsilon));
 }
 
@@ -89,14 +93,17 @@ void LayerNormalization::visit(Visitor& v) {
 }
 
 GroupNormalization::GroupNormalization(GroupNormalizationOptions options) : options_(options) {
-  if (options.groups < 1) throw ValueError(fmt::format("GroupNormalization: groups must be at least 1, got {}", options.groups));
+  if (options.groups < 1)
+    throw ValueError(fmt::format("GroupNormalization: groups must be at least 1, got {}", options.groups));
   expect_epsilon("GroupNormalization", options.epsilon);
 }
 
 Tensor GroupNormalization::forward(const Tensor& x) {
-  if (x.rank() < 2) fail<ShapeError>("GroupNormalization", fmt::format("needs an input (n, ..., channels), got {}", x.shape().str()));
+  if (x.rank() < 2)
+    fail<ShapeError>("GroupNormalization", fmt::format("needs an input (n, ..., channels), got {}", x.shape().str()));
   if (x.size(-1) % options_.groups)
-    fail<ShapeError>("GroupNormalization", fmt::format("{} channels cannot be shared among {} groups: {}", x.size(-1), options_.groups, x.shape().str()));
+    fail<ShapeError>("GroupNormalization", fmt::format("{} channels cannot be shared among {} groups: {}", x.size(-1),
+                                                       options_.groups, x.shape().str()));
   const std::int64_t n = x.size(0), c = x.size(-1);
   std::int64_t places = 1;
   for (int axis = 1; axis + 1 < x.rank(); ++axis) places *= x.size(axis);
@@ -111,7 +118,8 @@ void GroupNormalization::visit(Visitor& v) {
 
 void Standardize::fit(const Tensor& samples, double factor) {
   if (!samples.defined() || samples.rank() == 0 || samples.numel() == 0)
-    throw ShapeError(fmt::format("Standardize: needs samples (n, ...), got {}", samples.defined() ? describe(samples) : "none"));
+    throw ShapeError(
+        fmt::format("Standardize: needs samples (n, ...), got {}", samples.defined() ? describe(samples) : "none"));
   const auto n = static_cast<std::size_t>(samples.size(0)), width = static_cast<std::size_t>(samples.numel()) / n;
   const auto rows = static_cast<double>(n);
   std::vector<double> means(width), scales(width);
@@ -149,7 +157,8 @@ Tensor Standardize::forward(const Tensor& x) {
     scale = ones(sample, floats.dtype());
   }
   if (sample != mean.shape())
-    fail<ShapeError>("Standardize", fmt::format("was fitted to samples {}, got {}", mean.shape().str(), x.shape().str()));
+    fail<ShapeError>("Standardize",
+                     fmt::format("was fitted to samples {}, got {}", mean.shape().str(), x.shape().str()));
   return (floats - cast(mean, floats.dtype())) / cast(scale, floats.dtype());
 }
 

@@ -18,12 +18,14 @@ Recurrent::Recurrent(RecurrentOptions options, std::string_view type, std::int64
 
 void Recurrent::make(const Tensor& x) {
   weight = make_parameter(options_.weight_init, {x.size(2), gates_ * options_.units}, x, "weight");
-  recurrent_weight = make_parameter(options_.recurrent_init, {options_.units, gates_ * options_.units}, x, "recurrent_weight");
+  recurrent_weight =
+      make_parameter(options_.recurrent_init, {options_.units, gates_ * options_.units}, x, "recurrent_weight");
   bias = make_parameter(zeros_init, {gates_ * options_.units}, x, "bias");
 }
 
 Tensor Recurrent::forward(const Tensor& x) {
-  if (x.rank() != 3 || x.size(1) == 0) fail<ShapeError>(type_, fmt::format("needs sequences (n, steps, features), got {}", x.shape().str()));
+  if (x.rank() != 3 || x.size(1) == 0)
+    fail<ShapeError>(type_, fmt::format("needs sequences (n, steps, features), got {}", x.shape().str()));
   if (!weight.defined()) make(x);
   const std::int64_t n = x.size(0), steps = x.size(1), u = options_.units;
   const Tensor xw = linear(x, weight, bias);  // (n, t, gates * u): all steps in one product
@@ -63,7 +65,9 @@ void LSTM::make(const Tensor& x) {
   Tensor start = zeros(bias.shape(), x.dtype());
   const std::int64_t u = options_.units;
   visit_float(x.dtype(), [&](auto zero) {
-    for (auto& b : start.mutable_values<decltype(zero)>().subspan(static_cast<std::size_t>(u), static_cast<std::size_t>(u))) b = 1;
+    for (auto& b :
+         start.mutable_values<decltype(zero)>().subspan(static_cast<std::size_t>(u), static_cast<std::size_t>(u)))
+      b = 1;
   });
   bias.assign(start);
 }

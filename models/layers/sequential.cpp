@@ -53,7 +53,8 @@ Layer Layer::copied(detail::Cloning& into) const {
   return out;
 }
 
-Sequential::Sequential(const Sequential& other) : Module(other), layers_(other.layers_), paths_(other.paths_), input_(other.input_), last_(other.last_) {
+Sequential::Sequential(const Sequential& other)
+    : Module(other), layers_(other.layers_), paths_(other.paths_), input_(other.input_), last_(other.last_) {
   if (detail::Cloning* into = detail::Cloning::now())
     for (Layer& layer : layers_) layer = layer.copied(*into);
 }
@@ -65,7 +66,8 @@ Sequential::Sequential(const std::vector<Layer>& layers) {
 Sequential::Sequential(const Shape& sample, std::initializer_list<Layer> layers)
     : Sequential(sample, std::vector<Layer>(layers)) {}
 Sequential::Sequential(const Shape& sample, const std::vector<Layer>& layers) : input_(sample) {
-  // The shapes are all that is asked for; but a function may need a sample, and what is read from a file cannot have one.
+  // The shapes are all that is asked for; but a function may need a sample, and what is read from a file cannot have
+  // one.
   last_ = zeros(sample.inserted(0, detail::FromFile::now() ? 0 : 1));
   for (const Layer& layer : layers) add(layer);
 }
@@ -78,7 +80,8 @@ void Sequential::add(Layer layer) {
     layer->set_name(alike ? fmt::format("{}_{}", kind, alike) : kind);
   }
   paths_.push_back(fmt::format("layers.{}", layers_.size()));
-  if (std::ranges::none_of(layers_, [&](const Layer& l) { return &*l == &*layer; })) detail::ModuleAccess::set_step(*layer, paths_.back());
+  if (std::ranges::none_of(layers_, [&](const Layer& l) { return &*l == &*layer; }))
+    detail::ModuleAccess::set_step(*layer, paths_.back());
   if (input_) {
     const NoGrad quiet;
     if (last_.size(0) == 0 && !detail::FromFile::now()) last_ = forward(zeros(input_->inserted(0, 1)));

@@ -15,7 +15,8 @@ namespace ebb {
 /// A function as a layer.
 class Function final : public Module {
  public:
-  explicit Function(std::function<Tensor(const Tensor&)> f);  ///< any function of one tensor; ValueError on an empty one
+  explicit Function(
+      std::function<Tensor(const Tensor&)> f);  ///< any function of one tensor; ValueError on an empty one
   Tensor forward(const Tensor& x) override { return f_(x); }
   std::string_view type() const override { return "Function"; }
   /// The function when it is a plain one, such as relu; null for a lambda.
@@ -25,8 +26,8 @@ class Function final : public Module {
   std::function<Tensor(const Tensor&)> f_;
 };
 
-/// Anything that can stand in a Sequential: a layer by value, a shared one, or a function Tensor(const Tensor&). Throws ValueError
-/// on a null pointer and an empty function.
+/// Anything that can stand in a Sequential: a layer by value, a shared one, or a function Tensor(const Tensor&). Throws
+/// ValueError on a null pointer and an empty function.
 class Layer {
  public:
   template <std::derived_from<Module> M>
@@ -41,12 +42,12 @@ class Layer {
   template <class F>
     requires(std::invocable<F, const Tensor&> && !std::derived_from<F, Module>)
   Layer(F function) : Layer(std::function<Tensor(const Tensor&)>(std::move(function))) {}  ///< a lambda
-  Layer(std::function<Tensor(const Tensor&)> function);  ///< any function
+  Layer(std::function<Tensor(const Tensor&)> function);                                    ///< any function
 
-  Module& operator*() const { return *module_; }  ///< the module
-  Module* operator->() const { return module_.get(); }  ///< the module
+  Module& operator*() const { return *module_; }                    ///< the module
+  Module* operator->() const { return module_.get(); }              ///< the module
   const std::shared_ptr<Module>& share() const { return module_; }  ///< the module, to be held as well
-  Layer copied(detail::Cloning& into) const;  ///< for clone()
+  Layer copied(detail::Cloning& into) const;                        ///< for clone()
 
  private:
   friend class Sequential;
@@ -62,22 +63,23 @@ class Layer {
   std::shared_ptr<Module> (*copy_)(const Module&);
 };
 
-/// The name of Keras' class for a kind of layer: "MaxPooling2D" for "MaxPool2D"; the kind itself where there is no other.
+/// The name of Keras' class for a kind of layer: "MaxPooling2D" for "MaxPool2D"; the kind itself where there is no
+/// other.
 std::string keras_class(std::string_view type);
 namespace detail {
 /// "max_pooling2d" for "MaxPooling2D".
 std::string snake_case(std::string_view name);
 }  // namespace detail
 
-/// Layers one after the other. Their paths are "layers.0", "layers.1", ...; summaries name them by kind as Keras does: conv2d,
-/// max_pooling2d, conv2d_1, dense, ... A copy shares the layers.
+/// Layers one after the other. Their paths are "layers.0", "layers.1", ...; summaries name them by kind as Keras does:
+/// conv2d, max_pooling2d, conv2d_1, dense, ... A copy shares the layers.
 class Sequential : public Module {
  public:
   Sequential() = default;
-  Sequential(const Sequential& other);  ///< shares the layers, built or not
+  Sequential(const Sequential& other);                 ///< shares the layers, built or not
   Sequential& operator=(const Sequential&) = default;  ///< likewise
-  Sequential(Sequential&&) = default;  ///< moves them
-  Sequential& operator=(Sequential&&) = default;  ///< likewise
+  Sequential(Sequential&&) = default;                  ///< moves them
+  Sequential& operator=(Sequential&&) = default;       ///< likewise
   /// Parameters are made when the first data come, or by build().
   Sequential(std::initializer_list<Layer> layers);
   explicit Sequential(const std::vector<Layer>& layers);  ///< likewise

@@ -33,10 +33,12 @@ Values checked_scores(std::string_view op, const Tensor& scores) {
 /// Rows (n, classes) for labels below `classes`.
 Values score_rows(std::string_view op, const Indices& labels, const Tensor& scores) {
   if (!scores.defined() || scores.rank() != 2)
-    throw ShapeError(fmt::format("{}: scores must be (n, classes), got {}", op, scores.defined() ? describe(scores) : "none"));
+    throw ShapeError(
+        fmt::format("{}: scores must be (n, classes), got {}", op, scores.defined() ? describe(scores) : "none"));
   expect_as_many(op, labels.size(), scores.size(0), "rows of scores");
   for (const std::int64_t label : labels)
-    if (label >= scores.size(1)) throw ValueError(fmt::format("{}: label {} is out of range for {} classes", op, label, scores.size(1)));
+    if (label >= scores.size(1))
+      throw ValueError(fmt::format("{}: label {} is out of range for {} classes", op, label, scores.size(1)));
   return checked_scores(op, scores);
 }
 
@@ -51,7 +53,8 @@ Counts count_by_score(std::string_view op, const Tensor& labels, const Tensor& s
     if (positive < 0 || positive >= scores.size(1))
       throw ValueError(fmt::format("{}: there is no class {} in scores of {} classes", op, positive, scores.size(1)));
   } else if (!scores.defined() || scores.rank() != 1) {
-    throw ShapeError(fmt::format("{}: scores must be (n) or (n, classes), got {}", op, scores.defined() ? describe(scores) : "none"));
+    throw ShapeError(fmt::format("{}: scores must be (n) or (n, classes), got {}", op,
+                                 scores.defined() ? describe(scores) : "none"));
   }
   const std::size_t step = scores.rank() == 2 ? static_cast<std::size_t>(scores.size(1)) : 1;
   const Values all = scores.rank() == 2 ? score_rows(op, classes, scores) : checked_scores(op, scores);
@@ -69,7 +72,8 @@ Counts count_by_score(std::string_view op, const Tensor& labels, const Tensor& s
     out.negatives.push_back(negatives);
     out.positives.push_back(positives);
   }
-  if (positives == 0) throw ValueError(fmt::format("{}: no sample is of class {}: its rates are not defined", op, positive));
+  if (positives == 0)
+    throw ValueError(fmt::format("{}: no sample is of class {}: its rates are not defined", op, positive));
   return out;
 }
 
@@ -82,7 +86,8 @@ void divide(Values& values, double by) {
 Tensor confusion_matrix(const Tensor& labels, const Tensor& predicted, std::int64_t classes) {
   constexpr std::string_view op = "confusion_matrix";
   detail::expect(classes >= 0, op, "classes must not be negative", static_cast<double>(classes));
-  const Indices rows = detail::class_numbers(labels, op, classes), columns = detail::class_numbers(predicted, op, classes);
+  const Indices rows = detail::class_numbers(labels, op, classes),
+                columns = detail::class_numbers(predicted, op, classes);
   expect_as_many(op, rows.size(), static_cast<std::int64_t>(columns.size()), "predictions");
   if (classes == 0)
     for (const Indices& all : {rows, columns})
@@ -131,10 +136,13 @@ std::string ClassificationReport::text(const std::vector<std::string>& names) co
   std::size_t width = std::string_view("weighted avg").size();
   for (const std::string& name : names) width = std::max(width, name.size());
   const auto row = [&](std::string_view name, const ClassScore& s) {
-    return fmt::format("{:>{}}  {:>9.2f} {:>9.2f} {:>9.2f} {:>9}\n", name, width, s.precision, s.recall, s.f1, s.support);
+    return fmt::format("{:>{}}  {:>9.2f} {:>9.2f} {:>9.2f} {:>9}\n", name, width, s.precision, s.recall, s.f1,
+                       s.support);
   };
-  std::string out = fmt::format("{:>{}}  {:>9} {:>9} {:>9} {:>9}\n\n", "", width, "precision", "recall", "f1-score", "support");
-  for (std::size_t c = 0; c < classes.size(); ++c) out += row(names.empty() ? fmt::format("{}", c) : names[c], classes[c]);
+  std::string out =
+      fmt::format("{:>{}}  {:>9} {:>9} {:>9} {:>9}\n\n", "", width, "precision", "recall", "f1-score", "support");
+  for (std::size_t c = 0; c < classes.size(); ++c)
+    out += row(names.empty() ? fmt::format("{}", c) : names[c], classes[c]);
   out += fmt::format("\n{:>{}}  {:>9} {:>9} {:>9.2f} {:>9}\n", "accuracy", width, "", "", accuracy, macro.support);
   return out + row("macro avg", macro) + row("weighted avg", weighted);
 }
@@ -142,7 +150,9 @@ std::string ClassificationReport::text(const std::vector<std::string>& names) co
 RocCurve roc_curve(const Tensor& labels, const Tensor& scores, std::int64_t positive) {
   const Counts c = count_by_score("roc_curve", labels, scores, positive);
   const std::size_t n = c.thresholds.size();
-  if (c.negatives.back() == 0) throw ValueError(fmt::format("roc_curve: every sample is of class {}: the false positive rate is not defined", positive));
+  if (c.negatives.back() == 0)
+    throw ValueError(
+        fmt::format("roc_curve: every sample is of class {}: the false positive rate is not defined", positive));
   RocCurve out{{0}, {0}, {c.thresholds[0] + 1}};
   const auto bends = [](const Values& v, std::size_t i) { return v[i + 1] - v[i] != v[i] - v[i - 1]; };
   for (std::size_t i = 0; i < n; ++i) {
@@ -183,7 +193,8 @@ double auc(const RocCurve& curve) { return auc(curve.fpr, curve.tpr); }
 
 double average_precision(const PrecisionRecallCurve& curve) {
   double area = 0;
-  for (std::size_t i = 1; i < curve.recall.size(); ++i) area += (curve.recall[i - 1] - curve.recall[i]) * curve.precision[i - 1];
+  for (std::size_t i = 1; i < curve.recall.size(); ++i)
+    area += (curve.recall[i - 1] - curve.recall[i]) * curve.precision[i - 1];
   return area;
 }
 

@@ -38,7 +38,9 @@ std::string batch_shape(const Shape& shape) {
   return out + ")";
 }
 
-std::string layer(const std::string& name, const Module& m) { return fmt::format("{} ({})", name, keras_class(m.type())); }
+std::string layer(const std::string& name, const Module& m) {
+  return fmt::format("{} ({})", name, keras_class(m.type()));
+}
 
 std::string rule(char c) { return std::string(65, c) + "\n"; }
 
@@ -59,10 +61,13 @@ std::string classic_line(const Row& row) {
 
 std::string classic(const Table& t) {
   std::string out = rule('_') + classic_line(header) + rule('=');
-  for (std::size_t i = 0; i < t.rows.size(); ++i) out += classic_line(t.rows[i]) + rule(i + 1 < t.rows.size() ? '_' : '=');
-  return out + fmt::format("Total params: {}\nTrainable params: {}\nNon-trainable params: {}\n",
-                           with_commas(t.trained.elements + t.fixed.elements), with_commas(t.trained.elements),
-                           with_commas(t.fixed.elements)) + rule('_');
+  for (std::size_t i = 0; i < t.rows.size(); ++i)
+    out += classic_line(t.rows[i]) + rule(i + 1 < t.rows.size() ? '_' : '=');
+  return out +
+         fmt::format("Total params: {}\nTrainable params: {}\nNon-trainable params: {}\n",
+                     with_commas(t.trained.elements + t.fixed.elements), with_commas(t.trained.elements),
+                     with_commas(t.fixed.elements)) +
+         rule('_');
 }
 
 /// What does not fit goes to further lines, where the columns begin a space to the right.
@@ -89,7 +94,10 @@ std::string modern(const Table& t) {
   std::string out = fmt::format("Model: \"{}\"\n", t.name) + rule('_') + modern_line(header) + rule('=');
   for (const Row& row : t.rows) out += modern_line(row) + rule(' ');
   const Count all{t.trained.elements + t.fixed.elements, t.trained.bytes + t.fixed.bytes};
-  return out + rule('=') + fmt::format("Total params: {}\nTrainable params: {}\nNon-trainable params: {}\n", size(all), size(t.trained), size(t.fixed)) + rule('_');
+  return out + rule('=') +
+         fmt::format("Total params: {}\nTrainable params: {}\nNon-trainable params: {}\n", size(all), size(t.trained),
+                     size(t.fixed)) +
+         rule('_');
 }
 
 // ---- Keras 3: a box of 76 columns ----------------------------------------------------------------------------------
@@ -128,13 +136,15 @@ std::string box_line(const Row& row, const char* wall) {
   std::string out;
   for (std::size_t k = 0; k < height; ++k) {
     const auto at = [&](std::size_t i) { return k < lines[i].size() ? lines[i][k] : ""; };
-    out += fmt::format("{0} {1:<{4}} {0} {2:<{5}} {0} {3:>{6}} {0}\n", wall, at(0), at(1), at(2), cells[0], cells[1], cells[2]);
+    out += fmt::format("{0} {1:<{4}} {0} {2:<{5}} {0} {3:>{6}} {0}\n", wall, at(0), at(1), at(2), cells[0], cells[1],
+                       cells[2]);
   }
   return out;
 }
 
 std::string boxed(const Table& t, const Optimizer* optimizer) {
-  std::string out = fmt::format("Model: \"{}\"\n", t.name) + box_rule("┏", "━", "┳", "┓") + box_line(header, "┃") + box_rule("┡", "━", "╇", "┩");
+  std::string out = fmt::format("Model: \"{}\"\n", t.name) + box_rule("┏", "━", "┳", "┓") + box_line(header, "┃") +
+                    box_rule("┡", "━", "╇", "┩");
   for (std::size_t i = 0; i < t.rows.size(); ++i) {
     Row row = t.rows[i];
     row[2] = with_commas(std::stoll(row[2]));
@@ -223,7 +233,8 @@ std::string summary(Module& module, const Shape& sample, const SummaryOptions& o
 
 std::string summary(Sequential& model, const SummaryOptions& options) {
   if (!model.input_shape())
-    throw ValueError("summary: the model has not seen its input; give the shape of a sample: summary(model, {28, 28, 1})");
+    throw ValueError(
+        "summary: the model has not seen its input; give the shape of a sample: summary(model, {28, 28, 1})");
   return summary(model, *model.input_shape(), options);
 }
 

@@ -11,13 +11,14 @@ namespace ebb {
 
 /// How a summary looks.
 struct SummaryOptions {
-  /// keras2_2: 65 columns, a rule between rows; keras2: as of 2.13, with sizes and long names on two lines; keras3: a box.
+  /// keras2_2: 65 columns, a rule between rows; keras2: as of 2.13, with sizes and long names on two lines; keras3: a
+  /// box.
   KerasStyle style = KerasStyle::keras2;
   const Optimizer* optimizer = nullptr;  ///< Keras 3 counts its state too, once it has taken a step
 };
 
-/// Layer names and kinds under the names that Keras has for them, output shapes, parameter counts and their size. Runs one
-/// sample of zeros through the module, which builds it if need be.
+/// Layer names and kinds under the names that Keras has for them, output shapes, parameter counts and their size. Runs
+/// one sample of zeros through the module, which builds it if need be.
 std::string summary(Module& module, const Shape& sample, const SummaryOptions& options = {});
 /// The same for a Sequential that knows its input shape; throws ValueError when it does not.
 std::string summary(Sequential& model, const SummaryOptions& options = {});

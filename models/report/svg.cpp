@@ -21,7 +21,11 @@ namespace {
 std::size_t character(const std::string& s, std::size_t i) {
   const auto byte = [&](std::size_t k) { return i + k < s.size() ? static_cast<unsigned char>(s[i + k]) : 0u; };
   const unsigned b = byte(0), second = byte(1);
-  const std::size_t n = b < 0x80 ? 1 : b >= 0xc2 && b < 0xe0 ? 2 : b >= 0xe0 && b < 0xf0 ? 3 : b >= 0xf0 && b < 0xf5 ? 4 : 0;
+  const std::size_t n = b < 0x80                ? 1
+                        : b >= 0xc2 && b < 0xe0 ? 2
+                        : b >= 0xe0 && b < 0xf0 ? 3
+                        : b >= 0xf0 && b < 0xf5 ? 4
+                                                : 0;
   for (std::size_t k = 1; k < n; ++k)
     if ((byte(k) & 0xc0) != 0x80) return 0;
   const bool invalid = (b == 0xe0 && second < 0xa0) || (b == 0xed && second >= 0xa0) || (b == 0xf0 && second < 0x90) ||
@@ -63,19 +67,24 @@ struct Box {
 constexpr std::array<const char*, 10> colors{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
                                              "#56b4e9", "#5b3a99", "#7f7f7f", "#000000", "#8b5a2b"};
 
-std::string text_at(double x, double y, double size, std::string_view anchor, const std::string& text, std::string_view more = "") {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"{:.1f}\" text-anchor=\"{}\"{}>{}</text>\n", x, y, size, anchor, more, escaped(text));
+std::string text_at(double x, double y, double size, std::string_view anchor, const std::string& text,
+                    std::string_view more = "") {
+  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"{:.1f}\" text-anchor=\"{}\"{}>{}</text>\n", x, y,
+                     size, anchor, more, escaped(text));
 }
 std::string line_at(double x1, double y1, double x2, double y2, std::string_view style) {
   return fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" {}/>\n", x1, y1, x2, y2, style);
 }
 
 std::string frame(const Box& b) {
-  return fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"none\" stroke=\"#444\"/>\n", b.x, b.y, b.width, b.height);
+  return fmt::format(
+      "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"none\" stroke=\"#444\"/>\n", b.x, b.y,
+      b.width, b.height);
 }
 
 /// Title above, labels below and to the left of the box in which values are drawn.
-std::string labels_around(const Box& b, const std::string& title, const std::string& x_label, const std::string& y_label, double left) {
+std::string labels_around(const Box& b, const std::string& title, const std::string& x_label,
+                          const std::string& y_label, double left) {
   std::string out;
   if (!title.empty()) out += text_at(b.x + b.width / 2, b.y - 14, 17, "middle", title);
   if (!x_label.empty()) out += text_at(b.x + b.width / 2, b.y + b.height + 44, 15, "middle", x_label);
@@ -92,7 +101,8 @@ struct Axis {
   Axis(double least, double most, double margin, bool whole, int ticks = 6) : low(least), high(most) {
     if (!(least <= most)) low = 0, high = 1;  // nothing to show
     double spread = high - low;
-    if (spread <= 1e-9 * std::max(std::abs(low), std::abs(high)) || spread == 0) spread = std::max(std::abs(low) * 0.1, whole ? 1.0 : 1e-3);
+    if (spread <= 1e-9 * std::max(std::abs(low), std::abs(high)) || spread == 0)
+      spread = std::max(std::abs(low) * 0.1, whole ? 1.0 : 1e-3);
     if (high - low < spread / 2) low -= spread / 2, high += spread / 2;
     low -= margin * spread;
     high += margin * spread;
@@ -151,16 +161,20 @@ std::string draw(const LineChart& chart, const Box& panel) {
   int next = 0, named = 0;
   for (const Line& line : chart.lines) {
     const std::string color = colors[static_cast<std::size_t>(line.color >= 0 ? line.color : next++) % colors.size()];
-    const std::string stroke = fmt::format("stroke=\"{}\" stroke-width=\"2\"{}", color, line.dashed ? " stroke-dasharray=\"7 4\"" : "");
+    const std::string stroke =
+        fmt::format("stroke=\"{}\" stroke-width=\"2\"{}", color, line.dashed ? " stroke-dasharray=\"7 4\"" : "");
     std::vector<std::pair<double, double>> run;  // points up to a gap
     const auto finish = [&] {
-      if (run.size() == 1) out += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"{}\"/>\n", px(run[0].first), py(run[0].second), color);
+      if (run.size() == 1)
+        out += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"{}\"/>\n", px(run[0].first),
+                           py(run[0].second), color);
       if (run.size() > 1) {
         out += fmt::format("<polyline fill=\"none\" stroke-linejoin=\"round\" {} points=\"", stroke);
         double drawn_x = -infinity, drawn_y = -infinity;
         for (std::size_t i = 0; i < run.size(); ++i) {
           const double x = px(run[i].first), y = py(run[i].second);
-          if (std::hypot(x - drawn_x, y - drawn_y) < 0.5 && i + 1 < run.size()) continue;  // a curve may have thousands of points
+          if (std::hypot(x - drawn_x, y - drawn_y) < 0.5 && i + 1 < run.size())
+            continue;  // a curve may have thousands of points
           out += fmt::format("{:.1f},{:.1f} ", drawn_x = x, drawn_y = y);
         }
         out.back() = '"';
@@ -191,15 +205,19 @@ std::string draw(const LineChart& chart, const Box& panel) {
     for (const bool right : {true, false}) {
       const double x = right ? 1 - (wide + 16) / b.width : 0, y = top ? 1 - (tall + 16) / b.height : 0;
       const auto hidden = std::ranges::count_if(passed, [&](const auto& p) {
-        return (right ? p.first >= x : p.first <= (wide + 16) / b.width) && (top ? p.second >= y : p.second <= (tall + 16) / b.height);
+        return (right ? p.first >= x : p.first <= (wide + 16) / b.width) &&
+               (top ? p.second >= y : p.second <= (tall + 16) / b.height);
       });
       if (hidden >= fewest) continue;
       fewest = hidden;
       best_x = right ? b.x + b.width - wide - 8 : b.x + 8;
       best_y = top ? b.y + 8 : b.y + b.height - tall - 8;
     }
-  return out + fmt::format("<g transform=\"translate({:.1f} {:.1f})\">\n<rect width=\"{:.1f}\" height=\"{:.1f}\" rx=\"4\" fill=\"#fff\" fill-opacity=\"0.7\" "
-                           "stroke=\"#bbb\"/>\n{}</g>\n", best_x, best_y, wide, tall, key);
+  return out + fmt::format(
+                   "<g transform=\"translate({:.1f} {:.1f})\">\n<rect width=\"{:.1f}\" height=\"{:.1f}\" rx=\"4\" "
+                   "fill=\"#fff\" fill-opacity=\"0.7\" "
+                   "stroke=\"#bbb\"/>\n{}</g>\n",
+                   best_x, best_y, wide, tall, key);
 }
 
 struct Color {
@@ -214,13 +232,17 @@ Color shade(double t, bool diverging) {
   const double s = t < 0.5 ? 2 * t : 2 * t - 1;
   return {a.r + s * (z.r - a.r), a.g + s * (z.g - a.g), a.b + s * (z.b - a.b)};
 }
-std::string hex(const Color& c) { return fmt::format("#{:02x}{:02x}{:02x}", std::lround(c.r), std::lround(c.g), std::lround(c.b)); }
+std::string hex(const Color& c) {
+  return fmt::format("#{:02x}{:02x}{:02x}", std::lround(c.r), std::lround(c.g), std::lround(c.b));
+}
 
 std::string draw(const HeatMap& map, const Box& panel) {
   if (!map.values.defined() || map.values.rank() != 2 || map.values.numel() == 0)
-    throw ShapeError(fmt::format("svg: a heat map needs a matrix, got {}", map.values.defined() ? describe(map.values) : "none"));
+    throw ShapeError(
+        fmt::format("svg: a heat map needs a matrix, got {}", map.values.defined() ? describe(map.values) : "none"));
   const auto values = map.values.to_vector();
-  const auto rows = static_cast<std::size_t>(map.values.size(0)), columns = static_cast<std::size_t>(map.values.size(1));
+  const auto rows = static_cast<std::size_t>(map.values.size(0)),
+             columns = static_cast<std::size_t>(map.values.size(1));
   double low = std::numeric_limits<double>::infinity(), high = -low;
   for (const double v : values)
     if (std::isfinite(v)) low = std::min(low, v), high = std::max(high, v);
@@ -240,21 +262,28 @@ std::string draw(const HeatMap& map, const Box& panel) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     const double x = b.x + static_cast<double>(i % columns) * w, y = b.y + static_cast<double>(i / columns) * h;
     const bool known = std::isfinite(values[i]);
-    const Color c = known ? shade(low < high ? (values[i] - low) / (high - low) : 0.5, map.diverging) : Color{255, 255, 255};
+    const Color c =
+        known ? shade(low < high ? (values[i] - low) / (high - low) : 0.5, map.diverging) : Color{255, 255, 255};
     const bool dark = 0.299 * c.r + 0.587 * c.g + 0.114 * c.b < 140;
-    out += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.2f}\" fill=\"{}\" stroke=\"#fff\" stroke-width=\"0.5\"/>\n", x, y, w, h, hex(c));
+    out += fmt::format(
+        "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.2f}\" fill=\"{}\" stroke=\"#fff\" "
+        "stroke-width=\"0.5\"/>\n",
+        x, y, w, h, hex(c));
     out += text_at(x + w / 2, y + h / 2 + size * 0.36, size, "middle", texts[i], dark ? " fill=\"#fff\"" : "");
   }
   out += frame(b);
-  for (std::size_t j = 0; j < columns; ++j) out += text_at(b.x + (static_cast<double>(j) + 0.5) * w, b.y + b.height + 20, 13, "middle", fmt::format("{}", j));
-  for (std::size_t i = 0; i < rows; ++i) out += text_at(b.x - 8, b.y + (static_cast<double>(i) + 0.5) * h + 4.5, 13, "end", fmt::format("{}", i));
+  for (std::size_t j = 0; j < columns; ++j)
+    out += text_at(b.x + (static_cast<double>(j) + 0.5) * w, b.y + b.height + 20, 13, "middle", fmt::format("{}", j));
+  for (std::size_t i = 0; i < rows; ++i)
+    out += text_at(b.x - 8, b.y + (static_cast<double>(i) + 0.5) * h + 4.5, 13, "end", fmt::format("{}", i));
   out += labels_around(b, map.title, map.x_label, map.y_label, panel.x);
   if (!(low < high)) return out;  // one value only: nothing to scale
   constexpr int steps = 64;
   const double x = b.x + b.width + 18;
   for (int i = 0; i < steps; ++i)
-    out += fmt::format("<rect x=\"{:.1f}\" y=\"{:.2f}\" width=\"16\" height=\"{:.2f}\" fill=\"{}\"/>\n", x, b.y + b.height * (1 - (i + 1.0) / steps),
-                       b.height / steps + (i > 0 ? 0.5 : 0), hex(shade((i + 0.5) / steps, map.diverging)));
+    out += fmt::format("<rect x=\"{:.1f}\" y=\"{:.2f}\" width=\"16\" height=\"{:.2f}\" fill=\"{}\"/>\n", x,
+                       b.y + b.height * (1 - (i + 1.0) / steps), b.height / steps + (i > 0 ? 0.5 : 0),
+                       hex(shade((i + 0.5) / steps, map.diverging)));
   for (const double t : scale.ticks()) {
     const double y = b.y + b.height * (1 - scale.place(t));
     out += line_at(x + 16, y, x + 20, y, "stroke=\"#444\"") + text_at(x + 24, y + 4.5, 13, "start", scale.label(t));
@@ -278,11 +307,17 @@ std::string svg(std::span<const Panel> panels, double width, double height) {
   if (panels.empty()) throw ValueError("svg: there is nothing to draw");
   if (!(width >= 100 && height >= 100 && width <= 1e5 && height <= 1e5))
     throw ValueError(fmt::format("svg: width and height must be 100 to 100000, got {} and {}", width, height));
-  std::string out = fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 {0:.0f} {1:.0f}\" "
-                                "font-family=\"sans-serif\" fill=\"#000\">\n<rect width=\"{0:.0f}\" height=\"{1:.0f}\" fill=\"#fff\"/>\n", width, height);
+  std::string out = fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 {0:.0f} {1:.0f}\" "
+      "font-family=\"sans-serif\" fill=\"#000\">\n<rect width=\"{0:.0f}\" height=\"{1:.0f}\" fill=\"#fff\"/>\n",
+      width, height);
   const double each = width / static_cast<double>(panels.size());
   for (std::size_t i = 0; i < panels.size(); ++i)
-    out += std::visit([&](const auto& panel) { return draw(panel, Box{static_cast<double>(i) * each, 0, each, height}); }, panels[i]);
+    out += std::visit(
+        [&](const auto& panel) {
+          return draw(panel, Box{static_cast<double>(i) * each, 0, each, height});
+        },
+        panels[i]);
   return out + "</svg>\n";
 }
 
@@ -292,7 +327,8 @@ std::vector<Panel> history_panels(const NamedHistories& histories) {
   for (const auto& [key, title] : {std::pair<std::string, std::string>{"accuracy", "Accuracy"}, {"loss", "Loss"}}) {
     const auto has = [](const std::string& k) { return [k](const auto& h) { return h.second.values.contains(k); }; };
     const bool validated = std::ranges::all_of(histories, has("val_" + key)), several = histories.size() > 1;
-    if (key == "accuracy" && !validated && !std::ranges::all_of(histories, has(key))) continue;  // labels were no classes
+    if (key == "accuracy" && !validated && !std::ranges::all_of(histories, has(key)))
+      continue;  // labels were no classes
     LineChart chart{several ? (validated ? "Validation " : "Training ") + key : title, "Epoch", title, {}};
     for (const auto& [name, history] : histories) {
       const auto add = [&](const std::string& k, const std::string& called) {
@@ -320,14 +356,16 @@ void plot_confusion(const Tensor& matrix, const std::filesystem::path& path, con
 }
 
 void plot_curves(const Tensor& labels, const Tensor& scores, const std::filesystem::path& path) {
-  LineChart roc{"ROC", "False positive rate", "True positive rate", {}}, pr{"Precision and recall", "Recall", "Precision", {}};
+  LineChart roc{"ROC", "False positive rate", "True positive rate", {}},
+      pr{"Precision and recall", "Recall", "Precision", {}};
   const Tensor support = confusion_matrix(labels, labels, scores.rank() == 2 ? scores.size(1) : 0);
   for (std::int64_t c = 0; c < support.size(0); ++c) {
     const std::int64_t n = support.values<std::int64_t>()[static_cast<std::size_t>(c * support.size(0) + c)];
     if (n == 0 || n == labels.size(0)) continue;
     RocCurve r = roc_curve(labels, scores, c);
     PrecisionRecallCurve p = precision_recall_curve(labels, scores, c);
-    const std::string area = fmt::format("{}: AUC {:.4f}", c, auc(r)), average = fmt::format("{}: AP {:.4f}", c, average_precision(p));
+    const std::string area = fmt::format("{}: AUC {:.4f}", c, auc(r)),
+                      average = fmt::format("{}: AP {:.4f}", c, average_precision(p));
     roc.lines.push_back({area, std::move(r.fpr), std::move(r.tpr)});
     pr.lines.push_back({average, std::move(p.recall), std::move(p.precision)});
   }

@@ -21,7 +21,9 @@ namespace {
 
 class AtEpochEnd final : public CallbackBase {
  public:
-  explicit AtEpochEnd(std::function<void(TrainingState&)> f) : f_(std::move(f)) { detail::expect_given(f_, "Callback"); }
+  explicit AtEpochEnd(std::function<void(TrainingState&)> f) : f_(std::move(f)) {
+    detail::expect_given(f_, "Callback");
+  }
   void epoch_end(TrainingState& state) override { f_(state); }
 
  private:
@@ -70,7 +72,8 @@ void detail::add_states(History& history, const TrainingState& state) {
   });
 }
 
-void detail::each_named(const std::vector<Callback>& callbacks, const std::function<void(const std::string&, CallbackBase&)>& f) {
+void detail::each_named(const std::vector<Callback>& callbacks,
+                        const std::function<void(const std::string&, CallbackBase&)>& f) {
   std::map<std::string, int> count;
   for (const Callback& c : callbacks) {
     const std::string name(c->name());
@@ -85,8 +88,8 @@ Callback::Callback(std::function<void(TrainingState&)> f) : callback_(std::make_
 
 Monitor::Monitor(std::string key, Mode mode, double min_delta)
     : key_(std::move(key)),
-      rises_(mode == Mode::max ||
-             (mode == Mode::automatic && (key_.ends_with("acc") || key_.ends_with("accuracy") || key_.ends_with("auc")))),
+      rises_(mode == Mode::max || (mode == Mode::automatic &&
+                                   (key_.ends_with("acc") || key_.ends_with("accuracy") || key_.ends_with("auc")))),
       min_delta_(min_delta) {}
 
 void Monitor::begin(const History& history, const std::function<void(int, bool)>& seen) {
@@ -149,7 +152,8 @@ void EarlyStopping::epoch_end(TrainingState& state) {
 
 void EarlyStopping::train_end(TrainingState& state) {
   if (options_.restore_best && kept_.empty() && best_epoch_ >= 0)
-    state.say(fmt::format("warning: the best epoch, {}, was before this training began: its weights are not known here", best_epoch_ + 1));
+    state.say(fmt::format("warning: the best epoch, {}, was before this training began: its weights are not known here",
+                          best_epoch_ + 1));
   if (kept_.empty() || (best_epoch_ == state.epoch && !state.history.interrupted)) return;
   state.say(fmt::format("Restoring model weights from the end of the best epoch: {}.", best_epoch_ + 1));
   state.show(kept_);
@@ -179,11 +183,16 @@ void AverageWeights::choose(TensorMap& weights) const {
   for (const auto& [path, t] : average_.averages()) weights.insert_or_assign(path, t.clone());
 }
 
-LearningRateScheduler::LearningRateScheduler(std::function<double(int, double)> f) : f_(std::move(f)) { detail::expect_given(f_, "learning rate scheduler"); }
-void LearningRateScheduler::epoch_begin(TrainingState& state) { state.optimizer.set_lr(f_(state.epoch, state.optimizer.lr())); }
+LearningRateScheduler::LearningRateScheduler(std::function<double(int, double)> f) : f_(std::move(f)) {
+  detail::expect_given(f_, "learning rate scheduler");
+}
+void LearningRateScheduler::epoch_begin(TrainingState& state) {
+  state.optimizer.set_lr(f_(state.epoch, state.optimizer.lr()));
+}
 void LearningRateScheduler::epoch_end(TrainingState& state) { state.logs["lr"] = state.optimizer.lr(); }
 
-ReduceLROnPlateau::ReduceLROnPlateau(ReduceLROnPlateauOptions o) : options_(o), monitor_(o.monitor, o.mode, o.min_delta) {
+ReduceLROnPlateau::ReduceLROnPlateau(ReduceLROnPlateauOptions o)
+    : options_(o), monitor_(o.monitor, o.mode, o.min_delta) {
   constexpr const char* who = "reduce lr on plateau";
   detail::expect(o.factor > 0 && o.factor < 1, who, "factor must be in (0, 1)", o.factor);
   detail::expect(o.patience >= 0, who, "patience must not be negative", o.patience);
@@ -217,7 +226,8 @@ void ReduceLROnPlateau::epoch_end(TrainingState& state) {
   const std::optional<bool> better = monitor_.better(state, "reduce lr on plateau");
   if (!better || !due(*better) || lr <= options_.min_lr) return;
   state.optimizer.set_lr(std::max(lr * options_.factor, options_.min_lr));
-  state.say(fmt::format("Epoch {}: ReduceLROnPlateau reducing learning rate to {}.", state.epoch + 1, state.optimizer.lr()));
+  state.say(
+      fmt::format("Epoch {}: ReduceLROnPlateau reducing learning rate to {}.", state.epoch + 1, state.optimizer.lr()));
 }
 
 CSVLogger::CSVLogger(std::filesystem::path path, bool append, char separator)
@@ -231,7 +241,8 @@ void CSVLogger::train_begin(TrainingState& state) {
     std::ifstream in(path_, std::ios::binary);
     if (!in) throw IoError(fmt::format("{}: cannot read what is there: {}", path_.string(), std::strerror(errno)));
     before.assign(std::istreambuf_iterator<char>(in), {});
-    if (!before.empty() && before.back() != '\n') state.say(fmt::format("warning: {}: its last line was cut, and is left out", path_.string()));
+    if (!before.empty() && before.back() != '\n')
+      state.say(fmt::format("warning: {}: its last line was cut, and is left out", path_.string()));
   }
   std::vector<std::string> lines;  // the whole ones: what was cut when its writer died has no end
   std::string text;
@@ -242,8 +253,12 @@ void CSVLogger::train_begin(TrainingState& state) {
   keys_.clear();
   compared_ = false;
   if (!lines.empty()) {  // the names that are there already
-    keys_ = detail::separated(lines[0], separator_, [&](std::size_t, const std::string& what) { throw DataError(fmt::format("{}: line 1: {}", path_.string(), what)); });
-    if (keys_[0] != "epoch") throw DataError(fmt::format("{}: line 1: expected \"epoch\" and the names of numbers, to go on with", path_.string()));
+    keys_ = detail::separated(lines[0], separator_, [&](std::size_t, const std::string& what) {
+      throw DataError(fmt::format("{}: line 1: {}", path_.string(), what));
+    });
+    if (keys_[0] != "epoch")
+      throw DataError(
+          fmt::format("{}: line 1: expected \"epoch\" and the names of numbers, to go on with", path_.string()));
     keys_.erase(keys_.begin());
     // Epochs that a killed training logged after its last checkpoint come again.
     const auto comes_again = [&](const std::string& line) {

@@ -19,7 +19,8 @@ namespace ebb {
 
 ModelCheckpoint::ModelCheckpoint(ModelCheckpointOptions o) : options_(o), monitor_(o.monitor, o.mode, 0) {
   if (o.path.empty()) throw ValueError("model checkpoint: needs the path of a file");
-  detail::expect(o.every.unit == Interval::seconds ? o.every.count > 0 : o.every.count >= 1, "model checkpoint", "every must be at least 1", o.every.count);
+  detail::expect(o.every.unit == Interval::seconds ? o.every.count > 0 : o.every.count >= 1, "model checkpoint",
+                 "every must be at least 1", o.every.count);
   detail::expect(o.keep >= 1, "model checkpoint", "keep must be at least 1", o.keep);
 }
 
@@ -34,15 +35,18 @@ void ModelCheckpoint::train_begin(TrainingState& state) {
 void ModelCheckpoint::batch_end(TrainingState& state) {
   if (writing_.valid() && writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) wait();
   if (options_.best_only || options_.every.unit == Interval::epochs) return;
-  const bool due = options_.every.unit == Interval::steps
-                       ? state.optimizer.steps() % static_cast<std::int64_t>(options_.every.count) == 0
-                       : !writing_.valid() && std::chrono::duration<double>(std::chrono::steady_clock::now() - last_).count() >= options_.every.count;
+  const bool due =
+      options_.every.unit == Interval::steps
+          ? state.optimizer.steps() % static_cast<std::int64_t>(options_.every.count) == 0
+          : !writing_.valid() &&
+                std::chrono::duration<double>(std::chrono::steady_clock::now() - last_).count() >= options_.every.count;
   if (due) write(state);
 }
 
 void ModelCheckpoint::epoch_end(TrainingState& state) {
   const bool due = options_.best_only ? monitor_.better(state, "model checkpoint").value_or(false)
-                                      : options_.every.unit == Interval::epochs && (state.epoch + 1) % static_cast<int>(options_.every.count) == 0;
+                                      : options_.every.unit == Interval::epochs &&
+                                            (state.epoch + 1) % static_cast<int>(options_.every.count) == 0;
   if (due) write(state);
 }
 
@@ -61,14 +65,17 @@ void ModelCheckpoint::write(TrainingState& state) {
   const bool has_validated = validated != state.logs.end();
   std::string bad;
   if (!std::isfinite(loss)) bad = fmt::format("the loss is {}", loss);
-  else if (has_validated && !std::isfinite(validated->second)) bad = fmt::format("the val_loss is {}", validated->second);
+  else if (has_validated && !std::isfinite(validated->second))
+    bad = fmt::format("the val_loss is {}", validated->second);
   else bad = not_finite(state.module);
   // Weights that are numbers can give a loss that is none; a validation has shown that they do not.
   if (bad.empty() && !has_validated && state.loss_now)
-    if (const double now = state.loss_now(); !std::isfinite(now)) bad = fmt::format("the loss of the last batch, computed again, is {}", now);
+    if (const double now = state.loss_now(); !std::isfinite(now))
+      bad = fmt::format("the loss of the last batch, computed again, is {}", now);
   if (!bad.empty()) {
     last_ = std::chrono::steady_clock::now();
-    return state.say(fmt::format("warning: epoch {} is not written to {}: {}", state.epoch + 1, options_.path.string(), bad));
+    return state.say(
+        fmt::format("warning: epoch {} is not written to {}: {}", state.epoch + 1, options_.path.string(), bad));
   }
   wait();
   auto file = std::make_shared<SafeTensors>();
@@ -82,7 +89,9 @@ void ModelCheckpoint::write(TrainingState& state) {
   for (auto& [_, t] : file->tensors) t = t.clone();  // training goes on changing them
   std::vector<std::filesystem::path> older_files;
   for (int i = 1; i < options_.keep; ++i) older_files.push_back(older(options_.path, i));
-  const auto job = [file, path = options_.path, older_files = std::move(older_files)] { write_safetensors(path, *file, older_files); };
+  const auto job = [file, path = options_.path, older_files = std::move(older_files)] {
+    write_safetensors(path, *file, older_files);
+  };
   last_ = std::chrono::steady_clock::now();
   try {
     writing_ = std::async(std::launch::async, job).share();
@@ -116,7 +125,8 @@ Interval Interval::parse(std::string_view text) {
     if (unit == "m") return std::chrono::minutes(n);
     if (unit == "h") return std::chrono::hours(n);
   }
-  throw ValueError(fmt::format("interval: must be a number of epochs from 1, or one with its unit: 100steps, 200s, 5m, 1h; got \"{}\"", text));
+  throw ValueError(fmt::format(
+      "interval: must be a number of epochs from 1, or one with its unit: 100steps, 200s, 5m, 1h; got \"{}\"", text));
 }
 
 }  // namespace ebb

@@ -1,3 +1,4 @@
+// (over 400 lines because training and its measurements share the way a batch is run)
 #include <ebb/models/train/fit.h>
 
 #include <fmt/core.h>
@@ -23,18 +24,18 @@ namespace {
 /// True when each row holds shares of classes, one-hot or not; the targets of a regression do not.
 bool rows_are_shares(const Tensor& labels) {
   return labels.rank() == 2 && labels.size(1) > 1 && visit_dtype(labels.dtype(), [&](auto zero) {
-    const auto v = labels.values<decltype(zero)>();
-    const auto classes = static_cast<std::size_t>(labels.size(1));
-    for (std::size_t i = 0; i < v.size(); i += classes) {
-      double sum = 0;
-      for (std::size_t j = 0; j < classes; ++j) {
-        if (!(v[i + j] >= 0)) return false;
-        sum += static_cast<double>(v[i + j]);
-      }
-      if (!(std::abs(sum - 1) < 1e-3)) return false;
-    }
-    return true;
-  });
+           const auto v = labels.values<decltype(zero)>();
+           const auto classes = static_cast<std::size_t>(labels.size(1));
+           for (std::size_t i = 0; i < v.size(); i += classes) {
+             double sum = 0;
+             for (std::size_t j = 0; j < classes; ++j) {
+               if (!(v[i + j] >= 0)) return false;
+               sum += static_cast<double>(v[i + j]);
+             }
+             if (!(std::abs(sum - 1) < 1e-3)) return false;
+           }
+           return true;
+         });
 }
 
 /// Means over the samples seen so far, a batch at a time.
@@ -45,7 +46,8 @@ struct Running : PartialEpoch {
     loss += batch_loss * static_cast<double>(n);
     seen += n;
     const bool sparse = labels.rank() == 1 && !is_float(labels.dtype());
-    classes = classes && outputs.rank() == 2 && (sparse || (labels.shape() == outputs.shape() && rows_are_shares(labels)));
+    classes =
+        classes && outputs.rank() == 2 && (sparse || (labels.shape() == outputs.shape() && rows_are_shares(labels)));
     if (classes) correct += count_correct(outputs, labels);
   }
   Metrics metrics() const {
@@ -63,20 +65,23 @@ Shown shown_metrics(const std::string& prefix, const Metrics& m) {
 
 ProgressOptions progress_of(Verbose verbose, KerasStyle style) {
   ProgressOptions out{.kind = ProgressOptions::nothing, .style = style, .color = Progress::can_color(stderr)};
-  if (verbose == Verbose::bar || (verbose == Verbose::automatic && Progress::can_redraw(stderr))) out.kind = ProgressOptions::bar;
-  else if (verbose != Verbose::silent) out.kind = verbose == Verbose::lines ? ProgressOptions::keras_lines : ProgressOptions::lines;
+  if (verbose == Verbose::bar || (verbose == Verbose::automatic && Progress::can_redraw(stderr)))
+    out.kind = ProgressOptions::bar;
+  else if (verbose != Verbose::silent)
+    out.kind = verbose == Verbose::lines ? ProgressOptions::keras_lines : ProgressOptions::lines;
   return out;
 }
 
-// Streams of the one seed. Weights are drawn from stream 0 (manual_seed), so the others begin far above it: one a step for
-// dropout, and one an epoch for the order of samples, both counted in the optimizer's steps.
+// Streams of the one seed. Weights are drawn from stream 0 (manual_seed), so the others begin far above it: one a step
+// for dropout, and one an epoch for the order of samples, both counted in the optimizer's steps.
 constexpr std::uint64_t dropout_stream = std::uint64_t{1} << 32, order_stream = std::uint64_t{2} << 32;
 
 /// Names the parameters that the loss does not depend on: they will never learn.
 void warn_of_unreached(Module& module, const Gradients& gradients, const TrainingState& state) {
   std::string names;
   for (const NamedTensor& t : named_tensors(module))
-    if (t.trained && t.tensor->tracked() && !gradients.contains(*t.tensor)) names += (names.empty() ? "" : ", ") + t.path;
+    if (t.trained && t.tensor->tracked() && !gradients.contains(*t.tensor))
+      names += (names.empty() ? "" : ", ") + t.path;
   if (!names.empty()) state.say(fmt::format("warning: the loss does not depend on {}", names));
 }
 
@@ -87,10 +92,12 @@ void give(Module& module, const TensorMap& weights) {
   for (const NamedTensor& t : own)
     if (const auto it = weights.find(t.path); it != weights.end()) {
       if (describe(it->second) != describe(*t.tensor))
-        throw ShapeError(fmt::format("fit: cannot go on with {} {}, the module has {}", t.path, describe(it->second), describe(*t.tensor)));
+        throw ShapeError(fmt::format("fit: cannot go on with {} {}, the module has {}", t.path, describe(it->second),
+                                     describe(*t.tensor)));
       ++known;
     }
-  if (known != weights.size()) throw ShapeError(fmt::format("fit: cannot go on with {} weights, {} of them in the module", weights.size(), known));
+  if (known != weights.size())
+    throw ShapeError(fmt::format("fit: cannot go on with {} weights, {} of them in the module", weights.size(), known));
   for (const NamedTensor& t : own)
     if (const auto it = weights.find(t.path); it != weights.end()) t.tensor->assign(it->second);
 }
@@ -99,11 +106,14 @@ void give(Module& module, const TensorMap& weights) {
 std::vector<double> weights_of(const Tensor& labels, const std::vector<double>& of_class) {
   const std::size_t classes = of_class.size();
   const auto refuse = [&](const char* why) {
-    fail<ShapeError>("fit", fmt::format("{} class weights for labels {}{}", classes, labels.defined() ? describe(labels) : "that are undefined", why));
+    fail<ShapeError>("fit", fmt::format("{} class weights for labels {}{}", classes,
+                                        labels.defined() ? describe(labels) : "that are undefined", why));
   };
   const bool shares = labels.defined() && labels.rank() == 2;
-  if (!labels.defined() || labels.rank() == 0 || (shares && labels.size(1) != static_cast<std::int64_t>(classes))) refuse("");
-  if (!shares && (labels.rank() != 1 || is_float(labels.dtype()))) refuse(": needs classes (n) or shares of the classes (n, c)");
+  if (!labels.defined() || labels.rank() == 0 || (shares && labels.size(1) != static_cast<std::int64_t>(classes)))
+    refuse("");
+  if (!shares && (labels.rank() != 1 || is_float(labels.dtype())))
+    refuse(": needs classes (n) or shares of the classes (n, c)");
   std::vector<double> out;
   visit_dtype(labels.dtype(), [&](auto zero) {
     const auto v = labels.values<decltype(zero)>();
@@ -115,30 +125,36 @@ std::vector<double> weights_of(const Tensor& labels, const std::vector<double>& 
       return;
     }
     for (const auto c : v) {
-      if (!(c >= 0 && static_cast<std::uint64_t>(c) < classes)) throw ValueError(fmt::format("fit: label {} has no class weight: there are {}", c, classes));
+      if (!(c >= 0 && static_cast<std::uint64_t>(c) < classes))
+        throw ValueError(fmt::format("fit: label {} has no class weight: there are {}", c, classes));
       out.push_back(of_class[static_cast<std::size_t>(c)]);
     }
   });
   return out;
 }
 
-/// The mean over the batch of weight times loss, by the losses of those samples that weigh the same: a loss has no other way to
-/// tell what a sample costs.
-Tensor weighted_loss(const Loss& loss, const Tensor& output, const Tensor& labels, const std::vector<double>& of_class) {
+/// The mean over the batch of weight times loss, by the losses of those samples that weigh the same: a loss has no
+/// other way to tell what a sample costs.
+Tensor weighted_loss(const Loss& loss, const Tensor& output, const Tensor& labels,
+                     const std::vector<double>& of_class) {
   std::map<double, std::vector<std::int64_t>> alike;
   const std::vector<double> weights = weights_of(labels, of_class);
   if (loss.plain() == static_cast<Tensor (*)(const Tensor&, const Tensor&)>(cross_entropy))
-    return cross_entropy(output, labels, {.class_weights = cast(Tensor::from(of_class, {static_cast<std::int64_t>(of_class.size())}), output.dtype())});
+    return cross_entropy(
+        output, labels,
+        {.class_weights = cast(Tensor::from(of_class, {static_cast<std::int64_t>(of_class.size())}), output.dtype())});
   const auto n = static_cast<std::int64_t>(weights.size());
   if (output.rank() == 0 || output.size(0) != n)
-    fail<ShapeError>("fit", fmt::format("class weights need an output for each of {} samples, got {}", n, output.shape().str()));
+    fail<ShapeError>(
+        "fit", fmt::format("class weights need an output for each of {} samples, got {}", n, output.shape().str()));
   for (std::int64_t i = 0; i < n; ++i) alike[weights[static_cast<std::size_t>(i)]].push_back(i);
   if (alike.size() > 1) alike.erase(0);
   Tensor sum;
   for (const auto& [weight, rows] : alike) {
     const Tensor which = Tensor::from(rows, {static_cast<std::int64_t>(rows.size())});
     const bool all = static_cast<std::int64_t>(rows.size()) == n;
-    const Tensor part = (all ? loss(output, labels) : loss(gather(output, which), gather(labels, which))) * (weight * static_cast<double>(rows.size()) / static_cast<double>(n));
+    const Tensor part = (all ? loss(output, labels) : loss(gather(output, which), gather(labels, which))) *
+                        (weight * static_cast<double>(rows.size()) / static_cast<double>(n));
     sum = sum.defined() ? sum + part : part;
   }
   return sum;
@@ -146,14 +162,17 @@ Tensor weighted_loss(const Loss& loss, const Tensor& output, const Tensor& label
 
 }  // namespace
 
-Loss::Loss(std::function<Tensor(const Tensor&, const Tensor&)> f) : f_(std::move(f)) { detail::expect_given(f_, "Loss"); }
+Loss::Loss(std::function<Tensor(const Tensor&, const Tensor&)> f) : f_(std::move(f)) {
+  detail::expect_given(f_, "Loss");
+}
 
 std::int64_t count_correct(const Tensor& outputs, const Tensor& labels) {
   const Tensor truth = labels.rank() == 2 ? argmax(labels, -1) : labels;
   const std::int64_t classes = outputs.rank() ? outputs.size(-1) : 0;
   if (classes == 0) fail<ShapeError>("count_correct", fmt::format("no classes in outputs {}", outputs.shape().str()));
   if (truth.numel() != outputs.numel() / classes)
-    fail<ShapeError>("count_correct", fmt::format("outputs {} and labels {} differ in number", outputs.shape().str(), labels.shape().str()));
+    fail<ShapeError>("count_correct", fmt::format("outputs {} and labels {} differ in number", outputs.shape().str(),
+                                                  labels.shape().str()));
   return visit_dtype(outputs.dtype(), [&](auto value) {
     return visit_dtype(truth.dtype(), [&](auto label) {
       const auto* row = outputs.values<decltype(value)>().data();
@@ -171,13 +190,15 @@ std::int64_t count_correct(const Tensor& outputs, const Tensor& labels) {
 
 History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitOptions& o) {
   detail::expect(o.epochs >= 0, "fit", "epochs must not be negative", o.epochs);
-  if (o.validation && o.validation_split > 0) throw ValueError("fit: give either validation data or a validation_split");
+  if (o.validation && o.validation_split > 0)
+    throw ValueError("fit: give either validation data or a validation_split");
   detail::expect(o.clip_norm >= 0, "fit", "clip_norm must not be negative", o.clip_norm);
   detail::expect(o.clip_value >= 0, "fit", "clip_value must not be negative", o.clip_value);
   for (const Callback& c : o.callbacks)
     if (!c.operator->()) throw ValueError("fit: a callback was moved from");
   for (const double w : o.class_weight)
-    if (!(w >= 0 && std::isfinite(w))) throw ValueError(fmt::format("fit: a class weight must be a finite number from 0, got {}", w));
+    if (!(w >= 0 && std::isfinite(w)))
+      throw ValueError(fmt::format("fit: a class weight must be a finite number from 0, got {}", w));
   const FlushDenormals flush;
   Dataset train = all;
   std::optional<Dataset> validation = o.validation;
@@ -204,10 +225,16 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   give(module, std::exchange(history.weights, {}));
   const auto remembered = std::exchange(history.callbacks, {});
   const Batches probe(train, {.size = o.batch, .shuffle = false});
-  TrainingState state{.module = module, .optimizer = optimizer, .history = history, .epoch = std::max(0, history.epochs() - 1), .epochs = o.epochs,
-                      .steps = probe.count(), .say = [&](const std::string& text) {
-                        if (how.kind != ProgressOptions::nothing) tell(stderr, text + "\n");
-                      },
+  TrainingState state{.module = module,
+                      .optimizer = optimizer,
+                      .history = history,
+                      .epoch = std::max(0, history.epochs() - 1),
+                      .epochs = o.epochs,
+                      .steps = probe.count(),
+                      .say =
+                          [&](const std::string& text) {
+                            if (how.kind != ProgressOptions::nothing) tell(stderr, text + "\n");
+                          },
                       .callbacks = &o.callbacks};
   if (begun.batches < 0 || begun.batches > state.steps)
     throw ValueError(fmt::format("fit: cannot go on after batch {} of {}", begun.batches, state.steps));
@@ -216,7 +243,9 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     ~Restore() { default_generator() = to; }
   } const restore{default_generator()};
   // What is drawn depends on the seed and the steps alone, so that a training that goes on draws the same.
-  const auto draw_for_step = [&] { default_generator() = Generator(o.seed, dropout_stream + static_cast<std::uint64_t>(optimizer.steps())); };
+  const auto draw_for_step = [&] {
+    default_generator() = Generator(o.seed, dropout_stream + static_cast<std::uint64_t>(optimizer.steps()));
+  };
   draw_for_step();
   state.partial = begun;
   Batch b;
@@ -227,7 +256,8 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   };
   std::int64_t steps = optimizer.steps();  // of the batches that ended
   bool measured = false;                   // the epoch is, and not yet in the history
-  // Running statistics and the like, and what they were then: a forward pass changes them, also one of a batch that does not end.
+  // Running statistics and the like, and what they were then: a forward pass changes them, also one of a batch that
+  // does not end.
   std::vector<std::pair<Tensor*, Tensor>> buffers;
   for (const NamedTensor& t : named_tensors(module))
     if (!t.trained) buffers.emplace_back(t.tensor, t.tensor->clone());
@@ -260,7 +290,8 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
   } const put_back{state, history, steps, measured, buffers, o.so_far};
 
   if (samples && how.kind != ProgressOptions::nothing)
-    tell(stderr, fmt::format("Train on {} samples{}\n", train.size(), validation ? fmt::format(", validate on {} samples", validation->size()) : ""));
+    tell(stderr, fmt::format("Train on {} samples{}\n", train.size(),
+                             validation ? fmt::format(", validate on {} samples", validation->size()) : ""));
   for (const Callback& c : o.callbacks) c->train_begin(state);
   detail::each_named(o.callbacks, [&](const std::string& name, CallbackBase& c) {
     if (const auto it = remembered.find(name); it != remembered.end()) c.set_state(it->second);
@@ -274,9 +305,12 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
     trained = named_parameters(module);  // a callback may have frozen or thawed some
     Running running{begun};
     const double seconds_before = std::exchange(begun, {}).seconds;
-    const auto seconds = [&] { return seconds_before + std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+    const auto seconds = [&] {
+      return seconds_before + std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
     const auto first_step = static_cast<std::uint64_t>(optimizer.steps() - running.batches);
-    const Batches batches(train, {.size = o.batch, .shuffle = o.shuffle, .seed = o.seed, .stream = order_stream + first_step});
+    const Batches batches(train,
+                          {.size = o.batch, .shuffle = o.shuffle, .seed = o.seed, .stream = order_stream + first_step});
     const std::string heading = fmt::format("Epoch {}/{}", epoch + 1, o.epochs);
     if (how.kind == ProgressOptions::bar || how.kind == ProgressOptions::keras_lines) tell(stderr, heading + "\n");
     Progress progress(stderr, samples ? train.size() : batches.count(), how);
@@ -290,7 +324,8 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       b = batches[i];
       if (o.augment) b.inputs = o.augment(b.inputs);
       const Tensor output = module(b.inputs);
-      const Tensor loss = o.class_weight.empty() ? o.loss(output, b.labels) : weighted_loss(o.loss, output, b.labels, o.class_weight);
+      const Tensor loss =
+          o.class_weight.empty() ? o.loss(output, b.labels) : weighted_loss(o.loss, output, b.labels, o.class_weight);
       Gradients gradients = backward(loss);
       if (!std::exchange(warned, true)) {
         warn_of_unreached(module, gradients, state);
@@ -305,7 +340,8 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
       state.partial = running;
       steps = optimizer.steps();
       for (auto& [now, then] : buffers) then.assign(*now);
-      progress.update(samples ? std::min((i + 1) * o.batch, train.size()) : i + 1, [&] { return shown_metrics("", running.metrics()); });
+      progress.update(samples ? std::min((i + 1) * o.batch, train.size()) : i + 1,
+                      [&] { return shown_metrics("", running.metrics()); });
       for (const Callback& c : o.callbacks) c->batch_end(state);
       history.interrupted = o.interrupted && o.interrupted();
     }
@@ -388,6 +424,8 @@ Tensor predict(Module& module, const Dataset& data, const PredictOptions& o) {
   return out;
 }
 
-Tensor predict(Module& module, const Tensor& inputs, const PredictOptions& options) { return predict(module, Dataset{inputs, {}, 1}, options); }
+Tensor predict(Module& module, const Tensor& inputs, const PredictOptions& options) {
+  return predict(module, Dataset{inputs, {}, 1}, options);
+}
 
 }  // namespace ebb

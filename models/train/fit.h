@@ -21,7 +21,7 @@ class Loss {
   /// A function, such as cross_entropy.
   Loss(Tensor (*f)(const Tensor&, const Tensor&)) : Loss(std::function<Tensor(const Tensor&, const Tensor&)>(f)) {}
   template <std::invocable<const Tensor&, const Tensor&> F>
-  Loss(F f) : Loss(std::function<Tensor(const Tensor&, const Tensor&)>(std::move(f))) {}  ///< a lambda
+  Loss(F f) : Loss(std::function<Tensor(const Tensor&, const Tensor&)>(std::move(f))) {}              ///< a lambda
   Tensor operator()(const Tensor& output, const Tensor& labels) const { return f_(output, labels); }  ///< the loss
   /// The function when it is a plain one, such as cross_entropy; null for a lambda.
   auto plain() const -> Tensor (*)(const Tensor&, const Tensor&) {
@@ -35,69 +35,74 @@ class Loss {
 
 /// How good a module is on some data.
 struct Metrics {
-  double loss = 0;  ///< its mean over the samples
+  double loss = 0;      ///< its mean over the samples
   double accuracy = 0;  ///< share of rows whose largest output is the label's class; NaN where labels are no classes
 };
 
-/// Progress on stderr. automatic: a bar on a terminal, else one numbered line per epoch; silent: nothing; bar: always a bar;
-/// lines: Keras' line per epoch. In Keras these are verbose = "auto", 0, 1 and 2.
+/// Progress on stderr. automatic: a bar on a terminal, else one numbered line per epoch; silent: nothing; bar: always a
+/// bar; lines: Keras' line per epoch. In Keras these are verbose = "auto", 0, 1 and 2.
 enum class Verbose { automatic, silent, bar, lines };
 
 /// How fit() trains.
 struct FitOptions {
-  int epochs = 1;  ///< passes through the data
-  std::int64_t batch = 32;  ///< samples a step
-  Loss loss = cross_entropy;  ///< of logits: a network needs no softmax at its end
+  int epochs = 1;                          ///< passes through the data
+  std::int64_t batch = 32;                 ///< samples a step
+  Loss loss = cross_entropy;               ///< of logits: a network needs no softmax at its end
   std::optional<Dataset> validation = {};  ///< evaluated at the end of every epoch
-  double validation_split = 0;  ///< this last share of the data is held out, before shuffling
-  /// Seed of dropout and of the order of samples. Both also depend on the optimizer's number of steps, so that a second fit()
-  /// draws new numbers: dropout in stream 2^32 + steps, the order in stream 2^33 + steps at the start of the epoch.
+  double validation_split = 0;             ///< this last share of the data is held out, before shuffling
+  /// Seed of dropout and of the order of samples. Both also depend on the optimizer's number of steps, so that a second
+  /// fit() draws new numbers: dropout in stream 2^32 + steps, the order in stream 2^33 + steps at the start of the
+  /// epoch.
   std::uint64_t seed = 0;
-  bool shuffle = true;  ///< a new order every epoch
+  bool shuffle = true;                                ///< a new order every epoch
   std::function<Tensor(const Tensor&)> augment = {};  ///< changes the inputs of each training batch, such as Augment
-  std::vector<Callback> callbacks = {};  ///< called in this order
+  std::vector<Callback> callbacks = {};               ///< called in this order
   Schedule schedule = {};  ///< of the learning rate, called before every step with the time in epochs; recorded as "lr"
   double clip_norm = 0;    ///< above 0: the largest 2-norm of all gradients together (Keras' global_clipnorm)
   double clip_value = 0;   ///< above 0: the largest magnitude of a gradient's element
-  /// How much a sample of each class counts in the training loss, which must be a mean over samples: the sum of weight times
-  /// loss over the batch is divided by its number of samples, as in Keras. Where labels are shares of the classes (n, c), a
-  /// sample's weight is the mean of the weights by its shares. Validation and metrics count all samples alike.
+  /// How much a sample of each class counts in the training loss, which must be a mean over samples: the sum of weight
+  /// times loss over the batch is divided by its number of samples, as in Keras. Where labels are shares of the classes
+  /// (n, c), a sample's weight is the mean of the weights by its shares. Validation and metrics count all samples
+  /// alike.
   std::vector<double> class_weight = {};
-  /// Continues from this record: epoch numbers continue, an interrupted epoch is finished, the new record starts with the old
-  /// one, the module receives the record's `weights`, and callbacks receive their saved state. With the same module and
-  /// optimizer the result has the bits of an uninterrupted training.
+  /// Continues from this record: epoch numbers continue, an interrupted epoch is finished, the new record starts with
+  /// the old one, the module receives the record's `weights`, and callbacks receive their saved state. With the same
+  /// module and optimizer the result has the bits of an uninterrupted training.
   std::optional<History> resume = {};
-  Verbose verbose = Verbose::automatic;  ///< progress on stderr
+  Verbose verbose = Verbose::automatic;   ///< progress on stderr
   KerasStyle style = KerasStyle::keras2;  ///< of the progress
-  std::function<bool()> interrupted = {};  ///< asked after every batch, and between those of a validation; true ends training
-  /// If set and training throws, receives the record up to the last batch, for use as `resume`, with `interrupted` set. An epoch
-  /// whose numbers are already measured counts as done.
+  std::function<bool()> interrupted =
+      {};  ///< asked after every batch, and between those of a validation; true ends training
+  /// If set and training throws, receives the record up to the last batch, for use as `resume`, with `interrupted` set.
+  /// An epoch whose numbers are already measured counts as done.
   History* so_far = nullptr;
 };
 
 /// Trains a module until `epochs` are recorded. Same seed, same bits, for any number of threads. Throws ValueError on
 /// options out of range, and whatever the module, the loss or a callback throws. After an exception the module
-/// holds the trained weights (not their averages) and the running statistics of the last completed batch; the optimizer counts
-/// completed batches only. If the optimizer itself threw, some weights may have changed already. train_end() is not called.
+/// holds the trained weights (not their averages) and the running statistics of the last completed batch; the optimizer
+/// counts completed batches only. If the optimizer itself threw, some weights may have changed already. train_end() is
+/// not called.
 History fit(Module& module, Optimizer& optimizer, const Dataset& data, const FitOptions& options = {});
 /// The same with an optimizer that is not needed afterwards.
 History fit(Module& module, Optimizer&& optimizer, const Dataset& data, const FitOptions& options = {});
 
 /// How evaluate() goes through the data.
 struct EvaluateOptions {
-  std::int64_t batch = 256;  ///< samples at a time
-  Loss loss = cross_entropy;  ///< what is averaged
-  Verbose verbose = Verbose::silent;  ///< progress on stderr
+  std::int64_t batch = 256;               ///< samples at a time
+  Loss loss = cross_entropy;              ///< what is averaged
+  Verbose verbose = Verbose::silent;      ///< progress on stderr
   KerasStyle style = KerasStyle::keras2;  ///< of the progress
-  std::function<bool()> interrupted = {};  ///< called between batches; if it returns true, evaluate() returns the means so far
+  std::function<bool()> interrupted =
+      {};  ///< called between batches; if it returns true, evaluate() returns the means so far
 };
 /// Mean loss and accuracy over a data set, at inference.
 Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& options = {});
 
 /// How predict() goes through the data.
 struct PredictOptions {
-  std::int64_t batch = 256;  ///< samples at a time
-  Verbose verbose = Verbose::silent;  ///< progress on stderr
+  std::int64_t batch = 256;               ///< samples at a time
+  Verbose verbose = Verbose::silent;      ///< progress on stderr
   KerasStyle style = KerasStyle::keras2;  ///< of the progress
 };
 /// Outputs for all inputs of a data set, times its scale, at inference, batch by batch. Labels are not looked at.

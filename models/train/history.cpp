@@ -29,14 +29,18 @@ History load_history_csv(const std::filesystem::path& path) {
   std::vector<std::string> names;
   std::string line;
   for (std::int64_t number = 1; std::getline(in, line); ++number) {
-    const auto refuse = [&](const std::string& what) { throw DataError(fmt::format("{}: line {}: {}", path.string(), number, what)); };
+    const auto refuse = [&](const std::string& what) {
+      throw DataError(fmt::format("{}: line {}: {}", path.string(), number, what));
+    };
     if (line.ends_with('\r')) line.pop_back();
-    const std::vector<std::string> cells = detail::separated(line, ',', [&](std::size_t, const std::string& what) { refuse(what); });
+    const std::vector<std::string> cells =
+        detail::separated(line, ',', [&](std::size_t, const std::string& what) { refuse(what); });
     if (number == 1) {
       if (cells[0] != "epoch" || cells.size() < 2) refuse("expected names: epoch,...");
       names = cells;
       for (const std::string& name : names)
-        if (name != "epoch" && !out.values.emplace(name, std::vector<double>()).second) refuse(fmt::format("\"{}\" is there twice", name));
+        if (name != "epoch" && !out.values.emplace(name, std::vector<double>()).second)
+          refuse(fmt::format("\"{}\" is there twice", name));
       if (out.values.size() + 1 != names.size()) refuse("\"epoch\" is there twice");
       continue;
     }
@@ -45,7 +49,8 @@ History load_history_csv(const std::filesystem::path& path) {
       double v = std::numeric_limits<double>::quiet_NaN();
       const char* end = cells[i].data() + cells[i].size();
       const auto [stop, error] = std::from_chars(cells[i].data(), end, v);
-      if (cells[i] != "NA" && (error != std::errc() || stop != end)) refuse(fmt::format("\"{}\" is no number", cells[i]));
+      if (cells[i] != "NA" && (error != std::errc() || stop != end))
+        refuse(fmt::format("\"{}\" is no number", cells[i]));
       if (i > 0) out.values[names[i]].push_back(v);
     }
     out.seconds.push_back(0);

@@ -1,3 +1,4 @@
+// (over 400 lines because every rule stands with its formula)
 #include <ebb/models/train/optimizer.h>
 
 #include <fmt/format.h>
@@ -18,8 +19,8 @@
 namespace ebb {
 namespace {
 
-/// One pass over a parameter, its gradient and its state: rule(w, g, s...) for each element, all by reference but g. The
-/// parameter is multiplied by `keep` on the way.
+/// One pass over a parameter, its gradient and its state: rule(w, g, s...) for each element, all by reference but g.
+/// The parameter is multiplied by `keep` on the way.
 template <std::size_t N, class Rule>
 void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, const Rule& rule) {
   visit_float(w.dtype(), [&](auto zero) {
@@ -29,16 +30,18 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
     std::array<T*, 3> s{};
     for (std::size_t i = 0; i < slots.size(); ++i) s[i] = slots[i].mutable_values<T>().data();
     // Once the parameter is shared, in smaller blocks: a rule takes longer than most loops do
-    const std::int64_t n = w.numel(), block = n <= detail::elementwise_block ? n : detail::even_block(n, detail::elementwise_block / 4, 16);
+    const std::int64_t n = w.numel(), block = n <= detail::elementwise_block
+                                                  ? n
+                                                  : detail::even_block(n, detail::elementwise_block / 4, 16);
     detail::parallel_for(n, block, [&](std::int64_t begin, std::int64_t end) {
       const auto loop = [&]() EBB_INLINE {
         T* __restrict a = pw;
         const T* __restrict b = pg;
-        [[maybe_unused]] T *__restrict p = s[0], *__restrict q = s[1], *__restrict r = s[2];
+        [[maybe_unused]] T* __restrict p = s[0], * __restrict q = s[1], * __restrict r = s[2];
         const T k = static_cast<T>(keep);
         for (std::int64_t i = begin; i < end; ++i) {
-          // All is read before anything is written: where these lie a multiple of 4 KiB apart, a processor takes a read behind
-          // a write for one of the same number, and waits.
+          // All is read before anything is written: where these lie a multiple of 4 KiB apart, a processor takes a read
+          // behind a write for one of the same number, and waits.
           T x = a[i] * k;
           const T d = b[i];
           if constexpr (N == 0) rule(x, d);
@@ -77,10 +80,12 @@ std::unique_ptr<Optimizer> make(const OptimizerOptions& given) {
     const auto option = left.extract(name);
     if (option.empty()) return;
     const double v = option.mapped();
-    if constexpr (std::is_same_v<decltype(value), bool&>) detail::expect(v == 0 || v == 1, Rule::name, fmt::format("{} must be 0 or 1", name), v);
+    if constexpr (std::is_same_v<decltype(value), bool&>)
+      detail::expect(v == 0 || v == 1, Rule::name, fmt::format("{} must be 0 or 1", name), v);
     value = static_cast<std::remove_reference_t<decltype(value)>>(v);
   });
-  if (!left.empty()) throw ValueError(fmt::format("{}: no option \"{}\"; there are {}", Rule::name, left.begin()->first, names));
+  if (!left.empty())
+    throw ValueError(fmt::format("{}: no option \"{}\"; there are {}", Rule::name, left.begin()->first, names));
   return std::make_unique<OptimizerOf<Rule>>(rule);
 }
 
@@ -92,7 +97,8 @@ template <class... Rules>
 constexpr std::array<Kind, sizeof...(Rules)> kinds_of() {
   return {Kind{Rules::name, make<Rules>}...};
 }
-constexpr auto kinds = kinds_of<SGDOptions, RMSpropOptions, AdamOptions, AdamWOptions, NadamOptions, AdagradOptions, LionOptions>();
+constexpr auto kinds =
+    kinds_of<SGDOptions, RMSpropOptions, AdamOptions, AdamWOptions, NadamOptions, AdagradOptions, LionOptions>();
 
 }  // namespace
 
@@ -101,7 +107,8 @@ void detail::expect_in(Range range, std::string_view who, std::string_view what,
     case Range::any: return;
     case Range::share: return expect(value >= 0 && value < 1, who, fmt::format("{} must be in [0, 1)", what), value);
     // Without it a gradient of 0 would be divided by its root, 0.
-    case Range::above_zero: return expect(static_cast<float>(value) > 0, who, fmt::format("{} must be above 0", what), value);
+    case Range::above_zero:
+      return expect(static_cast<float>(value) > 0, who, fmt::format("{} must be above 0", what), value);
     case Range::not_negative: return expect(value >= 0, who, fmt::format("{} must not be negative", what), value);
   }
 }
@@ -122,7 +129,8 @@ std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const Optimizer
 
 Optimizer::Optimizer(double lr, double weight_decay) : weight_decay_(weight_decay) {
   set_lr(lr);
-  detail::expect(weight_decay >= 0 && std::isfinite(weight_decay), "optimizer", "weight_decay must be a finite number from 0", weight_decay);
+  detail::expect(weight_decay >= 0 && std::isfinite(weight_decay), "optimizer",
+                 "weight_decay must be a finite number from 0", weight_decay);
 }
 
 void Optimizer::set_lr(double lr) {
@@ -132,15 +140,18 @@ void Optimizer::set_lr(double lr) {
 
 void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
   for (const ParameterGroup& g : groups)
-    detail::expect(g.lr_factor >= 0 && std::isfinite(g.lr_factor), "optimizer", fmt::format("lr_factor of \"{}\" must be a finite number from 0", g.match), g.lr_factor);
+    detail::expect(g.lr_factor >= 0 && std::isfinite(g.lr_factor), "optimizer",
+                   fmt::format("lr_factor of \"{}\" must be a finite number from 0", g.match), g.lr_factor);
   groups_ = std::move(groups);
   looked_ = false;
 }
 
 void Optimizer::expect_groups_used(std::span<const NamedTensor> parameters) const {
   for (const ParameterGroup& g : groups_)
-    if (std::ranges::none_of(parameters, [&](const NamedTensor& t) { return t.trained && t.path.find(g.match) != std::string::npos; }))
-      throw ValueError(fmt::format("{}: the group \"{}\" matches none of the {} parameters{}", name(), g.match, std::ranges::count_if(parameters, &NamedTensor::trained),
+    if (std::ranges::none_of(
+            parameters, [&](const NamedTensor& t) { return t.trained && t.path.find(g.match) != std::string::npos; }))
+      throw ValueError(fmt::format("{}: the group \"{}\" matches none of the {} parameters{}", name(), g.match,
+                                   std::ranges::count_if(parameters, &NamedTensor::trained),
                                    parameters.empty() ? "" : fmt::format(", such as {}", parameters[0].path)));
 }
 
@@ -157,34 +168,43 @@ std::string Optimizer::overlooked(Module& module, const Gradients& gradients, bo
     if (known.contains(entry.variable.get()) || (!all && detail::ModuleAccess::owned(entry.variable.get()))) continue;
     if (++count > 4) continue;
     const std::string_view called = entry.variable->name();
-    names += count == 4 ? ", .." : fmt::format("{}{} {}", count > 1 ? ", " : "", called.empty() ? "a variable" : called, entry.variable->shape().str());
+    names += count == 4 ? ", .."
+                        : fmt::format("{}{} {}", count > 1 ? ", " : "", called.empty() ? "a variable" : called,
+                                      entry.variable->shape().str());
   }
   if (count == 0) return {};
-  return fmt::format("warning: {}: the loss depends on {} tensor{} that no visit of the module names, and that {} not trained: {}", name(), count, count > 1 ? "s" : "",
-                     count > 1 ? "are" : "is", names);
+  return fmt::format(
+      "warning: {}: the loss depends on {} tensor{} that no visit of the module names, and that {} not trained: {}",
+      name(), count, count > 1 ? "s" : "", count > 1 ? "are" : "is", names);
 }
 
 void Optimizer::step_one(Tensor& w, const Tensor& g, const Step& step) {
   if (g.shape() != w.shape() || g.dtype() != w.dtype())  // gradients can be changed before a step
-    throw ShapeError(fmt::format("{}: the gradient {} does not fit the parameter {}", name(), describe(g), describe(w)));
+    throw ShapeError(
+        fmt::format("{}: the gradient {} does not fit the parameter {}", name(), describe(g), describe(w)));
   State& state = state_[w.raw()];
   if (state.call == calls_ && slots() > 0)
-    throw ValueError(fmt::format("{}: two parameters are one piece of memory, {} the second time: make them one variable", name(), describe(w)));
+    throw ValueError(fmt::format(
+        "{}: two parameters are one piece of memory, {} the second time: make them one variable", name(), describe(w)));
   state.call = calls_;
   state.owner = w.storage();
-  if (!state.slots.empty() && state.slots[0].shape() != w.shape()) state.slots.clear();  // another parameter at the same place
-  for (int i = static_cast<int>(state.slots.size()); i < slots(); ++i) state.slots.push_back(full(w.shape(), slot_start(), w.dtype()));
+  if (!state.slots.empty() && state.slots[0].shape() != w.shape())
+    state.slots.clear();  // another parameter at the same place
+  for (int i = static_cast<int>(state.slots.size()); i < slots(); ++i)
+    state.slots.push_back(full(w.shape(), slot_start(), w.dtype()));
   update(w, g, state.slots, step);
 }
 
 /// each(i) is the i-th parameter and its path.
 template <class Each>
 void Optimizer::step_all(std::size_t count, const Gradients& gradients, const Each& each) {
-  const FlushDenormals flush;  // moments of weights that get no gradient for a thousand steps decay to where arithmetic is slow
+  const FlushDenormals
+      flush;  // moments of weights that get no gradient for a thousand steps decay to where arithmetic is slow
   if (detail::mode.observer)  // before anything changes
     for (std::size_t i = 0; i < count; ++i) {
       const auto [w, path] = each(i);
-      if (gradients.contains(*w)) detail::observe_step(steps_ + 1, path.empty() ? w->node()->name() : path, gradients[*w]);
+      if (gradients.contains(*w))
+        detail::observe_step(steps_ + 1, path.empty() ? w->node()->name() : path, gradients[*w]);
     }
   ++steps_;
   ++calls_;
@@ -194,7 +214,8 @@ void Optimizer::step_all(std::size_t count, const Gradients& gradients, const Ea
     const auto [w, path] = each(i);
     if (!gradients.contains(*w)) continue;
     any = true;
-    const auto group = std::ranges::find_if(groups_, [&, p = path](const ParameterGroup& g) { return p.find(g.match) != std::string_view::npos; });
+    const auto group = std::ranges::find_if(
+        groups_, [&, p = path](const ParameterGroup& g) { return p.find(g.match) != std::string_view::npos; });
     const bool own = group != groups_.end();
     const double lr = own ? lr_ * group->lr_factor : lr_;
     step_one(*w, gradients[*w], {lr, own && !group->decay ? 1 : 1 - lr * weight_decay_});
@@ -207,7 +228,8 @@ void Optimizer::step_all(std::size_t count, const Gradients& gradients, const Ea
 void Optimizer::step(std::span<const NamedTensor> parameters, const Gradients& gradients) {
   if (!looked_) expect_groups_used(parameters);
   looked_ = true;
-  step_all(parameters.size(), gradients, [&](std::size_t i) { return std::pair(parameters[i].tensor, std::string_view(parameters[i].path)); });
+  step_all(parameters.size(), gradients,
+           [&](std::size_t i) { return std::pair(parameters[i].tensor, std::string_view(parameters[i].path)); });
 }
 
 void Optimizer::step(std::span<Tensor> parameters, const Gradients& gradients) {
@@ -282,8 +304,7 @@ void RMSpropOptions::change(const detail::Change& c) const {
     using T = decltype(next);
     return v = static_cast<T>(share) * v + static_cast<T>(1 - share) * next;
   };
-  if (!centered && momentum == 0)
-    return fused<1>(c, [=](auto& x, auto d, auto& v) { x -= scaled(d, mean(v, d * d)); });
+  if (!centered && momentum == 0) return fused<1>(c, [=](auto& x, auto d, auto& v) { x -= scaled(d, mean(v, d * d)); });
   if (!centered)
     return fused<2>(c, [=](auto& x, auto d, auto& v, auto& s) {
       s = static_cast<decltype(d)>(again) * s + scaled(d, mean(v, d * d));
@@ -303,7 +324,9 @@ void RMSpropOptions::change(const detail::Change& c) const {
   });
 }
 
-void AdamOptions::begin(double t, detail::StepFactors& f) const { f.of_mean = std::sqrt(1 - std::pow(beta2, t)) / (1 - std::pow(beta1, t)); }
+void AdamOptions::begin(double t, detail::StepFactors& f) const {
+  f.of_mean = std::sqrt(1 - std::pow(beta2, t)) / (1 - std::pow(beta1, t));
+}
 void AdamOptions::change(const detail::Change& c) const {
   const double a = c.lr * c.at.of_mean, b1 = beta1, b2 = beta2, e = eps;
   fused<2>(c, [=](auto& x, auto d, auto& m, auto& v) {
@@ -334,7 +357,8 @@ void NadamOptions::change(const detail::Change& c) const {
     using T = decltype(d);
     m += (d - m) * static_cast<T>(1 - b1);
     v += (d * d - v) * static_cast<T>(1 - b2);
-    x -= (static_cast<T>(from_m) * m + static_cast<T>(from_g) * d) / (std::sqrt(v * static_cast<T>(correction)) + static_cast<T>(e));
+    x -= (static_cast<T>(from_m) * m + static_cast<T>(from_g) * d) /
+         (std::sqrt(v * static_cast<T>(correction)) + static_cast<T>(e));
   });
 }
 
@@ -359,7 +383,9 @@ void LionOptions::change(const detail::Change& c) const {
 
 // ---- averages ------------------------------------------------------------------------------------------------------
 
-WeightAverage::WeightAverage(double decay) : decay_(decay) { detail::expect_in(Range::share, "weight average", "decay", decay); }
+WeightAverage::WeightAverage(double decay) : decay_(decay) {
+  detail::expect_in(Range::share, "weight average", "decay", decay);
+}
 
 void WeightAverage::update(Module& module) {
   for (const NamedTensor& t : named_parameters(module)) {

@@ -1,5 +1,5 @@
-// Optimizers: SGD, RMSprop, Adam, AdamW, Nadam, Adagrad, Lion, with Keras' defaults and formulas. All take a decoupled weight
-// decay: before its step a parameter is multiplied by 1 - lr weight_decay (Loshchilov and Hutter 2019).
+// Optimizers: SGD, RMSprop, Adam, AdamW, Nadam, Adagrad, Lion, with Keras' defaults and formulas. All take a decoupled
+// weight decay: before its step a parameter is multiplied by 1 - lr weight_decay (Loshchilov and Hutter 2019).
 #pragma once
 #include <cstdint>
 #include <map>
@@ -18,7 +18,7 @@ namespace ebb {
 
 /// What is different for parameters whose path contains `match`, such as "bias" or "layers.0.".
 struct ParameterGroup {
-  std::string match;  ///< a part of the path
+  std::string match;     ///< a part of the path
   double lr_factor = 1;  ///< their rate is lr times this
   bool decay = true;     ///< false: no weight decay
 };
@@ -26,8 +26,8 @@ struct ParameterGroup {
 /// Options by name, as files and command lines have them; a switch is 0 or 1.
 using OptimizerOptions = std::map<std::string, double>;
 
-/// Changes parameters in place by their gradients. State is kept per parameter and made when it is first needed; a parameter is
-/// identified by the address of its elements, so that its state survives freeze() and unfreeze().
+/// Changes parameters in place by their gradients. State is kept per parameter and made when it is first needed; a
+/// parameter is identified by the address of its elements, so that its state survives freeze() and unfreeze().
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -40,23 +40,24 @@ class Optimizer {
   /// Steps taken so far.
   std::int64_t steps() const { return steps_; }
 
-  /// One step for all parameters that have a gradient. Throws GradientError when none has, ValueError if two parameters share
-  /// memory. The first step warns on stderr about variables with gradients that belong to no module.
+  /// One step for all parameters that have a gradient. Throws GradientError when none has, ValueError if two parameters
+  /// share memory. The first step warns on stderr about variables with gradients that belong to no module.
   void step(Module& module, const Gradients& gradients);
   void step(std::span<const NamedTensor> parameters, const Gradients& gradients);  ///< the same for these
   /// The same for parameters without a path. Only a group with an empty `match` applies to them.
   void step(std::span<Tensor> parameters, const Gradients& gradients);
 
-  /// Parameters that differ from the rest; the first group that matches counts. Takes effect with the next step, which throws
-  /// ValueError when a group matches no parameter.
+  /// Parameters that differ from the rest; the first group that matches counts. Takes effect with the next step, which
+  /// throws ValueError when a group matches no parameter.
   void set_groups(std::vector<ParameterGroup> groups);
   const std::vector<ParameterGroup>& groups() const { return groups_; }  ///< as they were set
 
   /// Number of tensors of state that a parameter has, each of its shape.
   virtual int slots() const = 0;
 
-  /// Checks for omissions before the first step. Throws ValueError if a group matches no parameter. Returns a warning of one line
-  /// about variables with a gradient that are no parameter of this module (without `all`: of any module); "" if there are none.
+  /// Checks for omissions before the first step. Throws ValueError if a group matches no parameter. Returns a warning
+  /// of one line about variables with a gradient that are no parameter of this module (without `all`: of any module);
+  /// "" if there are none.
   std::string overlooked(Module& module, const Gradients& gradients, bool all = true);
 
   /// Tensors of state of one parameter, for saving; empty before its first step. The number of steps is steps().
@@ -78,7 +79,8 @@ class Optimizer {
     double lr;    ///< with the factor of its group
     double keep;  ///< the parameter is multiplied by this first: weight decay
   };
-  virtual void update(Tensor& parameter, const Tensor& gradient, std::span<Tensor> slots, const Step& step) = 0;  ///< changes one parameter
+  virtual void update(Tensor& parameter, const Tensor& gradient, std::span<Tensor> slots,
+                      const Step& step) = 0;  ///< changes one parameter
 
  private:
   struct State {
@@ -98,14 +100,14 @@ class Optimizer {
   bool looked_ = false;  // the check for unused groups has run since the last set_groups()
 };
 
-/// Makes an optimizer by name; `options` override its defaults. Throws ValueError on an unknown name or option; the message
-/// lists the valid ones.
+/// Makes an optimizer by name; `options` override its defaults. Throws ValueError on an unknown name or option; the
+/// message lists the valid ones.
 std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const OptimizerOptions& options = {});
 /// "sgd", "rmsprop", "adam", ...
 std::vector<std::string> optimizer_names();
 
-// An optimizer is one struct, its rule: its name, its options with their ranges, the tensors of state that it keeps, and (in
-// optimizer.cpp) its formula. Class, factory, checks and files follow from it.
+// An optimizer is one struct, its rule: its name, its options with their ranges, the tensors of state that it keeps,
+// and (in optimizer.cpp) its formula. Class, factory, checks and files follow from it.
 
 /// What values an option may have.
 enum class Range {
@@ -137,9 +139,9 @@ struct Change {
 
 /// w += v, v = momentum v - lr g; with Nesterov w += momentum v - lr g; without momentum w -= lr g (Keras 3, sgd.py).
 struct SGDOptions {
-  double lr = 0.01;  ///< learning rate
-  double momentum = 0;  ///< share of the last step that is taken again
-  bool nesterov = false;  ///< look ahead along the momentum
+  double lr = 0.01;         ///< learning rate
+  double momentum = 0;      ///< share of the last step that is taken again
+  bool nesterov = false;    ///< look ahead along the momentum
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "sgd";
@@ -154,13 +156,13 @@ struct SGDOptions {
 /// v = rho v + (1 - rho) g^2; w -= lr g / sqrt(v + eps). Centered subtracts the squared mean of g from v; with momentum
 /// the step is accumulated (Keras 3, rmsprop.py; Tieleman and Hinton 2012).
 struct RMSpropOptions {
-  double lr = 1e-3;  ///< learning rate
-  double rho = 0.9;  ///< decay rate of the running mean of g^2
-  double momentum = 0;  ///< share of the last step that is taken again
-  double eps = 1e-7;  ///< keeps the division defined
-  bool centered = false;  ///< subtract the squared mean of g
+  double lr = 1e-3;             ///< learning rate
+  double rho = 0.9;             ///< decay rate of the running mean of g^2
+  double momentum = 0;          ///< share of the last step that is taken again
+  double eps = 1e-7;            ///< keeps the division defined
+  bool centered = false;        ///< subtract the squared mean of g
   bool eps_inside_sqrt = true;  ///< Keras 3: g / sqrt(v + eps). false: g / (sqrt(v) + eps), as Keras 2 and PyTorch
-  double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
+  double weight_decay = 0;      ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "rmsprop";
   int slots() const { return 1 + (centered ? 1 : 0) + (momentum > 0 ? 1 : 0); }
@@ -176,23 +178,24 @@ namespace detail {
 /// The options that the relatives of Adam begin with.
 template <class Rule, class F>
 void each_of_adam(Rule& o, F& f) {
-  f("lr", o.lr), f("beta1", o.beta1, Range::share), f("beta2", o.beta2, Range::share), f("eps", o.eps, Range::above_zero);
+  f("lr", o.lr), f("beta1", o.beta1, Range::share), f("beta2", o.beta2, Range::share),
+      f("eps", o.eps, Range::above_zero);
 }
 }  // namespace detail
 
 /// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= a m / (sqrt(v) + eps), a = lr sqrt(1 - b2^t) / (1 - b1^t)
 /// (Kingma and Ba 2015, the form before section 2.1; Keras 3, adam.py).
 struct AdamOptions {
-  double lr = 1e-3;  ///< learning rate
-  double beta1 = 0.9;  ///< decay rate of the running mean of g
-  double beta2 = 0.999;  ///< decay rate of the running mean of g^2
-  double eps = 1e-7;  ///< keeps the division defined
+  double lr = 1e-3;         ///< learning rate
+  double beta1 = 0.9;       ///< decay rate of the running mean of g
+  double beta2 = 0.999;     ///< decay rate of the running mean of g^2
+  double eps = 1e-7;        ///< keeps the division defined
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "adam";
   int slots() const { return 2; }
   void begin(double t, detail::StepFactors& factors) const;  ///< before step t, for all parameters
-  void change(const detail::Change& c) const;  ///< the formula
+  void change(const detail::Change& c) const;                ///< the formula
   template <class F>
   void each(F f) {
     detail::each_of_adam(*this, f), f("weight_decay", weight_decay);
@@ -201,16 +204,16 @@ struct AdamOptions {
 
 /// Adam with weight decay (Keras 3, adamw.py; PyTorch's default decay is 0.01).
 struct AdamWOptions {
-  double lr = 1e-3;  ///< learning rate
-  double beta1 = 0.9;  ///< decay rate of the running mean of g
-  double beta2 = 0.999;  ///< decay rate of the running mean of g^2
-  double eps = 1e-7;  ///< keeps the division defined
+  double lr = 1e-3;             ///< learning rate
+  double beta1 = 0.9;           ///< decay rate of the running mean of g
+  double beta2 = 0.999;         ///< decay rate of the running mean of g^2
+  double eps = 1e-7;            ///< keeps the division defined
   double weight_decay = 0.004;  ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "adamw";
   int slots() const { return 2; }
   void begin(double t, detail::StepFactors& factors) const;  ///< before step t, for all parameters
-  void change(const detail::Change& c) const;  ///< the formula
+  void change(const detail::Change& c) const;                ///< the formula
   template <class F>
   void each(F f) {
     detail::each_of_adam(*this, f), f("weight_decay", weight_decay);
@@ -221,28 +224,29 @@ struct AdamWOptions {
 /// w -= lr (u_{t+1} m / (1 - U_{t+1}) + (1 - u_t) g / (1 - U_t)) / (sqrt(v / (1 - b2^t)) + eps)
 /// (Dozat 2016; Keras 3, nadam.py, where d = 1).
 struct NadamOptions {
-  double lr = 1e-3;  ///< learning rate
-  double beta1 = 0.9;  ///< decay rate of the running mean of g
-  double beta2 = 0.999;  ///< decay rate of the running mean of g^2
-  double eps = 1e-7;  ///< keeps the division defined
+  double lr = 1e-3;           ///< learning rate
+  double beta1 = 0.9;         ///< decay rate of the running mean of g
+  double beta2 = 0.999;       ///< decay rate of the running mean of g^2
+  double eps = 1e-7;          ///< keeps the division defined
   double momentum_decay = 1;  ///< PyTorch: 0.004
-  double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
+  double weight_decay = 0;    ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "nadam";
   int slots() const { return 2; }
   void begin(double t, detail::StepFactors& factors) const;  ///< before step t, for all parameters
-  void change(const detail::Change& c) const;  ///< the formula
+  void change(const detail::Change& c) const;                ///< the formula
   template <class F>
   void each(F f) {
-    detail::each_of_adam(*this, f), f("momentum_decay", momentum_decay, Range::not_negative), f("weight_decay", weight_decay);
+    detail::each_of_adam(*this, f), f("momentum_decay", momentum_decay, Range::not_negative),
+        f("weight_decay", weight_decay);
   }
 };
 
 /// a += g^2; w -= lr g / sqrt(a + eps) (Duchi et al. 2011; Keras 3, adagrad.py).
 struct AdagradOptions {
-  double lr = 1e-3;  ///< learning rate
-  double start = 0.1;  ///< initial value of the accumulated squares
-  double eps = 1e-7;  ///< keeps the division defined; may be 0 where the squares start above 0
+  double lr = 1e-3;         ///< learning rate
+  double start = 0.1;       ///< initial value of the accumulated squares
+  double eps = 1e-7;        ///< keeps the division defined; may be 0 where the squares start above 0
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "adagrad";
@@ -251,16 +255,17 @@ struct AdagradOptions {
   void change(const detail::Change& c) const;  ///< the formula
   template <class F>
   void each(F f) {
-    f("lr", lr), f("start", start, Range::not_negative), f("eps", eps, start > 0 ? Range::not_negative : Range::above_zero);
+    f("lr", lr), f("start", start, Range::not_negative),
+        f("eps", eps, start > 0 ? Range::not_negative : Range::above_zero);
     f("weight_decay", weight_decay);
   }
 };
 
 /// w -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g (Chen et al. 2023; Keras 3, lion.py).
 struct LionOptions {
-  double lr = 1e-3;  ///< learning rate
-  double beta1 = 0.9;  ///< decay rate of the running mean of g
-  double beta2 = 0.99;  ///< decay rate of the stored running mean of g
+  double lr = 1e-3;         ///< learning rate
+  double beta1 = 0.9;       ///< decay rate of the running mean of g
+  double beta2 = 0.99;      ///< decay rate of the stored running mean of g
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "lion";
@@ -278,7 +283,9 @@ class OptimizerOf : public Optimizer {
  public:
   /// ValueError on options out of range.
   explicit OptimizerOf(Rule rule = {}) : Optimizer(rule.lr, rule.weight_decay), rule_(rule) {
-    rule.each([](const char* option, auto value, Range range = Range::any) { detail::expect_in(range, Rule::name, option, static_cast<double>(value)); });
+    rule.each([](const char* option, auto value, Range range = Range::any) {
+      detail::expect_in(range, Rule::name, option, static_cast<double>(value));
+    });
   }
   std::string_view name() const override { return Rule::name; }
   OptimizerOptions options() const override {
@@ -296,9 +303,12 @@ class OptimizerOf : public Optimizer {
     else return 0;
   }
   void begin_step() override {
-    if constexpr (requires(const Rule& r, detail::StepFactors& f) { r.begin(1.0, f); }) rule_.begin(static_cast<double>(steps()), factors_);
+    if constexpr (requires(const Rule& r, detail::StepFactors& f) { r.begin(1.0, f); })
+      rule_.begin(static_cast<double>(steps()), factors_);
   }
-  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override { rule_.change({w, g, slots, step.lr, step.keep, factors_}); }
+  void update(Tensor& w, const Tensor& g, std::span<Tensor> slots, const Step& step) override {
+    rule_.change({w, g, slots, step.lr, step.keep, factors_});
+  }
 
  private:
   Rule rule_;
@@ -323,7 +333,7 @@ class WeightAverage {
   /// Swaps parameters and averages; a second call restores them. Does nothing before the first update.
   void swap(Module& module);
   const TensorMap& averages() const { return averages_; }  ///< by path; update() changes them in place
-  void set_averages(const TensorMap& averages);  ///< restores what averages() returned
+  void set_averages(const TensorMap& averages);            ///< restores what averages() returned
 
  private:
   double decay_;

@@ -75,7 +75,9 @@ bool Progress::can_color(std::FILE* out) {
 Progress::Progress(std::FILE* out, std::int64_t total, ProgressOptions options)
     : out_(out), total_(total), options_(std::move(options)) {
   if (!options_.clock)
-    options_.clock = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
+    options_.clock = [] {
+      return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    };
   start_ = options_.clock();
   drawn_ = start_ - 1;
 }
@@ -90,8 +92,10 @@ double Progress::each(std::int64_t done, double now) const {
 
 void Progress::draw(std::int64_t done, double now, Values values, bool last) {
   const auto total = fmt::format("{}", total_);
-  const std::string count = fmt::format("{:>{}}/{}", done, total.size(), total), step = format_step_time(each(done, now)) + "/step";
-  const std::string eta = format_eta(each(done, now) * static_cast<double>(total_ - done)), elapsed = fmt::format("{:.0f}s", now - start_);
+  const std::string count = fmt::format("{:>{}}/{}", done, total.size(), total),
+                    step = format_step_time(each(done, now)) + "/step";
+  const std::string eta = format_eta(each(done, now) * static_cast<double>(total_ - done)),
+                    elapsed = fmt::format("{:.0f}s", now - start_);
   std::string text;
   std::size_t width = 0;
   if (options_.style == KerasStyle::keras3) {
@@ -129,7 +133,8 @@ void Progress::update(std::int64_t done, const std::function<std::vector<std::pa
 
 void Progress::finish(Values values, std::string_view heading) {
   const double now = options_.clock(), elapsed = now - start_;
-  const std::string numbers = metrics(options_.style, values), step = format_step_time(elapsed / static_cast<double>(std::max<std::int64_t>(1, total_)));
+  const std::string numbers = metrics(options_.style, values),
+                    step = format_step_time(elapsed / static_cast<double>(std::max<std::int64_t>(1, total_)));
   switch (options_.kind) {
     case ProgressOptions::nothing: return;
     case ProgressOptions::bar: return draw(total_, now, values, true);
@@ -139,9 +144,11 @@ void Progress::finish(Values values, std::string_view heading) {
   switch (options_.style) {
     case KerasStyle::keras2_2: return tell(out_, fmt::format(" - {:.0f}s{}\n", elapsed, numbers));
     case KerasStyle::keras2:
-      return tell(out_, fmt::format("{0}/{0} - {1:.0f}s{2} - {3}/epoch - {4}/step\n", total_, elapsed, numbers, format_step_time(elapsed), step));
+      return tell(out_, fmt::format("{0}/{0} - {1:.0f}s{2} - {3}/epoch - {4}/step\n", total_, elapsed, numbers,
+                                    format_step_time(elapsed), step));
     case KerasStyle::keras3:
-      return tell(out_, fmt::format("{0}/{0} - {1:.0f}s - {2}/step{3}\n", total_, elapsed, format_step_time(each(total_, now)), numbers));
+      return tell(out_, fmt::format("{0}/{0} - {1:.0f}s - {2}/step{3}\n", total_, elapsed,
+                                    format_step_time(each(total_, now)), numbers));
   }
 }
 

@@ -28,10 +28,10 @@ std::string format_eta(double seconds);
 struct ProgressOptions {
   /// What is printed: nothing; a bar that is redrawn; Keras' verbose = 2; one line that says the epoch.
   enum Kind { nothing, bar, keras_lines, lines };
-  Kind kind = bar;  ///< what is printed
+  Kind kind = bar;                        ///< what is printed
   KerasStyle style = KerasStyle::keras2;  ///< whose texts
-  bool color = false;  ///< the bar of Keras 3 has some
-  std::function<double()> clock = {};  ///< seconds; default: a steady clock
+  bool color = false;                     ///< the bar of Keras 3 has some
+  std::function<double()> clock = {};     ///< seconds; default: a steady clock
 };
 
 /// Progress through a number of steps (for Keras 2.2: samples), such as an epoch.

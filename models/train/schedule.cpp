@@ -13,7 +13,8 @@ namespace ebb {
 namespace {
 
 void expect_rate(std::string_view who, std::string_view what, double lr) {
-  if (!(lr >= 0 && std::isfinite(lr))) throw ValueError(fmt::format("{}: {} must be a finite number from 0, got {}", who, what, lr));
+  if (!(lr >= 0 && std::isfinite(lr)))
+    throw ValueError(fmt::format("{}: {} must be a finite number from 0, got {}", who, what, lr));
 }
 
 /// Half a cosine from one rate to another as x goes from 0 to 1.

@@ -1,18 +1,21 @@
 // A model file is a safetensors file. Its tensors by name, and the texts in its metadata:
-//   PATH                  parameters and buffers of the model to use: for most trainings those that are trained, else the
+//   PATH                  parameters and buffers of the model to use: for most trainings those that are trained, else
+//   the
 //                         averages of them, or the best ones where these are to be restored
 //   ebb.architecture, ebb.input_shape, ebb.version
-//   ebb.frozen            JSON: the paths of the parameters that are not trained, and of the layers that have no parameters and
+//   ebb.frozen            JSON: the paths of the parameters that are not trained, and of the layers that have no
+//   parameters and
 //                         keep averages, which are left alone; left out when there are none
-//   ebb.build             JSON: compiler, BLAS and instruction set that the training ran with (build_facts), with a history
-//   optimizer.N.PATH      the optimizer's N-th tensor of state for a parameter
-//   ebb.optimizer         JSON: {name, options, steps, groups}
-//   training.PATH         what training goes on from, where that is not PATH
+//   ebb.build             JSON: compiler, BLAS and instruction set that the training ran with (build_facts), with a
+//   history optimizer.N.PATH      the optimizer's N-th tensor of state for a parameter ebb.optimizer         JSON:
+//   {name, options, steps, groups} training.PATH         what training goes on from, where that is not PATH
 //   callback.NAME.KEY     a tensor that a callback remembers: its name, the callback's own key
-//   ebb.history           JSON: {values: {KEY: [..]}, seconds: [..], interrupted, partial: {batches, loss, correct, seen,
-//                         classes, seconds}, callbacks: {NAME: {NUMBER: ..}}}; numbers that JSON lacks are "inf", "-inf", null
-// Files of before have no ebb.frozen, ebb.build, training. and callback., nor classes, seconds and callbacks; and null for
-// every number that is not finite.
+//   ebb.history           JSON: {values: {KEY: [..]}, seconds: [..], interrupted, partial: {batches, loss, correct,
+//   seen,
+//                         classes, seconds}, callbacks: {NAME: {NUMBER: ..}}}; numbers that JSON lacks are "inf",
+//                         "-inf", null
+// Files of before have no ebb.frozen, ebb.build, training. and callback., nor classes, seconds and callbacks; and null
+// for every number that is not finite.
 #include <ebb/models/train/serialize.h>
 
 #include <fmt/format.h>
@@ -85,7 +88,8 @@ void restore(Module& module, const SafeTensors& file, const std::filesystem::pat
   for (const NamedTensor& t : own) known.insert(t.path);
   for (const auto& [name, _] : file.tensors)
     if (!known.contains(name) && !(has_state && name.starts_with(state_prefix)) &&
-        !(has_history && (name.starts_with(training_prefix) || name.starts_with(callback_prefix)))) complain(fmt::format("{} is extra", detail::printable(name, 80)));
+        !(has_history && (name.starts_with(training_prefix) || name.starts_with(callback_prefix))))
+      complain(fmt::format("{} is extra", detail::printable(name, 80)));
   if (!problems.empty()) throw ShapeError(fmt::format("{}: {}", path.string(), problems));
   for (const NamedTensor& t : own) t.tensor->assign(file.tensors.at(t.path));
 }
@@ -94,7 +98,8 @@ void restore(Module& module, const SafeTensors& file, const std::filesystem::pat
 
 std::string to_json(const Optimizer& o) {
   Json groups = Json::array();
-  for (const ParameterGroup& g : o.groups()) groups.push_back({{"match", g.match}, {"lr_factor", g.lr_factor}, {"decay", g.decay}});
+  for (const ParameterGroup& g : o.groups())
+    groups.push_back({{"match", g.match}, {"lr_factor", g.lr_factor}, {"decay", g.decay}});
   return Json{{"name", o.name()}, {"options", o.options()}, {"steps", o.steps()}, {"groups", groups}}.dump();
 }
 
@@ -117,7 +122,13 @@ std::string to_json(const History& h) {
   return Json{{"values", values},
               {"seconds", numbers(h.seconds)},
               {"interrupted", h.interrupted},
-              {"partial", {{"batches", p.batches}, {"loss", number(p.loss)}, {"correct", p.correct}, {"seen", p.seen}, {"classes", p.classes}, {"seconds", p.seconds}}},
+              {"partial",
+               {{"batches", p.batches},
+                {"loss", number(p.loss)},
+                {"correct", p.correct},
+                {"seen", p.seen},
+                {"classes", p.classes},
+                {"seconds", p.seconds}}},
               {"callbacks", callbacks}}
       .dump();
 }
@@ -131,7 +142,8 @@ std::unique_ptr<Optimizer> optimizer_from(const CheckedJson& j, Sequential& net,
   out->set_steps(detail::whole(j, "steps"));
   std::vector<ParameterGroup> groups;
   for (const CheckedJson& g : detail::list(j, "groups"))
-    groups.push_back({detail::text(g, "match"), detail::number(detail::member(g, "lr_factor"), "lr_factor"), detail::flag(g, "decay")});
+    groups.push_back({detail::text(g, "match"), detail::number(detail::member(g, "lr_factor"), "lr_factor"),
+                      detail::flag(g, "decay")});
   out->set_groups(std::move(groups));
   std::size_t used = 0, stored = 0;
   for (const NamedTensor& t : named_parameters(net)) {
@@ -145,7 +157,8 @@ std::unique_ptr<Optimizer> optimizer_from(const CheckedJson& j, Sequential& net,
     if (!slots.empty()) out->set_state(*t.tensor, std::move(slots));
   }
   for (const auto& [name, _] : file.tensors) stored += name.starts_with(state_prefix);
-  if (used != stored) throw ValueError(fmt::format("{} tensors of optimizer state, {} belong to parameters", stored, used));
+  if (used != stored)
+    throw ValueError(fmt::format("{} tensors of optimizer state, {} belong to parameters", stored, used));
   return out;
 }
 
@@ -164,14 +177,21 @@ History history_from(const CheckedJson& j, Sequential& net, const SafeTensors& f
     std::vector<double>& of_key = h.values[key] = numbers(list, key);
     // What is measured only from some epoch on has fewer.
     if (of_key.empty() || of_key.size() > h.seconds.size() || (key == "loss" && of_key.size() < h.seconds.size()))
-      throw ValueError(fmt::format("{}: expected {} numbers, one for each epoch, found {}", detail::printable(key, 40), h.seconds.size(), of_key.size()));
+      throw ValueError(fmt::format("{}: expected {} numbers, one for each epoch, found {}", detail::printable(key, 40),
+                                   h.seconds.size(), of_key.size()));
   }
   h.interrupted = detail::flag(j, "interrupted");
   const CheckedJson& p = detail::object_of(j, "partial");
-  h.partial = {detail::whole(p, "batches"), detail::number(detail::member(p, "loss"), "loss"), detail::whole(p, "correct"), detail::whole(p, "seen"),
-               !p.contains("classes") || detail::flag(p, "classes"), p.contains("seconds") ? detail::number(p.at("seconds"), "seconds") : 0.0};
-  if (!(h.partial.seconds >= 0)) throw ValueError(fmt::format("seconds: an epoch took {}, expected at least 0", h.partial.seconds));
-  if (h.partial.correct > h.partial.seen) throw ValueError(fmt::format("correct: {} of {} samples", h.partial.correct, h.partial.seen));
+  h.partial = {detail::whole(p, "batches"),
+               detail::number(detail::member(p, "loss"), "loss"),
+               detail::whole(p, "correct"),
+               detail::whole(p, "seen"),
+               !p.contains("classes") || detail::flag(p, "classes"),
+               p.contains("seconds") ? detail::number(p.at("seconds"), "seconds") : 0.0};
+  if (!(h.partial.seconds >= 0))
+    throw ValueError(fmt::format("seconds: an epoch took {}, expected at least 0", h.partial.seconds));
+  if (h.partial.correct > h.partial.seen)
+    throw ValueError(fmt::format("correct: {} of {} samples", h.partial.correct, h.partial.seen));
   if (j.contains("callbacks"))
     for (const auto& [name, state] : detail::object_of(j, "callbacks").items()) {
       if (!state.is_object()) detail::expected(name, "an object", state);
@@ -188,7 +208,8 @@ History history_from(const CheckedJson& j, Sequential& net, const SafeTensors& f
       h.weights[path] = t;
     } else if (name.starts_with(callback_prefix)) {
       const std::size_t begin = callback_prefix.size(), dot = name.find('.', begin);
-      if (dot == std::string::npos) throw ValueError(fmt::format("{}: names no callback and key", detail::printable(name, 80)));
+      if (dot == std::string::npos)
+        throw ValueError(fmt::format("{}: names no callback and key", detail::printable(name, 80)));
       h.callbacks[name.substr(begin, dot - begin)].tensors[name.substr(dot + 1)] = t;
     }
   }
@@ -222,7 +243,8 @@ void freeze_listed(Sequential& net, const CheckedJson& j) {
   net.visit(averages);
   for (const auto& [layer, module] : averages.found)
     if (listed.erase(layer) > 0) freeze(*module);
-  if (!listed.empty()) throw ValueError(fmt::format("frozen: the model has no parameter \"{}\"", detail::printable(*listed.begin(), 80)));
+  if (!listed.empty())
+    throw ValueError(fmt::format("frozen: the model has no parameter \"{}\"", detail::printable(*listed.begin(), 80)));
 }
 
 }  // namespace
@@ -250,7 +272,8 @@ void save_model(Sequential& net, const std::string& architecture, const std::fil
   write_safetensors(path, model_contents(net, architecture, std::move(metadata), training));
 }
 
-SafeTensors model_contents(Sequential& net, const std::string& architecture, Metadata metadata, const SavedTraining& training) {
+SafeTensors model_contents(Sequential& net, const std::string& architecture, Metadata metadata,
+                           const SavedTraining& training) {
   if (!net.input_shape()) throw ValueError("save_model: the model has not seen its input shape");
   metadata[architecture_key] = architecture;
   metadata[input_key] = to_text(*net.input_shape());
@@ -271,7 +294,8 @@ SafeTensors model_contents(Sequential& net, const std::string& architecture, Met
   if (training.optimizer)
     for (const NamedTensor& t : named_parameters(net)) {
       const auto slots = training.optimizer->state(*t.tensor);
-      for (std::size_t i = 0; i < slots.size(); ++i) file.tensors[fmt::format("{}{}.{}", state_prefix, i, t.path)] = slots[i];
+      for (std::size_t i = 0; i < slots.size(); ++i)
+        file.tensors[fmt::format("{}{}.{}", state_prefix, i, t.path)] = slots[i];
     }
   if (!training.history) return file;
   const auto own = named_tensors(net);
@@ -291,7 +315,8 @@ SavedModel load_model(const std::filesystem::path& path) {
   const SafeTensors file = read_safetensors(path);
   const auto value = [&](const char* key) {
     const auto it = file.metadata.find(key);
-    if (it == file.metadata.end()) throw DataError(fmt::format("{}: holds no architecture ({} is not in its metadata)", path.string(), key));
+    if (it == file.metadata.end())
+      throw DataError(fmt::format("{}: holds no architecture ({} is not in its metadata)", path.string(), key));
     return it->second;
   };
   SavedModel out;
@@ -299,7 +324,8 @@ SavedModel load_model(const std::filesystem::path& path) {
   out.metadata = file.metadata;
   const std::string input = value(input_key);
   std::int64_t elements = std::int64_t{1} << 22;  // that many more: what almost fits is told name by name
-  for (const auto& [name, t] : file.tensors) elements += name.starts_with(state_prefix) || name.starts_with(callback_prefix) ? 0 : t.numel();
+  for (const auto& [name, t] : file.tensors)
+    elements += name.starts_with(state_prefix) || name.starts_with(callback_prefix) ? 0 : t.numel();
   try {
     const detail::FromFile filled(elements);
     out.net = Sequential(shape_from(input), parse_architecture(out.architecture));
@@ -313,7 +339,8 @@ SavedModel load_model(const std::filesystem::path& path) {
     throw DataError(e.what());
   }
   try {
-    if (const auto it = file.metadata.find(frozen_key); it != file.metadata.end()) freeze_listed(out.net, detail::parse_json(it->second));
+    if (const auto it = file.metadata.find(frozen_key); it != file.metadata.end())
+      freeze_listed(out.net, detail::parse_json(it->second));
     if (const auto it = file.metadata.find(optimizer_key); it != file.metadata.end())
       out.optimizer = optimizer_from(detail::parse_json(it->second), out.net, file);
     if (const auto it = file.metadata.find(history_key); it != file.metadata.end())

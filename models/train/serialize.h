@@ -23,36 +23,39 @@ void save(Module& module, const std::filesystem::path& path, const Metadata& met
 /// What save() writes. The tensors share the storage of the module's.
 SafeTensors model_contents(Module& module, Metadata metadata = {});
 
-/// Reads what save() or save_model() wrote into a module that is built, else ValueError; of the latter, the model alone. Throws ShapeError listing missing, extra and mis-shaped names
-/// together, before anything is changed; DataError or IoError from the file.
+/// Reads what save() or save_model() wrote into a module that is built, else ValueError; of the latter, the model
+/// alone. Throws ShapeError listing missing, extra and mis-shaped names together, before anything is changed; DataError
+/// or IoError from the file.
 void load(Module& module, const std::filesystem::path& path);
 
 /// What a training needs to go on, beside the model.
 struct SavedTraining {
   const Optimizer* optimizer = nullptr;  ///< its kind, options, groups, number of steps and state
   const History* history = nullptr;      ///< the epochs so far, and what callbacks remember
-  /// Weights by path that the model is to have in the file, where these are others than training goes on from, which are the
-  /// module's: TrainingState::chosen() within fit(). After fit() the module has them itself.
+  /// Weights by path that the model is to have in the file, where these are others than training goes on from, which
+  /// are the module's: TrainingState::chosen() within fit(). After fit() the module has them itself.
   TensorMap chosen = {};
 };
 
-/// save() together with the architecture (ebb/models/layers/architecture.h), so that load_model needs nothing else, with what is
-/// frozen, and with the training so far, if given. A model that was never trained can be saved too.
-void save_model(Sequential& net, const std::string& architecture, const std::filesystem::path& path, Metadata metadata = {},
-                const SavedTraining& training = {});
+/// save() together with the architecture (ebb/models/layers/architecture.h), so that load_model needs nothing else,
+/// with what is frozen, and with the training so far, if given. A model that was never trained can be saved too.
+void save_model(Sequential& net, const std::string& architecture, const std::filesystem::path& path,
+                Metadata metadata = {}, const SavedTraining& training = {});
 /// What that writes. The tensors share the storage of the model's.
-SafeTensors model_contents(Sequential& net, const std::string& architecture, Metadata metadata = {}, const SavedTraining& training = {});
+SafeTensors model_contents(Sequential& net, const std::string& architecture, Metadata metadata = {},
+                           const SavedTraining& training = {});
 
 /// What load_model() gives.
 struct SavedModel {
   Sequential net;  ///< the model to use: after training with averages or with the best weights to restore, it has those
-  std::string architecture;  ///< as save_model() was given it
-  Metadata metadata;  ///< likewise
+  std::string architecture;              ///< as save_model() was given it
+  Metadata metadata;                     ///< likewise
   std::unique_ptr<Optimizer> optimizer;  ///< null when none was saved
   std::optional<History> history;  ///< of the training so far, if it was saved; with the weights that it goes on from
 };
-/// Reads what save_model() wrote; frozen parameters are frozen. With fit(net, *optimizer, data, {.resume = history, ...}) and the options of before, training
-/// goes on to the bits it would have had. Throws DataError when the file holds no architecture, or anything that does not fit it.
+/// Reads what save_model() wrote; frozen parameters are frozen. With fit(net, *optimizer, data, {.resume = history,
+/// ...}) and the options of before, training goes on to the bits it would have had. Throws DataError when the file
+/// holds no architecture, or anything that does not fit it.
 SavedModel load_model(const std::filesystem::path& path);
 
 }  // namespace ebb

@@ -12,7 +12,8 @@ namespace {
 
 std::atomic<bool> stuck = false;  // nobody read the last message
 
-/// Whether a write of PIPE_BUF bytes would return at once, within a second. The second is waited for once, not for every message.
+/// Whether a write of PIPE_BUF bytes would return at once, within a second. The second is waited for once, not for
+/// every message.
 bool takes_more(int fd) {
   pollfd one{.fd = fd, .events = POLLOUT, .revents = 0};
   int ready = ::poll(&one, 1, stuck ? 0 : 1000);

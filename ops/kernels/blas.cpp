@@ -28,22 +28,23 @@ extern "C" {
 namespace ebb::detail {
 namespace {
 
-/// A processor that is newer than the library gets the kernels of the oldest: OpenBLAS 0.3.21 answers "Prescott" (SSE3) on
-/// Intel's models from 2023 on, a tenth of the speed. It chooses when it is loaded, from OPENBLAS_CORETYPE or from a table of
-/// models; here it is made to choose again, by what the processor can do.
+/// A processor that is newer than the library gets the kernels of the oldest: OpenBLAS 0.3.21 answers "Prescott" (SSE3)
+/// on Intel's models from 2023 on, a tenth of the speed. It chooses when it is loaded, from OPENBLAS_CORETYPE or from a
+/// table of models; here it is made to choose again, by what the processor can do.
 void mend_choice() {
   const std::string_view chosen = openblas_get_corename();
   if (chosen != "Prescott" && chosen != "Nehalem" && chosen != "Sandybridge" && chosen != "Barcelona") return;
-  if (best_isa() == Isa::baseline || ::getenv("OPENBLAS_CORETYPE") || !gotoblas_dynamic_init || !gotoblas_dynamic_quit) return;
+  if (best_isa() == Isa::baseline || ::getenv("OPENBLAS_CORETYPE") || !gotoblas_dynamic_init || !gotoblas_dynamic_quit)
+    return;
   ::setenv("OPENBLAS_CORETYPE", best_isa() == Isa::avx512 ? "SkylakeX" : "Haswell", 1);
   gotoblas_dynamic_quit();
   gotoblas_dynamic_init();
   ::unsetenv("OPENBLAS_CORETYPE");
 }
 
-/// OpenBLAS works in a buffer for the time of a product. It keeps one for each product that ever ran at the same time as others;
-/// where the system has no address space for one more, it tries again for ever. So a product waits here until one of the
-/// buffers that exist is free, and a further one is made only where it surely fits.
+/// OpenBLAS works in a buffer for the time of a product. It keeps one for each product that ever ran at the same time
+/// as others; where the system has no address space for one more, it tries again for ever. So a product waits here
+/// until one of the buffers that exist is free, and a further one is made only where it surely fits.
 class Buffers {
  public:
   void take() {
@@ -97,7 +98,9 @@ class Buffers {
       free_.notify_all();
       if (still) return true;
     }
-    if (made_ == 0) fail<MemoryError>("matmul", fmt::format("no memory for the {} MiB of address space that BLAS works in", size >> 20));
+    if (made_ == 0)
+      fail<MemoryError>("matmul",
+                        fmt::format("no memory for the {} MiB of address space that BLAS works in", size >> 20));
     return false;
   }
 
@@ -128,8 +131,9 @@ struct InBuffer {
   InBuffer& operator=(const InBuffer&) = delete;
 };
 
-// BLAS runs on the thread that calls it: our own loops hand out the blocks (ops/kernels/loops.h). Its own threads would only fight
-// for the processors, and do so unasked: they spin for the first tenth of a second of a process, which loads its data then.
+// BLAS runs on the thread that calls it: our own loops hand out the blocks (ops/kernels/loops.h). Its own threads would
+// only fight for the processors, and do so unasked: they spin for the first tenth of a second of a process, which loads
+// its data then.
 void once() {
   static const bool set = [] {
     mend_choice();
@@ -165,8 +169,8 @@ void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, cons
   if (m == 0 || n == 0) return;
   if (k == 0) return scale(m, n, beta, c, ldc);
   const InBuffer buffer;
-  cblas_sgemm(CblasRowMajor, flag(ta), flag(tb), narrow(m), narrow(n), narrow(k), 1, a, narrow(lda), b, narrow(ldb), beta,
-              c, narrow(ldc));
+  cblas_sgemm(CblasRowMajor, flag(ta), flag(tb), narrow(m), narrow(n), narrow(k), 1, a, narrow(lda), b, narrow(ldb),
+              beta, c, narrow(ldc));
 }
 
 void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t lda,
@@ -175,8 +179,8 @@ void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, cons
   if (m == 0 || n == 0) return;
   if (k == 0) return scale(m, n, beta, c, ldc);
   const InBuffer buffer;
-  cblas_dgemm(CblasRowMajor, flag(ta), flag(tb), narrow(m), narrow(n), narrow(k), 1, a, narrow(lda), b, narrow(ldb), beta,
-              c, narrow(ldc));
+  cblas_dgemm(CblasRowMajor, flag(ta), flag(tb), narrow(m), narrow(n), narrow(k), 1, a, narrow(lda), b, narrow(ldb),
+              beta, c, narrow(ldc));
 }
 
 std::string blas_kernel() {
@@ -187,7 +191,9 @@ std::string blas_kernel() {
 std::string blas_description() {
   const int flavour = openblas_get_parallel();
   return fmt::format("{} (kernel {}, {})", openblas_get_config(), blas_kernel(),
-                     flavour == 0 ? "serial" : flavour == 1 ? "pthreads" : "OpenMP");
+                     flavour == 0   ? "serial"
+                     : flavour == 1 ? "pthreads"
+                                    : "OpenMP");
 }
 
 }  // namespace ebb::detail

@@ -22,15 +22,16 @@ void convolve(const Window& v, std::int64_t out_channels, const T* x, const T* k
 template <class T>
 struct Upstream {
   const T* g;
-  const T* y = nullptr;  // relu's output: the gradient passes where it is positive; null: no relu
-  Pair pool = 1;                          // behind relu: only with y
+  const T* y = nullptr;                  // relu's output: the gradient passes where it is positive; null: no relu
+  Pair pool = 1;                         // behind relu: only with y
   const std::uint8_t* choice = nullptr;  // of the pool
   /// The same from an element of g on.
   Upstream from(std::int64_t at) const { return {g + at, y ? y + at : nullptr, pool, choice ? choice + at : nullptr}; }
 };
 /// Gradients of the image, the kernel and, behind relu, the bias in one pass; each may be null.
 template <class T>
-void convolve_back(const Window& v, std::int64_t out_channels, const T* x, const T* k, const Upstream<T>& up, T* dx, T* dk, T* db);
+void convolve_back(const Window& v, std::int64_t out_channels, const T* x, const T* k, const Upstream<T>& up, T* dx,
+                   T* dk, T* db);
 
 /// Patches of images [begin, end) as rows, and the adjoint, which adds to images.
 template <class T>

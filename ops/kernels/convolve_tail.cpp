@@ -13,7 +13,9 @@ namespace {
 /// Elements of windows side by side that are pooled at once: where each came from is a byte in memory and as wide as an
 /// element in registers, and the 32 channels of one window do not fill a register of bytes.
 constexpr std::int64_t line = 1024;
-std::int64_t windows_in_line(std::int64_t channels) { return std::max<std::int64_t>(1, line / std::max<std::int64_t>(1, channels)); }
+std::int64_t windows_in_line(std::int64_t channels) {
+  return std::max<std::int64_t>(1, line / std::max<std::int64_t>(1, channels));
+}
 
 /// x or 0 without a branch, which a choice of stores would become.
 template <class T>
@@ -23,7 +25,8 @@ EBB_INLINE inline T only_if(bool yes, T x) {
 
 /// One window of any size, whose first element is at `first`, for n channels.
 template <bool choose, class T>
-EBB_INLINE inline void largest(const Window& pool, const Window::Place& in, const T* first, std::int64_t n, T* __restrict best, IntegerOf<T>* __restrict which) {
+EBB_INLINE inline void largest(const Window& pool, const Window::Place& in, const T* first, std::int64_t n,
+                               T* __restrict best, IntegerOf<T>* __restrict which) {
   const auto k0 = static_cast<IntegerOf<T>>(in.top * pool.kw + in.left);
   for (std::int64_t c = 0; c < n; ++c) best[c] = first[c];
   for (std::int64_t c = 0; choose && c < n; ++c) which[c] = k0;
@@ -73,8 +76,9 @@ void max_windows(const Window& of, std::int64_t images, const T* x, bool relu, T
             const T* corner = x + ((image * pool.h + in.y + in.top) * pool.w + in.x + in.left) * channels + c0;
             T* __restrict best = y + q * channels + c0;
             IntegerOf<T>* __restrict which = where + q * n;
-            if (pool.kh == 2 && pool.kw == 2 && in.bottom - in.top == 2 && in.right - in.left == 2) {  // the usual one, in one pass
-              const T *__restrict x0 = corner, *__restrict x1 = x0 + channels, *__restrict x2 = x0 + pool.w * channels, *__restrict x3 = x2 + channels;
+            if (pool.kh == 2 && pool.kw == 2 && in.bottom - in.top == 2 &&
+                in.right - in.left == 2) {  // the usual one, in one pass
+              const T* __restrict x0 = corner, * __restrict x1 = x0 + channels, * __restrict x2 = x0 + pool.w * channels, * __restrict x3 = x2 + channels;
               for (std::int64_t c = 0; c < n; ++c) {
                 T b = x0[c];
                 IntegerOf<T> k = 0;
@@ -87,7 +91,8 @@ void max_windows(const Window& of, std::int64_t images, const T* x, bool relu, T
                 best[c] = b <= floor ? floor : b, which[c] = k;  // a NaN passes
               }
             } else {
-              choice ? largest<true>(pool, in, corner, n, best, which) : largest<false>(pool, in, corner, n, best, which);
+              choice ? largest<true>(pool, in, corner, n, best, which)
+                     : largest<false>(pool, in, corner, n, best, which);
               for (std::int64_t c = 0; relu && c < n; ++c) best[c] = best[c] <= 0 ? T(0) : best[c];
             }
           }
@@ -102,7 +107,8 @@ void max_windows(const Window& of, std::int64_t images, const T* x, bool relu, T
 }
 
 template <class T, class I>
-void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T* y, const I* choice, T* dx, double* db) {
+void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T* y, const I* choice, T* dx,
+                   double* db) {
   const std::int64_t channels = pool.c, at_once = windows_in_line(channels);
   const bool apart = pool.apart;  // then each element is written once
   const std::int64_t covered_h = pool.oh * pool.kh, covered_w = pool.ow * pool.kw;
@@ -127,12 +133,16 @@ void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T*
                 for (std::int64_t b = in.left; b < in.right; ++b, to += channels) {
                   const auto k = static_cast<IntegerOf<T>>(a * pool.kw + b);
                   const T* __restrict from = on + q * n;
-                  if (apart) for (std::int64_t c = 0; c < n; ++c) to[c] = only_if(where[q * n + c] == k, from[c]);
-                  else for (std::int64_t c = 0; c < n; ++c) to[c] += only_if(where[q * n + c] == k, from[c]);
+                  if (apart)
+                    for (std::int64_t c = 0; c < n; ++c) to[c] = only_if(where[q * n + c] == k, from[c]);
+                  else
+                    for (std::int64_t c = 0; c < n; ++c) to[c] += only_if(where[q * n + c] == k, from[c]);
                 }
               }
             const T* const gradients = on;
-            if (db) add_rows<T>(windows, n, [=](std::int64_t q, std::int64_t c) EBB_INLINE { return gradients[q * n + c]; }, db + c0);
+            if (db)
+              add_rows<T>(
+                  windows, n, [=](std::int64_t q, std::int64_t c) EBB_INLINE { return gradients[q * n + c]; }, db + c0);
           }
           g += windows * channels;
           y += y ? windows * channels : 0;
@@ -160,10 +170,12 @@ const T* tail_gradient(const Window& pool, std::int64_t images, const Upstream<T
     const std::int64_t all = images * pool.positions();
     for (std::int64_t p = 0; p < all; p += 8) {  // the sum's trees, while they are in the L1 cache
       const std::int64_t rows = std::min<std::int64_t>(8, all - p);
-      const T *__restrict from = up.g + p * channels, *__restrict out = up.y + p * channels;
+      const T* __restrict from = up.g + p * channels, * __restrict out = up.y + p * channels;
       T* __restrict to = buffer + p * channels;
       for (std::int64_t c = 0; c < rows * channels; ++c) to[c] = only_if(out[c] > 0, from[c]);
-      if (db) add_rows<T>(rows, channels, [=](std::int64_t i, std::int64_t c) EBB_INLINE { return to[i * channels + c]; }, db);
+      if (db)
+        add_rows<T>(
+            rows, channels, [=](std::int64_t i, std::int64_t c) EBB_INLINE { return to[i * channels + c]; }, db);
     }
   });
   return buffer;
@@ -172,13 +184,17 @@ const T* tail_gradient(const Window& pool, std::int64_t images, const Upstream<T
 template void add_bias(std::int64_t, std::int64_t, const float*, bool, float*);
 template void add_bias(std::int64_t, std::int64_t, const double*, bool, double*);
 template void max_windows(const Window&, std::int64_t, const float*, bool, float*, std::uint8_t*);
-template void unmax_windows(const Window&, std::int64_t, const float*, const float*, const std::uint8_t*, float*, double*);
+template void unmax_windows(const Window&, std::int64_t, const float*, const float*, const std::uint8_t*, float*,
+                            double*);
 template void max_windows(const Window&, std::int64_t, const float*, bool, float*, std::int64_t*);
-template void unmax_windows(const Window&, std::int64_t, const float*, const float*, const std::int64_t*, float*, double*);
+template void unmax_windows(const Window&, std::int64_t, const float*, const float*, const std::int64_t*, float*,
+                            double*);
 template void max_windows(const Window&, std::int64_t, const double*, bool, double*, std::uint8_t*);
-template void unmax_windows(const Window&, std::int64_t, const double*, const double*, const std::uint8_t*, double*, double*);
+template void unmax_windows(const Window&, std::int64_t, const double*, const double*, const std::uint8_t*, double*,
+                            double*);
 template void max_windows(const Window&, std::int64_t, const double*, bool, double*, std::int64_t*);
-template void unmax_windows(const Window&, std::int64_t, const double*, const double*, const std::int64_t*, double*, double*);
+template void unmax_windows(const Window&, std::int64_t, const double*, const double*, const std::int64_t*, double*,
+                            double*);
 template const float* tail_gradient(const Window&, std::int64_t, const Upstream<float>&, float*, double*);
 template const double* tail_gradient(const Window&, std::int64_t, const Upstream<double>&, double*, double*);
 

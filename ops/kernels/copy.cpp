@@ -12,7 +12,8 @@ namespace ebb::detail {
 namespace {
 
 /// Runs of one element, which are moves and not calls, and of any length. One thread.
-void copy_some(std::byte* to, std::int64_t to_step, const std::byte* from, std::int64_t from_step, std::int64_t n, std::int64_t run) {
+void copy_some(std::byte* to, std::int64_t to_step, const std::byte* from, std::int64_t from_step, std::int64_t n,
+               std::int64_t run) {
   const auto runs = [=](auto bytes) {
     for (std::int64_t i = 0; i < n; ++i) std::memcpy(to + i * to_step, from + i * from_step, bytes);
   };
@@ -24,11 +25,12 @@ void copy_some(std::byte* to, std::int64_t to_step, const std::byte* from, std::
   }
 }
 
-/// to[i, j] = from[j, i] for a square of `W` elements of so many bytes, in registers: each round interleaves the upper half
-/// of the rows with the lower one. Steps are in bytes.
+/// to[i, j] = from[j, i] for a square of `W` elements of so many bytes, in registers: each round interleaves the upper
+/// half of the rows with the lower one. Steps are in bytes.
 template <int W, int bytes>
 inline void EBB_INLINE turn_square(std::byte* to, std::int64_t to_step, const std::byte* from, std::int64_t from_step) {
-  typedef std::conditional_t<bytes == 4, std::int32_t, std::int64_t> V __attribute__((vector_size(W * bytes), aligned(bytes), may_alias));
+  typedef std::conditional_t<bytes == 4, std::int32_t, std::int64_t> V
+      __attribute__((vector_size(W * bytes), aligned(bytes), may_alias));
   V row[W], next[W];
   const auto interleave = [&]<int... k>(int i, std::integer_sequence<int, k...>) EBB_INLINE {
     next[2 * i] = __builtin_shufflevector(row[i], row[i + W / 2], (k / 2 + k % 2 * W)...);
@@ -49,10 +51,12 @@ inline void EBB_INLINE turn_square(std::byte* to, std::int64_t to_step, const st
 
 /// The same for m x n elements, in squares as large as they allow; where the last ones would not fit they overlap.
 template <int W, int bytes>
-inline void EBB_INLINE turn_squares(std::byte* to, std::int64_t to_step, const std::byte* from, std::int64_t from_step, std::int64_t m, std::int64_t n) {
+inline void EBB_INLINE turn_squares(std::byte* to, std::int64_t to_step, const std::byte* from, std::int64_t from_step,
+                                    std::int64_t m, std::int64_t n) {
   if constexpr (bytes == 1 || W * bytes < 16) {
     for (std::int64_t i = 0; i < m; ++i)
-      for (std::int64_t j = 0; j < n; ++j) std::memcpy(to + i * to_step + j * bytes, from + j * from_step + i * bytes, bytes);
+      for (std::int64_t j = 0; j < n; ++j)
+        std::memcpy(to + i * to_step + j * bytes, from + j * from_step + i * bytes, bytes);
   } else if (m < W || n < W) {
     turn_squares<W / 2, bytes>(to, to_step, from, from_step, m, n);
   } else {
@@ -94,7 +98,8 @@ struct Blocks {
       }
     }
     for (std::int64_t b = begin; b < end; ++b) {
-      f(to + i * row.to + j * column.to, from + i * row.from + j * column.from, std::min(high, row.n - i), std::min(wide, column.n - j));
+      f(to + i * row.to + j * column.to, from + i * row.from + j * column.from, std::min(high, row.n - i),
+        std::min(wide, column.n - j));
       if ((j += wide) < column.n) continue;
       j = 0;
       if ((i += high) < row.n) continue;
@@ -115,7 +120,8 @@ template <int bytes>
 void turn(const Blocks& blocks, std::byte* to, const std::byte* from, std::int64_t begin, std::int64_t end) {
   simd_lanes([&](auto lanes) EBB_INLINE {
     blocks.visit(begin, end, [&](std::int64_t t, std::int64_t f, std::int64_t m, std::int64_t n) EBB_INLINE {
-      turn_squares<decltype(lanes)::value * 4 / bytes, bytes>(to + t, blocks.row.to, from + f, blocks.column.from, m, n);
+      turn_squares<decltype(lanes)::value * 4 / bytes, bytes>(to + t, blocks.row.to, from + f, blocks.column.from, m,
+                                                              n);
     });
   });
 }
@@ -124,7 +130,9 @@ void turn(const Blocks& blocks, std::byte* to, const std::byte* from, std::int64
 
 // Where one block is enough, without the way through the pool: others come by here for each row.
 void zero(std::byte* to, std::int64_t bytes) {
-  const auto part = [=](std::int64_t begin, std::int64_t end) { std::memset(to + begin, 0, static_cast<std::size_t>(end - begin)); };
+  const auto part = [=](std::int64_t begin, std::int64_t end) {
+    std::memset(to + begin, 0, static_cast<std::size_t>(end - begin));
+  };
   bytes <= copy_block ? part(0, bytes) : parallel_for(bytes, copy_block, part);
 }
 
@@ -135,12 +143,13 @@ void copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
   bytes <= copy_block ? part(0, bytes) : parallel_for(bytes, copy_block, part);
 }
 
-void copy_runs(std::byte* to, std::int64_t to_step, const std::byte* from, std::int64_t from_step, std::int64_t n, std::int64_t run) {
+void copy_runs(std::byte* to, std::int64_t to_step, const std::byte* from, std::int64_t from_step, std::int64_t n,
+               std::int64_t run) {
   if (n == 1 || (to_step == run && from_step == run)) return copy(to, from, n * run);
   const auto part = [=](std::int64_t begin, std::int64_t end) {
     copy_some(to + begin * to_step, to_step, from + begin * from_step, from_step, end - begin, run);
   };
-  n * run <= copy_block ? part(0, n) : parallel_for(n, in_block(n, run), part);
+  n* run <= copy_block ? part(0, n) : parallel_for(n, in_block(n, run), part);
 }
 
 void permute(std::byte* to, const std::byte* from, std::int64_t bytes, std::span<CopyAxis> axes) {
@@ -160,17 +169,20 @@ void permute(std::byte* to, const std::byte* from, std::int64_t bytes, std::span
   std::size_t at = n - 1;
   while (!stays && axes[at].from != bytes) --at;
   const CopyAxis row = axes[at];
-  std::copy(axes.begin() + static_cast<std::ptrdiff_t>(at) + 1, axes.begin() + static_cast<std::ptrdiff_t>(n), axes.begin() + static_cast<std::ptrdiff_t>(at));
+  std::copy(axes.begin() + static_cast<std::ptrdiff_t>(at) + 1, axes.begin() + static_cast<std::ptrdiff_t>(n),
+            axes.begin() + static_cast<std::ptrdiff_t>(at));
   const std::int64_t wide = stays ? copy_block / bytes : 128;  // turned: whole lines of cache, of few pages at a time
   const std::int64_t high = stays ? in_block(row.n, std::min(wide, column.n) * bytes) : 32;
   const Blocks blocks{axes.first(n - 1), row, column, high, wide};
   const std::int64_t count = blocks.count();
-  parallel_for(count, in_block(count, std::min(high, row.n) * std::min(wide, column.n) * bytes), [&](std::int64_t begin, std::int64_t end) {
-    if (!stays) return (bytes == 8 ? turn<8> : bytes == 4 ? turn<4> : turn<1>)(blocks, to, from, begin, end);
-    blocks.visit(begin, end, [&](std::int64_t t, std::int64_t f, std::int64_t rows, std::int64_t columns) {
-      copy_some(to + t, row.to, from + f, row.from, rows, columns * bytes);
-    });
-  });
+  parallel_for(count, in_block(count, std::min(high, row.n) * std::min(wide, column.n) * bytes),
+               [&](std::int64_t begin, std::int64_t end) {
+                 if (!stays)
+                   return (bytes == 8 ? turn<8> : bytes == 4 ? turn<4> : turn<1>)(blocks, to, from, begin, end);
+                 blocks.visit(begin, end, [&](std::int64_t t, std::int64_t f, std::int64_t rows, std::int64_t columns) {
+                   copy_some(to + t, row.to, from + f, row.from, rows, columns * bytes);
+                 });
+               });
 }
 
 void transpose_each(float* to, const float* from, std::int64_t n, std::int64_t rows, std::int64_t columns) {

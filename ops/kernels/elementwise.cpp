@@ -25,7 +25,8 @@ std::int64_t multiply_sizes(std::int64_t a, std::int64_t b) { return b != 0 && a
 const Tensor& Held::unchanged(std::string_view op, std::string_view what) const {
   if (value_.storage()->version() != version_)
     fail<GradientError>(op, fmt::format("{} {} changed in place after the op ran; compute the gradient before changing "
-                                        "them, or give the op a copy", what, value_.shape().str()));
+                                        "them, or give the op a copy",
+                                        what, value_.shape().str()));
   return value_;
 }
 
@@ -45,8 +46,7 @@ Walk<N>::Walk(const Shape& out, std::array<const Shape*, N> shapes) {
     }
     if (n == 1) continue;
     bool merges = rank > 0;
-    for (std::size_t k = 0; merges && k < N; ++k)
-      merges = stride[k] == strides[k][at(rank - 1)] * sizes[at(rank - 1)];
+    for (std::size_t k = 0; merges && k < N; ++k) merges = stride[k] == strides[k][at(rank - 1)] * sizes[at(rank - 1)];
     if (merges) {
       sizes[at(rank - 1)] *= n;
       continue;
@@ -81,7 +81,8 @@ template struct Walk<3>;
 
 void map(const Tensor& x, Tensor& out, const void* f, MapRun run) {
   const Map m{f, x.raw(), out.mutable_raw()};
-  parallel_for(x.numel(), even_block(x.numel(), elementwise_block, 16), [&](std::int64_t begin, std::int64_t end) { run(m, begin, end); });
+  parallel_for(x.numel(), even_block(x.numel(), elementwise_block, 16),
+               [&](std::int64_t begin, std::int64_t end) { run(m, begin, end); });
 }
 
 void zip(const Tensor& a, const Tensor& b, Tensor& out, const void* f, ZipRun run) {

@@ -62,8 +62,8 @@ void expect_float(std::string_view op, const Tensor& x);
 /// Throws ValueError on labels that are no tensor.
 void expect_labels(std::string_view op, const Tensor& labels);
 
-// Of an elementwise op, the loop alone is compiled for each function, element type and instruction set; what leads to it
-// exists once. The loop is a MapRun or a ZipRun, the function (a lambda that it calls) is passed to it by address.
+// Of an elementwise op, the loop alone is compiled for each function, element type and instruction set; what leads to
+// it exists once. The loop is a MapRun or a ZipRun, the function (a lambda that it calls) is passed to it by address.
 
 struct Map {
   const void *f, *x;
@@ -109,14 +109,17 @@ void zip_run(const Zip& z, std::int64_t begin, std::int64_t end) {
         if (n > 0 && !step_b) std::fill(repeated[1], repeated[1] + std::min(n, most), y[0]);
         const std::int64_t chunk = step_a && step_b ? n : most;
         for (std::int64_t i = 0; i < n; i += chunk) {
-          const T *__restrict p = step_a ? x + i : repeated[0], *__restrict q = step_b ? y + i : repeated[1];
+          const T* __restrict p = step_a ? x + i : repeated[0], * __restrict q = step_b ? y + i : repeated[1];
           Out* __restrict to = o + i;
           const std::int64_t m = std::min(chunk, n - i);
           for (std::int64_t k = 0; k < m; ++k) to[k] = static_cast<Out>(f(p[k], q[k]));
         }
-      } else if (step_a && step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[i]));
-      else if (step_a) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[0]));
-      else if (step_b) for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[0], y[i]));
+      } else if (step_a && step_b)
+        for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[i]));
+      else if (step_a)
+        for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[i], y[0]));
+      else if (step_b)
+        for (std::int64_t i = 0; i < n; ++i) o[i] = static_cast<Out>(f(x[0], y[i]));
       else std::fill(o, o + n, static_cast<Out>(f(x[0], y[0])));
     });
   });
@@ -137,12 +140,13 @@ Tensor float_zip(std::string_view op, const Tensor& a, const Tensor& b, const F&
   return float_zip(op, a, b, &f, zip_run<float, float, how, F>, zip_run<double, double, how, F>);
 }
 
-/// a + b and a * b of sizes that are not negative, INT64_MAX where that is too large: Shape or the allocation refuses it.
+/// a + b and a * b of sizes that are not negative, INT64_MAX where that is too large: Shape or the allocation refuses
+/// it.
 std::int64_t add_sizes(std::int64_t a, std::int64_t b);
 std::int64_t multiply_sizes(std::int64_t a, std::int64_t b);
 
-/// Links of the chain rule: g d and g / b, but 0 where g (of the product also where d) is 0, however infinite the other is. So a
-/// gradient of 0 stops what follows it, and a slope of 0 what came before: d sqrt(maximum(x, 0)) is 0 below 0.
+/// Links of the chain rule: g d and g / b, but 0 where g (of the product also where d) is 0, however infinite the other
+/// is. So a gradient of 0 stops what follows it, and a slope of 0 what came before: d sqrt(maximum(x, 0)) is 0 below 0.
 Tensor chain_mul(const Tensor& g, const Tensor& d);
 Tensor chain_div(const Tensor& g, const Tensor& b);
 

@@ -6,10 +6,10 @@ namespace ebb {
 
 /// A pair of sizes; one number means both alike.
 struct Pair {
-  std::int64_t h, w;  ///< along the height and the width
-  constexpr Pair(std::int64_t both) : h(both), w(both) {}  ///< both alike
+  std::int64_t h, w;                                                                ///< along the height and the width
+  constexpr Pair(std::int64_t both) : h(both), w(both) {}                           ///< both alike
   constexpr Pair(std::int64_t height, std::int64_t width) : h(height), w(width) {}  ///< one each
-  friend bool operator==(const Pair&, const Pair&) = default;  ///< both equal
+  friend bool operator==(const Pair&, const Pair&) = default;                       ///< both equal
 };
 
 /// Zeros around an image: as many as given on all sides, or what makes the output ceil(size / stride) (Keras' "same":
@@ -31,22 +31,23 @@ struct Padding {
 
 /// Options of conv2d() and its relatives.
 struct Conv2dOptions {
-  Pair stride = 1;  ///< step of the kernel
-  Padding pad = 0;  ///< zeros around the image
+  Pair stride = 1;    ///< step of the kernel
+  Padding pad = 0;    ///< zeros around the image
   Pair dilation = 1;  ///< distance of the kernel's elements
 };
 
 /// Whether 3x3 convolutions of stride 1 in float32 may save multiplications by Winograd's method, where it pays. Its
-/// rounding error was at most 6.5e-6 of the largest result (100 draws of six shapes), against 1.4e-6: of the largest one, so a
-/// pixel of 1e6 costs results within 5 pixels digits that they would keep in the plain way. An image whose transform is not finite
-/// is convolved in the plain way, and NaN and infinite pixels spoil only what sees them. A thread keeps what it
-/// made of the last eight kernels of single images, at most 10 MB. On, unless the environment has EBB_WINOGRAD=0.
+/// rounding error was at most 6.5e-6 of the largest result (100 draws of six shapes), against 1.4e-6: of the largest
+/// one, so a pixel of 1e6 costs results within 5 pixels digits that they would keep in the plain way. An image whose
+/// transform is not finite is convolved in the plain way, and NaN and infinite pixels spoil only what sees them. A
+/// thread keeps what it made of the last eight kernels of single images, at most 10 MB. On, unless the environment has
+/// EBB_WINOGRAD=0.
 void set_winograd(bool on);
 bool winograd();  ///< what was set
 
 /// Options of the poolings.
 struct PoolOptions {
-  Pair size = 2;  ///< of the window
+  Pair size = 2;    ///< of the window
   Pair stride = 0;  ///< 0: as the size
   Padding pad = 0;  ///< around the image; it takes no part in a result
 };

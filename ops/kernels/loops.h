@@ -20,11 +20,17 @@ inline constexpr int most_threads = 256;
 /// body(begin, end) over [0, n) on the fixed grid of `block` elements: the same pieces for any number of threads.
 template <class F>
 void parallel_for(std::int64_t n, std::int64_t block, const F& body) {
-  struct Context { const F* body; std::int64_t n, block; } context{&body, n, block};
-  run_blocks(n <= block ? n > 0 : (n + block - 1) / block, [](const void* p, std::int64_t i) {
-    const auto& c = *static_cast<const Context*>(p);
-    (*c.body)(i * c.block, std::min(c.n, (i + 1) * c.block));
-  }, &context);
+  struct Context {
+    const F* body;
+    std::int64_t n, block;
+  } context{&body, n, block};
+  run_blocks(
+      n <= block ? n > 0 : (n + block - 1) / block,
+      [](const void* p, std::int64_t i) {
+        const auto& c = *static_cast<const Context*>(p);
+        (*c.body)(i* c.block, std::min(c.n, (i + 1) * c.block));
+      },
+      &context);
 }
 
 /// Instruction sets that kernels exist in; one binary holds all of them.
@@ -56,8 +62,8 @@ void simd(const F& f) {
   }
 }
 
-/// The same for a loop over elements of type T: all sets for float32; float64, in which gradients are proven, does without
-/// the widest, and integers have one version.
+/// The same for a loop over elements of type T: all sets for float32; float64, in which gradients are proven, does
+/// without the widest, and integers have one version.
 template <class T, class F>
 void simd_for(const F& f) {
   if constexpr (std::is_same_v<T, float>) simd(f);
@@ -69,8 +75,9 @@ void simd_for(const F& f) {
 template <class T>
 using IntegerOf = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
 
-/// Whether a loop exists for several instruction sets. One that calls the C library for each element gains nothing from them. A
-/// long function of two operands is compiled for whole ones alone: a number that meets a row is repeated for it.
+/// Whether a loop exists for several instruction sets. One that calls the C library for each element gains nothing from
+/// them. A long function of two operands is compiled for whole ones alone: a number that meets a row is repeated for
+/// it.
 enum class Loop { vector, calls, whole };
 template <Loop how, class T, class F>
 void run_loop(const F& f) {
@@ -81,8 +88,8 @@ void run_loop(const F& f) {
 /// Elements of one block of an elementwise loop: big enough to hide the hand-over, small enough for L2.
 inline constexpr std::int64_t elementwise_block = 1 << 15;
 
-/// The block for n things of which `block` are worth handing over: a number of blocks that two or four threads share evenly, each
-/// of whole units, such as the floats of a cache line.
+/// The block for n things of which `block` are worth handing over: a number of blocks that two or four threads share
+/// evenly, each of whole units, such as the floats of a cache line.
 inline std::int64_t even_block(std::int64_t n, std::int64_t block, std::int64_t unit) {
   if (n <= block) return std::max<std::int64_t>(1, n);
   const std::int64_t blocks = 4 * ((n - 1) / (4 * std::max<std::int64_t>(1, block)) + 1);

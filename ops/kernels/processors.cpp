@@ -15,8 +15,8 @@ namespace {
 
 // Paths are strings here: without memory, g++ 12's std::filesystem::path crashes where it is joined or cut.
 
-/// How many processors' time per period one group grants: of version 2, "QUOTA PERIOD" or "max PERIOD" in one file; of version
-/// 1, a file each, and a quota of -1. 0 without a limit.
+/// How many processors' time per period one group grants: of version 2, "QUOTA PERIOD" or "max PERIOD" in one file; of
+/// version 1, a file each, and a quota of -1. 0 without a limit.
 double grant_of(const std::string& group) {
   double quota = 0, period = 0;
   std::ifstream both(group + "/cpu.max");
@@ -35,16 +35,20 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return out;
 }
 
-bool has(const std::vector<std::string>& words, std::string_view word) { return std::ranges::find(words, word) != words.end(); }
+bool has(const std::vector<std::string>& words, std::string_view word) {
+  return std::ranges::find(words, word) != words.end();
+}
 
-/// Path of this process' group in one hierarchy, from proc/self/cgroup ("7:cpu,cpuacct:/a/b", "0::/a/b"); empty when not in it.
+/// Path of this process' group in one hierarchy, from proc/self/cgroup ("7:cpu,cpuacct:/a/b", "0::/a/b"); empty when
+/// not in it.
 std::string group_in(const std::string& root, bool version2) {
   std::ifstream in(root + "/proc/self/cgroup");
   for (std::string line; std::getline(in, line);) {
     const std::size_t first = line.find(':'), second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
-    if (version2 ? controllers.empty() && line.starts_with("0:") : has(split(controllers, ','), "cpu")) return line.substr(second + 1);
+    if (version2 ? controllers.empty() && line.starts_with("0:") : has(split(controllers, ','), "cpu"))
+      return line.substr(second + 1);
   }
   return "";
 }
@@ -73,10 +77,12 @@ int granted_processors(const std::string& root) {
     if (!version2 && !(dash[1] == "cgroup" && has(split(dash[3], ','), "cpu"))) continue;
     std::string group = group_in(root, version2);
     // A container may see the hierarchy from its own group on, while its path is told from the host's top.
-    if (const std::string& top = word[3]; top != "/") group = group.starts_with(top + "/") ? group.substr(top.size()) : "";
+    if (const std::string& top = word[3]; top != "/")
+      group = group.starts_with(top + "/") ? group.substr(top.size()) : "";
     // From the group up to where the hierarchy is mounted
     for (std::size_t end = group.size(); end != group.npos; end = end == 0 ? group.npos : group.rfind('/', end - 1))
-      if (const double grant = grant_of(root + word[4] + group.substr(0, end)); grant > 0) least = least > 0 ? std::min(least, grant) : grant;
+      if (const double grant = grant_of(root + word[4] + group.substr(0, end)); grant > 0)
+        least = least > 0 ? std::min(least, grant) : grant;
   }
   return static_cast<int>(std::ceil(std::min(least, 1e6)));
 }

@@ -1,6 +1,7 @@
-// Internal: folds of rows, along them and across. The compiler may not reorder a sum of floats, so the order is written down: it
-// is the same for every instruction set, and each has registers for it. A sum adds eight elements as a tree in their own type,
-// and the trees in float64: float32 loses nothing to length, at no more instructions than a running sum.
+// Internal: folds of rows, along them and across. The compiler may not reorder a sum of floats, so the order is written
+// down: it is the same for every instruction set, and each has registers for it. A sum adds eight elements as a tree in
+// their own type, and the trees in float64: float32 loses nothing to length, at no more instructions than a running
+// sum.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -14,9 +15,12 @@ namespace ebb::detail {
 /// The largest, NaN left out.
 struct Larger {
   template <class T>
-  static constexpr T start = std::is_floating_point_v<T> ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::lowest();
+  static constexpr T start =
+      std::is_floating_point_v<T> ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::lowest();
   template <class T>
-  EBB_INLINE T operator()(T a, T b) const { return b > a ? b : a; }
+  EBB_INLINE T operator()(T a, T b) const {
+    return b > a ? b : a;
+  }
 };
 
 /// at(0) .. at(n - 1) folded by Op: lane k of 16 takes each sixteenth. For the inside of simd_for.
@@ -54,7 +58,8 @@ EBB_INLINE inline void add_lanes(std::int64_t n, const At& at, To* to) {
   for (; i + 8 * lanes <= n; i += 8 * lanes)
 #pragma GCC unroll 1
     for (int k = 0; k < lanes; ++k)
-      to[k] += static_cast<To>(((x(0, k) + x(1, k)) + (x(2, k) + x(3, k))) + ((x(4, k) + x(5, k)) + (x(6, k) + x(7, k))));
+      to[k] +=
+          static_cast<To>(((x(0, k) + x(1, k)) + (x(2, k) + x(3, k))) + ((x(4, k) + x(5, k)) + (x(6, k) + x(7, k))));
   for (; i < n; i += lanes)
 #pragma GCC unroll 1
     for (int k = 0; k < lanes; ++k) to[k] += static_cast<To>(x(0, k));
@@ -63,7 +68,8 @@ EBB_INLINE inline void add_lanes(std::int64_t n, const At& at, To* to) {
     for (int k = 0; k < width; ++k) to[k] += to[k + width];
 }
 
-/// at(0) + .. + at(n - 1), all of type T; float64 is worth its conversions from 1024 elements on. For the inside of simd_for.
+/// at(0) + .. + at(n - 1), all of type T; float64 is worth its conversions from 1024 elements on. For the inside of
+/// simd_for.
 template <class T, class At>
 EBB_INLINE inline double sum_of(std::int64_t n, const At& at) {
   constexpr int lanes = 16;
@@ -100,7 +106,8 @@ EBB_INLINE inline void add_rows(std::int64_t rows, std::int64_t n, const At& at,
       s[j] += static_cast<double>(((at(i, j) + at(i + 1, j)) + (at(i + 2, j) + at(i + 3, j))) +
                                   ((at(i + 4, j) + at(i + 5, j)) + (at(i + 6, j) + at(i + 7, j))));
   if (i + 4 <= rows) {
-    for (std::int64_t j = 0; j < n; ++j) s[j] += static_cast<double>((at(i, j) + at(i + 1, j)) + (at(i + 2, j) + at(i + 3, j)));
+    for (std::int64_t j = 0; j < n; ++j)
+      s[j] += static_cast<double>((at(i, j) + at(i + 1, j)) + (at(i + 2, j) + at(i + 3, j)));
     i += 4;
   }
   for (; i < rows; ++i)

@@ -55,9 +55,10 @@ thread_local bool inside_block = false;
 thread_local int index_in_pool = 0;
 
 // One job at a time. Each thread has its share of the blocks, the same part of every job, so that what it wrote in one
-// loop it finds in its own cache in the next; when its share is done it helps with the others'. A ticket is {job number,
-// next block}: a worker that comes late finds another job number and takes nothing, so the job can live on its caller's
-// stack. Workers spin for some microseconds (the gap between two loops of a training step), then sleep in the kernel.
+// loop it finds in its own cache in the next; when its share is done it helps with the others'. A ticket is {job
+// number, next block}: a worker that comes late finds another job number and takes nothing, so the job can live on its
+// caller's stack. Workers spin for some microseconds (the gap between two loops of a training step), then sleep in the
+// kernel.
 class Pool {
  public:
   /// The caller's thread and up to n - 1 others: as many as the system starts.
@@ -122,7 +123,8 @@ class Pool {
   void take_share(std::uint32_t job, std::size_t i) {
     std::atomic<std::uint64_t>& ticket = shares_[i].ticket;
     std::uint64_t t = ticket.load(std::memory_order_acquire);
-    while (t >> 32 == job && static_cast<std::uint32_t>(t) < share_begin(i + 1, blocks_.load(std::memory_order_acquire))) {
+    while (t >> 32 == job &&
+           static_cast<std::uint32_t>(t) < share_begin(i + 1, blocks_.load(std::memory_order_acquire))) {
       if (!ticket.compare_exchange_weak(t, t + 1, std::memory_order_acq_rel)) continue;
       if (float_mode() != mode_) set_float_mode(mode_);  // a block's bits are the caller's
       try {
@@ -190,8 +192,8 @@ Policy& policy() {
   return p;
 }
 
-// The child of a fork has one thread, the one that forked: its pool is made anew. What was the parent's is left alone, since no
-// worker is there to end, and the mutex may be closed for a job that nobody will end.
+// The child of a fork has one thread, the one that forked: its pool is made anew. What was the parent's is left alone,
+// since no worker is there to end, and the mutex may be closed for a job that nobody will end.
 Policy::Policy() {
   ::pthread_atfork(nullptr, nullptr, [] {
     Policy& p = policy();
@@ -205,7 +207,8 @@ Policy::Policy() {
 }  // namespace
 
 void set_threads(int n) {
-  if (n < 1 || n > detail::most_threads) fail<ValueError>("set_threads", fmt::format("1 to {} threads, got {}", detail::most_threads, n));
+  if (n < 1 || n > detail::most_threads)
+    fail<ValueError>("set_threads", fmt::format("1 to {} threads, got {}", detail::most_threads, n));
   if (inside_block) fail<ValueError>("set_threads", "called from inside a loop of the pool");
   const std::lock_guard lock(policy().mutex);
   if (n != policy().threads || (n > 1 && !policy().pool)) policy().start(n);

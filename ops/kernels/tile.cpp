@@ -30,8 +30,9 @@ inline void EBB_INLINE tile(const Product& p, const float* a, const float* b, fl
 #pragma GCC unroll 4
         for (int j = 0; j < N; ++j) sum[r][j] += x * row[j];
       }
-      // One stride reaches all rows from a pointer to each third. The compiler must not know how far apart the pointers are:
-      // it would keep an offset for each row instead, more than there are registers for, and load them at each step.
+      // One stride reaches all rows from a pointer to each third. The compiler must not know how far apart the pointers
+      // are: it would keep an offset for each row instead, more than there are registers for, and load them at each
+      // step.
 #pragma GCC unroll 8
       for (int g = 0; g < bases; ++g) {
         pa[g] += p.a_inner;
@@ -68,8 +69,8 @@ inline void EBB_INLINE columns(const Product& p, std::int64_t j) {
   const std::int64_t tiles = (p.m + most - 1) / most;
   for (std::int64_t t = 0; t < tiles; ++t) {
     const std::int64_t begin = p.m * t / tiles, end = p.m * (t + 1) / tiles;
-    choose<W, N>(end - begin, p, p.a + begin * p.a_row, p.b + j, p.c + begin * p.c_row + j, p.bias ? p.bias + j : nullptr,
-                 std::make_integer_sequence<int, most>());
+    choose<W, N>(end - begin, p, p.a + begin * p.a_row, p.b + j, p.c + begin * p.c_row + j,
+                 p.bias ? p.bias + j : nullptr, std::make_integer_sequence<int, most>());
   }
 }
 
@@ -79,7 +80,8 @@ void multiply(const Product& p) {
   simd_lanes([&](auto w) EBB_INLINE {
     constexpr int W = decltype(w)::value;
     std::int64_t j = 0;
-    if (p.m <= most_rows<W, 4>)  // of few rows, more columns: sums enough to hide what one addition waits for the one before
+    if (p.m <=
+        most_rows<W, 4>)  // of few rows, more columns: sums enough to hide what one addition waits for the one before
       for (; j + 4 * W <= p.n; j += 4 * W) columns<W, 4>(p, j);
     for (; j + 2 * W <= p.n; j += 2 * W) columns<W, 2>(p, j);
     for (; j < p.n; j += W) columns<W, 1>(p, j);

@@ -1,3 +1,4 @@
+// (over 400 lines because transforms of tiles, filters and results are one calculation)
 #include <ebb/ops/kernels/winograd.h>
 
 #include <algorithm>
@@ -37,7 +38,8 @@ struct Matrix {
   }
 };
 
-// y = out [(filter g filter^T) * (in x in^T)] out^T, from the interpolation points 0, 1, -1, then 2, then -2, and infinity.
+// y = out [(filter g filter^T) * (in x in^T)] out^T, from the interpolation points 0, 1, -1, then 2, then -2, and
+// infinity.
 template <int M>
 struct Maps;
 template <>
@@ -48,15 +50,28 @@ struct Maps<2> {
 };
 template <>
 struct Maps<3> {
-  static constexpr Matrix<5, 5> in{{{2, -1, -2, 1, 0}, {0, -2, -1, 1, 0}, {0, 2, -3, 1, 0}, {0, -1, 0, 1, 0}, {0, 2, -1, -2, 1}}};
-  static constexpr Matrix<5, 3> filter{{{.5f, 0, 0}, {-.5f, -.5f, -.5f}, {-1 / 6.f, 1 / 6.f, -1 / 6.f}, {1 / 6.f, 1 / 3.f, 2 / 3.f}, {0, 0, 1}}};
+  static constexpr Matrix<5, 5> in{
+      {{2, -1, -2, 1, 0}, {0, -2, -1, 1, 0}, {0, 2, -3, 1, 0}, {0, -1, 0, 1, 0}, {0, 2, -1, -2, 1}}};
+  static constexpr Matrix<5, 3> filter{
+      {{.5f, 0, 0}, {-.5f, -.5f, -.5f}, {-1 / 6.f, 1 / 6.f, -1 / 6.f}, {1 / 6.f, 1 / 3.f, 2 / 3.f}, {0, 0, 1}}};
   static constexpr Matrix<3, 5> out{{{1, 1, 1, 1, 0}, {0, 1, -1, 2, 0}, {0, 1, 1, 4, 1}}};
 };
 template <>
 struct Maps<4> {
-  static constexpr Matrix<6, 6> in{{{4, 0, -5, 0, 1, 0}, {0, -4, -4, 1, 1, 0}, {0, 4, -4, -1, 1, 0}, {0, -2, -1, 2, 1, 0}, {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1}}};
-  static constexpr Matrix<6, 3> filter{{{.25f, 0, 0}, {-1 / 6.f, -1 / 6.f, -1 / 6.f}, {-1 / 6.f, 1 / 6.f, -1 / 6.f}, {1 / 24.f, 1 / 12.f, 1 / 6.f}, {1 / 24.f, -1 / 12.f, 1 / 6.f}, {0, 0, 1}}};
-  static constexpr Matrix<4, 6> out{{{1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}}};
+  static constexpr Matrix<6, 6> in{{{4, 0, -5, 0, 1, 0},
+                                    {0, -4, -4, 1, 1, 0},
+                                    {0, 4, -4, -1, 1, 0},
+                                    {0, -2, -1, 2, 1, 0},
+                                    {0, 2, -1, -2, 1, 0},
+                                    {0, 4, 0, -5, 0, 1}}};
+  static constexpr Matrix<6, 3> filter{{{.25f, 0, 0},
+                                        {-1 / 6.f, -1 / 6.f, -1 / 6.f},
+                                        {-1 / 6.f, 1 / 6.f, -1 / 6.f},
+                                        {1 / 24.f, 1 / 12.f, 1 / 6.f},
+                                        {1 / 24.f, -1 / 12.f, 1 / 6.f},
+                                        {0, 0, 1}}};
+  static constexpr Matrix<4, 6> out{
+      {{1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}}};
 };
 template <int M>
 struct Adjoints {
@@ -101,15 +116,18 @@ inline void EBB_INLINE sandwich(const Load& load, const Store& store) {
     each_row<L, 0>(column, [&](int i, const V& sum) EBB_INLINE { half[i][j] = sum; });
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < L.rows; ++i)
-    each_row<L, 0>(half[i], [&](int j, const V& sum) EBB_INLINE { store(i, j, sum); });
+  for (int i = 0; i < L.rows; ++i) each_row<L, 0>(half[i], [&](int j, const V& sum) EBB_INLINE { store(i, j, sum); });
 }
 
 // By the number of lanes: a type given as a template argument would lose that it may lie at any address.
 template <int W>
-inline const typename Lanes<W>::type& EBB_INLINE at(const float* p) { return *reinterpret_cast<const typename Lanes<W>::type*>(p); }
+inline const typename Lanes<W>::type& EBB_INLINE at(const float* p) {
+  return *reinterpret_cast<const typename Lanes<W>::type*>(p);
+}
 template <int W>
-inline typename Lanes<W>::type& EBB_INLINE at(float* p) { return *reinterpret_cast<typename Lanes<W>::type*>(p); }
+inline typename Lanes<W>::type& EBB_INLINE at(float* p) {
+  return *reinterpret_cast<typename Lanes<W>::type*>(p);
+}
 
 template <int W>
 inline bool EBB_INLINE is_zero(const typename Lanes<W>::type& v) {
@@ -152,7 +170,9 @@ inline void EBB_INLINE each_tile(const Window& v, int m, std::int64_t images, bo
   for (std::int64_t i = 0; i < images; ++i)
     for (std::int64_t ty = 0; ty < rows; ++ty)
       for (std::int64_t tx = 0; tx < cols; ++tx, ++t)
-        use(i, t, inputs ? Square{ty * m - v.top, tx * m - v.left, m + 2, v.h, v.w, v.c} : Square{ty * m, tx * m, m, v.oh, v.ow, 0});
+        use(i, t,
+            inputs ? Square{ty * m - v.top, tx * m - v.left, m + 2, v.h, v.w, v.c}
+                   : Square{ty * m, tx * m, m, v.oh, v.ow, 0});
 }
 
 /// f(m as a constant, lanes as a constant). Registers of four lanes are too few for the transforms to pay.
@@ -169,8 +189,9 @@ void with(int m, const F& f) {
 
 /// Squares of L.cols x L.cols of the images to planes: the map of inputs, and the adjoint of the map back.
 template <const auto& L, int W>
-inline void EBB_INLINE gather(const Window& v, int m, std::int64_t images, bool inputs, std::int64_t c, const float* from,
-                              std::int64_t image_size, float* planes, std::int64_t step, float* copy) {
+inline void EBB_INLINE gather(const Window& v, int m, std::int64_t images, bool inputs, std::int64_t c,
+                              const float* from, std::int64_t image_size, float* planes, std::int64_t step,
+                              float* copy) {
   using V = typename Lanes<W>::type;
   each_tile(v, m, images, inputs, [&](std::int64_t i, std::int64_t t, Square s) EBB_INLINE {
     s.c = c;
@@ -178,7 +199,8 @@ inline void EBB_INLINE gather(const Window& v, int m, std::int64_t images, bool 
     const float* square = s.read(from + i * image_size, copy, row);
     for (std::int64_t k = 0; k < c; k += W)
       sandwich<L, V>([&](int a, int b, V& to) EBB_INLINE { to = at<W>(square + a * row + b * c + k); },
-                     [&](int a, int b, const V& sum) EBB_INLINE { at<W>(planes + (a * L.rows + b) * step + t * c + k) = sum; });
+                     [&](int a, int b, const V& sum)
+                         EBB_INLINE { at<W>(planes + (a * L.rows + b) * step + t * c + k) = sum; });
   });
 }
 
@@ -188,7 +210,9 @@ inline void EBB_INLINE gather(const Window& v, int m, std::int64_t images, bool 
 std::int64_t Winograd::plane(std::int64_t rows, std::int64_t columns) { return rows * columns + 16; }
 
 Winograd::Winograd(const Window& v, std::int64_t out) {
-  if (!winograd() || isa() == Isa::baseline || v.kh != 3 || v.kw != 3 || v.sh != 1 || v.sw != 1 || v.dh != 1 || v.dw != 1) return;
+  if (!winograd() || isa() == Isa::baseline || v.kh != 3 || v.kw != 3 || v.sh != 1 || v.sw != 1 || v.dh != 1 ||
+      v.dw != 1)
+    return;
   if (v.c == 0 || out == 0 || v.c % Product::lanes || out % Product::lanes || v.n * v.positions() == 0) return;
   // Passes over a register of each: products, transforms, and for small batches what the filters' transform costs.
   const auto n = static_cast<double>(v.n), c = static_cast<double>(v.c), o = static_cast<double>(out);
@@ -236,8 +260,8 @@ Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool 
   return result;
 }
 
-bool Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* u, const float* bias,
-                       bool relu, float* y, float* scratch) const {
+bool Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* u,
+                       const float* bias, bool relu, float* y, float* scratch) const {
   const std::int64_t t = images * tiles(v), step_in = plane(t, v.c), step_out = plane(t, out);
   float *in = scratch, *sums = in + points() * step_in, *copy = sums + points() * step_out;
   with(m, [&](auto mm, auto lanes) EBB_INLINE {
@@ -245,8 +269,19 @@ bool Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, c
     gather<Maps<M>::in, W>(v, M, images, true, v.c, x, v.image_size(), in, step_in, copy);
   });
   for (std::int64_t p = 0; p < points(); ++p)
-    multiply({.m = t, .n = out, .outer = 1, .inner = v.c, .a = in + p * step_in, .a_row = v.c, .a_outer = 0, .a_inner = 1,
-              .b = u + p * plane(v.c, out), .b_outer = 0, .b_inner = out, .c = sums + p * step_out, .c_row = out});
+    multiply({.m = t,
+              .n = out,
+              .outer = 1,
+              .inner = v.c,
+              .a = in + p * step_in,
+              .a_row = v.c,
+              .a_outer = 0,
+              .a_inner = 1,
+              .b = u + p * plane(v.c, out),
+              .b_outer = 0,
+              .b_inner = out,
+              .c = sums + p * step_out,
+              .c_row = out});
   bool finite = true;
   with(m, [&](auto mm, auto lanes) EBB_INLINE {
     constexpr int M = decltype(mm)::value, W = decltype(lanes)::value;
@@ -258,7 +293,8 @@ bool Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, c
       const std::int64_t row = (s.inside() ? v.ow : M) * out;
       for (std::int64_t o = 0; o < out; o += W) {
         const V shift = bias ? at<W>(bias + o) : V{};
-        sandwich<Maps<M>::out, V>([&](int a, int b, V& z) EBB_INLINE { z = at<W>(sums + (a * (M + 2) + b) * step_out + n * out + o); },
+        sandwich<Maps<M>::out, V>([&](int a, int b, V& z)
+                                      EBB_INLINE { z = at<W>(sums + (a * (M + 2) + b) * step_out + n * out + o); },
                                   [&](int a, int b, const V& sum) EBB_INLINE {
                                     V z = sum + shift;
                                     odd += z - z;
@@ -276,8 +312,8 @@ bool Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, c
   return finite;
 }
 
-bool Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* dy, const float* flipped,
-                        float* dx, float* sums, bool add, float* scratch) const {
+bool Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* dy,
+                        const float* flipped, float* dx, float* sums, bool add, float* scratch) const {
   const std::int64_t t = images * tiles(v), step_in = plane(t, v.c), step_out = plane(t, out);
   float *in = scratch, *up = in + points() * step_in, *copy = up + points() * step_out;
   with(m, [&](auto mm, auto lanes) EBB_INLINE {
@@ -287,11 +323,34 @@ bool Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
   });
   for (std::int64_t p = 0; p < points(); ++p) {
     if (sums)
-      multiply({.m = v.c, .n = out, .outer = 1, .inner = t, .a = in + p * step_in, .a_row = 1, .a_outer = 0, .a_inner = v.c,
-                .b = up + p * step_out, .b_outer = 0, .b_inner = out, .c = sums + p * plane(v.c, out), .c_row = out, .add = add});
+      multiply({.m = v.c,
+                .n = out,
+                .outer = 1,
+                .inner = t,
+                .a = in + p * step_in,
+                .a_row = 1,
+                .a_outer = 0,
+                .a_inner = v.c,
+                .b = up + p * step_out,
+                .b_outer = 0,
+                .b_inner = out,
+                .c = sums + p * plane(v.c, out),
+                .c_row = out,
+                .add = add});
     if (dx)  // the transformed inputs have had their turn
-      multiply({.m = t, .n = v.c, .outer = 1, .inner = out, .a = up + p * step_out, .a_row = out, .a_outer = 0, .a_inner = 1,
-                .b = flipped + p * plane(v.c, out), .b_outer = 0, .b_inner = v.c, .c = in + p * step_in, .c_row = v.c});
+      multiply({.m = t,
+                .n = v.c,
+                .outer = 1,
+                .inner = out,
+                .a = up + p * step_out,
+                .a_row = out,
+                .a_outer = 0,
+                .a_inner = 1,
+                .b = flipped + p * plane(v.c, out),
+                .b_outer = 0,
+                .b_inner = v.c,
+                .c = in + p * step_in,
+                .c_row = v.c});
   }
   bool finite = true;
   if (!dx) return finite;
@@ -306,7 +365,8 @@ bool Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
       const std::int64_t row = (s.inside() ? v.w : M + 2) * v.c;
       if (!s.inside()) std::fill(copy, copy + s.size * row, 0.f);
       for (std::int64_t c = 0; c < v.c; c += W)
-        sandwich<Adjoints<M>::in, V>([&](int a, int b, V& z) EBB_INLINE { z = at<W>(in + (a * (M + 2) + b) * step_in + n * v.c + c); },
+        sandwich<Adjoints<M>::in, V>([&](int a, int b, V& z)
+                                         EBB_INLINE { z = at<W>(in + (a * (M + 2) + b) * step_in + n * v.c + c); },
                                      [&](int a, int b, const V& sum) EBB_INLINE {
                                        odd += sum - sum;
                                        at<W>(square + a * row + b * v.c + c) += sum;
@@ -323,23 +383,25 @@ bool Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
   return finite;
 }
 
-void Winograd::filter_gradient(std::int64_t c, std::int64_t out, std::int64_t parts, const float* sums, float* dk) const {
+void Winograd::filter_gradient(std::int64_t c, std::int64_t out, std::int64_t parts, const float* sums,
+                               float* dk) const {
   const std::int64_t size = c * out, step = plane(c, out);
-  parallel_for(size, even_block(size, elementwise_block / (points() * parts), Product::lanes), [&](std::int64_t begin, std::int64_t end) {
-    with(m, [&](auto mm, auto lanes) EBB_INLINE {
-      constexpr int W = decltype(lanes)::value;
-      using V = typename Lanes<W>::type;
-      static constexpr auto& G = Adjoints<decltype(mm)::value>::filter;
-      for (std::int64_t e = begin; e < end; e += W)
-        sandwich<G, V>(
-            [&](int i, int j, V& x) EBB_INLINE {
-              const float* from = sums + (i * G.cols + j) * step + e;
-              x = at<W>(from);
-              for (std::int64_t part = 1; part < parts; ++part) x += at<W>(from + part * points() * step);
-            },
-            [&](int i, int j, const V& sum) EBB_INLINE { at<W>(dk + (i * 3 + j) * size + e) = sum; });
-    });
-  });
+  parallel_for(size, even_block(size, elementwise_block / (points() * parts), Product::lanes),
+               [&](std::int64_t begin, std::int64_t end) {
+                 with(m, [&](auto mm, auto lanes) EBB_INLINE {
+                   constexpr int W = decltype(lanes)::value;
+                   using V = typename Lanes<W>::type;
+                   static constexpr auto& G = Adjoints<decltype(mm)::value>::filter;
+                   for (std::int64_t e = begin; e < end; e += W)
+                     sandwich<G, V>(
+                         [&](int i, int j, V& x) EBB_INLINE {
+                           const float* from = sums + (i * G.cols + j) * step + e;
+                           x = at<W>(from);
+                           for (std::int64_t part = 1; part < parts; ++part) x += at<W>(from + part * points() * step);
+                         },
+                         [&](int i, int j, const V& sum) EBB_INLINE { at<W>(dk + (i * 3 + j) * size + e) = sum; });
+                 });
+               });
 }
 
 }  // namespace detail

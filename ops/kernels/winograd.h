@@ -19,8 +19,8 @@ struct Winograd {
 
   std::int64_t points() const { return (m + 2) * (m + 2); }
   std::int64_t tiles(const Window& v) const { return ((v.oh + m - 1) / m) * ((v.ow + m - 1) / m); }
-  /// Images to a block, so that their transforms fill about half of an L2 cache: at most so many, but enough for products with
-  /// rows that are worth the passes over the filters and over their gradient.
+  /// Images to a block, so that their transforms fill about half of an L2 cache: at most so many, but enough for
+  /// products with rows that are worth the passes over the filters and over their gradient.
   std::int64_t block_images(const Window& v, std::int64_t out_channels, std::int64_t most) const;
   /// Floats of working memory for a block.
   std::int64_t scratch_size(const Window& v, std::int64_t out_channels, std::int64_t images) const;
@@ -29,8 +29,8 @@ struct Winograd {
   static std::int64_t plane(std::int64_t rows, std::int64_t columns);
   /// Filters (3, 3, c, out) as points planes of (c, out); with `flip` of (out, c).
   Tensor filters(const float* k, std::int64_t c, std::int64_t out, bool flip) const;
-  /// y for `images` images from x; bias may be null. False when a sum was infinite or no number: a pixel spoils the whole tiles that
-  /// it is in, not only what sees it, and y is not to be used.
+  /// y for `images` images from x; bias may be null. False when a sum was infinite or no number: a pixel spoils the
+  /// whole tiles that it is in, not only what sees it, and y is not to be used.
   bool forward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* filters,
                const float* bias, bool relu, float* y, float* scratch) const;
   /// From dy of `images` images: dx, unless null, by the flipped filters; and the gradient of the transformed filters,

@@ -43,8 +43,8 @@ std::string contents(const std::filesystem::path& file) {
 Result bench_run(const std::string& arguments, const std::string& input = "") {
   const TempDir dir;
   std::ofstream(dir / "in") << input;
-  const std::string command = std::string("'") + EBB_BENCH_PROGRAM + "' " + arguments + " <'" + (dir / "in").string() + "' >'" + (dir / "out").string() +
-                              "' 2>'" + (dir / "err").string() + "'";
+  const std::string command = std::string("'") + EBB_BENCH_PROGRAM + "' " + arguments + " <'" + (dir / "in").string() +
+                              "' >'" + (dir / "out").string() + "' 2>'" + (dir / "err").string() + "'";
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(dir / "out"), contents(dir / "err")};
 }
@@ -63,7 +63,8 @@ std::string digits(const TempDir& dir) {
   return dir.path().string();
 }
 
-bench::Cell cell(const std::string& workload, int threads, std::vector<double> ours, std::vector<double> base, std::vector<double> flat) {
+bench::Cell cell(const std::string& workload, int threads, std::vector<double> ours, std::vector<double> base,
+                 std::vector<double> flat) {
   bench::Cell c{.workload = bench::workload(workload), .threads = threads};
   c.ours = {"ebb", std::move(ours), {0.1}, {80}};
   c.peers = {{"base", std::move(base), {0.9}, {400}}, {"flat", std::move(flat), {1.1}, {390}}};
@@ -73,9 +74,16 @@ bench::Cell cell(const std::string& workload, int threads, std::vector<double> o
 }  // namespace
 
 TEST_CASE("bench: the workloads are the networks that they are said to be") {
-  const std::map<std::string, std::int64_t> parameters{
-      {"mlp_50_25", 784 * 50 + 50 + 50 * 25 + 25 + 25 * 10 + 10}, {"mlp_512", 407050}, {"mlp_512_do", 407050}, {"mlp_512x2_do", 669706},
-      {"mlp_75x4", 76735}, {"mlp_32", 25450}, {"sig_32x5", 29674}, {"sig_2048", 1628170}, {"cnn_64", 93322}, {"cnn_512", 356298}};
+  const std::map<std::string, std::int64_t> parameters{{"mlp_50_25", 784 * 50 + 50 + 50 * 25 + 25 + 25 * 10 + 10},
+                                                       {"mlp_512", 407050},
+                                                       {"mlp_512_do", 407050},
+                                                       {"mlp_512x2_do", 669706},
+                                                       {"mlp_75x4", 76735},
+                                                       {"mlp_32", 25450},
+                                                       {"sig_32x5", 29674},
+                                                       {"sig_2048", 1628170},
+                                                       {"cnn_64", 93322},
+                                                       {"cnn_512", 356298}};
   CHECK(parameters.at("mlp_50_25") == 40785);
   REQUIRE(bench::workloads().size() == parameters.size());
   for (const bench::Workload& w : bench::workloads()) {
@@ -120,7 +128,8 @@ TEST_CASE("bench: equal learning is one point of accuracy, or none learned yet")
 
 TEST_CASE("bench: the tables") {
   bench::Run run{.date = "today", .processor = "cpu", .ours = "ebb 1", .peer = "LibTorch 2", .notes = "notes."};
-  run.training = {cell("mlp_512", 1, {1.0, 1.2, 1.1}, {2.0, 2.2, 9.0}, {1.65, 1.2, 1.76}), cell("mlp_512", 2, {0.5, 0.6, 0.55}, {1, 1, 1}, {0.6, 0.6, 0.6}),
+  run.training = {cell("mlp_512", 1, {1.0, 1.2, 1.1}, {2.0, 2.2, 9.0}, {1.65, 1.2, 1.76}),
+                  cell("mlp_512", 2, {0.5, 0.6, 0.55}, {1, 1, 1}, {0.6, 0.6, 0.6}),
                   cell("sig_32x5", 1, {0.1}, {0.5}, {0.46})};
   run.training[0].limit = 1;
   run.learned = {{"mlp_512", 1, {0.961}, {0.962}, {0.26}, {0.26}}};
@@ -129,10 +138,12 @@ TEST_CASE("bench: the tables") {
   run.inference = {one};
   const std::string page = bench::markdown_table(run);
   CAPTURE(page);
-  CHECK(page.find("| mlp_512 | 1.10 (1.00..1.20) | 1.65 (1.20..1.76) flat | **1.50** (1.00..1.65), 1.25 | 1.10 | 0.550 (0.500..0.600) | "
+  CHECK(page.find("| mlp_512 | 1.10 (1.00..1.20) | 1.65 (1.20..1.76) flat | **1.50** (1.00..1.65), 1.25 | 1.10 | 0.550 "
+                  "(0.500..0.600) | "
                   "0.600 (0.600..0.600) flat | **1.09** (1.00..1.20), 1.25 |  | 2.00 | "
                   "80, 390 | 0.10, 0.90 | 0.9610, 0.9620 |\n") != std::string::npos);
-  CHECK(page.find("| sig_32x5 | 0.100 (0.100..0.100) | 0.460 (0.460..0.460) flat | **4.60** (4.60..4.60), 4.50 |  | | | | | | 80, 390 | 0.10, 0.90 | |\n") != std::string::npos);
+  CHECK(page.find("| sig_32x5 | 0.100 (0.100..0.100) | 0.460 (0.460..0.460) flat | **4.60** (4.60..4.60), 4.50 |  | | "
+                  "| | | | 80, 390 | 0.10, 0.90 | |\n") != std::string::npos);
   CHECK(page.find("| cnn_64 | 1 | 1 | 10000 | 2500 flat | **4.00** |\n") != std::string::npos);
   // every row of a table has as many cells as its head
   std::istringstream lines(page);
@@ -153,7 +164,9 @@ TEST_CASE("bench: the tables") {
     return n;
   };
   CHECK(times("stroke-width") == 3);  // a bar with its mark for each cell
-  for (const char* shown : {">1.50<", ">1.09<", ">4.60<", ">mlp_512<", ">sig_32x5<", ">1 thread<", ">2 threads<", ">today, cpu<"}) CHECK(times(shown) == 1);
+  for (const char* shown :
+       {">1.50<", ">1.09<", ">4.60<", ">mlp_512<", ">sig_32x5<", ">1 thread<", ">2 threads<", ">today, cpu<"})
+    CHECK(times(shown) == 1);
   CHECK(times("<rect") == 1 + 2 + 3);
   const json j = json::parse(bench::to_json(run).dump());
   CHECK(j["training"].size() == 3);
@@ -171,7 +184,9 @@ TEST_CASE("bench: what a step demands") {
     return bench::demand(w).flops * 60000 / static_cast<double>(w.batch) * 1e-9;
   };
   CHECK(gflop("mlp_512") == doctest::Approx(60000e-9 * 2 * (2.0 * 784 * 512 + 3.0 * 512 * 10)));
-  CHECK(gflop("cnn_512") == doctest::Approx(60000e-9 * 2 * (2.0 * 676 * 9 * 32 + 3.0 * 121 * 288 * 64 + 3.0 * 9 * 576 * 64 + 3.0 * 576 * 512 + 3.0 * 512 * 10)));
+  CHECK(gflop("cnn_512") == doctest::Approx(60000e-9 * 2 *
+                                            (2.0 * 676 * 9 * 32 + 3.0 * 121 * 288 * 64 + 3.0 * 9 * 576 * 64 +
+                                             3.0 * 576 * 512 + 3.0 * 512 * 10)));
   const bench::Demand adam = bench::demand(bench::workload("mlp_32"));
   CHECK(adam.parameters == 25450);
   CHECK(adam.optimizer_bytes == 28 * 25450);
@@ -211,7 +226,9 @@ TEST_CASE("bench: help and usage errors") {
   refused("train --epochs 0", "--epochs must be 1 to 1000000, got 0");
   refused("train --threads 0", "--threads must be 1 to 256, got 0");
   refused("train --optimizer lion", "--optimizer must be sgd, rmsprop or adam, got \"lion\"");
-  refused("compare --models mlp_32,cnn", "no workload \"cnn\"; there are mlp_50_25, mlp_512, mlp_512_do, mlp_512x2_do, mlp_75x4, mlp_32, sig_32x5, sig_2048, cnn_64, cnn_512");
+  refused("compare --models mlp_32,cnn",
+          "no workload \"cnn\"; there are mlp_50_25, mlp_512, mlp_512_do, mlp_512x2_do, mlp_75x4, mlp_32, sig_32x5, "
+          "sig_2048, cnn_64, cnn_512");
   refused("compare --threads 1,x", "--threads takes numbers separated by commas, such as 512,64; got \"1,x\"");
   refused("compare --no-train", "--no-train without --infer leaves nothing to do");
   refused("compare --no-train --infer --chart a.svg", "--chart draws the training, which --no-train leaves out");
@@ -266,8 +283,11 @@ TEST_CASE("bench infer: samples a second, and no memory asked for after the firs
 TEST_CASE("bench compare: against itself, with everything it writes") {
   const TempDir dir;
   const std::string file = (dir / "all.json").string();
-  const Result r = bench_run("compare --against '" + std::string(EBB_BENCH_PROGRAM) + "' --models mlp_32 --threads 1 --repeats 2 --rounds 3 --seconds 0.001 --infer --infer-batches 8 "
-                             "--markdown --json '" + file + "' --data '" + digits(dir) + "'");
+  const Result r =
+      bench_run("compare --against '" + std::string(EBB_BENCH_PROGRAM) +
+                "' --models mlp_32 --threads 1 --repeats 2 --rounds 3 --seconds 0.001 --infer --infer-batches 8 "
+                "--markdown --json '" +
+                file + "' --data '" + digits(dir) + "'");
   CAPTURE(r.err);
   REQUIRE(r.code == 0);
   CHECK(r.out.find("| mlp_32 | ") != std::string::npos);
@@ -281,10 +301,15 @@ TEST_CASE("bench compare: against itself, with everything it writes") {
 
 TEST_CASE("bench compare: outputs are checked before the work, and what was measured before a failure is told") {
   const TempDir dir;
-  const std::string file = (dir / "all.json").string(), chart = (dir / "chart.svg").string(), peer = (dir / "peer").string();
-  const std::string what = "compare --against '" + peer + "' --models mlp_32,mlp_512 --threads 1 --repeats 1 --rounds 1 --epochs 0 --seconds 0.001 --data '" + digits(dir) + "'";
+  const std::string file = (dir / "all.json").string(), chart = (dir / "chart.svg").string(),
+                    peer = (dir / "peer").string();
+  const std::string what =
+      "compare --against '" + peer +
+      "' --models mlp_32,mlp_512 --threads 1 --repeats 1 --rounds 1 --epochs 0 --seconds 0.001 --data '" + digits(dir) +
+      "'";
   // Another build, which cannot do the second workload.
-  std::ofstream(peer) << "#!/bin/sh\ncase \"$*\" in *'dense 512'*) exit 3;; esac\nexec '" << EBB_BENCH_PROGRAM << "' \"$@\"\n";
+  std::ofstream(peer) << "#!/bin/sh\ncase \"$*\" in *'dense 512'*) exit 3;; esac\nexec '" << EBB_BENCH_PROGRAM
+                      << "' \"$@\"\n";
   std::filesystem::permissions(peer, std::filesystem::perms::owner_all);
   for (const char* option : {" --json ", " --chart "}) {
     std::ofstream(file) << "precious";

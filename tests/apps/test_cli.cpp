@@ -16,7 +16,8 @@ TEST_CASE("mnist: it starts where address space is too little for a thread of BL
     for (const char* set : {"", "OPENBLAS_NUM_THREADS=8 ", "env -i "}) {
       CAPTURE(limit);
       CAPTURE(set);
-      const std::string command = std::string("ulimit -v ") + limit + "; " + set + "timeout 20 " EBB_MNIST_PROGRAM " --version >/dev/null";
+      const std::string command =
+          std::string("ulimit -v ") + limit + "; " + set + "timeout 20 " EBB_MNIST_PROGRAM " --version >/dev/null";
       CHECK(std::system(command.c_str()) == 0);
     }
 }
@@ -40,8 +41,9 @@ TEST_CASE("mnist: help goes to stdout, at most 80 columns wide") {
   for (const auto& c : commands) CHECK(contains(top, "\n  " + c + " "));
   CHECK(contains(top, "Exit codes"));
   const std::string train = mnist({"train", "--help"}).out;
-  for (const auto option : {"--model", "--layers", "--activation", "--dropout", "--optimizer", "--lr", "--batch", "--epochs", "--seed",
-                            "--threads", "--validation ", "--validation-split", "--data ", "--dataset", "--save", "--json", "--help"})
+  for (const auto option :
+       {"--model", "--layers", "--activation", "--dropout", "--optimizer", "--lr", "--batch", "--epochs", "--seed",
+        "--threads", "--validation ", "--validation-split", "--data ", "--dataset", "--save", "--json", "--help"})
     CHECK_MESSAGE(contains(train, option), option);
   CHECK(contains(train, "Example"));
 }
@@ -181,7 +183,8 @@ TEST_CASE("mnist: when there is no data, the places looked at are listed") {
   check_failure(none, "mnist was not found");
   for (const auto place : {"/.local/share/ebb/mnist: ", "/system/ebb/mnist: ", "/.cache/ebb/mnist: "})
     CHECK_MESSAGE(contains(none.err, place), place);
-  for (const auto way : {"fetch-mnist", "--data", "EBB_DATA", "--dataset synthetic"}) CHECK_MESSAGE(contains(none.err, way), way);
+  for (const auto way : {"fetch-mnist", "--data", "EBB_DATA", "--dataset synthetic"})
+    CHECK_MESSAGE(contains(none.err, way), way);
 
   const std::string folder = (mnist / "nowhere").string();
   check_failure(mnist({"train", "--data", folder}), "\n  " + folder + ": ");
@@ -223,7 +226,8 @@ TEST_CASE("mnist: broken data and model files fail with one line that names the 
     CAPTURE(scale);
     std::string changed = whole;
     const std::size_t begin = changed.find("\"scale\":\"") + 9, end = changed.find('"', begin);
-    changed.replace(begin, scale.size(), scale).replace(begin + scale.size(), end - begin - scale.size(), end - begin - scale.size(), ' ');
+    changed.replace(begin, scale.size(), scale)
+        .replace(begin + scale.size(), end - begin - scale.size(), end - begin - scale.size(), ' ');
     put(changed);
     check(evaluate, model);
   }

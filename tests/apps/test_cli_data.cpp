@@ -35,10 +35,11 @@ TEST_CASE("mnist data: shapes, the first digit, counts and shares") {
   Mnist mnist;
   const Result r = ran(mnist, {"data", "--data", mnist.digits()});
   CHECK(r.err == "");
-  for (const std::string part : {"train  images uint8 (512, 28, 28), labels uint8 (512,)\n", "test   images uint8 (64, 28, 28), labels uint8 (64,)\n",
-                           "train image 0: label 0, one-hot [1. 0. 0. 0. 0. 0. 0. 0. 0. 0.]\n",
-                           "  mean pixel 9.107143, divided by 255 0.03571429\n",  // a line of 255 in 28
-                           "\n    0       52  0.101562        7  0.109375       59  0.102431\n"})
+  for (const std::string part : {"train  images uint8 (512, 28, 28), labels uint8 (512,)\n",
+                                 "test   images uint8 (64, 28, 28), labels uint8 (64,)\n",
+                                 "train image 0: label 0, one-hot [1. 0. 0. 0. 0. 0. 0. 0. 0. 0.]\n",
+                                 "  mean pixel 9.107143, divided by 255 0.03571429\n",  // a line of 255 in 28
+                                 "\n    0       52  0.101562        7  0.109375       59  0.102431\n"})
     CHECK_MESSAGE(contains(r.out, part), part << r.out);
   CHECK(contains(r.out, "largest to smallest class: 1.020 in train, 1.167 in test\n"));
 
@@ -63,13 +64,15 @@ TEST_CASE("mnist data: a split, drawn as training draws it") {
     CHECK(count.get<int>() >= 9);
     CHECK(count.get<int>() <= 11);
   }
-  CHECK(contains(ran(mnist, {"data", "--data", mnist.digits(), "--test-size", "100"}).out, "test begins with rows 414, 96, 480, 318, 540 of all"));
+  CHECK(contains(ran(mnist, {"data", "--data", mnist.digits(), "--test-size", "100"}).out,
+                 "test begins with rows 414, 96, 480, 318, 540 of all"));
 }
 
 TEST_CASE("mnist data: pictures") {
   Mnist mnist;
   const std::string png = (mnist / "d.png").string();
-  const Result r = ran(mnist, {"data", "--data", mnist.digits(), "--image", "0,1,2", "--png", png, "--zoom", "2", "--colors", "binary"});
+  const Result r = ran(
+      mnist, {"data", "--data", mnist.digits(), "--image", "0,1,2", "--png", png, "--zoom", "2", "--colors", "binary"});
   CHECK(contains(r.out, png + ": 3 digits\n"));
   const std::string file = contents(png);
   CHECK(file.starts_with("\x89PNG"));
@@ -81,7 +84,8 @@ TEST_CASE("mnist evaluate: report, confusion matrix, areas, top-k and drawings a
   const std::string model = (mnist / "m").string(), plot = (mnist / "c.svg").string(), roc = (mnist / "r.svg").string();
   ran(mnist, mnist.tiny({"--save", model, "--batch", "64"}));
   const Args args{"evaluate", model, "--data", mnist.digits()};
-  const json d = json_of(mnist, joined(args, {"--report", "--confusion", "--auc", "--top-k", "3", "--plot", plot, "--roc", roc}));
+  const json d =
+      json_of(mnist, joined(args, {"--report", "--confusion", "--auc", "--top-k", "3", "--plot", plot, "--roc", roc}));
   double right = 0, all = 0;
   for (std::size_t i = 0; i < 10; ++i) {
     double row = 0;
@@ -108,7 +112,8 @@ TEST_CASE("mnist evaluate: report, confusion matrix, areas, top-k and drawings a
   }
 
   const Result text = ran(mnist, joined(args, {"--report", "--confusion", "--auc", "--top-k", "3"}));
-  for (const std::string part : {"test accuracy 0.", "top-3 accuracy ", "precision    recall  f1-score   support", "\nweighted avg ", "\nactual   predicted\n", "average precision\n"})
+  for (const std::string part : {"test accuracy 0.", "top-3 accuracy ", "precision    recall  f1-score   support",
+                                 "\nweighted avg ", "\nactual   predicted\n", "average precision\n"})
     CHECK_MESSAGE(contains(text.out, part), part << text.out);
   CHECK(lines(ran(mnist, args).out).size() == 1);
   check_failure(mnist(joined(args, {"--plot", (mnist / "missing" / "c.svg").string()})), "cannot write");
@@ -117,7 +122,8 @@ TEST_CASE("mnist evaluate: report, confusion matrix, areas, top-k and drawings a
 TEST_CASE("mnist evaluate, predict: the test samples are those of the training's split") {
   Mnist mnist;
   const std::string model = (mnist / "m").string();
-  const json trained = json_of(mnist, mnist.tiny({"--save", model, "--test-size", "100", "--split-seed", "7", "--stratify"}));
+  const json trained =
+      json_of(mnist, mnist.tiny({"--save", model, "--test-size", "100", "--split-seed", "7", "--stratify"}));
   const Args args{"evaluate", model, "--data", mnist.digits()};
   const json own = json_of(mnist, joined(args, {"--confusion"}));
   CHECK(own["test_loss"] == trained["test_loss"]);
@@ -130,14 +136,17 @@ TEST_CASE("mnist evaluate, predict: the test samples are those of the training's
   for (const auto& row : other["confusion"])
     for (const auto& count : row) n += count.get<int>();
   CHECK(n == 50);
-  const json digits = json_of(mnist, {"predict", model, "--data", mnist.digits(), "--test-size", "100", "--index", "0"});
+  const json digits =
+      json_of(mnist, {"predict", model, "--data", mnist.digits(), "--test-size", "100", "--index", "0"});
   CHECK(digits[0]["label"] == (414 * 7) % 10);  // row 414 of all is the first of that split
 }
 
 TEST_CASE("mnist plot: trainings and logs, to a file or standard output") {
   Mnist mnist;
-  const std::string model = (mnist / "run.safetensors").string(), log = (mnist / "log.csv").string(), svg = (mnist / "p.svg").string();
-  ran(mnist, {"train", "--data", mnist.digits(), "--epochs", "3", "--arch", "flatten, dense 10", "--validation", "test", "--save", model, "--log-csv", log});
+  const std::string model = (mnist / "run.safetensors").string(), log = (mnist / "log.csv").string(),
+                    svg = (mnist / "p.svg").string();
+  ran(mnist, {"train", "--data", mnist.digits(), "--epochs", "3", "--arch", "flatten, dense 10", "--validation", "test",
+              "--save", model, "--log-csv", log});
   const Result one = ran(mnist, {"plot", model});
   CHECK(one.out.starts_with("<svg"));
   CHECK(contains(one.out, ">validation</text>"));

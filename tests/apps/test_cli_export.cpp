@@ -24,7 +24,8 @@ std::string bytes_of(const fs::path& path) {
 /// A saved network.
 std::string saved(Mnist& mnist) {
   const std::string file = (mnist.files() / "net.safetensors").string();
-  const Result r = mnist({"train", "--data", mnist.digits(), "--epochs", "1", "--arch", "conv 2 3 relu, pool 4, flatten, dense 10", "--save", file, "--quiet"});
+  const Result r = mnist({"train", "--data", mnist.digits(), "--epochs", "1", "--arch",
+                          "conv 2 3 relu, pool 4, flatten, dense 10", "--save", file, "--quiet"});
   CAPTURE(r);
   REQUIRE(r.code == 0);
   return file;
@@ -50,7 +51,8 @@ TEST_CASE("mnist export: every format and layout") {
   CHECK(ebb::same_bits(npz.at("layers.0.weight"), own.at("layers.0.weight")));
   CHECK(ebb::same_bits(ebb::read_safetensors(at("a.st")).tensors.at("layers.3.bias"), own.at("layers.3.bias")));
 
-  const Result torch = mnist({"export", net, "--safetensors", at("t.st"), "--npz", at("t.npz"), "--layout", "torch", "--json"});
+  const Result torch =
+      mnist({"export", net, "--safetensors", at("t.st"), "--npz", at("t.npz"), "--layout", "torch", "--json"});
   CAPTURE(torch);
   REQUIRE(torch.code == 0);
   const auto told = nlohmann::json::parse(torch.out);
@@ -69,13 +71,16 @@ TEST_CASE("mnist export: files that exist are kept unless --force is given") {
   Mnist mnist;
   const std::string net = saved(mnist), out = (mnist.files() / "a.onnx").string();
   std::ofstream(out) << "mine";
-  check_failure(mnist({"export", net, "--onnx", out}), out + ": exists already; choose another name, or --force to overwrite it");
+  check_failure(mnist({"export", net, "--onnx", out}),
+                out + ": exists already; choose another name, or --force to overwrite it");
   CHECK(bytes_of(out) == "mine");
   CHECK(mnist({"export", net, "--onnx", out, "--force"}).code == 0);
   CHECK(bytes_of(out).size() > 1000);
-  check_failure(mnist({"export", net, "--onnx", "/nonexistent/a.onnx"}), "/nonexistent/a.onnx: cannot write: No such directory");
+  check_failure(mnist({"export", net, "--onnx", "/nonexistent/a.onnx"}),
+                "/nonexistent/a.onnx: cannot write: No such directory");
   const std::string before = bytes_of(net);
-  check_usage_error(mnist({"export", net, "--safetensors", net, "--force"}), "the file read and --safetensors are the same file: " + net);
+  check_usage_error(mnist({"export", net, "--safetensors", net, "--force"}),
+                    "the file read and --safetensors are the same file: " + net);
   CHECK(bytes_of(net) == before);
 }
 
@@ -84,10 +89,13 @@ TEST_CASE("mnist export: usage errors") {
   const std::string net = saved(mnist);
   check_usage_error(mnist({"export", "--onnx", "a"}), "which model? Give the file that mnist train --save wrote");
   check_usage_error(mnist({"export", net}), "export as what? Give --onnx, --npz or --safetensors and a file to write");
-  check_usage_error(mnist({"export", net, "--npz", "a", "--layout", "jax"}), "--layout must be ebb, torch or keras, got \"jax\"");
-  check_usage_error(mnist({"export", net, "--onnx", "a", "--layout", "torch"}), "--layout is for --npz and --safetensors");
+  check_usage_error(mnist({"export", net, "--npz", "a", "--layout", "jax"}),
+                    "--layout must be ebb, torch or keras, got \"jax\"");
+  check_usage_error(mnist({"export", net, "--onnx", "a", "--layout", "torch"}),
+                    "--layout is for --npz and --safetensors");
   check_usage_error(mnist({"export", net, "--onnx", "a", "--npz", "a"}), "--onnx and --npz are the same file: a");
   check_usage_error(mnist({"export", net, "--onx", "a"}), "did you mean --onnx?");
-  check_failure(mnist({"export", "/nonexistent/a", "--onnx", "a"}), "/nonexistent/a: cannot read: No such file or directory");
+  check_failure(mnist({"export", "/nonexistent/a", "--onnx", "a"}),
+                "/nonexistent/a: cannot read: No such file or directory");
 }
 #endif

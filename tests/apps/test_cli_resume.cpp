@@ -1,4 +1,5 @@
-// Trainings of the program mnist that are cut short and go on: to the same bits with every option, from every checkpoint.
+// Trainings of the program mnist that are cut short and go on: to the same bits with every option, from every
+// checkpoint.
 #include <doctest/doctest.h>
 
 #ifndef EBB_MNIST_PROGRAM
@@ -33,7 +34,9 @@ std::string difference(const fs::path& a, const fs::path& b) {
 
 }  // namespace
 
-TEST_CASE("mnist: with every option, a training that goes on from any checkpoint ends with the bits of one that was not cut") {
+TEST_CASE(
+    "mnist: with every option, a training that goes on from any checkpoint ends with the bits of one that was not "
+    "cut") {
   Mnist mnist;
   const std::string data = mnist.digits(), small = "flatten, dense 8 relu, dropout 0.3, dense 10";
   struct Row {
@@ -51,18 +54,23 @@ TEST_CASE("mnist: with every option, a training that goes on from any checkpoint
       {"reduce-lr", {"--reduce-lr", "1", "--validation-split", "0.25", "--lr", "0.2"}},
       {"early stopping", {"--early-stopping", "1", "--min-delta", "0.05", "--validation-split", "0.25", "--lr", "0.2"}},
       {"restore best", {"--early-stopping", "9", "--restore-best", "--validation-split", "0.25", "--lr", "0.5"}},
-      {"restore best, stopped", {"--early-stopping", "1", "--restore-best", "--validation", "test", "--lr", "0.5", "--monitor", "val_accuracy"}},
+      {"restore best, stopped",
+       {"--early-stopping", "1", "--restore-best", "--validation", "test", "--lr", "0.5", "--monitor", "val_accuracy"}},
       {"ema", {"--ema", "0.9", "--validation-split", "0.25"}},
       {"ema, restore best, reduce-lr",
-       {"--ema", "0.8", "--early-stopping", "9", "--restore-best", "--reduce-lr", "1", "--validation-split", "0.25", "--lr", "0.5"}},
+       {"--ema", "0.8", "--early-stopping", "9", "--restore-best", "--reduce-lr", "1", "--validation-split", "0.25",
+        "--lr", "0.5"}},
       {"augment", {"--augment", "--limit", "300"}},
       {"augment of two kinds", {"--augment", "shift 1, rotate 5", "--raw"}},
-      {"class weights, a new split", {"--class-weight", "balanced", "--test-size", "0.25", "--split-seed", "4", "--stratify"}},
+      {"class weights, a new split",
+       {"--class-weight", "balanced", "--test-size", "0.25", "--split-seed", "4", "--stratify"}},
       {"smoothed labels", {"--label-smoothing", "0.1", "--seed", "18446744073709551615"}},
       {"no hidden layer", {"--model", "mlp", "--layers", ""}},
       {"cnn", {"--model", "cnn", "--filters", "2,2", "--layers", "4", "--dropout", "0.2", "--limit", "96"}},
-      {"batchnorm, gru", {"--arch", "conv 2 3, batchnorm, relu, pool 2, reshape 13 26, gru 4, dense 10", "--limit", "128"}},
-      {"best", {"--model", "best", "--epochs", "2", "--limit", "64", "--batch", "16", "--ema", "0.9", "--test-size", "64"}},
+      {"batchnorm, gru",
+       {"--arch", "conv 2 3, batchnorm, relu, pool 2, reshape 13 26, gru 4, dense 10", "--limit", "128"}},
+      {"best",
+       {"--model", "best", "--epochs", "2", "--limit", "64", "--batch", "16", "--ema", "0.9", "--test-size", "64"}},
   };
   for (const Row& row : rows) {
     CAPTURE(row.name);
@@ -82,7 +90,8 @@ TEST_CASE("mnist: with every option, a training that goes on from any checkpoint
     };
     run(joined(train, {"--save", file("whole").string()}));
     // Checkpoints in the middle of epochs and at their ends, the older ones too; they disturb nothing.
-    for (const Args& every : {Args{"--checkpoint-every", "3steps", "--keep", "99"}, Args{"--checkpoint-every", "1", "--keep", "99"}}) {
+    for (const Args& every :
+         {Args{"--checkpoint-every", "3steps", "--keep", "99"}, Args{"--checkpoint-every", "1", "--keep", "99"}}) {
       CAPTURE(every[1]);
       run(joined(train, joined({"--save", file("cut").string(), "--force"}, every)));
       CHECK(difference(file("whole"), file("cut")) == "");
@@ -97,7 +106,8 @@ TEST_CASE("mnist: with every option, a training that goes on from any checkpoint
   }
 }
 
-TEST_CASE("mnist: what a file of a training gives to use is the best or the averaged model, also in the middle of an epoch") {
+TEST_CASE(
+    "mnist: what a file of a training gives to use is the best or the averaged model, also in the middle of an epoch") {
   Mnist mnist;
   const std::string data = mnist.digits();
   const auto loss = [&](const fs::path& file) {
@@ -106,15 +116,19 @@ TEST_CASE("mnist: what a file of a training gives to use is the best or the aver
     REQUIRE(r.code == 0);
     return json::parse(r.out).at("test_loss").get<double>();
   };
-  const Args train{"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "4", "--batch", "64", "--lr", "0.5", "--validation", "test", "--quiet", "--json"};
+  const Args train{"train", "--data", data,           "--arch", "flatten, dense 10", "--epochs", "4", "--batch", "64",
+                   "--lr",  "0.5",    "--validation", "test",   "--quiet",           "--json"};
   // Three of four steps into the fourth epoch, the best epoch is one of the three before.
-  const Result best = mnist(joined(train, {"--early-stopping", "9", "--restore-best", "--checkpoint-every", "31steps", "--keep", "2", "--save", (mnist / "best").string()}));
+  const Result best = mnist(joined(train, {"--early-stopping", "9", "--restore-best", "--checkpoint-every", "31steps",
+                                           "--keep", "2", "--save", (mnist / "best").string()}));
   REQUIRE(best.code == 0);
-  const auto losses = json::parse(best.out).at("history").at("val_loss").get<std::vector<double>>();
+  const auto losses = json::parse(best.out).at("history").at("val_loss").get<std::vector<double> >();
   CHECK(loss(mnist / "best") == *std::ranges::min_element(losses));
-  const Result early = mnist(joined(train, {"--early-stopping", "9", "--restore-best", "--checkpoint-every", "13steps", "--keep", "9", "--save", (mnist / "early").string()}));
+  const Result early = mnist(joined(train, {"--early-stopping", "9", "--restore-best", "--checkpoint-every", "13steps",
+                                            "--keep", "9", "--save", (mnist / "early").string()}));
   REQUIRE(early.code == 0);
-  CHECK(loss(mnist / "early.1") == losses[0]);  // after 13 of 8 and 8 steps; the last one, after 26, gave way to the end
+  CHECK(loss(mnist / "early.1") ==
+        losses[0]);  // after 13 of 8 and 8 steps; the last one, after 26, gave way to the end
   const ebb::SavedModel saved = ebb::load_model(mnist / "early.1");
   CHECK(saved.optimizer->steps() == 13);
   CHECK(saved.history->weights.size() == 2);
@@ -123,7 +137,8 @@ TEST_CASE("mnist: what a file of a training gives to use is the best or the aver
 TEST_CASE("mnist: a training goes on with the network it began with, whatever has become of the file of --arch") {
   Mnist mnist;
   const std::string arch = (mnist / "net.json").string(), model = (mnist / "m").string(), data = mnist.digits();
-  std::ofstream(arch) << R"([{"layer": "flatten"}, {"layer": "dense", "units": 8, "activation": "relu"}, {"layer": "dense", "units": 10}])";
+  std::ofstream(arch)
+      << R"([{"layer": "flatten"}, {"layer": "dense", "units": 8, "activation": "relu"}, {"layer": "dense", "units": 10}])";
   REQUIRE(mnist({"train", "--data", data, "--epochs", "1", "--arch", arch, "--save", model}).code == 0);
   const std::string text = ebb::load_model(model).architecture;
   ebb::SafeTensors old = ebb::read_safetensors(model);  // as earlier versions kept it
@@ -133,7 +148,8 @@ TEST_CASE("mnist: a training goes on with the network it began with, whatever ha
   old.metadata["mnist.options"] = words.dump();
   const std::string before = (mnist / "before").string();
   ebb::write_safetensors(before, old);
-  std::ofstream(arch) << R"([{"layer": "flatten"}, {"layer": "dense", "units": 9, "activation": "tanh"}, {"layer": "dense", "units": 10}])";
+  std::ofstream(arch)
+      << R"([{"layer": "flatten"}, {"layer": "dense", "units": 9, "activation": "tanh"}, {"layer": "dense", "units": 10}])";
   for (const std::string& file : {model, before}) {
     CAPTURE(file);
     const Result r = mnist({"train", "--data", data, "--resume", file, "--epochs", "2"});
@@ -149,7 +165,8 @@ TEST_CASE("mnist: a training goes on with the network it began with, whatever ha
 TEST_CASE("mnist: checkpoints by time and steps, kept in number") {
   Mnist mnist;
   const std::string model = (mnist / "m.safetensors").string(), data = mnist.digits();
-  const Args train{"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "3", "--batch", "64", "--save", model, "--force"};
+  const Args train{"train", "--data", data,  "--arch", "flatten, dense 10", "--epochs", "3", "--batch",
+                   "64",    "--save", model, "--force"};
   const Result r = mnist(joined(train, {"--checkpoint-every", "4steps", "--keep", "3"}));
   CAPTURE(r);
   REQUIRE(r.code == 0);
@@ -157,12 +174,15 @@ TEST_CASE("mnist: checkpoints by time and steps, kept in number") {
   CHECK(ebb::load_model(mnist / "m.1.safetensors").optimizer->steps() == 20);
   CHECK(ebb::load_model(mnist / "m.2.safetensors").optimizer->steps() == 16);
   CHECK(mnist(joined(train, {"--checkpoint-every", "1h"})).code == 0);
-  check_usage_error(mnist(joined(train, {"--checkpoint-every", "5 minutes"})), "--checkpoint-every: interval: must be a number of epochs");
+  check_usage_error(mnist(joined(train, {"--checkpoint-every", "5 minutes"})),
+                    "--checkpoint-every: interval: must be a number of epochs");
   check_usage_error(mnist(joined(train, {"--keep", "3"})), "--keep belongs to --checkpoint-every");
-  check_usage_error(mnist(joined(train, {"--keep", "0", "--checkpoint-every", "1"})), "--keep must be 1 to 1000, got 0");
+  check_usage_error(mnist(joined(train, {"--keep", "0", "--checkpoint-every", "1"})),
+                    "--keep must be 1 to 1000, got 0");
 
   // Killed at once, it goes on from the file.
-  const Result killed = mnist({"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "100000", "--save", (mnist / "k").string(), "--checkpoint-every", "1step"},
+  const Result killed = mnist({"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "100000", "--save",
+                               (mnist / "k").string(), "--checkpoint-every", "1step"},
                               {.signal = SIGKILL, .when = "Epoch 3/"});
   CHECK(killed.code == -SIGKILL);
   CHECK(ebb::load_model(mnist / "k").history->epochs() >= 2);
@@ -171,7 +191,20 @@ TEST_CASE("mnist: checkpoints by time and steps, kept in number") {
 TEST_CASE("mnist: a checkpoint that fails is told, and training goes on; one that cannot be is told before") {
   Mnist mnist;
   const fs::path file = mnist / "m", older = mnist / "m.1";
-  const Args train{"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", "300", "--save", file.string(), "--checkpoint-every", "1", "--keep", "2", "--quiet"};
+  const Args train{"train",
+                   "--data",
+                   mnist.digits(),
+                   "--arch",
+                   "flatten, dense 10",
+                   "--epochs",
+                   "300",
+                   "--save",
+                   file.string(),
+                   "--checkpoint-every",
+                   "1",
+                   "--keep",
+                   "2",
+                   "--quiet"};
   std::thread in_the_way([&] {
     std::error_code none;
     while (!fs::exists(file, none)) std::this_thread::yield();
@@ -193,9 +226,13 @@ TEST_CASE("mnist: files of before are resumed and verified, but for averages wit
   const std::string data = mnist.digits();
   /// As mnist train wrote it then: the given options alone, nothing of callbacks, builds and runs.
   const auto before = [&](const char* name, const Args& more) {
-    REQUIRE(mnist(joined({"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "2", "--batch", "64", "--save", (mnist / name).string()}, more)).code == 0);
+    REQUIRE(mnist(joined({"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "2", "--batch", "64",
+                          "--save", (mnist / name).string()},
+                         more))
+                .code == 0);
     ebb::SafeTensors file = ebb::read_safetensors(mnist / name);
-    std::erase_if(file.tensors, [](const auto& t) { return t.first.starts_with("callback.") || t.first.starts_with("training."); });
+    std::erase_if(file.tensors,
+                  [](const auto& t) { return t.first.starts_with("callback.") || t.first.starts_with("training."); });
     for (const char* key : {"ebb.build", "mnist.runs"}) file.metadata.erase(key);
     Args words{"--arch=flatten, dense 10", "--epochs=2", "--batch=64"};
     if (!more.empty()) words.push_back(more[0] + "=" + more[1]);
@@ -213,24 +250,31 @@ TEST_CASE("mnist: files of before are resumed and verified, but for averages wit
   CHECK(verified.code == 0);
   CHECK(mnist({"evaluate", old, "--data", data}).code == 0);
   REQUIRE(mnist({"train", "--resume", old, "--data", data, "--epochs", "4"}).code == 0);
-  REQUIRE(mnist({"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "4", "--batch", "64", "--save", (mnist / "whole").string()}).code == 0);
+  REQUIRE(mnist({"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "4", "--batch", "64", "--save",
+                 (mnist / "whole").string()})
+              .code == 0);
   CHECK(difference(mnist / "whole", old) == "");
   CHECK(mnist({"verify", old, "--data", data}).code == 0);
-  check_failure(mnist({"train", "--resume", before("averages", {"--ema", "0.9"}), "--data", data}), "holds the averages of the weights alone");
+  check_failure(mnist({"train", "--resume", before("averages", {"--ema", "0.9"}), "--data", data}),
+                "holds the averages of the weights alone");
 }
 
 TEST_CASE("mnist: the same bits for 1, 2, 3, 4 and 8 threads: a dense, a convolutional and a recurrent network") {
   Mnist mnist;
   const std::string data = mnist.digits();
-  const std::vector<Args> networks{{"--arch", "flatten, dense 512 relu, dropout 0.2, dense 10"},
-                                   {"--arch", "conv 16 3, batchnorm, relu, conv 16 3 relu, pool 2, flatten, dropout 0.3, dense 10", "--augment", "--optimizer", "rmsprop"},
-                                   {"--arch", "reshape 28 28, gru 32, dense 10", "--optimizer", "nadam", "--ema", "0.9"}};
+  const std::vector<Args> networks{
+      {"--arch", "flatten, dense 512 relu, dropout 0.2, dense 10"},
+      {"--arch", "conv 16 3, batchnorm, relu, conv 16 3 relu, pool 2, flatten, dropout 0.3, dense 10", "--augment",
+       "--optimizer", "rmsprop"},
+      {"--arch", "reshape 28 28, gru 32, dense 10", "--optimizer", "nadam", "--ema", "0.9"}};
   for (const Args& network : networks) {
     CAPTURE(network[1]);
     for (const char* threads : {"1", "2", "3", "4", "8"}) {
       CAPTURE(threads);
-      const Result r = mnist(joined({"train", "--data", data, "--limit", "256", "--epochs", "2", "--batch", "50", "--validation", "test", "--quiet", "--threads", threads, "--save",
-                                     (mnist / threads).string(), "--force"}, network));
+      const Result r =
+          mnist(joined({"train", "--data", data, "--limit", "256", "--epochs", "2", "--batch", "50", "--validation",
+                        "test", "--quiet", "--threads", threads, "--save", (mnist / threads).string(), "--force"},
+                       network));
       REQUIRE(r.code == 0);
       CHECK(difference(mnist / "1", mnist / threads) == "");
     }
@@ -251,8 +295,32 @@ TEST_CASE("mnist verify: the same bits, or what differs") {
     CHECK(lines(r.out).size() == 1);
   };
   // Cut in an epoch, resumed with more epochs under a schedule that depends on their number.
-  REQUIRE(mnist({"train", "--data", data, "--arch", "flatten, dense 6 relu, dropout 0.2, dense 10", "--epochs", "3", "--batch", "64", "--schedule", "cosine", "--ema", "0.9",
-                 "--early-stopping", "5", "--restore-best", "--validation-split", "0.25", "--augment", "--save", model, "--checkpoint-every", "4steps", "--keep", "4"}).code == 0);
+  REQUIRE(mnist({"train",
+                 "--data",
+                 data,
+                 "--arch",
+                 "flatten, dense 6 relu, dropout 0.2, dense 10",
+                 "--epochs",
+                 "3",
+                 "--batch",
+                 "64",
+                 "--schedule",
+                 "cosine",
+                 "--ema",
+                 "0.9",
+                 "--early-stopping",
+                 "5",
+                 "--restore-best",
+                 "--validation-split",
+                 "0.25",
+                 "--augment",
+                 "--save",
+                 model,
+                 "--checkpoint-every",
+                 "4steps",
+                 "--keep",
+                 "4"})
+              .code == 0);
   good(model);
   const std::string part = (mnist / "m.1").string(), mid = (mnist / "m.2").string();
   good(mid);
@@ -263,7 +331,8 @@ TEST_CASE("mnist verify: the same bits, or what differs") {
   REQUIRE(runs.size() == 3);
   CHECK(runs[1].at("epochs") == 5);
   CHECK(runs[1].at("command").get<Args>() == Args{"mnist", "train", "--resume", part, "--data", data, "--epochs", "5"});
-  for (const auto fact : {"blas", "compiler", "isa", "version", "training data", "test data"}) CHECK(runs[2].at("facts").contains(fact));
+  for (const auto fact : {"blas", "compiler", "isa", "version", "training data", "test data"})
+    CHECK(runs[2].at("facts").contains(fact));
 
   ebb::SafeTensors file = ebb::read_safetensors(model);
   file.tensors.at("layers.3.bias").mutable_values<float>()[2] += 0.5f;

@@ -1,4 +1,5 @@
 // The program mnist at work: training, results, signals.
+// (over 400 lines because a run of the program is tried from its start to its signals)
 #include <doctest/doctest.h>
 
 #ifndef EBB_MNIST_PROGRAM
@@ -52,7 +53,8 @@ TEST_CASE("mnist: an architecture from a JSON file") {
 
 TEST_CASE("mnist: progress is one line an epoch on stderr, nothing with --quiet") {
   Mnist mnist;
-  const Args three{"train", "--data", mnist.digits(), "--epochs", "3", "--arch", "flatten, dense 10", "--validation-split", "0.25"};
+  const Args three{
+      "train", "--data", mnist.digits(), "--epochs", "3", "--arch", "flatten, dense 10", "--validation-split", "0.25"};
   const Result r = mnist(three);
   CAPTURE(r);
   REQUIRE(r.code == 0);
@@ -61,7 +63,8 @@ TEST_CASE("mnist: progress is one line an epoch on stderr, nothing with --quiet"
     if (line.starts_with("Epoch ")) {
       ++epochs;
       CHECK(line.starts_with("Epoch " + std::to_string(epochs) + "/3 - "));
-      for (const auto key : {" - loss: ", " - accuracy: ", " - val_loss: ", " - val_accuracy: "}) CHECK_MESSAGE(contains(line, key), key);
+      for (const auto key : {" - loss: ", " - accuracy: ", " - val_loss: ", " - val_accuracy: "})
+        CHECK_MESSAGE(contains(line, key), key);
     }
   CHECK(epochs == 3);
   CHECK_FALSE(contains(r.err, "\r"));
@@ -93,7 +96,8 @@ TEST_CASE("mnist: augmentation, a schedule and smoothed labels change what is le
 
 TEST_CASE("mnist: --model best brings its training with it, and what the user says stands") {
   Mnist mnist;
-  const Result r = mnist({"train", "--model", "best", "--data", mnist.digits(), "--epochs", "1", "--limit", "64", "--json", "--quiet"});
+  const Result r = mnist(
+      {"train", "--model", "best", "--data", mnist.digits(), "--epochs", "1", "--limit", "64", "--json", "--quiet"});
   CAPTURE(r);
   REQUIRE(r.code == 0);
   const json j = json::parse(r.out);
@@ -107,8 +111,8 @@ TEST_CASE("mnist: --json prints one object, the same for any number of threads")
   const Mnist mnist;
   std::vector<json> runs;
   for (const auto threads : {"1", "2", "1", "2"}) {
-    const Result r = mnist({"train", "--dataset", "synthetic", "--limit", "512", "--epochs", "1", "--arch", "flatten, dense 10", "--json",
-                            "--seed", "7", "--threads", threads});
+    const Result r = mnist({"train", "--dataset", "synthetic", "--limit", "512", "--epochs", "1", "--arch",
+                            "flatten, dense 10", "--json", "--seed", "7", "--threads", threads});
     CAPTURE(r);
     REQUIRE(r.code == 0);
     CHECK(lines(r.out).size() == 1);
@@ -141,8 +145,9 @@ TEST_CASE("mnist: another seed gives another network") {
 TEST_CASE("mnist: it learns, and a saved model gives the same again") {
   Mnist mnist;
   const std::string model = (mnist / "model.safetensors").string(), data = mnist.digits();
-  const Result trained = mnist({"train", "--data", data, "--epochs", "10", "--arch", "conv 4 3 relu, pool 2, flatten, dropout 0.1, dense 10",
-                                "--batch", "16", "--lr", "0.01", "--json", "--quiet", "--save", model});
+  const Result trained = mnist({"train", "--data", data, "--epochs", "10", "--arch",
+                                "conv 4 3 relu, pool 2, flatten, dropout 0.1, dense 10", "--batch", "16", "--lr",
+                                "0.01", "--json", "--quiet", "--save", model});
   CAPTURE(trained);
   REQUIRE(trained.code == 0);
   const json t = json::parse(trained.out);
@@ -184,7 +189,8 @@ TEST_CASE("mnist: it learns, and a saved model gives the same again") {
     const Result r = mnist({"summary", model});
     CAPTURE(r);
     CHECK(r.code == 0);
-    for (const auto part : {"Conv2D", "Flatten", "Dropout", "Dense", "Total params: 6810"}) CHECK_MESSAGE(contains(r.out, part), part);
+    for (const auto part : {"Conv2D", "Flatten", "Dropout", "Dense", "Total params: 6810"})
+      CHECK_MESSAGE(contains(r.out, part), part);
     for (const auto& line : lines(r.out)) CHECK(line.size() <= 80);
   }
   SUBCASE("graph") {
@@ -209,7 +215,8 @@ TEST_CASE("mnist: it learns, and a saved model gives the same again") {
     CHECK(contains(reported.err, "critical path: "));
     CHECK(contains(reported.err, "repeated sub-expressions: 0"));
     std::smatch memory;
-    REQUIRE(std::regex_search(reported.err, memory, std::regex("kept for backward, (.*) at its worst moment \\((.*)\\), (.*) measured")));
+    REQUIRE(std::regex_search(reported.err, memory,
+                              std::regex("kept for backward, (.*) at its worst moment \\((.*)\\), (.*) measured")));
     CHECK(memory[1] == memory[3]);
     const Result profiled = mnist({"graph", model, "--batch", "2", "--profile"});
     CHECK(contains(profiled.out, "GFLOP/s"));
@@ -222,7 +229,8 @@ TEST_CASE("mnist: a first layer that standardizes measures the training data, an
   Mnist mnist;
   const std::string model = (mnist / "model.safetensors").string(), data = mnist.digits();
   const auto train = [&](const std::string& architecture) {
-    return mnist({"train", "--data", data, "--epochs", "2", "--arch", architecture, "--json", "--quiet", "--save", model, "--force"});
+    return mnist({"train", "--data", data, "--epochs", "2", "--arch", architecture, "--json", "--quiet", "--save",
+                  model, "--force"});
   };
   const json plain = json::parse(train("flatten, dense 10").out);
   const Result trained = train("standardize, flatten, dense 10");
@@ -234,8 +242,8 @@ TEST_CASE("mnist: a first layer that standardizes measures the training data, an
   CHECK(json::parse(mnist({"evaluate", model, "--data", data, "--json"}).out).at("test_loss") == t.at("test_loss"));
 
   // It measures what it trains on, not what is held out.
-  const Result split = mnist({"train", "--data", data, "--epochs", "1", "--arch", "standardize, flatten, dense 10", "--validation-split",
-                              "0.75", "--json", "--quiet", "--save", model, "--force"});
+  const Result split = mnist({"train", "--data", data, "--epochs", "1", "--arch", "standardize, flatten, dense 10",
+                              "--validation-split", "0.75", "--json", "--quiet", "--save", model, "--force"});
   CAPTURE(split);
   REQUIRE(split.code == 0);
   const ebb::SavedModel loaded = ebb::load_model(model);
@@ -249,7 +257,8 @@ TEST_CASE("mnist: a first layer that standardizes measures the training data, an
 
   // A search measures them for each of its trainings.
   const auto search = [&](const std::string& architecture) {
-    const Result r = mnist({"search", "--data", data, "--epochs", "2", "--arch", architecture, "--vary", "lr=0.001", "--json", "--quiet"});
+    const Result r = mnist(
+        {"search", "--data", data, "--epochs", "2", "--arch", architecture, "--vary", "lr=0.001", "--json", "--quiet"});
     CAPTURE(r);
     REQUIRE(r.code == 0);
     return json::parse(r.out).at("trials").at(0).at("val_loss");
@@ -260,9 +269,10 @@ TEST_CASE("mnist: a first layer that standardizes measures the training data, an
 TEST_CASE("mnist: a signal ends training after the batch; the model so far is saved") {
   Mnist mnist;
   const std::string model = (mnist / "model.safetensors").string();
-  for (const auto& [signal, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}, std::pair{SIGHUP, 129}, std::pair{SIGXCPU, 152}, std::pair{SIGUSR1, 138}, std::pair{SIGUSR2, 140}}) {
-    const Result r = mnist({"train", "--data", mnist.digits(), "--epochs", "1000000", "--arch", "flatten, dense 10", "--json", "--save", model,
-                            "--force"},
+  for (const auto& [signal, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}, std::pair{SIGHUP, 129},
+                                     std::pair{SIGXCPU, 152}, std::pair{SIGUSR1, 138}, std::pair{SIGUSR2, 140}}) {
+    const Result r = mnist({"train", "--data", mnist.digits(), "--epochs", "1000000", "--arch", "flatten, dense 10",
+                            "--json", "--save", model, "--force"},
                            {.signal = signal});
     CAPTURE(r);
     CHECK(r.code == code);
@@ -279,8 +289,9 @@ TEST_CASE("mnist: a signal ends training after the batch; the model so far is sa
 TEST_CASE("mnist: a loss that is no number fails, names --lr and saves nothing") {
   Mnist mnist;
   const fs::path model = mnist / "model.safetensors";
-  const Result r = mnist({"train", "--data", mnist.digits(), "--epochs", "3", "--arch", "flatten, dense 64 relu, dense 10", "--optimizer",
-                          "sgd", "--lr", "1e6", "--raw", "--save", model.string(), "--quiet"});
+  const Result r =
+      mnist({"train", "--data", mnist.digits(), "--epochs", "3", "--arch", "flatten, dense 64 relu, dense 10",
+             "--optimizer", "sgd", "--lr", "1e6", "--raw", "--save", model.string(), "--quiet"});
   check_failure(r, "--lr");
   CHECK_FALSE(fs::exists(model));
 }
@@ -289,7 +300,9 @@ TEST_CASE("mnist: results that cannot be written are a failure") {
   Mnist mnist;
   for (const Stream out : {Stream::full, Stream::closed, Stream::broken_pipe}) {
     CAPTURE(static_cast<int>(out));
-    const std::string reason = out == Stream::full ? "No space left on device" : out == Stream::closed ? "Bad file descriptor" : "Broken pipe";
+    const std::string reason = out == Stream::full     ? "No space left on device"
+                               : out == Stream::closed ? "Bad file descriptor"
+                                                       : "Broken pipe";
     for (const Args& args : {Args{"summary"}, Args{"graph"}, Args{"train", "--help"}, Args{"--version"}}) {
       CAPTURE(args.front());
       check_failure(mnist(args, {.out = out}), "standard output: " + reason);
@@ -307,8 +320,11 @@ TEST_CASE("mnist: a training that is resumed, or interrupted and resumed, ends w
   Mnist mnist;
   const std::string data = mnist.digits(), whole = (mnist / "whole").string(), part = (mnist / "part").string();
   const auto train = [&](const std::string& epochs, const std::string& file, const Args& more = {}, int signal = 0) {
-    return mnist(joined({"train", "--data", data, "--arch", "flatten, dense 20 relu, dropout 0.3, dense 10", "--batch", "16", "--validation-split", "0.25",
-                         "--optimizer", "nadam", "--weight-decay", "0.01", "--epochs", epochs, "--json", "--save", file}, more), {.signal = signal});
+    return mnist(joined({"train", "--data", data, "--arch", "flatten, dense 20 relu, dropout 0.3, dense 10", "--batch",
+                         "16", "--validation-split", "0.25", "--optimizer", "nadam", "--weight-decay", "0.01",
+                         "--epochs", epochs, "--json", "--save", file},
+                        more),
+                 {.signal = signal});
   };
   const json want = json::parse(train("5", whole).out);
   const auto weights = [&](const std::string& file) { return ebb::load_model(file); };
@@ -317,7 +333,8 @@ TEST_CASE("mnist: a training that is resumed, or interrupted and resumed, ends w
     REQUIRE(r.code == 0);
     const json got = json::parse(r.out);
     for (const auto key : {"test_loss", "test_accuracy", "epochs"}) CHECK(got.at(key) == want.at(key));
-    for (const auto key : {"loss", "accuracy", "val_loss", "val_accuracy"}) CHECK(got.at("history").at(key) == want.at("history").at(key));
+    for (const auto key : {"loss", "accuracy", "val_loss", "val_accuracy"})
+      CHECK(got.at("history").at(key) == want.at("history").at(key));
     auto a = weights(whole), b = weights(part);
     const auto x = ebb::named_tensors(a.net), y = ebb::named_tensors(b.net);
     for (std::size_t i = 0; i < x.size(); ++i) CHECK(ebb::same_bits(x[i].tensor->detach(), y[i].tensor->detach()));
@@ -330,7 +347,8 @@ TEST_CASE("mnist: a training that is resumed, or interrupted and resumed, ends w
   // Again, somewhere else, with one thread; the file that was resumed stays.
   std::ofstream(mnist / "two", std::ios::binary) << two;
   fs::remove(part);
-  same_as_whole(mnist({"train", "--resume", (mnist / "two").string(), "--data", data, "--epochs", "5", "--threads", "1", "--json", "--save", part}));
+  same_as_whole(mnist({"train", "--resume", (mnist / "two").string(), "--data", data, "--epochs", "5", "--threads", "1",
+                       "--json", "--save", part}));
   CHECK(contents(mnist / "two") == two);
 
   // Interrupted in the middle of some epoch. Its options, with the number of epochs, are in the file.
@@ -349,8 +367,8 @@ TEST_CASE("mnist: a training that is resumed, or interrupted and resumed, ends w
 TEST_CASE("mnist: checkpoints, the table of epochs, and early stopping") {
   Mnist mnist;
   const std::string model = (mnist / "m").string(), log = (mnist / "log.csv").string();
-  const Result r = mnist({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", "3", "--validation-split", "0.25", "--save", model,
-                          "--checkpoint-every", "1", "--log-csv", log});
+  const Result r = mnist({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", "3",
+                          "--validation-split", "0.25", "--save", model, "--checkpoint-every", "1", "--log-csv", log});
   CAPTURE(r);
   REQUIRE(r.code == 0);
   const auto table = lines(contents(log));
@@ -360,13 +378,15 @@ TEST_CASE("mnist: checkpoints, the table of epochs, and early stopping") {
   CHECK(ebb::load_model(model).history->epochs() == 3);
 
   // A rate of 0 improves nothing: the second epoch is the first one without improvement.
-  const Result stopped = mnist({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", "9", "--validation-split", "0.25", "--lr", "0",
-                                "--early-stopping", "2", "--restore-best", "--json"});
+  const Result stopped =
+      mnist({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", "9", "--validation-split",
+             "0.25", "--lr", "0", "--early-stopping", "2", "--restore-best", "--json"});
   CAPTURE(stopped);
   REQUIRE(stopped.code == 0);
   CHECK(json::parse(stopped.out).at("epochs") == 3);
   CHECK(contains(stopped.err, "Epoch 3: early stopping\nRestoring model weights from the end of the best epoch: 1.\n"));
-  const Result falling = mnist({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", "3", "--lr", "0", "--reduce-lr", "1", "--monitor", "loss", "--json"});
+  const Result falling = mnist({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", "3",
+                                "--lr", "0", "--reduce-lr", "1", "--monitor", "loss", "--json"});
   CHECK(json::parse(falling.out).at("history").at("lr").size() == 3);
 }
 
@@ -393,7 +413,8 @@ TEST_CASE("mnist: every optimizer and schedule trains; class weights, clipping, 
   for (const auto name : {"sgd", "rmsprop", "adam", "adamw", "nadam", "adagrad", "lion"}) check({"--optimizer", name});
   check({"--optimizer", "rmsprop", "--rmsprop-eps", "outside"});
   for (const auto name : {"constant", "step", "exponential", "cosine", "one-cycle"}) check({"--schedule", name});
-  check({"--class-weight", "balanced", "--label-smoothing", "0.1", "--clip-norm", "1", "--clip-value", "0.1", "--ema", "0.9"});
+  check({"--class-weight", "balanced", "--label-smoothing", "0.1", "--clip-norm", "1", "--clip-value", "0.1", "--ema",
+         "0.9"});
   check({"--test-size", "0.25", "--stratify", "--split-seed", "4"});
 }
 

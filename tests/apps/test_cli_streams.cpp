@@ -18,17 +18,32 @@ using nlohmann::json;
 namespace {
 
 /// A small training that is saved.
-Result train(Mnist& mnist, const fs::path& model, const Setting& setting, const Args& more = {}, const std::string& epochs = "3") {
+Result train(Mnist& mnist, const fs::path& model, const Setting& setting, const Args& more = {},
+             const std::string& epochs = "3") {
   fs::remove(model);
-  return mnist(joined({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", epochs, "--save", model.string()}, more), setting);
+  return mnist(joined({"train", "--data", mnist.digits(), "--arch", "flatten, dense 10", "--epochs", epochs, "--save",
+                       model.string()},
+                      more),
+               setting);
 }
 
 int epochs_in(const fs::path& model) { return ebb::load_model(model).history->epochs(); }
 
 /// Trains by steps that take a second or more, in which it asks for no signal; with the head of the progress first.
 Args slow(Mnist& mnist) {
-  return {"train", "--data", mnist.digits(), "--arch", "conv 64 5 relu, conv 64 5 relu, conv 32 5, flatten, dense 10", "--batch", "512", "--epochs", "2",
-          "--verbose", "1", "--threads", "1"};
+  return {"train",
+          "--data",
+          mnist.digits(),
+          "--arch",
+          "conv 64 5 relu, conv 64 5 relu, conv 32 5, flatten, dense 10",
+          "--batch",
+          "512",
+          "--epochs",
+          "2",
+          "--verbose",
+          "1",
+          "--threads",
+          "1"};
 }
 
 }  // namespace
@@ -37,10 +52,12 @@ TEST_CASE("mnist: what standard error does not take is lost, and the training go
   Mnist mnist;
   const fs::path model = mnist / "model";
   for (const Stream err : {Stream::closed, Stream::full, Stream::broken_pipe})
-    for (const Args& more : {Args{}, Args{"--verbose", "1"}, Args{"--verbose", "2", "--style", "keras2.2"}, Args{"--verbose", "1", "--style", "keras3"}}) {
+    for (const Args& more : {Args{}, Args{"--verbose", "1"}, Args{"--verbose", "2", "--style", "keras2.2"},
+                             Args{"--verbose", "1", "--style", "keras3"}}) {
       CAPTURE(static_cast<int>(err));
       CAPTURE(joined_with_commas(more));
-      const Result r = train(mnist, model, {.err = err}, joined(more, {"--early-stopping", "1", "--monitor", "loss", "--lr", "0", "--json"}));
+      const Result r = train(mnist, model, {.err = err},
+                             joined(more, {"--early-stopping", "1", "--monitor", "loss", "--lr", "0", "--json"}));
       CAPTURE(r);
       CHECK(r.code == 0);
       CHECK(json::parse(r.out).at("epochs") == 2);
@@ -61,15 +78,23 @@ TEST_CASE("mnist: a reader of standard error that pauses does not hold up the tr
 TEST_CASE("mnist: one pipe does not get two files, nor two models") {
   Mnist mnist;
   const std::string model = (mnist / "model").string();
-  check_usage_error(mnist(mnist.tiny({"--save", "/dev/stdout", "--log-csv", "/dev/stdout", "--quiet"}), {.out = Stream::pipe}), "--save and --log-csv are the same file");
-  REQUIRE(mnist({"train", "--data", mnist.digits(), "--epochs", "1", "--arch", "flatten, dense 8 relu, dense 10", "--save", model}).code == 0);
+  check_usage_error(
+      mnist(mnist.tiny({"--save", "/dev/stdout", "--log-csv", "/dev/stdout", "--quiet"}), {.out = Stream::pipe}),
+      "--save and --log-csv are the same file");
+  REQUIRE(mnist({"train", "--data", mnist.digits(), "--epochs", "1", "--arch", "flatten, dense 8 relu, dense 10",
+                 "--save", model})
+              .code == 0);
   for (const Stream out : {Stream::pipe, Stream::file}) {
-    const Result r = mnist({"transfer", model, "--data", mnist.digits(), "--head-epochs", "1", "--epochs", "1", "--no-baseline", "--quiet", "--save", "/dev/stdout", "--force"}, {.out = out});
+    const Result r = mnist({"transfer", model, "--data", mnist.digits(), "--head-epochs", "1", "--epochs", "1",
+                            "--no-baseline", "--quiet", "--save", "/dev/stdout", "--force"},
+                           {.out = out});
     CAPTURE(r.err);
     CHECK(r.code == 0);
     const std::string named = (mnist / "named").string(), streamed = (mnist / "streamed").string();
     std::ofstream(streamed, std::ios::binary) << r.out;
-    REQUIRE(mnist({"transfer", model, "--data", mnist.digits(), "--head-epochs", "1", "--epochs", "1", "--no-baseline", "--quiet", "--save", named, "--force"}).code == 0);
+    REQUIRE(mnist({"transfer", model, "--data", mnist.digits(), "--head-epochs", "1", "--epochs", "1", "--no-baseline",
+                   "--quiet", "--save", named, "--force"})
+                .code == 0);
     CHECK(contents(streamed) == contents(named));  // the last stage, alone
   }
 }
@@ -87,14 +112,16 @@ TEST_CASE("mnist: the exit code is the same where errors cannot be told") {
 TEST_CASE("mnist: other commands go on too when standard error takes nothing") {
   Mnist mnist;
   const std::string data = mnist.digits(), model = (mnist / "model").string(), split = (mnist / "split").string();
-  REQUIRE(mnist({"train", "--data", data, "--arch", "conv 2 3, flatten, dense 10", "--epochs", "1", "--save", model}).code == 0);
+  REQUIRE(mnist({"train", "--data", data, "--arch", "conv 2 3, flatten, dense 10", "--epochs", "1", "--save", model})
+              .code == 0);
   REQUIRE(train(mnist, split, {}, {"--test-size", "0.5"}).code == 0);
   for (const Stream err : {Stream::closed, Stream::full, Stream::broken_pipe})
-    for (const Args& args : {Args{"evaluate", split, "--data", data},  // notes that it splits as the training did
-                             Args{"predict", split, "--data", data, "--index", "0"},
-                             Args{"graph", "--report", "--profile", "--batch", "2", "--arch", "flatten, dense 10"},
-                             Args{"search", "--data", data, "--epochs", "2", "--arch", "flatten, dense 10", "--vary", "lr=0.001"},
-                             Args{"transfer", model, "--data", data, "--epochs", "1", "--head-epochs", "0", "--no-baseline"}}) {
+    for (const Args& args :
+         {Args{"evaluate", split, "--data", data},  // notes that it splits as the training did
+          Args{"predict", split, "--data", data, "--index", "0"},
+          Args{"graph", "--report", "--profile", "--batch", "2", "--arch", "flatten, dense 10"},
+          Args{"search", "--data", data, "--epochs", "2", "--arch", "flatten, dense 10", "--vary", "lr=0.001"},
+          Args{"transfer", model, "--data", data, "--epochs", "1", "--head-epochs", "0", "--no-baseline"}}) {
       CAPTURE(args.front());
       CAPTURE(static_cast<int>(err));
       const Result r = mnist(args, {.err = err});
@@ -148,8 +175,9 @@ TEST_CASE("mnist: a second signal ends the program at once, whichever it is; an 
   const std::string model = (mnist / "model").string();
   REQUIRE(train(mnist, model, {}).code == 0);
   const std::string before = contents(model);
-  for (const auto& [first, second] : {std::pair{SIGINT, SIGTERM}, std::pair{SIGTERM, SIGINT}, std::pair{SIGHUP, SIGINT}, std::pair{SIGINT, SIGHUP}, std::pair{SIGHUP, SIGHUP},
-                                      std::pair{SIGINT, SIGINT}, std::pair{SIGTERM, SIGTERM}}) {
+  for (const auto& [first, second] :
+       {std::pair{SIGINT, SIGTERM}, std::pair{SIGTERM, SIGINT}, std::pair{SIGHUP, SIGINT}, std::pair{SIGINT, SIGHUP},
+        std::pair{SIGHUP, SIGHUP}, std::pair{SIGINT, SIGINT}, std::pair{SIGTERM, SIGTERM}}) {
     const Result r = mnist(joined(slow(mnist), {"--save", model, "--force"}), {.signal = first, .second = second});
     CAPTURE(r);
     CHECK(r.code == -second);
@@ -190,13 +218,18 @@ TEST_CASE("mnist: a model can be saved to a pipe, and the results then go to sta
   check_written({"plot", model.string(), "--svg", "/dev/stdout"}, "<svg", "/dev/stdout: 1 epoch");
   check_written({"graph", model.string(), "--dot", "/dev/stdout"}, "digraph", " nodes, ");
   check_written({"evaluate", model.string(), "--data", data, "--roc", "/dev/stdout"}, "<svg", "wrote /dev/stdout");
-  check_written(joined(mnist.tiny({"--quiet"}), {"--log-csv", "/dev/stdout"}), "epoch,accuracy,loss\n0,", "test accuracy");
+  check_written(joined(mnist.tiny({"--quiet"}), {"--log-csv", "/dev/stdout"}), "epoch,accuracy,loss\n0,",
+                "test accuracy");
 }
 
-TEST_CASE("mnist: a reader of the results that pauses holds up nothing but them: the model is saved, and a signal ends the program") {
+TEST_CASE(
+    "mnist: a reader of the results that pauses holds up nothing but them: the model is saved, and a signal ends the "
+    "program") {
   Mnist mnist;
   const fs::path model = mnist / "model";
-  const Result r = train(mnist, model, {.out = Stream::paused_pipe, .signal = SIGTERM, .when = "Epoch 200/200", .delay = Seconds(2)}, {"--json"}, "200");
+  const Result r =
+      train(mnist, model, {.out = Stream::paused_pipe, .signal = SIGTERM, .when = "Epoch 200/200", .delay = Seconds(2)},
+            {"--json"}, "200");
   CAPTURE(r);
   CHECK(r.code == -SIGTERM);
   CHECK(epochs_in(model) == 200);
@@ -209,7 +242,8 @@ TEST_CASE("mnist export: the size that it tells is that of what it wrote, also t
   REQUIRE(train(mnist, model, {}).code == 0);
   for (const char* format : {"--onnx", "--npz", "--safetensors"}) {
     const Args args{"export", model.string(), format, "/dev/stdout", "--force"};
-    const Result file = mnist(joined(args, {"--json"})), pipe = mnist(joined(args, {"--json"}), {.out = Stream::pipe}), text = mnist(args);
+    const Result file = mnist(joined(args, {"--json"})), pipe = mnist(joined(args, {"--json"}), {.out = Stream::pipe}),
+                 text = mnist(args);
     CAPTURE(file);
     CHECK(json::parse(file.err).at("files")[0].at("bytes") == file.out.size());
     CHECK(json::parse(pipe.err).at("files")[0].at("bytes").is_null());

@@ -44,8 +44,10 @@ TEST_CASE("output: an exception is one line that says what it is") {
   CHECK(said(app::UsageError("no such thing")) == "2 tool: no such thing\nTry: tool run --help\n");
   CHECK(said(std::bad_alloc()) == "1 tool: out of memory\n");
   CHECK(said(std::runtime_error("broken")) == "1 tool: broken\n");
-  CHECK(said(std::system_error(EAGAIN, std::generic_category(), "thread")) == "1 tool: thread: Resource temporarily unavailable\n");
-  const std::string missing = said(std::filesystem::filesystem_error("size", "a/b", std::error_code(ENOENT, std::generic_category())));
+  CHECK(said(std::system_error(EAGAIN, std::generic_category(), "thread")) ==
+        "1 tool: thread: Resource temporarily unavailable\n");
+  const std::string missing =
+      said(std::filesystem::filesystem_error("size", "a/b", std::error_code(ENOENT, std::generic_category())));
   CHECK(missing == "1 tool: filesystem error: size: No such file or directory [a/b]\n");
   CHECK(said(42) == "1 tool: failed\n");
 }

@@ -5,8 +5,8 @@
 TEST_CASE("mnist: reproduce and transfer") { MESSAGE("skipped: the build has no program mnist"); }
 #else
 
-#include <nlohmann/json.hpp>
 #include <sys/file.h>
+#include <nlohmann/json.hpp>
 
 #include <set>
 
@@ -18,9 +18,8 @@ using nlohmann::json;
 namespace {
 
 Args quick(const Mnist& mnist, const Args& more) {
-  return joined({"reproduce", "--quick", "--dataset", "synthetic", "--threads", "1", "--out",
-                 (mnist / "runs").string()},
-                more);
+  return joined(
+      {"reproduce", "--quick", "--dataset", "synthetic", "--threads", "1", "--out", (mnist / "runs").string()}, more);
 }
 
 json records(const Mnist& mnist) { return json::parse(contents(mnist / "runs" / "results.json")).at("runs"); }
@@ -70,11 +69,17 @@ TEST_CASE("mnist reproduce: parameters, steps and continued runs are those of th
   CHECK(lines(contents(mnist / "runs" / "results.csv")).size() == all.size() + 1);
 }
 
-TEST_CASE("mnist reproduce: a record without its numbers is told with its place; one program at a time writes to a folder") {
+TEST_CASE(
+    "mnist reproduce: a record without its numbers is told with its place; one program at a time writes to a folder") {
   const Mnist mnist;
   const fs::path folder = mnist / "runs", file = folder / "results.json";
   fs::create_directory(folder);
-  const json whole{{"run", "N2-2"}, {"seed", 1}, {"quick", true}, {"epochs", 2}, {"seconds_per_epoch", 0.5}, {"train", {{"loss", 1.0}, {"accuracy", 0.5}}},
+  const json whole{{"run", "N2-2"},
+                   {"seed", 1},
+                   {"quick", true},
+                   {"epochs", 2},
+                   {"seconds_per_epoch", 0.5},
+                   {"train", {{"loss", 1.0}, {"accuracy", 0.5}}},
                    {"validation", {{"loss", 1.0}, {"accuracy", 0.5}}}};
   const auto said = [&](const json& record) {
     std::ofstream(file) << json{{"runs", json::array({whole, record})}};
@@ -140,28 +145,32 @@ TEST_CASE("mnist reproduce: what it refuses") {
   check_usage_error(mnist(quick(mnist, {"--seeds", "0"})), "--seeds must be 1 to 1000");
   fs::create_directory(mnist / "runs");
   std::ofstream(mnist / "runs" / "results.json") << "{\"runs\": [{\"run\": \"N2-1\"}]}";
-  check_failure(mnist(quick(mnist, {"--run", "N2-1"})), "results.json: run 1: quick: expected true or false, found none; another --out leaves it, --force overwrites it");
+  check_failure(
+      mnist(quick(mnist, {"--run", "N2-1"})),
+      "results.json: run 1: quick: expected true or false, found none; another --out leaves it, --force overwrites it");
   CHECK(contents(mnist / "runs" / "results.json") == "{\"runs\": [{\"run\": \"N2-1\"}]}");
-  for (const auto& [foreign, found] : {std::pair{"{}", "an object without one"}, std::pair{"[1, 2]", "array"}, std::pair{"{\"runs\": 3}", "an object without one"},
-                                      std::pair{"null", "null"}, std::pair{"name,score\na,1\n", "no JSON, or a part of it"}, std::pair{"{\"runs\": [", "no JSON, or a part of it"}}) {
+  for (const auto& [foreign, found] : {std::pair{"{}", "an object without one"}, std::pair{"[1, 2]", "array"},
+                                       std::pair{"{\"runs\": 3}", "an object without one"}, std::pair{"null", "null"},
+                                       std::pair{"name,score\na,1\n", "no JSON, or a part of it"},
+                                       std::pair{"{\"runs\": [", "no JSON, or a part of it"}}) {
     std::ofstream(mnist / "runs" / "results.json") << foreign;
-    check_failure(mnist(quick(mnist, {"--run", "N2-1"})),
-                  std::string("results.json: not written by mnist reproduce: expected JSON with a list \"runs\", found ") + found + "; another --out leaves it, --force overwrites it");
+    check_failure(
+        mnist(quick(mnist, {"--run", "N2-1"})),
+        std::string("results.json: not written by mnist reproduce: expected JSON with a list \"runs\", found ") +
+            found + "; another --out leaves it, --force overwrites it");
     CHECK(contents(mnist / "runs" / "results.json") == foreign);
   }
   std::ofstream(mnist / "file") << "x";
-  check_failure(mnist({"reproduce", "--quick", "--dataset", "synthetic", "--out", (mnist / "file").string()}),
-                "file");
+  check_failure(mnist({"reproduce", "--quick", "--dataset", "synthetic", "--out", (mnist / "file").string()}), "file");
 }
 
 TEST_CASE("mnist transfer: a new last layer on frozen ones, then all of them") {
   Mnist mnist;
-  const std::string model = (mnist / "net.safetensors").string(),
-                    out = (mnist / "moved.safetensors").string();
+  const std::string model = (mnist / "net.safetensors").string(), out = (mnist / "moved.safetensors").string();
   const std::string arch = "flatten, dense 16 relu, dropout 0.1, dense 10";
   REQUIRE(
-      mnist({"train", "--data", mnist.digits(), "--epochs", "3", "--arch", arch, "--save", model, "--quiet"})
-          .code == 0);
+      mnist({"train", "--data", mnist.digits(), "--epochs", "3", "--arch", arch, "--save", model, "--quiet"}).code ==
+      0);
   const Result r = mnist({"transfer", model, "--data", mnist.digits(), "--limit", "256", "--head-epochs", "2",
                           "--epochs", "1", "--save", out, "--json"});
   CAPTURE(r);
@@ -175,8 +184,8 @@ TEST_CASE("mnist transfer: a new last layer on frozen ones, then all of them") {
   const Result moved = mnist({"evaluate", out, "--data", mnist.digits(), "--json"});
   REQUIRE(moved.code == 0);
   CHECK(json::parse(moved.out).at("test_accuracy") == j["stages"][1].at("test_accuracy"));
-  const Result text = mnist({"transfer", model, "--data", mnist.digits(), "--limit", "64", "--no-baseline",
-                             "--quiet", "--epochs", "0"});
+  const Result text = mnist(
+      {"transfer", model, "--data", mnist.digits(), "--limit", "64", "--no-baseline", "--quiet", "--epochs", "0"});
   CHECK(text.code == 0);
   CHECK(lines(text.out).size() == 2);
   CHECK(text.err == "");

@@ -25,8 +25,8 @@ Args search(Mnist& mnist, const Args& more) {
 TEST_CASE("mnist search: every combination, the best first, the test set once") {
   Mnist mnist;
   const std::string model = (mnist / "best.safetensors").string();
-  const Result r = mnist(search(mnist, {"--vary", "lr=1e-9|0.01", "--vary", "optimizer=adam|rmsprop",
-                                        "--epochs", "2", "--json", "--quiet", "--save", model}));
+  const Result r = mnist(search(mnist, {"--vary", "lr=1e-9|0.01", "--vary", "optimizer=adam|rmsprop", "--epochs", "2",
+                                        "--json", "--quiet", "--save", model}));
   CAPTURE(r);
   REQUIRE(r.code == 0);
   CHECK(r.err == "");
@@ -49,14 +49,12 @@ TEST_CASE("mnist search: every combination, the best first, the test set once") 
 
 TEST_CASE("mnist search: draws at random are the seed's, from lists and ranges") {
   Mnist mnist;
-  const Args args = search(mnist, {"--vary", "lr=0.0001..0.1", "--vary", "batch=32|64", "--trials", "5",
-                                   "--epochs", "1", "--json", "--quiet"});
+  const Args args = search(mnist, {"--vary", "lr=0.0001..0.1", "--vary", "batch=32|64", "--trials", "5", "--epochs",
+                                   "1", "--json", "--quiet"});
   Args without_batch;
   for (std::size_t i = 0; i < args.size(); ++i)
-    if (args[i] == "--batch")
-      ++i;
-    else
-      without_batch.push_back(args[i]);
+    if (args[i] == "--batch") ++i;
+    else without_batch.push_back(args[i]);
   const Result a = mnist(without_batch), b = mnist(without_batch);
   CAPTURE(a);
   REQUIRE(a.code == 0);
@@ -92,8 +90,9 @@ TEST_CASE("mnist search: gives up on what falls behind the median, unless told n
 TEST_CASE("mnist search: a trial that fails costs itself alone; the best so far is saved after every trial") {
   Mnist mnist;
   const std::string model = (mnist / "best").string();
-  const Result r = mnist({"search", "--data", mnist.digits(), "--arch", "flatten, dense 64 relu, dense 64 relu, dense 10", "--optimizer", "sgd", "--batch", "64", "--raw",
-                          "--vary", "lr=1e6|1e-6|1e-7", "--epochs", "4", "--json", "--save", model});
+  const Result r = mnist({"search", "--data", mnist.digits(), "--arch",
+                          "flatten, dense 64 relu, dense 64 relu, dense 10", "--optimizer", "sgd", "--batch", "64",
+                          "--raw", "--vary", "lr=1e6|1e-6|1e-7", "--epochs", "4", "--json", "--save", model});
   CAPTURE(r);
   CHECK(r.code == 0);
   const json j = json::parse(r.out);
@@ -104,7 +103,8 @@ TEST_CASE("mnist search: a trial that fails costs itself alone; the best so far 
   CHECK(mnist({"evaluate", model, "--data", mnist.digits()}).code == 0);
 
   fs::remove(model);
-  const Result cut = mnist(search(mnist, {"--vary", "epochs=1|1000000", "--save", model}), {.signal = SIGTERM, .when = "1/2: "});
+  const Result cut =
+      mnist(search(mnist, {"--vary", "epochs=1|1000000", "--save", model}), {.signal = SIGTERM, .when = "1/2: "});
   CAPTURE(cut);
   CHECK(cut.code == 143);
   CHECK(contains(cut.err, "interrupted after 1 of 2 trials; " + model + " holds the best so far: epochs=1"));
@@ -121,13 +121,13 @@ TEST_CASE("mnist search: what it refuses") {
   check_usage_error(mnist(search(mnist, {"--vary", "lr=0.1..0.2"})), "needs --trials");
   check_usage_error(mnist(search(mnist, {"--vary", "lr=2..1", "--trials", "3"})), "no range");
   check_usage_error(mnist(search(mnist, {"--vary", "dropout=0|2"})), "--dropout");
-  check_usage_error(mnist(search(mnist, {"--vary", "lr=1|2", "--validation", "test"})),
-                    "choose by the test set");
+  check_usage_error(mnist(search(mnist, {"--vary", "lr=1|2", "--validation", "test"})), "choose by the test set");
   // What only the data tell, before the first trial
   const Result far = mnist(search(mnist, {"--vary", "limit=400|100000", "--epochs", "1"}));
   check_usage_error(far, "--limit must be 1 to 512, got 100000");
   CHECK_FALSE(contains(far.err, "1/2"));
-  check_failure(mnist(search(mnist, {"--vary", "lr=0.1|0.2", "--limit", "1"})), "validation_split: 0.1 of 1 samples leaves an empty part");
+  check_failure(mnist(search(mnist, {"--vary", "lr=0.1|0.2", "--limit", "1"})),
+                "validation_split: 0.1 of 1 samples leaves an empty part");
 }
 
 #endif

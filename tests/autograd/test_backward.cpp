@@ -87,8 +87,7 @@ struct Broken {
 }  // namespace
 
 TEST_CASE("gradients: by variable, complete, in order of creation") {
-  const Tensor a = variable(tensor({1, 2}), "a"), b = variable(tensor({3, 4}), "b"),
-               c = variable(tensor({5}), "c");
+  const Tensor a = variable(tensor({1, 2}), "a"), b = variable(tensor({3, 4}), "b"), c = variable(tensor({5}), "c");
   const Gradients g = backward(sum(b * a));
   CHECK(g.size() == 2);
   CHECK(g[a].to_vector() == V{3, 4});
@@ -104,10 +103,8 @@ TEST_CASE("gradients: by variable, complete, in order of creation") {
                        GradientError);
   CHECK_THROWS_WITH_AS((void)g[variable(ones({2, 2}))],
                        "gradients: none for float32 (2, 2): the loss does not depend on it", GradientError);
-  CHECK_THROWS_WITH_AS((void)g[tensor({1})], "gradients: none for float32 (1,): it is a constant",
-                       GradientError);
-  CHECK_THROWS_WITH_AS((void)Gradients()[a],
-                       "gradients: none for \"a\", float32 (2,): the loss does not depend on it",
+  CHECK_THROWS_WITH_AS((void)g[tensor({1})], "gradients: none for float32 (1,): it is a constant", GradientError);
+  CHECK_THROWS_WITH_AS((void)Gradients()[a], "gradients: none for \"a\", float32 (2,): the loss does not depend on it",
                        GradientError);
 }
 
@@ -124,7 +121,8 @@ TEST_CASE("backward: of what, and what not") {
                        "backward: needs a value with one element, got (2, 3); reduce it with sum or mean",
                        GradientError);
   CHECK_THROWS_WITH_AS(backward(scalar(1)),
-                       "backward: float32 () does not depend on any variable; was it computed under NoGrad, or of constants? variable(x) makes one",
+                       "backward: float32 () does not depend on any variable; was it computed under NoGrad, or of "
+                       "constants? variable(x) makes one",
                        GradientError);
   Tensor y;
   {
@@ -132,10 +130,12 @@ TEST_CASE("backward: of what, and what not") {
     y = sum(x);
   }
   CHECK_THROWS_WITH_AS(backward(y),
-                       "backward: float32 () does not depend on any variable; was it computed under NoGrad, or of constants? variable(x) makes one",
+                       "backward: float32 () does not depend on any variable; was it computed under NoGrad, or of "
+                       "constants? variable(x) makes one",
                        GradientError);
   CHECK_THROWS_WITH_AS(backward(Tensor()),
-                       "backward: undefined does not depend on any variable; was it computed under NoGrad, or of constants? variable(x) makes one",
+                       "backward: undefined does not depend on any variable; was it computed under NoGrad, or of "
+                       "constants? variable(x) makes one",
                        GradientError);
   const Tensor s = variable(scalar(3));
   CHECK(backward(s)[s].item() == 1);                                   // of a variable itself
@@ -160,8 +160,10 @@ TEST_CASE("backward: slices of one value add their gradients in place, as sums o
   for (const DType type : {f32, f64})
     for (const std::int64_t width : {4, 9000}) {  // the wide one is shared by threads
       const Tensor x = variable(rand({3, 5, width}, type, random));
-      const std::vector<SliceOptions> slices{{.axis = 1, .begin = 1, .end = 4}, {.axis = 1, .begin = 0, .end = 5, .step = 2}, {.axis = -1, .begin = 2, .end = 3},
-                                             {.axis = 0, .begin = 1, .end = 3}, {.axis = 2, .begin = 3, .end = 3}, {.axis = 0, .begin = 0, .end = 3, .step = 2}};
+      const std::vector<SliceOptions> slices{
+          {.axis = 1, .begin = 1, .end = 4},  {.axis = 1, .begin = 0, .end = 5, .step = 2},
+          {.axis = -1, .begin = 2, .end = 3}, {.axis = 0, .begin = 1, .end = 3},
+          {.axis = 2, .begin = 3, .end = 3},  {.axis = 0, .begin = 0, .end = 3, .step = 2}};
       Tensor loss = zeros({}, type);
       for (const SliceOptions& o : slices) {
         const Tensor part = slice(x, o);
@@ -205,15 +207,12 @@ TEST_CASE("grad: inputs, intermediates, cotangents") {
 }
 
 TEST_CASE("grad: errors and allow_unused") {
-  const Tensor x = variable(tensor({1, 2}), "x"), other = variable(tensor({1}), "other"),
-               constant = tensor({1});
-  CHECK_THROWS_WITH_AS(grad(sum(x), {x, other}),
-                       "grad: y does not depend on input 1 (\"other\", float32 (1,))", GradientError);
-  CHECK_THROWS_WITH_AS(grad(sum(x), constant), "grad: y does not depend on input 0 (float32 (1,))",
+  const Tensor x = variable(tensor({1, 2}), "x"), other = variable(tensor({1}), "other"), constant = tensor({1});
+  CHECK_THROWS_WITH_AS(grad(sum(x), {x, other}), "grad: y does not depend on input 1 (\"other\", float32 (1,))",
                        GradientError);
+  CHECK_THROWS_WITH_AS(grad(sum(x), constant), "grad: y does not depend on input 0 (float32 (1,))", GradientError);
   CHECK_THROWS_WITH_AS(
-      grad(x * 1, x),
-      "grad: needs a value with one element, got (2,); reduce it with sum or mean, or give a cotangent",
+      grad(x * 1, x), "grad: needs a value with one element, got (2,); reduce it with sum or mean, or give a cotangent",
       GradientError);
   CHECK_THROWS_WITH_AS(grad(x * 2, x, {.cotangent = tensor({1})}),
                        "grad: the cotangent float32 (1,) does not fit float32 (2,)", ShapeError);
@@ -251,8 +250,7 @@ TEST_CASE("higher derivatives: sin to the fifth order, and a mixed one") {
   CHECK_FALSE(grad(sin(x), x).tracked());  // without create_graph it is a constant
   // a Hessian row by row: f = x0^2 x1
   const Tensor v = variable(tensor({3, 5}, f64));
-  const Tensor g =
-      grad(sum(square(slice(v, {.end = 1})) * slice(v, {.begin = 1})), v, {.create_graph = true});
+  const Tensor g = grad(sum(square(slice(v, {.end = 1})) * slice(v, {.begin = 1})), v, {.create_graph = true});
   CHECK(grad(g, v, {.retain_graph = true, .cotangent = tensor({1, 0}, f64)}).to_vector() == V{10, 6});
   CHECK(grad(g, v, {.cotangent = tensor({0, 1}, f64)}).to_vector() == V{6, 0});
 }
@@ -272,16 +270,14 @@ TEST_CASE("messages carry the layer, forward and inside backward") {
     const Scope scope("fc1");
     return matmul(x, zeros({784, 128}));
   };
-  CHECK_THROWS_WITH_AS(layer(zeros({64, 100})), "fc1: matmul: inner sizes differ: (64, 100) x (784, 128)",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(layer(zeros({64, 100})), "fc1: matmul: inner sizes differ: (64, 100) x (784, 128)", ShapeError);
   Tensor y;
   {
     const Scope a("model"), b("fc2");
     y = sum(apply(Broken{}, variable(ones({2}))));
   }
   const Scope elsewhere("trainer");
-  CHECK_THROWS_WITH_AS(backward(y), "model.fc2: matmul: inner sizes differ: (64, 100) x (784, 128)",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(backward(y), "model.fc2: matmul: inner sizes differ: (64, 100) x (784, 128)", ShapeError);
   CHECK(current_scope() == "trainer");
 }
 
@@ -335,7 +331,8 @@ struct Average {
 
 TEST_CASE("custom ops: a rule may ask for the number of inputs and the shape of the output") {
   const auto average = [](std::span<const Tensor> x) { return ebb::apply(Average{}, x); };
-  CHECK(gradcheck(average, {randn({2, 3}, f64), randn({2, 3}, f64), randn({2, 3}, f64)}, {.order = 2, .probe = Probe::elements}));
+  CHECK(gradcheck(average, {randn({2, 3}, f64), randn({2, 3}, f64), randn({2, 3}, f64)},
+                  {.order = 2, .probe = Probe::elements}));
   const std::vector<Tensor> x{variable(ones({2})), variable(ones({2})), variable(ones({2})), variable(ones({2}))};
   CHECK(backward(sum(average(x)))[x[3]].to_vector() == V{0.25, 0.25});
 }
@@ -345,14 +342,11 @@ TEST_CASE("custom ops: rules that lie are named") {
   const auto gradient = [&](const Tensor& lie) { return backward(sum(apply(Liar{lie}, x)))[x]; };
   CHECK(gradient(ones({2, 3})).numel() == 6);
   CHECK_THROWS_WITH_AS(gradient(ones({3, 2})),
-                       "liar: backward gave float32 (3, 2) for input 0, which is float32 (2, 3)",
-                       GradientError);
+                       "liar: backward gave float32 (3, 2) for input 0, which is float32 (2, 3)", GradientError);
   CHECK_THROWS_WITH_AS(gradient(ones({4, 2, 3})),
-                       "liar: backward gave float32 (4, 2, 3) for input 0, which is float32 (2, 3)",
-                       GradientError);
+                       "liar: backward gave float32 (4, 2, 3) for input 0, which is float32 (2, 3)", GradientError);
   CHECK_THROWS_WITH_AS(gradient(ones({2, 3}, f64)),
-                       "liar: backward gave float64 (2, 3) for input 0, which is float32 (2, 3)",
-                       GradientError);
+                       "liar: backward gave float64 (2, 3) for input 0, which is float32 (2, 3)", GradientError);
   CHECK_THROWS_WITH_AS(gradient(Tensor()), "liar: backward gave no gradient for input 0", GradientError);
   CHECK_THROWS_WITH_AS(backward(sum(apply(Forgetful{}, x))),
                        "forgetful: backward reads its output, which the op does not keep", GradientError);
@@ -360,8 +354,7 @@ TEST_CASE("custom ops: rules that lie are named") {
 
 TEST_CASE("custom ops: without a rule they are refused where they would be recorded, and only there") {
   const Tensor x = variable(ones({2}));
-  CHECK_THROWS_WITH_AS(apply(NoRule{}, x),
-                       "no_rule: has no gradient; pass stop_gradient(x), or call it under NoGrad",
+  CHECK_THROWS_WITH_AS(apply(NoRule{}, x), "no_rule: has no gradient; pass stop_gradient(x), or call it under NoGrad",
                        GradientError);
   CHECK(apply(NoRule{}, stop_gradient(x)).to_vector() == V{2, 2});
   const NoGrad off;

@@ -80,7 +80,8 @@ TEST_CASE("jvp: every row of the op table goes forward as two reverse passes say
         const auto g = [&](const Tensor& v) { return alone[i] = v, f(alone); };
         alone[i] = variable(x[i]);
         if (!f(alone).tracked()) continue;
-        CHECK(distance(jvp(g, x[i], t[i]), two_passes([&](In in) { return g(in[0]); }, variables({&x[i], 1}), {&t[i], 1})) < 1e-13);
+        CHECK(distance(jvp(g, x[i], t[i]),
+                       two_passes([&](In in) { return g(in[0]); }, variables({&x[i], 1}), {&t[i], 1})) < 1e-13);
       }
       if (row.order < 2) continue;
       // recorded, in the inputs and in the tangents
@@ -93,7 +94,8 @@ TEST_CASE("jvp: every row of the op table goes forward as two reverse passes say
         CHECK(distance(ga[i], gb[i]) < 1e-12);
       }
       // forward over forward
-      CHECK(distance(jvp([&](In in) { return jvp(f, in, t); }, x, s), two_passes([&](In in) { return two_passes(f, in, t); }, variables(x), s)) < 1e-12);
+      CHECK(distance(jvp([&](In in) { return jvp(f, in, t); }, x, s),
+                     two_passes([&](In in) { return two_passes(f, in, t); }, variables(x), s)) < 1e-12);
     }
   }
 }
@@ -120,7 +122,8 @@ TEST_CASE("jvp: many samples at once, for every row of the op table") {
       CHECK(distance(got, stack(Tensors{jvp(f, x1, t1), jvp(f, x2, t2)})) < 1e-12);
       // the points are the same for all, the tangents are not
       const Tensors tangents(in.begin() + static_cast<std::ptrdiff_t>(x1.size()), in.end());
-      CHECK(distance(vmap(MultiFunction([&](In s) { return jvp(f, x1, s); }), tangents), stack(Tensors{jvp(f, x1, t1), jvp(f, x1, t2)})) < 1e-12);
+      CHECK(distance(vmap(MultiFunction([&](In s) { return jvp(f, x1, s); }), tangents),
+                     stack(Tensors{jvp(f, x1, t1), jvp(f, x1, t2)})) < 1e-12);
     }
   }
 }
@@ -161,13 +164,18 @@ TEST_CASE("jvp: inputs that depend on one another, are given back, or do not cou
   const Tensor along = jvp([](In in) { return in[0] * in[1]; }, chained, moves);
   CHECK(distance(along, v * square(x)) < 1e-15);
   CHECK(distance(grad(sum(along), a), v * 2 * x) < 1e-15);
-  CHECK(distance(jvp([](const Tensor& t) { return checkpoint([](const Tensor& u) { return sin(u) * u; }, square(t)); }, x, v),
+  CHECK(distance(jvp([](const Tensor& t) { return checkpoint([](const Tensor& u) { return sin(u) * u; }, square(t)); },
+                     x, v),
                  jvp([](const Tensor& t) { return sin(square(t)) * square(t); }, x, v)) < 1e-15);
-  const UnaryFunction halved = [](const Tensor& t) { return on_gradient(square(t), [](const Tensor& g) { return 0.5 * g; }); };
+  const UnaryFunction halved = [](const Tensor& t) {
+    return on_gradient(square(t), [](const Tensor& g) { return 0.5 * g; });
+  };
   CHECK(distance(jvp(halved, x, v), x * v) < 1e-15);  // the Jacobian that backward knows
-  CHECK(jvp([](const Tensor& t) { return cast(cast(t, f32) * cast(t, f32), f64); }, x, v).to_vector() == std::vector<double>{2, -3});
+  CHECK(jvp([](const Tensor& t) { return cast(cast(t, f32) * cast(t, f32), f64); }, x, v).to_vector() ==
+        std::vector<double>{2, -3});
   // f may take gradients itself
-  CHECK(distance(jvp([](const Tensor& t) { return grad(sum(sin(t)), t, {.create_graph = true}); }, x, v), -sin(x) * v) < 1e-15);
+  CHECK(distance(jvp([](const Tensor& t) { return grad(sum(sin(t)), t, {.create_graph = true}); }, x, v), -sin(x) * v) <
+        1e-15);
 }
 
 namespace {
@@ -194,14 +202,17 @@ struct Plain {
   }
 };
 
-/// Each row times a number of its own, the sum of b's row: the rule adds up itself, so that symmetric is only half the truth.
+/// Each row times a number of its own, the sum of b's row: the rule adds up itself, so that symmetric is only half the
+/// truth.
 struct Summed {
   static constexpr std::string_view name = "summed";
   static constexpr Keeps keeps = Keeps::inputs;
   static constexpr bool broadcasts = true;
   static constexpr Tangent tangents = Tangent::symmetric;
   Tensor forward(const Tensor& a, const Tensor& b) const { return a * b; }
-  Tensor backward(const Saved& s, const Tensor& g, int i) const { return i == 0 ? g * s.input(1) : sum(g * s.input(0), 1, {.keepdims = true}); }
+  Tensor backward(const Saved& s, const Tensor& g, int i) const {
+    return i == 0 ? g * s.input(1) : sum(g * s.input(0), 1, {.keepdims = true});
+  }
 };
 
 template <Tangent promise>
@@ -240,36 +251,52 @@ struct Turned {
   static constexpr std::string_view name = "turned";
   static constexpr Tangent tangents = Tangent::symmetric;
   Tensor forward(const Tensor& t) const { return concat({slice(t, {.begin = 1}), slice(t, {.end = 1})}); }
-  Tensor backward(const Saved&, const Tensor& g) const { return concat({slice(g, {.begin = -1}), slice(g, {.end = -1})}); }
+  Tensor backward(const Saved&, const Tensor& g) const {
+    return concat({slice(g, {.begin = -1}), slice(g, {.end = -1})});
+  }
 };
 
 }  // namespace
 
 TEST_CASE("jvp: ops of a user's own, with and without a promise") {
   const Tensor x = tensor({0.5, -1.5, 2}, f64), v = tensor({2, -1, 0.5}, f64), row = tensor({0.3, 0.7}, {2, 1}, f64);
-  CHECK(distance(jvp([](const Tensor& t) { return ebb::apply(Cube<Tangent::by_backward>{}, t); }, x, v), 3 * square(x) * v) < 1e-15);
-  CHECK(distance(jvp([](const Tensor& t) { return ebb::apply(Cube<Tangent::symmetric>{}, t); }, x, v), 3 * square(x) * v) < 1e-15);
+  CHECK(distance(jvp([](const Tensor& t) { return ebb::apply(Cube<Tangent::by_backward>{}, t); }, x, v),
+                 3 * square(x) * v) < 1e-15);
+  CHECK(distance(jvp([](const Tensor& t) { return ebb::apply(Cube<Tangent::symmetric>{}, t); }, x, v),
+                 3 * square(x) * v) < 1e-15);
   CHECK(distance(jvp([](const Tensor& t) { return ebb::apply(Own{}, t); }, x, v), 2 * x * v) < 1e-15);
   const Tensors in{x, row}, moves{v, row};
-  CHECK(distance(jvp([](In t) { return ebb::apply(Plain{}, t[0], t[1]); }, in, moves), jvp([](In t) { return sin(t[0]) * (2 * t[1]); }, in, moves)) < 1e-15);
+  CHECK(distance(jvp([](In t) { return ebb::apply(Plain{}, t[0], t[1]); }, in, moves),
+                 jvp([](In t) { return sin(t[0]) * (2 * t[1]); }, in, moves)) < 1e-15);
   const Tensor matrix = randn({2, 3}, f64);
   const Tensors summed{matrix, row}, along{randn({2, 3}, f64), row};
-  CHECK(distance(jvp([](In t) { return ebb::apply(Summed{}, t[0], t[1]); }, summed, along), jvp([](In t) { return t[0] * t[1]; }, summed, along)) < 1e-15);
+  CHECK(distance(jvp([](In t) { return ebb::apply(Summed{}, t[0], t[1]); }, summed, along),
+                 jvp([](In t) { return t[0] * t[1]; }, summed, along)) < 1e-15);
   const Tensors pair{x, v}, moved{v, x};
-  CHECK(distance(jvp([](In t) { return ebb::apply(Product<Tangent::multilinear>{}, t); }, pair, moved), square(v) + square(x)) < 1e-15);
+  CHECK(distance(jvp([](In t) { return ebb::apply(Product<Tangent::multilinear>{}, t); }, pair, moved),
+                 square(v) + square(x)) < 1e-15);
   for (const int order : {1, 2}) {
     CHECK(gradcheck([](auto& t) { return ebb::apply(Cube<Tangent::symmetric>{}, t); }, {x}, {.order = order}));
     CHECK(gradcheck([](auto& t) { return ebb::apply(Own{}, t); }, {x}, {.order = order}));
     CHECK(gradcheck([](auto& a, auto& b) { return ebb::apply(Plain{}, a, b); }, {x, row}, {.order = order}));
-    CHECK(gradcheck([](auto& a, auto& b) { return ebb::apply(Product<Tangent::multilinear>{}, Tensors{a, b}); }, {x, v}, {.order = order}));
+    CHECK(gradcheck(
+        [](auto& a, auto& b) {
+          return ebb::apply(Product<Tangent::multilinear>{}, Tensors{a, b});
+        },
+        {x, v}, {.order = order}));
   }
   CHECK(gradcheck([](auto& t) { return ebb::apply(Doubled{}, t); }, {x}, {.order = 1}));
   CHECK_THROWS_WITH_AS(jvp([](const Tensor& t) { return ebb::apply(Doubled{}, t); }, x, v),
-                       "doubled: backward computes its gradient outside of ops, so that no tangent follows from it: write it in ops, or say how tangents go (Tangent)", GradientError);
-  CHECK_THROWS_AS(jvp([](const Tensor& t) {
-                    const Tensor y = exp(t);
-                    return backward(sum(y)), y;
-                  }, x, v), GradientError);  // what y keeps was freed
+                       "doubled: backward computes its gradient outside of ops, so that no tangent follows from it: "
+                       "write it in ops, or say how tangents go (Tangent)",
+                       GradientError);
+  CHECK_THROWS_AS(jvp(
+                      [](const Tensor& t) {
+                        const Tensor y = exp(t);
+                        return backward(sum(y)), y;
+                      },
+                      x, v),
+                  GradientError);  // what y keeps was freed
 }
 
 TEST_CASE("gradcheck at order 2 finds a promise about forward mode that is not kept") {
@@ -282,7 +309,11 @@ TEST_CASE("gradcheck at order 2 finds a promise about forward mode that is not k
   };
   broken(gradcheck([](auto& t) { return ebb::apply(Cube<Tangent::linear>{}, t); }, {x}, {.order = 2}));
   broken(gradcheck([](auto& t) { return ebb::apply(Cube<Tangent::multilinear>{}, t); }, {x}, {.order = 2}));
-  broken(gradcheck([](auto& a, auto& b) { return ebb::apply(Product<Tangent::linear>{}, Tensors{a, b}); }, {x, y}, {.order = 2}));
+  broken(gradcheck(
+      [](auto& a, auto& b) {
+        return ebb::apply(Product<Tangent::linear>{}, Tensors{a, b});
+      },
+      {x, y}, {.order = 2}));
   broken(gradcheck([](auto& t) { return ebb::apply(Own{1.001}, t); }, {x}, {.order = 2}));
   broken(gradcheck([](auto& t) { return ebb::apply(Turned{}, t); }, {x}, {.order = 2}));
 }

@@ -61,7 +61,8 @@ TEST_CASE("checkpoint: over 40 dense layers, whose 80 parameters it captures") {
     return grad(sum(square(slope)), {weights[0], biases[39]});
   };
   const auto expected = twice(false), second = twice(true);
-  for (std::size_t i = 0; i < 2; ++i) CHECK(sum(abs(second[i] - expected[i])).item() <= 1e-12 * sum(abs(expected[i])).item());
+  for (std::size_t i = 0; i < 2; ++i)
+    CHECK(sum(abs(second[i] - expected[i])).item() <= 1e-12 * sum(abs(expected[i])).item());
 }
 
 TEST_CASE("checkpoint: a captured intermediate value passes its gradient on") {
@@ -108,32 +109,49 @@ TEST_CASE("checkpoint: inputs and captured tensors that depend on one another, t
     const auto total = [](const UnaryFunction& f) { return UnaryFunction([f](const Tensor& t) { return sum(f(t)); }); };
     const Tensor a = variable(x), b = variable(x);
     for (const bool create : {false, true})
-      CHECK(distance(grad(sum(plain(a)), a, {.create_graph = create}), grad(sum(again(b)), b, {.create_graph = create})) < 1e-14);
+      CHECK(distance(grad(sum(plain(a)), a, {.create_graph = create}),
+                     grad(sum(again(b)), b, {.create_graph = create})) < 1e-14);
     CHECK(distance(hvp(total(plain), x, v), hvp(total(again), x, v)) < 1e-13);
     CHECK(gradcheck(again, {x}, {.order = 2}));
   };
-  check([](const Tensor& x) { return x * square(x); }, [&](const Tensor& x) { return checkpoint(pair, std::vector{x, square(x)}); });
-  check([](const Tensor& x) { return x * square(x); }, [&](const Tensor& x) { return checkpoint(pair, std::vector{square(x), x}); });
+  check([](const Tensor& x) { return x * square(x); },
+        [&](const Tensor& x) {
+          return checkpoint(pair, std::vector{x, square(x)});
+        });
+  check([](const Tensor& x) { return x * square(x); },
+        [&](const Tensor& x) {
+          return checkpoint(pair, std::vector{square(x), x});
+        });
   check([](const Tensor& x) { return x * x; }, [&](const Tensor& x) { return checkpoint(pair, std::vector{x, x}); });
-  check([](const Tensor& x) { return x * x; }, [&](const Tensor& x) { return checkpoint([x](const Tensor& t) { return t * x; }, x); });
+  check([](const Tensor& x) { return x * x; },
+        [&](const Tensor& x) { return checkpoint([x](const Tensor& t) { return t * x; }, x); });
   // captured: a value, and what it was made from
-  check([](const Tensor& x) { return exp(x) * x * sin(x); }, [&](const Tensor& x) {
-    const Tensor e = exp(x);
-    return checkpoint([x, e](const Tensor& t) { return t * x * e; }, sin(x));
-  });
-  check([](const Tensor& x) { return exp(x); }, [&](const Tensor& x) {
-    const Tensor e = exp(x);
-    return checkpoint([e](const Tensor&) { return e; }, sin(x));  // f ignores its input, and returns what it captured
-  });
+  check([](const Tensor& x) { return exp(x) * x * sin(x); },
+        [&](const Tensor& x) {
+          const Tensor e = exp(x);
+          return checkpoint([x, e](const Tensor& t) { return t * x * e; }, sin(x));
+        });
+  check([](const Tensor& x) { return exp(x); },
+        [&](const Tensor& x) {
+          const Tensor e = exp(x);
+          return checkpoint([e](const Tensor&) { return e; },
+                            sin(x));  // f ignores its input, and returns what it captured
+        });
   // one after another, one within another, hooks and a weight that all of them capture
-  check([](const Tensor& x) { return x * x * x; }, [&](const Tensor& x) {
-    Tensor y = ones({3}, f64);
-    for (int i = 0; i < 3; ++i) y = checkpoint([x](const Tensor& t) { return t * x; }, y);
-    return y;
-  });
-  check([](const Tensor& x) { return tanh(x * sin(x)) * x; }, [&](const Tensor& x) {
-    return checkpoint([x](const Tensor& t) { return checkpoint([t](const Tensor& u) { return tanh(u * sin(t)); }, on_gradient(t, nullptr)) * x; }, x);
-  });
+  check([](const Tensor& x) { return x * x * x; },
+        [&](const Tensor& x) {
+          Tensor y = ones({3}, f64);
+          for (int i = 0; i < 3; ++i) y = checkpoint([x](const Tensor& t) { return t * x; }, y);
+          return y;
+        });
+  check([](const Tensor& x) { return tanh(x * sin(x)) * x; },
+        [&](const Tensor& x) {
+          return checkpoint(
+              [x](const Tensor& t) {
+                return checkpoint([t](const Tensor& u) { return tanh(u * sin(t)); }, on_gradient(t, nullptr)) * x;
+              },
+              x);
+        });
 }
 
 TEST_CASE("checkpoint: a long chain over one weight is differentiated twice in linear time") {
@@ -141,10 +159,12 @@ TEST_CASE("checkpoint: a long chain over one weight is differentiated twice in l
   const auto power = [&](const Tensor& w) {
     Tensor y = w;
     for (int i = 0; i < 20; ++i)
-      y = checkpoint([w, &runs](const Tensor& t) {
-        ++runs;
-        return sin(t) * w;
-      }, y);
+      y = checkpoint(
+          [w, &runs](const Tensor& t) {
+            ++runs;
+            return sin(t) * w;
+          },
+          y);
     return sum(y);
   };
   (void)hvp(power, tensor({0.9}, f64), tensor({1}, f64));
@@ -153,7 +173,8 @@ TEST_CASE("checkpoint: a long chain over one weight is differentiated twice in l
 
 TEST_CASE("grad: partial derivatives leave out what passes through another of the xs") {
   const Tensor x = variable(tensor({1.5}, f64)), s = square(x), y = x * s;
-  const std::vector<Tensor> whole = grad(y, {x, s}, {.retain_graph = true}), partial = grad(y, {x, s}, {.partial = true});
+  const std::vector<Tensor> whole = grad(y, {x, s}, {.retain_graph = true}),
+                            partial = grad(y, {x, s}, {.partial = true});
   CHECK(whole[0].item() == 6.75);
   CHECK(partial[0].item() == 2.25);
   CHECK(whole[1].item() == 1.5);
@@ -181,23 +202,29 @@ TEST_CASE("checkpoint: batch normalization moves its averages once") {
 TEST_CASE("checkpoint: layers may make their parameters inside") {
   Tensor w;
   const Tensor x = variable(ones({2, 3}));
-  const Tensor y = sum(checkpoint([&](const Tensor& t) {
-    if (!w.defined()) w = variable(full({3, 2}, 0.5), "w");
-    return matmul(t, w);
-  }, x));
+  const Tensor y = sum(checkpoint(
+      [&](const Tensor& t) {
+        if (!w.defined()) w = variable(full({3, 2}, 0.5), "w");
+        return matmul(t, w);
+      },
+      x));
   CHECK(backward(y)[w].to_vector() == std::vector<double>(6, 2.0));
 }
 
 TEST_CASE("on_gradient: sees the gradient, and may change it") {
   const Tensor x = variable(tensor({1, 2, 3}));
   Tensor seen;
-  const auto look = [&](const Tensor& g) { seen = g; return Tensor(); };
+  const auto look = [&](const Tensor& g) {
+    seen = g;
+    return Tensor();
+  };
   CHECK(backward(sum(square(on_gradient(x, look))))[x].to_vector() == std::vector<double>{2, 4, 6});
   CHECK(seen.to_vector() == std::vector<double>{2, 4, 6});
   const auto halve = [](const Tensor& g) { return g * 0.5; };
   CHECK(backward(sum(square(on_gradient(x, halve))))[x].to_vector() == std::vector<double>{1, 2, 3});
   const auto wrong = [](const Tensor&) { return ones({2}); };
-  CHECK_THROWS_WITH_AS(backward(sum(on_gradient(x, wrong))), "hook: backward gave float32 (2,) for input 0, which is float32 (3,)", GradientError);
+  CHECK_THROWS_WITH_AS(backward(sum(on_gradient(x, wrong))),
+                       "hook: backward gave float32 (2,) for input 0, which is float32 (3,)", GradientError);
 }
 
 TEST_CASE("clipping: by the norm of all gradients together, and by value") {

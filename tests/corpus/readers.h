@@ -34,11 +34,12 @@ struct Reader {
   std::string (*read)(const std::filesystem::path& file);
   /// Reads a file and gives the bytes that ebb would write for the same; null where other bytes are as good.
   std::string (*rewrite)(const std::filesystem::path& file) = nullptr;
-  /// Part of a seed before this text and after it is not compared with what is written: names of types, which can become other types.
+  /// Part of a seed before this text and after it is not compared with what is written: names of types, which can
+  /// become other types.
   std::string_view type_field = {};
-  bool text = false;        ///< no file: a text from the command line; an error shows it below the message
-  bool cut_shows = true;    ///< a seed that is cut short is never taken
-  bool checksum = false;    ///< what is taken holds what the seed holds, whatever was changed
+  bool text = false;      ///< no file: a text from the command line; an error shows it below the message
+  bool cut_shows = true;  ///< a seed that is cut short is never taken
+  bool checksum = false;  ///< what is taken holds what the seed holds, whatever was changed
   /// Files that it must refuse: each field at its extremes, nesting, lies about sizes.
   std::vector<std::string> (*attacks)() = nullptr;
 };
@@ -48,8 +49,9 @@ const Reader* reader(std::string_view name);
 
 enum class Change { cut, one, several };
 
-/// The seed changed in every systematic way: cut at each byte, each byte changed, left out, doubled; words of 2, 4 and 8 bytes at their
-/// extremes; several changes at random places. `visit` gets the bytes and what was done. Long seeds are changed at each n-th byte.
+/// The seed changed in every systematic way: cut at each byte, each byte changed, left out, doubled; words of 2, 4 and
+/// 8 bytes at their extremes; several changes at random places. `visit` gets the bytes and what was done. Long seeds
+/// are changed at each n-th byte.
 template <class F>
 void mutate(std::string_view seed, F&& visit);
 
@@ -79,8 +81,10 @@ void corpus::mutate(std::string_view seed, F&& visit) {
     visit(more, Change::one);
   }
   for (std::size_t i = 0; i < n && i < 200; ++i)
-    for (const std::string_view word : {std::string_view("\xff\xff"), std::string_view("\xff\xff\xff\xff"), std::string_view("\xff\xff\xff\x7f"), std::string_view("\x7f\xff\xff\xff"),
-                                        std::string_view("\0\0\0\0", 4), std::string_view("\0\0\0\0\0\0\0\x80", 8), std::string_view("\xff\xff\xff\xff\xff\xff\xff\x7f")}) {
+    for (const std::string_view word :
+         {std::string_view("\xff\xff"), std::string_view("\xff\xff\xff\xff"), std::string_view("\xff\xff\xff\x7f"),
+          std::string_view("\x7f\xff\xff\xff"), std::string_view("\0\0\0\0", 4),
+          std::string_view("\0\0\0\0\0\0\0\x80", 8), std::string_view("\xff\xff\xff\xff\xff\xff\xff\x7f")}) {
       std::string bad(seed);
       bad.replace(i, word.size(), word.substr(0, std::min(word.size(), n - i)));
       bad.resize(n);

@@ -71,8 +71,7 @@ TEST_CASE("augment: turning keeps the center and the area, resizing changes the 
   size.scale = 0.2;
   shear.shear = 0.3;
   Generator g(3);
-  const Tensor turned = Augment(turn)(square_image(20, f64), g),
-               sized = Augment(size)(square_image(20, f64), g),
+  const Tensor turned = Augment(turn)(square_image(20, f64), g), sized = Augment(size)(square_image(20, f64), g),
                sheared = Augment(shear)(square_image(20, f64), g);
   bool changed = false;
   for (std::int64_t i = 0; i < 20; ++i) {
@@ -120,13 +119,11 @@ TEST_CASE("augment: the same bits for any number of threads, others for the next
 }
 
 TEST_CASE("augment: what it refuses") {
-  CHECK_THROWS_WITH_AS(Augment({.shift = -1}), "augment: amounts must be finite and not negative, got -1",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(Augment({.shift = -1}), "augment: amounts must be finite and not negative, got -1", ValueError);
   CHECK_THROWS_WITH_AS(Augment({.scale = 1}), "augment: scale must be below 1, got 1", ValueError);
-  CHECK_THROWS_WITH_AS(Augment({.knots = 0.5}), "augment: knots must be at least 1 pixel apart, got 0.5",
-                       ValueError);
-  CHECK_THROWS_WITH_AS(Augment()(zeros({3, 28, 28})),
-                       "augment: needs an image batch (n, h, w, c), got (3, 28, 28)", ShapeError);
+  CHECK_THROWS_WITH_AS(Augment({.knots = 0.5}), "augment: knots must be at least 1 pixel apart, got 0.5", ValueError);
+  CHECK_THROWS_WITH_AS(Augment()(zeros({3, 28, 28})), "augment: needs an image batch (n, h, w, c), got (3, 28, 28)",
+                       ShapeError);
   CHECK_THROWS_WITH_AS(Augment()(zeros({1, 28, 28, 1}, u8)), "augment: needs float32 or float64, got uint8",
                        DTypeError);
   CHECK(Augment()(zeros({0, 28, 28, 1})).shape() == Shape{0, 28, 28, 1});

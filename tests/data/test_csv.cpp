@@ -89,9 +89,10 @@ TEST_CASE("csv: what is written is read back, plain, gzip and zip") {
   const std::string text = read(dir / "a.csv");
   CHECK(text.starts_with(header()));
   CHECK(fs::file_size(dir / "a.csv.gz") < text.size() / 4);
-  for (const ZipParts& parts : {ZipParts{}, ZipParts{.stored = true}, ZipParts{.descriptor = true}, ZipParts{.stored = true, .descriptor = true},
-                                ZipParts{.descriptor = true, .descriptor_mark = false}, ZipParts{.name = "a/b.csv", .extra = "some extra field"},
-                                ZipParts{.comment = "a comment with PK\5\6 in it"}}) {
+  for (const ZipParts& parts :
+       {ZipParts{}, ZipParts{.stored = true}, ZipParts{.descriptor = true},
+        ZipParts{.stored = true, .descriptor = true}, ZipParts{.descriptor = true, .descriptor_mark = false},
+        ZipParts{.name = "a/b.csv", .extra = "some extra field"}, ZipParts{.comment = "a comment with PK\5\6 in it"}}) {
     CAPTURE(parts.name);
     write(dir / "b", zipped(text, parts));  // the content decides, not the name
     CHECK(same(load_digits_csv(dir / "b"), digits));
@@ -109,11 +110,12 @@ TEST_CASE("csv: what programs write in their own way") {
   std::string lines = good, quoted = "\"label\"";
   for (std::size_t at = 0; (at = lines.find('\n', at)) != std::string::npos; at += 2) lines.insert(at, "\r");
   for (int i = 0; i < 784; ++i) quoted += ",\"V" + std::to_string(i) + "\"";
-  for (const std::string& text : {lines, "\xef\xbb\xbf" + good, replaced(good, "label", "Digit"), replaced(good, header(), quoted + "\n"),
-                                  replaced(good, "3,255", "003,255"),
-                                  good.substr(0, good.size() - 1), lines.substr(0, lines.size() - 1), good + "\n", good + "\n\n\r\n",
-                                  replaced(good, "3,255,", "\"3\",\"255\","), replaced(good, ",255\n", ",\"255\"\n"), replaced(lines, ",255\r", ",\"255\"\r"),
-                                  replaced(good, "label,pixel0,", "\"the \"\"label\"\", in\r\ntwo lines\",\"\",")}) {
+  for (const std::string& text :
+       {lines, "\xef\xbb\xbf" + good, replaced(good, "label", "Digit"), replaced(good, header(), quoted + "\n"),
+        replaced(good, "3,255", "003,255"), good.substr(0, good.size() - 1), lines.substr(0, lines.size() - 1),
+        good + "\n", good + "\n\n\r\n", replaced(good, "3,255,", "\"3\",\"255\","),
+        replaced(good, ",255\n", ",\"255\"\n"), replaced(lines, ",255\r", ",\"255\"\r"),
+        replaced(good, "label,pixel0,", "\"the \"\"label\"\", in\r\ntwo lines\",\"\",")}) {
     write(dir / "f", text);
     CHECK(same(load_digits_csv(dir / "f"), digits));
   }
@@ -140,10 +142,14 @@ TEST_CASE("csv: every broken rule has its message, with line and column") {
   CHECK(says(good + " \n") == "line 4, column 1: expected a label from 0 to 9, found \" \"");
   CHECK(says(good + row("10")) == "line 4, column 1: expected a label from 0 to 9, found \"10\"");
   CHECK(says(good + row("-1")) == "line 4, column 1: expected a label from 0 to 9, found \"-1\"");
-  CHECK(says(replaced(good, "3,0,0,0,", "3,0,0,256,")) == "line 2, column 4: expected a pixel from 0 to 255, found \"256\"");
+  CHECK(says(replaced(good, "3,0,0,0,", "3,0,0,256,")) ==
+        "line 2, column 4: expected a pixel from 0 to 255, found \"256\"");
   for (const std::string cell : {"", " 0", "0 ", "1.5", "1e2", "-0", "+1", "0x1", "nan", "0255", "4294967296"})
-    CHECK(says(replaced(good, "3,0,0,0,", "3,0,0," + cell + ",")) == "line 2, column 4: expected a pixel from 0 to 255, found \"" + cell + "\"");
-  CHECK(says(replaced(good, "3,0,0,0,", "3,0,0,\x01\xff" "abcdefghijklmnopqrstuvwxyz,")) ==
+    CHECK(says(replaced(good, "3,0,0,0,", "3,0,0," + cell + ",")) ==
+          "line 2, column 4: expected a pixel from 0 to 255, found \"" + cell + "\"");
+  CHECK(says(replaced(good, "3,0,0,0,",
+                      "3,0,0,\x01\xff"
+                      "abcdefghijklmnopqrstuvwxyz,")) ==
         "line 2, column 4: expected a pixel from 0 to 255, found \"\?\?abcdefghijklmnopqr...\"");
   const auto cell = [&](const std::string& text) { return says(replaced(good, "3,0,0,0,", "3,0,0," + text + ",")); };
   CHECK(cell("\"0") == "line 2: expected the closing quote, found the end of the data");
@@ -153,10 +159,13 @@ TEST_CASE("csv: every broken rule has its message, with line and column") {
   CHECK(cell("\"0,0\"") == "line 2, column 4: expected a pixel from 0 to 255, found \"0,0\"");
   CHECK(cell("\"0\n\"") == "line 2, column 4: expected a pixel from 0 to 255, found \"0?\"");
   CHECK(cell("\"1\"\"\"") == "line 2, column 4: expected a pixel from 0 to 255, found \"1\"\"");
-  CHECK(says(replaced(good, "label,", "\"a\nb\",") + row("x")) == "line 5, column 1: expected a label from 0 to 9, found \"x\"");
+  CHECK(says(replaced(good, "label,", "\"a\nb\",") + row("x")) ==
+        "line 5, column 1: expected a label from 0 to 9, found \"x\"");
   CHECK(says(replaced(good, "\n3,0", "\n3;0")) == "line 2, column 1: expected a label from 0 to 9, found \"3;0\"");
-  CHECK(says("label," + std::string(3'000'000, 'x') + "\n") == "line 1: expected the end of the line within 65536 bytes");
-  CHECK_THROWS_WITH_AS(load_digits_csv(dir / "none"), ((dir / "none").string() + ": cannot open: No such file or directory").c_str(), IoError);
+  CHECK(says("label," + std::string(3'000'000, 'x') + "\n") ==
+        "line 1: expected the end of the line within 65536 bytes");
+  CHECK_THROWS_WITH_AS(load_digits_csv(dir / "none"),
+                       ((dir / "none").string() + ": cannot open: No such file or directory").c_str(), IoError);
   CHECK_THROWS_AS(load_digits_csv(dir.path()), IoError);
 }
 
@@ -170,13 +179,17 @@ TEST_CASE("csv: broken zips") {
   };
   CHECK(says(good) == "no error");
   const std::size_t end = good.size() - 22, central = good.find("PK\1\2");
-  const std::string at_end = "byte " + std::to_string(end) + " of the zip file: expected ", at_central = "byte " + std::to_string(central) + " of the zip file: expected ";
-  CHECK(says(good + "x") == "byte " + std::to_string(good.size() + 1) + " of the zip file: expected the directory of the zip, found the end of the file");
-  CHECK(says(good.substr(0, good.size() - 1)).ends_with("expected the directory of the zip, found the end of the file"));
+  const std::string at_end = "byte " + std::to_string(end) + " of the zip file: expected ",
+                    at_central = "byte " + std::to_string(central) + " of the zip file: expected ";
+  CHECK(says(good + "x") == "byte " + std::to_string(good.size() + 1) +
+                                " of the zip file: expected the directory of the zip, found the end of the file");
+  CHECK(
+      says(good.substr(0, good.size() - 1)).ends_with("expected the directory of the zip, found the end of the file"));
   std::string two = with(end + 8, 2);
   CHECK(says(two.replace(end + 10, 2, little(2, 2))) == at_end + "a zip with one file, found 2");
   CHECK(says(with(end + 4, 1)) == at_end + "a zip in one piece");
-  CHECK(says(with(end + 16, 0xffffffff, 4)) == at_end + "the directory of the zip right before its end (zip64 is not read)");
+  CHECK(says(with(end + 16, 0xffffffff, 4)) ==
+        at_end + "the directory of the zip right before its end (zip64 is not read)");
   CHECK(says(with(central + 8, 1)) == at_central + "a file that is not encrypted");
   CHECK(says(with(central + 10, 14)) == at_central + "a stored or deflated file, found method 14");
   CHECK(says(with(central + 24, 0x40000000, 4)) == at_central + "a size that the compressed data can have");
@@ -188,14 +201,16 @@ TEST_CASE("csv: broken zips") {
   CHECK(says(zipped(text, {.name = "folder/"})).ends_with("expected a file, not a folder"));
   std::string longer = good;
   longer.insert(central, "junk").replace(end + 4 + 16, 4, little(static_cast<std::uint32_t>(central + 4), 4));
-  CHECK(says(longer) == "byte " + std::to_string(central) + " of the zip file: expected the directory of the zip after the data");
+  CHECK(says(longer) ==
+        "byte " + std::to_string(central) + " of the zip file: expected the directory of the zip after the data");
   // The checksum and size in both headers changed alike: only the data tell.
   std::string crc = with(14, 0x12345678, 4);
-  CHECK(says(crc.replace(central + 16, 4, little(0x12345678, 4))).find(" of the zip file: expected data with checksum 12345678, found ") != std::string::npos);
+  CHECK(says(crc.replace(central + 16, 4, little(0x12345678, 4)))
+            .find(" of the zip file: expected data with checksum 12345678, found ") != std::string::npos);
   for (const std::size_t change : {text.size() - 1, text.size() + 1}) {
     std::string size = with(22, static_cast<std::uint32_t>(change), 4);
-    CHECK(says(size.replace(central + 24, 4, little(static_cast<std::uint32_t>(change), 4))).find("expected " + std::to_string(change) + " bytes of data, found ") !=
-          std::string::npos);
+    CHECK(says(size.replace(central + 24, 4, little(static_cast<std::uint32_t>(change), 4)))
+              .find("expected " + std::to_string(change) + " bytes of data, found ") != std::string::npos);
   }
   // An IDX file in a zip is read as well.
   write_idx(dir / "idx", some_digits(2).images);
@@ -216,12 +231,16 @@ TEST_CASE("csv: a file cut short is refused, unless a whole number of rows is le
   const Digits digits = some_digits(3);
   const std::string text = csv_of(dir, digits);
   save_digits_csv(dir / "a.gz", digits);
-  for (const std::string& whole : {text, read(dir / "a.gz"), zipped(text), zipped(text, {.stored = true, .descriptor = true})}) {
+  for (const std::string& whole :
+       {text, read(dir / "a.gz"), zipped(text), zipped(text, {.stored = true, .descriptor = true})}) {
     int accepted = 0;
-    for (std::size_t n = 0; n < whole.size(); n += n > 40 && n + 40 < whole.size() ? whole.size() / 100 : 1) {
+    for (std::size_t n = 0; n<whole.size(); n += n> 40 && n + 40 < whole.size() ? whole.size() / 100 : 1) {
       CAPTURE(n);
       // without the end of the last line, or within its last number, nothing tells
-      const bool lines = whole == text && n > header().size() && std::count(text.begin() + static_cast<std::ptrdiff_t>(text.rfind('\n', n - 2) + 1), text.begin() + static_cast<std::ptrdiff_t>(n), ',') == 784 && text[n - 1] != ',';
+      const bool lines = whole == text && n > header().size() &&
+                         std::count(text.begin() + static_cast<std::ptrdiff_t>(text.rfind('\n', n - 2) + 1),
+                                    text.begin() + static_cast<std::ptrdiff_t>(n), ',') == 784 &&
+                         text[n - 1] != ',';
       accepted += lines;
       CHECK((message(dir, std::string_view(whole).substr(0, n)) == "no error") == lines);
     }
@@ -236,12 +255,16 @@ TEST_CASE("csv: thousands of damaged files: an error, or the data as they are wr
   save_digits_csv(dir / "a.gz", digits);
   std::mt19937 random(7);
   int accepted = 0, refused = 0;
-  for (const std::string& whole : {text, read(dir / "a.gz"), zipped(text), zipped(text, {.stored = true}), zipped(text, {.descriptor = true})})
+  for (const std::string& whole :
+       {text, read(dir / "a.gz"), zipped(text), zipped(text, {.stored = true}), zipped(text, {.descriptor = true})})
     for (int i = 0; i < 300; ++i) {
       std::string bad = whole;
       for (auto changes = 1 + random() % 3; changes > 0; --changes) {
         // Half of the changes near the ends, where the headers are.
-        const std::size_t n = bad.size(), near = random() % 90 % n, at = random() % 4 == 0 ? near : random() % 3 == 0 ? n - 1 - near : random() % n;
+        const std::size_t n = bad.size(), near = random() % 90 % n,
+                          at = random() % 4 == 0   ? near
+                               : random() % 3 == 0 ? n - 1 - near
+                                                   : random() % n;
         switch (random() % 5) {
           case 0: bad[at] = static_cast<char>(bad[at] ^ 1 << random() % 8); break;
           case 1: bad[at] = static_cast<char>(random()); break;
@@ -284,7 +307,8 @@ TEST_CASE("csv: what cannot be written") {
   CHECK_THROWS_AS(save_digits_csv(dir / "a", {cast(d.images, f32), d.labels}), DTypeError);
   CHECK_THROWS_AS(save_digits_csv(dir / "a", {}), DTypeError);
   CHECK_THROWS_WITH_AS(save_digits_csv(dir / "a", {d.images, d.labels.rows(0, 1)}),
-                       "save_digits_csv: expected images (n, 28, 28) and labels (n,), got (2, 28, 28) and (1,)", ShapeError);
+                       "save_digits_csv: expected images (n, 28, 28) and labels (n,), got (2, 28, 28) and (1,)",
+                       ShapeError);
   CHECK_THROWS_AS(save_digits_csv(dir / "a", {zeros({2, 4, 4}, u8), d.labels}), ShapeError);
   CHECK_FALSE(fs::exists(dir / "a"));
 }
@@ -300,7 +324,8 @@ TEST_CASE("csv: a table in the place of a folder") {
     CHECK(data.source == (dir / "t.csv.gz").string());
   }
   save_digits_csv(dir / "one.csv", some_digits(1));
-  CHECK_THROWS_WITH_AS(load_mnist(dir / "one.csv"), ((dir / "one.csv").string() + ": expected at least two digits, found one").c_str(), DataError);
+  CHECK_THROWS_WITH_AS(load_mnist(dir / "one.csv"),
+                       ((dir / "one.csv").string() + ": expected at least two digits, found one").c_str(), DataError);
 }
 
 TEST_CASE("csv: real digits") {

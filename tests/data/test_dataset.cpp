@@ -63,9 +63,8 @@ TEST_CASE("dataset: split_last cuts where Keras cuts") {
     double fraction;
     std::int64_t first, last;
   };
-  for (const Row& row :
-       {Row{70000, 0.8, 13999, 56001}, Row{70000, 0.25, 52500, 17500}, Row{60000, 0.1, 54000, 6000},
-        Row{10, 0.5, 5, 5}, Row{2, 0.5, 1, 1}, Row{3, 0.1, 2, 1}}) {
+  for (const Row& row : {Row{70000, 0.8, 13999, 56001}, Row{70000, 0.25, 52500, 17500}, Row{60000, 0.1, 54000, 6000},
+                         Row{10, 0.5, 5, 5}, Row{2, 0.5, 1, 1}, Row{3, 0.1, 2, 1}}) {
     CAPTURE(row.n);
     const auto [first, last] = split_last(empty_rows(row.n), row.fraction);
     CHECK(first.size() == row.first);
@@ -90,26 +89,20 @@ TEST_CASE("dataset: the parts of a split follow each other and share the storage
   CHECK(part.sample() == Shape{2});
   CHECK(Dataset{data.inputs, {}}.slice(1, 3).size() == 2);
   CHECK(Dataset{}.size() == 0);
-  CHECK_THROWS_WITH_AS(data.slice(5, 11), "rows: [5, 11) is not a range of the first axis of (10, 2)",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(data.slice(5, 11), "rows: [5, 11) is not a range of the first axis of (10, 2)", ShapeError);
 }
 
 TEST_CASE("dataset: a split must leave samples on both sides") {
   const Dataset data = numbered(4);
-  CHECK_THROWS_WITH_AS(split_last(data, 0), "validation_split: 0 of 4 samples leaves an empty part",
+  CHECK_THROWS_WITH_AS(split_last(data, 0), "validation_split: 0 of 4 samples leaves an empty part", ValueError);
+  CHECK_THROWS_WITH_AS(split_last(data, 1), "validation_split: 1 of 4 samples leaves an empty part", ValueError);
+  CHECK_THROWS_WITH_AS(split_last(data, 0.9), "validation_split: 0.9 of 4 samples leaves an empty part", ValueError);
+  CHECK_THROWS_WITH_AS(split_last(data, -0.2), "validation_split: -0.2 of 4 samples leaves an empty part", ValueError);
+  CHECK_THROWS_WITH_AS(split_last(data, NAN), "validation_split: nan of 4 samples leaves an empty part", ValueError);
+  CHECK_THROWS_WITH_AS(split_last(data, -1e300), "validation_split: -1e+300 of 4 samples leaves an empty part",
                        ValueError);
-  CHECK_THROWS_WITH_AS(split_last(data, 1), "validation_split: 1 of 4 samples leaves an empty part",
+  CHECK_THROWS_WITH_AS(split_last(numbered(1), 0.5), "validation_split: 0.5 of 1 samples leaves an empty part",
                        ValueError);
-  CHECK_THROWS_WITH_AS(split_last(data, 0.9), "validation_split: 0.9 of 4 samples leaves an empty part",
-                       ValueError);
-  CHECK_THROWS_WITH_AS(split_last(data, -0.2), "validation_split: -0.2 of 4 samples leaves an empty part",
-                       ValueError);
-  CHECK_THROWS_WITH_AS(split_last(data, NAN), "validation_split: nan of 4 samples leaves an empty part",
-                       ValueError);
-  CHECK_THROWS_WITH_AS(split_last(data, -1e300),
-                       "validation_split: -1e+300 of 4 samples leaves an empty part", ValueError);
-  CHECK_THROWS_WITH_AS(split_last(numbered(1), 0.5),
-                       "validation_split: 0.5 of 1 samples leaves an empty part", ValueError);
   CHECK_THROWS_AS(split_last(Dataset{}, 0.5), ValueError);
 }
 
@@ -131,7 +124,8 @@ TEST_CASE("dataset: rows by number, and two sets as one") {
   CHECK(joined.inputs.shape() == Shape{8, 2});
   CHECK(joined.scale == 0.5);
   CHECK_THROWS_WITH_AS(concat(data, numbered(2)), "concat: the data sets have scales 0.5 and 1", ValueError);
-  CHECK_THROWS_WITH_AS(concat(data, {data.inputs, {}, 0.5}), "concat: only one of the data sets has labels", ValueError);
+  CHECK_THROWS_WITH_AS(concat(data, {data.inputs, {}, 0.5}), "concat: only one of the data sets has labels",
+                       ValueError);
   CHECK_THROWS_AS(concat(data, {zeros({2, 3}), zeros({2}, i64), 0.5}), ShapeError);
   CHECK_THROWS_AS(concat(data, {zeros({2, 2}, u8), zeros({2}, i64), 0.5}), DTypeError);
 }
@@ -140,10 +134,9 @@ TEST_CASE("dataset: numbers of batches") {
   struct Row {
     std::int64_t n, size, count;
   };
-  for (const Row& row :
-       {Row{13999, 32, 438}, Row{52500, 32, 1641}, Row{54000, 128, 422}, Row{54000, 16, 3375},
-        Row{60000, 128, 469}, Row{60000, 32, 1875}, Row{10000, 32, 313}, Row{1, 32, 1}, Row{32, 32, 1},
-        Row{33, 32, 2}, Row{0, 32, 0}, Row{5, std::numeric_limits<std::int64_t>::max(), 1}}) {
+  for (const Row& row : {Row{13999, 32, 438}, Row{52500, 32, 1641}, Row{54000, 128, 422}, Row{54000, 16, 3375},
+                         Row{60000, 128, 469}, Row{60000, 32, 1875}, Row{10000, 32, 313}, Row{1, 32, 1}, Row{32, 32, 1},
+                         Row{33, 32, 2}, Row{0, 32, 0}, Row{5, std::numeric_limits<std::int64_t>::max(), 1}}) {
     CAPTURE(row.n);
     CAPTURE(row.size);
     CHECK(Batches(empty_rows(row.n), {.size = row.size, .shuffle = false}).count() == row.count);
@@ -228,8 +221,7 @@ TEST_CASE("dataset: labels follow their samples") {
   }
 
   Tensor classes = Tensor::empty({50}, u8);
-  for (std::size_t i = 0; i < 50; ++i)
-    classes.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i % 10);
+  for (std::size_t i = 0; i < 50; ++i) classes.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i % 10);
   const Dataset hot{data.inputs, one_hot(classes, 10)};
   std::int64_t rows = 0;
   for (auto [x, y] : Batches(hot, {.size = 8, .seed = 3})) {
@@ -255,10 +247,9 @@ TEST_CASE("dataset: messages") {
   CHECK_THROWS_WITH_AS(Batches(data, {.size = 0}), "batches: the size must be at least 1, got 0", ValueError);
   CHECK_THROWS_WITH_AS(Batches({data.inputs, zeros({3}, i64)}),
                        "batches: inputs (4, 2) and labels (3,) differ in number", ShapeError);
-  CHECK_THROWS_WITH_AS(Batches({data.inputs, scalar(1)}),
-                       "batches: inputs (4, 2) and labels () differ in number", ShapeError);
-  CHECK_THROWS_WITH_AS(Batches(data, {.dtype = u8}), "batches: inputs become floats, asked for uint8",
-                       DTypeError);
+  CHECK_THROWS_WITH_AS(Batches({data.inputs, scalar(1)}), "batches: inputs (4, 2) and labels () differ in number",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(Batches(data, {.dtype = u8}), "batches: inputs become floats, asked for uint8", DTypeError);
   const Batches batches(data, {.size = 3});
   CHECK_THROWS_WITH_AS(batches[2], "batches: there is no batch 2 of 2", ValueError);
   CHECK_THROWS_WITH_AS(batches[-1], "batches: there is no batch -1 of 2", ValueError);

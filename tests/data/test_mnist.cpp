@@ -34,8 +34,7 @@ class Environment {
   Environment(const Environment&) = delete;
   Environment& operator=(const Environment&) = delete;
   ~Environment() {
-    for (auto it = old_.rbegin(); it != old_.rend(); ++it)
-      put(it->name, it->value ? it->value->c_str() : nullptr);
+    for (auto it = old_.rbegin(); it != old_.rend(); ++it) put(it->name, it->value ? it->value->c_str() : nullptr);
   }
 
  private:
@@ -44,10 +43,8 @@ class Environment {
     std::optional<std::string> value;
   };
   static void put(const char* name, const char* value) {
-    if (value)
-      ::setenv(name, value, 1);
-    else
-      ::unsetenv(name);
+    if (value) ::setenv(name, value, 1);
+    else ::unsetenv(name);
   }
   std::vector<Variable> old_;
 };
@@ -94,9 +91,8 @@ std::string error_of(const fs::path& folder) {
 TEST_CASE("mnist: the real set") {
   const char* given = ::getenv("EBB_DATA");
   const fs::path root = given ? given : "";
-  const bool there =
-      given && (fs::exists(root / "mnist") || fs::exists(root / "train-images-idx3-ubyte.gz") ||
-                fs::exists(root / "train-images-idx3-ubyte"));
+  const bool there = given && (fs::exists(root / "mnist") || fs::exists(root / "train-images-idx3-ubyte.gz") ||
+                               fs::exists(root / "train-images-idx3-ubyte"));
   if (!there) {
     MESSAGE("skipped: EBB_DATA names no folder with MNIST");
     return;
@@ -112,8 +108,7 @@ TEST_CASE("mnist: the real set") {
   CHECK(class_counts(data.train.labels) ==
         std::array<int, 10>{5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949});
   const auto first = data.train.images.values<std::uint8_t>().first(784);
-  CHECK(std::accumulate(first.begin(), first.end(), 0) / 784. ==
-        doctest::Approx(35.108418367).epsilon(1e-10));
+  CHECK(std::accumulate(first.begin(), first.end(), 0) / 784. == doctest::Approx(35.108418367).epsilon(1e-10));
   // Asked for the other set, the search is not fooled by the name of the folder.
   CHECK_THROWS_AS(ebb::find_dataset(DatasetName::fashion, data.source), ebb::DataError);
 }
@@ -150,13 +145,11 @@ TEST_CASE("mnist: what is wrong with a folder") {
 
   fake(dir.path());
   ebb::write_idx(dir / "train-labels-idx1-ubyte", bytes({4}, 7));
-  CHECK(error_of(dir.path()) ==
-        at + "/train-labels-idx1-ubyte: expected 3 labels, one for each image, found 4");
+  CHECK(error_of(dir.path()) == at + "/train-labels-idx1-ubyte: expected 3 labels, one for each image, found 4");
 
   fake(dir.path());
   ebb::write_idx(dir / "train-labels-idx1-ubyte", ebb::tensor({9, 10, 3}, ebb::u8));
-  CHECK(error_of(dir.path()) ==
-        at + "/train-labels-idx1-ubyte: byte 9: expected a label from 0 to 9, found 10");
+  CHECK(error_of(dir.path()) == at + "/train-labels-idx1-ubyte: byte 9: expected a label from 0 to 9, found 10");
   ebb::write_idx(dir / "train-labels-idx1-ubyte", bytes({3, 1}, 7));
   CHECK(error_of(dir.path()) == at + "/train-labels-idx1-ubyte: expected labels of shape (n,), found (3, 1)");
 
@@ -181,16 +174,14 @@ TEST_CASE("mnist: where it is looked for") {
   CHECK(ebb::dataset_folders(DatasetName::fashion) ==
         Paths{home / ".local/share/ebb/fashion-mnist", home / ".local/share/datasets/fashion-mnist",
               "/usr/local/share/ebb/fashion-mnist", "/usr/local/share/datasets/fashion-mnist",
-              "/usr/share/ebb/fashion-mnist", "/usr/share/datasets/fashion-mnist",
-              home / ".cache/ebb/fashion-mnist"});
+              "/usr/share/ebb/fashion-mnist", "/usr/share/datasets/fashion-mnist", home / ".cache/ebb/fashion-mnist"});
 
   env.set("EBB_DATA", "data");  // may be relative, unlike XDG's
   env.set("XDG_DATA_HOME", "relative");
   env.set("XDG_CACHE_HOME", "/c");
   env.set("XDG_DATA_DIRS", "relative:/a:/b:/a/::");
-  CHECK(ebb::dataset_folders(DatasetName::mnist) == Paths{"data", "data/mnist",
-                                                          home / ".local/share/ebb/mnist", "/a/ebb/mnist",
-                                                          "/b/ebb/mnist", "/c/ebb/mnist"});
+  CHECK(ebb::dataset_folders(DatasetName::mnist) ==
+        Paths{"data", "data/mnist", home / ".local/share/ebb/mnist", "/a/ebb/mnist", "/b/ebb/mnist", "/c/ebb/mnist"});
 
   env.set("HOME", nullptr);
   env.set("EBB_DATA", "");
@@ -294,7 +285,8 @@ TEST_CASE("mnist: a folder that cannot be looked into is not one in which files 
   }
   fs::remove(images);
   fs::create_symlink("train-images-idx3-ubyte", images);
-  CHECK_THROWS_WITH_AS(ebb::find_dataset(DatasetName::mnist, dir.path()), (images.string() + loop).c_str(), ebb::IoError);
+  CHECK_THROWS_WITH_AS(ebb::find_dataset(DatasetName::mnist, dir.path()), (images.string() + loop).c_str(),
+                       ebb::IoError);
   fs::remove(images);
 
   // Root may enter any folder, so root becomes somebody else.

@@ -24,7 +24,9 @@ std::int64_t mark(const Indices& values) {
   return sum;
 }
 
-Indices head(const Indices& values, std::size_t n) { return {values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n)}; }
+Indices head(const Indices& values, std::size_t n) {
+  return {values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n)};
+}
 
 Tensor labels_of(const Indices& values) { return Tensor::from(values, {static_cast<std::int64_t>(values.size())}); }
 
@@ -80,7 +82,8 @@ TEST_CASE("split: stratified as scikit-learn's") {
   CHECK(c.test == Indices{10, 4, 5, 13, 16, 7, 6, 11, 12, 0});
 
   Indices many(70000);
-  for (std::int64_t i = 0; i < 70000; ++i) many[static_cast<std::size_t>(i)] = i % 17 == 0 ? 3 : i * 7919 % 1000003 % 10;
+  for (std::int64_t i = 0; i < 70000; ++i)
+    many[static_cast<std::size_t>(i)] = i % 17 == 0 ? 3 : i * 7919 % 1000003 % 10;
   const SplitIndices d = split_indices(labels_of(many), {.test_size = 1.0 / 7, .seed = 0, .stratify = true});
   CHECK(mark(d.train) == 62923364796570);
   CHECK(mark(d.test) == 1756988693330);
@@ -93,7 +96,8 @@ TEST_CASE("split: stratified as scikit-learn's") {
   std::array<std::int64_t, 10> all{}, part{};
   for (const std::int64_t l : many) ++all[static_cast<std::size_t>(l)];
   for (const std::int64_t i : d.test) ++part[static_cast<std::size_t>(many[static_cast<std::size_t>(i)])];
-  for (std::size_t k = 0; k < 10; ++k) CHECK(std::abs(static_cast<double>(part[k]) - static_cast<double>(all[k]) / 7) < 1);
+  for (std::size_t k = 0; k < 10; ++k)
+    CHECK(std::abs(static_cast<double>(part[k]) - static_cast<double>(all[k]) / 7) < 1);
 }
 
 TEST_CASE("split: rows of a data set") {
@@ -132,14 +136,18 @@ TEST_CASE("split: messages") {
   CHECK(says(0, 0.5) == "train_test_split: test_size 0.5 of 0 samples" + expected);
   CHECK(says(10, 9) == "none");
 
-  CHECK_THROWS_WITH_AS(train_test_split(9, {.stratify = true}), "train_test_split: stratify needs the labels, not only their number", ValueError);
-  CHECK_THROWS_WITH_AS(train_test_split(Dataset{zeros({4, 1}), {}}, {.stratify = true}), "train_test_split: stratify needs one label for each sample",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(train_test_split(9, {.stratify = true}),
+                       "train_test_split: stratify needs the labels, not only their number", ValueError);
+  CHECK_THROWS_WITH_AS(train_test_split(Dataset{zeros({4, 1}), {}}, {.stratify = true}),
+                       "train_test_split: stratify needs one label for each sample", ValueError);
   const SplitOptions half{.test_size = 0.5, .stratify = true};
-  CHECK_THROWS_WITH_AS(split_indices(labels_of({0, 0, 1, 0}), half), "train_test_split: stratify needs two samples of each class, class 1 has one",
-                       ValueError);
-  CHECK_THROWS_WITH_AS(split_indices(labels_of({0, 0, 1, 1}), {.test_size = 1, .stratify = true}),
-                       "train_test_split: stratify needs room for 2 classes in both parts, got 3 training and 1 test samples", ValueError);
+  CHECK_THROWS_WITH_AS(split_indices(labels_of({0, 0, 1, 0}), half),
+                       "train_test_split: stratify needs two samples of each class, class 1 has one", ValueError);
+  CHECK_THROWS_WITH_AS(
+      split_indices(labels_of({0, 0, 1, 1}), {.test_size = 1, .stratify = true}),
+      "train_test_split: stratify needs room for 2 classes in both parts, got 3 training and 1 test samples",
+      ValueError);
   CHECK_THROWS_WITH_AS(split_indices(zeros({4, 10}), half),
-                       "train_test_split: stratify needs class numbers, int64 or uint8 (n,), got float32 (4, 10)", ValueError);
+                       "train_test_split: stratify needs class numbers, int64 or uint8 (n,), got float32 (4, 10)",
+                       ValueError);
 }

@@ -26,8 +26,7 @@ ebb::Digits head(const ebb::Digits& d, std::int64_t n) { return {d.images.rows(0
 
 /// Share of the test images whose class mean in the training images is the nearest: a linear classifier.
 double nearest_mean_accuracy(const ebb::Mnist& data) {
-  const auto images = data.train.images.values<std::uint8_t>(),
-             labels = data.train.labels.values<std::uint8_t>();
+  const auto images = data.train.images.values<std::uint8_t>(), labels = data.train.labels.values<std::uint8_t>();
   std::vector<std::array<double, 784>> mean(10);
   std::array<double, 10> count{};
   for (std::size_t i = 0; i < labels.size(); ++i) {
@@ -64,8 +63,8 @@ TEST_CASE("synthetic: shapes and names") {
   CHECK(data.train.images.dtype() == ebb::u8);
   CHECK(data.train.labels.dtype() == ebb::u8);
   CHECK(ebb::synthetic_digits(0, 0).train.images.shape() == ebb::Shape{0, 28, 28});
-  CHECK_THROWS_WITH_AS(ebb::synthetic_digits(-1, 5),
-                       "synthetic_digits: counts must not be negative, got -1 and 5", ebb::ValueError);
+  CHECK_THROWS_WITH_AS(ebb::synthetic_digits(-1, 5), "synthetic_digits: counts must not be negative, got -1 and 5",
+                       ebb::ValueError);
 }
 
 TEST_CASE("synthetic: an image depends on seed, part and index alone") {

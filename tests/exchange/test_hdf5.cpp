@@ -1,4 +1,5 @@
-// Keras' HDF5 files that are none, that lead to other files, or that break the library. Only in a build with -DEBB_HDF5=ON.
+// Keras' HDF5 files that are none, that lead to other files, or that break the library. Only in a build with
+// -DEBB_HDF5=ON.
 #ifdef EBB_HDF5
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
@@ -25,7 +26,8 @@ std::string contents(const fs::path& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-void put(hid_t file, const char* name, const std::vector<hsize_t>& sizes, const std::vector<float>& values, hid_t how = H5P_DEFAULT) {
+void put(hid_t file, const char* name, const std::vector<hsize_t>& sizes, const std::vector<float>& values,
+         hid_t how = H5P_DEFAULT) {
   const hid_t space = H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
   const hid_t data = H5Dcreate2(file, name, H5T_IEEE_F32LE, space, H5P_DEFAULT, how, H5P_DEFAULT);
   REQUIRE(data >= 0);
@@ -38,7 +40,8 @@ const std::vector<float> weights{1, 2, 3, 4, 5, 6};
 /// A file of Keras 3 for Dense(3) of two inputs; `kernel` makes layers/dense/vars/0.
 void write(const fs::path& path, const std::function<void(hid_t)>& kernel) {
   const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
-  for (const char* group : {"layers", "layers/dense", "layers/dense/vars"}) H5Gclose(H5Gcreate2(file, group, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+  for (const char* group : {"layers", "layers/dense", "layers/dense/vars"})
+    H5Gclose(H5Gcreate2(file, group, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
   put(file, "layers/dense/vars/1", {3}, {7, 8, 9});
   kernel(file);
   H5Fclose(file);
@@ -85,10 +88,15 @@ TEST_CASE("hdf5: a file of Keras is read, and one that leads to other files is r
     H5Pclose(how), H5Sclose(space);
   });
   CHECK(says(path) == "layers/dense/vars/0 is put together from other datasets, expected its own numbers");
-  // the walk over Keras 3's datasets follows no link, so that the weight is not there; where a path is given, the link is named
-  write(path, [&](hid_t f) { H5Lcreate_external((dir / "other.h5").c_str(), "layers/dense/vars/0", f, "layers/dense/vars/0", H5P_DEFAULT, H5P_DEFAULT); });
+  // the walk over Keras 3's datasets follows no link, so that the weight is not there; where a path is given, the link
+  // is named
+  write(path, [&](hid_t f) {
+    H5Lcreate_external((dir / "other.h5").c_str(), "layers/dense/vars/0", f, "layers/dense/vars/0", H5P_DEFAULT,
+                       H5P_DEFAULT);
+  });
   CHECK(says(path).find("dense/kernel") != std::string::npos);
-  write(path, [&](hid_t f) { H5Lcreate_soft("/layers/dense/vars/1", f, "layers/dense/vars/0", H5P_DEFAULT, H5P_DEFAULT); });
+  write(path,
+        [&](hid_t f) { H5Lcreate_soft("/layers/dense/vars/1", f, "layers/dense/vars/0", H5P_DEFAULT, H5P_DEFAULT); });
   CHECK(says(path).find("dense/kernel") != std::string::npos);
   {
     const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
@@ -113,7 +121,8 @@ TEST_CASE("hdf5: a thousand broken files are refused, whatever they do to the li
     crashed += text.find("crashed") != std::string::npos;
     late += text.find("within") != std::string::npos;
   });
-  MESSAGE("hdf5: " << refused << " refused, of which " << crashed << " crashed the library and " << late << " kept it busy; " << taken << " taken");
+  MESSAGE("hdf5: " << refused << " refused, of which " << crashed << " crashed the library and " << late
+                   << " kept it busy; " << taken << " taken");
   CHECK(refused >= 1000);
 }
 #endif

@@ -32,35 +32,54 @@ using Names = std::vector<std::string>;
 
 /// Counts up from 0 in each parameter.
 void count_up(Sequential& net) {
-  for (const NamedTensor& t : named_tensors(net)) t.tensor->assign(arange(t.tensor->numel()).viewed_as(t.tensor->shape()));
+  for (const NamedTensor& t : named_tensors(net))
+    t.tensor->assign(arange(t.tensor->numel()).viewed_as(t.tensor->shape()));
 }
 
-const std::vector<Layer> image_net{Conv2D({.filters = 4, .activation = relu}), MaxPool2D(2), DepthwiseConv2D({.kernel = 2, .multiplier = 2}), BatchNormalization(), relu,
-                                   Residual({Conv2D({.filters = 8, .kernel = 1, .activation = relu}), Conv2D({.filters = 8, .kernel = 1})}), Flatten(), Dropout(0.5), Dense(5, tanh), Dense(2)};
+const std::vector<Layer> image_net{
+    Conv2D({.filters = 4, .activation = relu}),
+    MaxPool2D(2),
+    DepthwiseConv2D({.kernel = 2, .multiplier = 2}),
+    BatchNormalization(),
+    relu,
+    Residual({Conv2D({.filters = 8, .kernel = 1, .activation = relu}), Conv2D({.filters = 8, .kernel = 1})}),
+    Flatten(),
+    Dropout(0.5),
+    Dense(5, tanh),
+    Dense(2)};
 const Shape image{10, 9, 3};
 
 }  // namespace
 
 TEST_CASE("interop: PyTorch's names count activations as modules") {
   Sequential net(image, image_net);
-  CHECK(names(Naming::torch, net) == Names{"0.bias", "0.weight", "11.bias", "11.weight", "3.bias", "3.weight", "4.bias", "4.num_batches_tracked", "4.running_mean",
-                                           "4.running_var", "4.weight", "6.body.0.bias", "6.body.0.weight", "6.body.2.bias", "6.body.2.weight", "9.bias", "9.weight"});  // dense 9, tanh 10, dense 11
+  CHECK(names(Naming::torch, net) == Names{"0.bias", "0.weight", "11.bias", "11.weight", "3.bias", "3.weight", "4.bias",
+                                           "4.num_batches_tracked", "4.running_mean", "4.running_var", "4.weight",
+                                           "6.body.0.bias", "6.body.0.weight", "6.body.2.bias", "6.body.2.weight",
+                                           "9.bias", "9.weight"});  // dense 9, tanh 10, dense 11
   Sequential pooled({4, 4, 1}, {GlobalAvgPool2D(), Dense(2)});
   CHECK(names(Naming::torch, pooled) == Names{"2.bias", "2.weight"});
-  Sequential branches({4, 4, 1}, {Concat({Conv2D({.filters = 2, .activation = relu}), Sequential({MaxPool2D({.size = 3, .stride = 1}), Conv2D({.filters = 2, .kernel = 1})})})});
-  CHECK(names(Naming::torch, branches) == Names{"0.branches.0.0.bias", "0.branches.0.0.weight", "0.branches.1.1.bias", "0.branches.1.1.weight"});
+  Sequential branches(
+      {4, 4, 1}, {Concat({Conv2D({.filters = 2, .activation = relu}),
+                          Sequential({MaxPool2D({.size = 3, .stride = 1}), Conv2D({.filters = 2, .kernel = 1})})})});
+  CHECK(names(Naming::torch, branches) ==
+        Names{"0.branches.0.0.bias", "0.branches.0.0.weight", "0.branches.1.1.bias", "0.branches.1.1.weight"});
 }
 
 TEST_CASE("interop: Keras' names count each kind") {
   Sequential net(image, image_net);
-  CHECK(names(Naming::keras, net) == Names{"batch_normalization/beta", "batch_normalization/gamma", "batch_normalization/moving_mean", "batch_normalization/moving_variance",
-                                           "conv2d/bias", "conv2d/kernel", "conv2d_1/bias", "conv2d_1/kernel", "conv2d_2/bias", "conv2d_2/kernel", "dense/bias", "dense/kernel",
-                                           "dense_1/bias", "dense_1/kernel", "depthwise_conv2d/bias", "depthwise_conv2d/kernel"});
+  CHECK(names(Naming::keras, net) ==
+        Names{"batch_normalization/beta", "batch_normalization/gamma", "batch_normalization/moving_mean",
+              "batch_normalization/moving_variance", "conv2d/bias", "conv2d/kernel", "conv2d_1/bias", "conv2d_1/kernel",
+              "conv2d_2/bias", "conv2d_2/kernel", "dense/bias", "dense/kernel", "dense_1/bias", "dense_1/kernel",
+              "depthwise_conv2d/bias", "depthwise_conv2d/kernel"});
   Sequential words({4}, {Embedding({.size = 5, .units = 4}), LayerNormalization(), MultiHeadAttention(2), GRU(3)});
-  CHECK(names(Naming::keras, words) == Names{"embedding/embeddings", "gru/bias", "gru/kernel", "gru/recurrent_kernel", "layer_normalization/beta", "layer_normalization/gamma",
-                                             "multi_head_attention/attention_output/bias", "multi_head_attention/attention_output/kernel", "multi_head_attention/key/bias",
-                                             "multi_head_attention/key/kernel", "multi_head_attention/query/bias", "multi_head_attention/query/kernel",
-                                             "multi_head_attention/value/bias", "multi_head_attention/value/kernel"});
+  CHECK(names(Naming::keras, words) ==
+        Names{"embedding/embeddings", "gru/bias", "gru/kernel", "gru/recurrent_kernel", "layer_normalization/beta",
+              "layer_normalization/gamma", "multi_head_attention/attention_output/bias",
+              "multi_head_attention/attention_output/kernel", "multi_head_attention/key/bias",
+              "multi_head_attention/key/kernel", "multi_head_attention/query/bias", "multi_head_attention/query/kernel",
+              "multi_head_attention/value/bias", "multi_head_attention/value/kernel"});
   const auto w = named_as(Naming::keras, words);
   CHECK(w.at("gru/bias").shape() == Shape{2, 9});
   CHECK(w.at("multi_head_attention/query/kernel").shape() == Shape{4, 2, 2});
@@ -92,8 +111,11 @@ TEST_CASE("interop: both ways give the model back, of each kind of layer") {
   const std::vector<std::pair<Shape, std::vector<Layer>>> nets{
       {image, image_net},
       {{6, 5, 3}, {Flatten(), BatchNormalization(), relu, Dense(4)}},
-      {{4, 4, 2}, {Conv2DTranspose({.filters = 3, .stride = 2, .pad = same}), GroupNormalization({.groups = 3}), Conv2D({.filters = 4, .groups = 1, .use_bias = false})}},
-      {{5, 4}, {SimpleRNN({.units = 3, .return_sequences = true}), GRU({.units = 3, .return_sequences = true}), LSTM(3)}},
+      {{4, 4, 2},
+       {Conv2DTranspose({.filters = 3, .stride = 2, .pad = same}), GroupNormalization({.groups = 3}),
+        Conv2D({.filters = 4, .groups = 1, .use_bias = false})}},
+      {{5, 4},
+       {SimpleRNN({.units = 3, .return_sequences = true}), GRU({.units = 3, .return_sequences = true}), LSTM(3)}},
       {{5, 4}, {PositionEmbedding(), LayerNormalization(), MultiHeadAttention({.heads = 2, .use_bias = false})}},
   };
   for (const auto& [sample, layers] : nets)
@@ -104,7 +126,8 @@ TEST_CASE("interop: both ways give the model back, of each kind of layer") {
       const Tensor x = randn(sample.inserted(0, 2)), y = from(x);
       (torch ? save_torch : save_keras)(from, dir / "w", {{"epoch", "3"}});
       CHECK(read_safetensors(dir / "w").metadata.at("epoch") == "3");
-      for (const NamedTensor& t : named_tensors(from)) t.tensor->assign(zeros(t.tensor->shape()));  // the file is a copy
+      for (const NamedTensor& t : named_tensors(from))
+        t.tensor->assign(zeros(t.tensor->shape()));  // the file is a copy
       (torch ? load_torch : load_keras)(from, dir / "w");
       CHECK(same_bits(from(x), y));
     }
@@ -130,10 +153,11 @@ TEST_CASE("interop: what does not fit is listed, and nothing is changed") {
   tensors["1.running_mean"] = zeros({2}, f64);
   tensors["5.weight"] = zeros({1});
   tensors.erase("1.weight");
-  CHECK_THROWS_WITH_AS(assign_as(Naming::torch, net, tensors, "here"),
-                       "here: 5.weight is extra; 0.weight is float32 (3, 2), the model has float32 (2, 3); 1.weight is missing; "
-                       "1.running_mean is float64 (2,), the model has float32 (2,)",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(
+      assign_as(Naming::torch, net, tensors, "here"),
+      "here: 5.weight is extra; 0.weight is float32 (3, 2), the model has float32 (2, 3); 1.weight is missing; "
+      "1.running_mean is float64 (2,), the model has float32 (2,)",
+      ShapeError);
   CHECK(same_bits(named_as(Naming::torch, net).at("0.bias"), before));
   CHECK_THROWS_AS(load_keras(net, "/nonexistent/w"), IoError);
   CHECK(naming_of("keras") == Naming::keras);
@@ -157,15 +181,21 @@ TEST_CASE("interop: what has no counterpart is refused by layer") {
   };
   CHECK(says(Naming::torch, Sequential({3}, {relu, Own()})) == "PyTorch names: layer 1 (Own): has no counterpart");
   CHECK(says(Naming::keras, Sequential({3}, {relu, Own()})) == "Keras names: layer own (Own): has no counterpart");
-  const std::string after = "only Dense, BatchNormalization, Dropout and functions of single elements can follow the Flatten of an image";
-  CHECK(says(Naming::torch, Sequential({2, 2, 3}, {Flatten(), LayerNormalization(), Dense(2)})) == "PyTorch names: layer 1 (LayerNormalization): " + after);
-  CHECK(says(Naming::torch, Sequential({2, 2, 3}, {Flatten(), softmax, Dense(2)})) == "PyTorch names: layer 1 (Function): " + after);
-  CHECK(says(Naming::torch, Sequential({2, 2, 3}, {Flatten(), Residual({Dense(12)})})) == "PyTorch names: layer 1 (Residual): " + after);
-  CHECK(says(Naming::torch, Sequential({2, 2, 1}, {Flatten(), LayerNormalization(), Dense(2)})) == "nothing");  // one channel: the same order
+  const std::string after =
+      "only Dense, BatchNormalization, Dropout and functions of single elements can follow the Flatten of an image";
+  CHECK(says(Naming::torch, Sequential({2, 2, 3}, {Flatten(), LayerNormalization(), Dense(2)})) ==
+        "PyTorch names: layer 1 (LayerNormalization): " + after);
+  CHECK(says(Naming::torch, Sequential({2, 2, 3}, {Flatten(), softmax, Dense(2)})) ==
+        "PyTorch names: layer 1 (Function): " + after);
+  CHECK(says(Naming::torch, Sequential({2, 2, 3}, {Flatten(), Residual({Dense(12)})})) ==
+        "PyTorch names: layer 1 (Residual): " + after);
+  CHECK(says(Naming::torch, Sequential({2, 2, 1}, {Flatten(), LayerNormalization(), Dense(2)})) ==
+        "nothing");  // one channel: the same order
   CHECK(says(Naming::keras, Sequential({2, 2, 3}, {Flatten(), LayerNormalization(), Dense(2)})) == "nothing");
   Sequential unknown{Flatten(), Dense(2)};
   build(unknown, {2, 2, 3});
-  CHECK(says(Naming::torch, unknown) == "PyTorch names: layer 0 (Flatten): the model must know its input's shape: Sequential(sample, {layers})");
+  CHECK(says(Naming::torch, unknown) ==
+        "PyTorch names: layer 0 (Flatten): the model must know its input's shape: Sequential(sample, {layers})");
   CHECK(says(Naming::torch, Sequential({5, 4}, {MultiHeadAttention({.heads = 2, .key_dim = 3})})) ==
         "PyTorch names: layer 0 (MultiHeadAttention): PyTorch's attention has heads of features / heads");
 }
@@ -174,7 +204,8 @@ TEST_CASE("interop: what has no counterpart is refused by layer") {
 TEST_CASE("hdf5: what is no file of Keras is refused") {
   const TempDir dir;
   Sequential net({3}, {Dense(2)});
-  CHECK_THROWS_WITH_AS(load_keras_h5(net, dir / "none.h5"), (dir / "none.h5: cannot open: No such file or directory").c_str(), IoError);
+  CHECK_THROWS_WITH_AS(load_keras_h5(net, dir / "none.h5"),
+                       (dir / "none.h5: cannot open: No such file or directory").c_str(), IoError);
   std::ofstream(dir / "text.h5") << "no HDF5";
   CHECK_THROWS_WITH_AS(load_keras_h5(net, dir / "text.h5"), (dir / "text.h5: no HDF5 file").c_str(), DataError);
 }

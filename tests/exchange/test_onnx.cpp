@@ -62,7 +62,8 @@ struct Message {
   std::string text(int field) const { return texts(field).empty() ? "" : texts(field)[0]; }
   std::vector<std::int64_t> numbers(int field) const {
     std::vector<std::int64_t> out;
-    for (auto [it, end] = fields.equal_range(field); it != end; ++it) out.push_back(static_cast<std::int64_t>(it->second.number));
+    for (auto [it, end] = fields.equal_range(field); it != end; ++it)
+      out.push_back(static_cast<std::int64_t>(it->second.number));
     return out;
   }
   std::int64_t number(int field) const { return numbers(field).empty() ? -1 : numbers(field)[0]; }
@@ -123,7 +124,8 @@ struct Model {
   std::string value(int field) const {
     const Message v = graph.message(field), type = v.message(2).message(1);
     std::string out = v.text(1) + " " + std::to_string(type.number(1)) + " (";
-    for (const Message& size : type.message(2).messages(1)) out += (size.text(2).empty() ? std::to_string(size.number(1)) : size.text(2)) + ",";
+    for (const Message& size : type.message(2).messages(1))
+      out += (size.text(2).empty() ? std::to_string(size.number(1)) : size.text(2)) + ",";
     return out + ")";
   }
 };
@@ -199,16 +201,20 @@ TEST_CASE("onnx: a network of dense layers") {
 }
 
 TEST_CASE("onnx: images are turned once on the way in and once before they are flattened") {
-  Sequential net({9, 9, 2}, {Conv2D({.filters = 4, .kernel = {3, 2}, .stride = 2, .pad = Padding::same(), .activation = relu}), MaxPool2D(2),
-                             Residual({Conv2D({.filters = 4, .pad = Padding::same()}), BatchNormalization()}), relu, Flatten(), Dense(3)});
+  Sequential net(
+      {9, 9, 2},
+      {Conv2D({.filters = 4, .kernel = {3, 2}, .stride = 2, .pad = Padding::same(), .activation = relu}), MaxPool2D(2),
+       Residual({Conv2D({.filters = 4, .pad = Padding::same()}), BatchNormalization()}), relu, Flatten(), Dense(3)});
   const Model m = exported(net, {9, 9, 2});
-  CHECK(m.types() == std::vector<std::string>{"Transpose", "Conv", "Relu", "MaxPool", "Conv", "Mul", "Add", "Add", "Relu", "Transpose", "Flatten", "Gemm"});
+  CHECK(m.types() == std::vector<std::string>{"Transpose", "Conv", "Relu", "MaxPool", "Conv", "Mul", "Add", "Add",
+                                              "Relu", "Transpose", "Flatten", "Gemm"});
   const Message conv = m.node("Conv");
   CHECK(conv.texts(1)[1] == "layers.0.weight");
   CHECK(conv.texts(1)[2] == "layers.0.bias");
   CHECK(m.ints(conv, "kernel_shape") == std::vector<std::int64_t>{3, 2});
   CHECK(m.ints(conv, "strides") == std::vector<std::int64_t>{2, 2});
-  CHECK(m.ints(conv, "pads") == std::vector<std::int64_t>{1, 0, 1, 1});  // top, left, bottom, right: 9 to 5, Keras' "same"
+  CHECK(m.ints(conv, "pads") ==
+        std::vector<std::int64_t>{1, 0, 1, 1});  // top, left, bottom, right: 9 to 5, Keras' "same"
   CHECK(m.ints(conv, "group") == std::vector<std::int64_t>{1});
   CHECK(m.initializer("layers.0.weight").numbers(1) == std::vector<std::int64_t>{4, 2, 3, 2});
   const auto& kernel = dynamic_cast<Conv2D&>(*net.layers()[0]).weight;  // (3, 2, 2, 4)
@@ -225,8 +231,10 @@ TEST_CASE("onnx: groups, pools and activations are single ops again") {
   using Types = std::vector<std::string>;
   CHECK(types({Conv2D({.filters = 4, .groups = 2})}, {5, 5, 4}) == Types{"Transpose", "Conv", "Transpose"});
   CHECK(types({Conv2D({.filters = 4, .groups = 4})}, {5, 5, 4}) == Types{"Transpose", "Conv", "Transpose"});
-  CHECK(types({Conv2D(Conv2DOptions{.filters = 4}), GlobalAvgPool2D()}, {5, 5, 4}) == Types{"Transpose", "Conv", "GlobalAveragePool", "Flatten"});
-  CHECK(types({Conv2D(Conv2DOptions{.filters = 4}), GlobalMaxPool2D()}, {5, 5, 4}) == Types{"Transpose", "Conv", "GlobalMaxPool", "Flatten"});
+  CHECK(types({Conv2D(Conv2DOptions{.filters = 4}), GlobalAvgPool2D()}, {5, 5, 4}) ==
+        Types{"Transpose", "Conv", "GlobalAveragePool", "Flatten"});
+  CHECK(types({Conv2D(Conv2DOptions{.filters = 4}), GlobalMaxPool2D()}, {5, 5, 4}) ==
+        Types{"Transpose", "Conv", "GlobalMaxPool", "Flatten"});
   CHECK(types({Dense(2), [](const Tensor& x) { return leaky_relu(x); }}, {3}) == Types{"Gemm", "LeakyRelu"});
   CHECK(types({Dense(2), [](const Tensor& x) { return elu(x, 0.5); }}, {3}) == Types{"Gemm", "Elu"});
   CHECK(types({Dense(2), selu}, {3}) == Types{"Gemm", "Elu", "Mul"});
@@ -280,35 +288,56 @@ TEST_CASE("onnx: the same parameter twice is stored once, alike ones are not") {
 }
 
 TEST_CASE("onnx: what cannot be expressed is refused by layer and op") {
-  Sequential net({4, 4, 1}, {Conv2D({.filters = 1, .pad = Padding::same()}), [](const Tensor& x) { return col2im(im2col(x, 2), {4, 4}, 2); }});
+  Sequential net({4, 4, 1}, {Conv2D({.filters = 1, .pad = Padding::same()}), [](const Tensor& x) {
+                               return col2im(im2col(x, 2), {4, 4}, 2);
+                             }});
   CHECK(refusal(net, {4, 4, 1}) == "export_onnx: layers.1: col2im cannot be expressed in ONNX opset 13");
-  CHECK(refusal([](const Tensor& x) { return cross_entropy(x, zeros({x.size(0)}, i64)); }) == "export_onnx: cross_entropy cannot be expressed in ONNX opset 13");
-  CHECK(refusal([](const Tensor& x) { return col2im(im2col(x, 2), {4, 4}, 2); }, {4, 4, 1}) == "export_onnx: col2im cannot be expressed in ONNX opset 13");
+  CHECK(refusal([](const Tensor& x) { return cross_entropy(x, zeros({x.size(0)}, i64)); }) ==
+        "export_onnx: cross_entropy cannot be expressed in ONNX opset 13");
+  CHECK(refusal(
+            [](const Tensor& x) {
+              return col2im(im2col(x, 2), {4, 4}, 2);
+            },
+            {4, 4, 1}) == "export_onnx: col2im cannot be expressed in ONNX opset 13");
   CHECK(refusal([](const Tensor& x) { return matmul(x, x, {.transpose_b = true}); }) == "nothing");  // (N, N)
   CHECK(refusal([](const Tensor& x) { return reshape(matmul(x, x, {.transpose_b = true}), {-1}); }) ==
         "export_onnx: the result: gives (9,) for 3 samples and (25,) for 5; only multiples of the batch can be said");
-  CHECK(refusal([](const Tensor& x) { return x; }) == "export_onnx: the result is the input itself: there is nothing to export");
-  CHECK(refusal([](const Tensor& x) { return ones({x.size(0), 2}); }) == "export_onnx: the result does not depend on the input");
+  CHECK(refusal([](const Tensor& x) { return x; }) ==
+        "export_onnx: the result is the input itself: there is nothing to export");
+  CHECK(refusal([](const Tensor& x) {
+          return ones({x.size(0), 2});
+        }) == "export_onnx: the result does not depend on the input");
 }
 
 TEST_CASE("onnx: what would hold for the traced data only is refused") {
   const std::string alike = "; a graph holds for every input alike";
   // constants made of the data
-  CHECK(refusal([](const Tensor& x) { return x * x.clone(); }) == "export_onnx: mul reads a constant float32 (3, 4) that depends on the size of the batch" + alike);
-  CHECK(refusal([](const Tensor& x) { return x * scalar(sum(x).item()); }) == "export_onnx: mul reads a constant float32 () that is computed from the input, or at random" + alike);
-  CHECK(refusal([](const Tensor& x) { return x + randn({4}); }) == "export_onnx: add reads a constant float32 (4,) that is computed from the input, or at random" + alike);
-  CHECK(refusal([](const Tensor& x) { return x * sum(x).item(); }) == "export_onnx: affine has another scale for another batch" + alike);
-  CHECK(refusal([](const Tensor& x) { return x + arange(x.size(0)).viewed_as({x.size(0), 1}); }) ==
-        "export_onnx: add reads a constant float32 (3, 1) that depends on the size of the batch" + alike);
-  CHECK(refusal([](const Tensor& x) { return x * static_cast<double>(x.size(0)); }) == "export_onnx: affine has another scale for another batch" + alike);
-  CHECK(refusal([](const Tensor& x) { return slice(x, {.begin = 1}); }) == "export_onnx: slice has another count for another batch" + alike);
+  CHECK(refusal([](const Tensor& x) { return x * x.clone(); }) ==
+        "export_onnx: mul reads a constant float32 (3, 4) that depends on the size of the batch" + alike);
+  CHECK(refusal([](const Tensor& x) { return x * scalar(sum(x).item()); }) ==
+        "export_onnx: mul reads a constant float32 () that is computed from the input, or at random" + alike);
+  CHECK(refusal([](const Tensor& x) { return x + randn({4}); }) ==
+        "export_onnx: add reads a constant float32 (4,) that is computed from the input, or at random" + alike);
+  CHECK(refusal([](const Tensor& x) { return x * sum(x).item(); }) ==
+        "export_onnx: affine has another scale for another batch" + alike);
+  CHECK(refusal([](const Tensor& x) {
+          return x + arange(x.size(0)).viewed_as({x.size(0), 1});
+        }) == "export_onnx: add reads a constant float32 (3, 1) that depends on the size of the batch" + alike);
+  CHECK(refusal([](const Tensor& x) { return x * static_cast<double>(x.size(0)); }) ==
+        "export_onnx: affine has another scale for another batch" + alike);
+  CHECK(refusal([](const Tensor& x) { return slice(x, {.begin = 1}); }) ==
+        "export_onnx: slice has another count for another batch" + alike);
   // branches: also where both batches of small positive numbers go one way
-  CHECK(refusal([](const Tensor& x) { return x.size(0) > 4 ? relu(x) : tanh(x); }) == "export_onnx: tanh ran for one batch and relu for another" + alike);
-  CHECK(refusal([](const Tensor& x) { return sum(x).item() > 0 ? relu(x) : tanh(x); }) == "export_onnx: relu ran for one batch and tanh for another" + alike);
-  CHECK(refusal([](const Tensor& x) { return max(abs(x)).item() > 1 ? relu(relu(x)) : relu(x); }) == "export_onnx: 1 ops ran for one batch and 2 for another" + alike);
+  CHECK(refusal([](const Tensor& x) { return x.size(0) > 4 ? relu(x) : tanh(x); }) ==
+        "export_onnx: tanh ran for one batch and relu for another" + alike);
+  CHECK(refusal([](const Tensor& x) { return sum(x).item() > 0 ? relu(x) : tanh(x); }) ==
+        "export_onnx: relu ran for one batch and tanh for another" + alike);
+  CHECK(refusal([](const Tensor& x) { return max(abs(x)).item() > 1 ? relu(relu(x)) : relu(x); }) ==
+        "export_onnx: 1 ops ran for one batch and 2 for another" + alike);
   // values that go past the ops
-  CHECK(refusal([](const Tensor& x) { return relu(x + 1.0).rows(0, 1) * 2.0; }) ==
-        "export_onnx: affine reads a part of a computed value that no op has taken out of it; use slice() or reshape()");
+  CHECK(
+      refusal([](const Tensor& x) { return relu(x + 1.0).rows(0, 1) * 2.0; }) ==
+      "export_onnx: affine reads a part of a computed value that no op has taken out of it; use slice() or reshape()");
   CHECK(refusal([](const Tensor& x) {
           Tensor y = relu(x);
           y.mutable_values<float>()[0] = 7;
@@ -320,7 +349,9 @@ TEST_CASE("onnx: what would hold for the traced data only is refused") {
 
 TEST_CASE("onnx: too large a model, and a file that cannot be written") {
   const Tensor table = Tensor::empty({(std::int64_t{1} << 29) + 1, 1});  // 2 GiB that nobody touches
-  CHECK(refusal([table](const Tensor& x) { return gather(table, cast(x, i64)); }).find("m.onnx: the model takes 2.0 GiB, an ONNX file holds less than 2") != std::string::npos);
+  CHECK(refusal([table](const Tensor& x) {
+          return gather(table, cast(x, i64));
+        }).find("m.onnx: the model takes 2.0 GiB, an ONNX file holds less than 2") != std::string::npos);
   Sequential net({4}, {Dense(2)});
   CHECK_THROWS_AS(export_onnx(net, "/nonexistent/m.onnx", {4}), IoError);
 }

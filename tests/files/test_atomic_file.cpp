@@ -6,10 +6,10 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -125,8 +125,8 @@ class FileSizeLimit {
 TEST_CASE("write_atomically: pieces follow each other, some empty") {
   const TempDir dir;
   const std::string first = "abc", none, big(3 << 20, 'x');
-  const std::vector<std::span<const std::byte>> pieces{
-      std::as_bytes(std::span(first)), std::as_bytes(std::span(none)), std::as_bytes(std::span(big))};
+  const std::vector<std::span<const std::byte>> pieces{std::as_bytes(std::span(first)), std::as_bytes(std::span(none)),
+                                                       std::as_bytes(std::span(big))};
   write_atomically(dir / "f", pieces);
   CHECK(read(dir / "f") == "abc" + big);
   write_atomically(dir / "f", std::span<const std::span<const std::byte>>());
@@ -188,8 +188,7 @@ TEST_CASE("write_atomically: a symbolic link stays one") {
   CHECK(names_in(dir.path()) == Names{"absolute", "dangling", "data", "relative"});
 
   fs::create_symlink("loop", dir / "loop");
-  CHECK(error_of(dir / "loop", "x") ==
-        (dir / "loop").string() + ": cannot write: Too many levels of symbolic links");
+  CHECK(error_of(dir / "loop", "x") == (dir / "loop").string() + ": cannot write: Too many levels of symbolic links");
 }
 
 TEST_CASE("write_atomically: what the system refuses") {
@@ -197,8 +196,7 @@ TEST_CASE("write_atomically: what the system refuses") {
   write_atomically(dir / "f", "old");
   fs::create_directory(dir / "folder");
 
-  CHECK(error_of(dir / "none" / "f", "x") ==
-        (dir / "none" / "f").string() + ": cannot write: No such directory");
+  CHECK(error_of(dir / "none" / "f", "x") == (dir / "none" / "f").string() + ": cannot write: No such directory");
   CHECK(error_of(dir / "f" / "g", "x") == (dir / "f" / "g").string() + ": cannot write: Not a directory");
   CHECK(error_of(dir / "folder", "x") == (dir / "folder").string() + ": cannot write: Is a directory");
   CHECK(error_of(dir / std::string(256, 'n'), "x").ends_with(": cannot write: File name too long"));
@@ -281,14 +279,16 @@ TEST_CASE("write_atomically: killed at any moment, the file is whole") {
 
 TEST_CASE("write_atomically: what dead processes left is removed, and nothing else") {
   const TempDir dir;
-  for (const char* name : {".ebb-tmp-1-0", ".ebb-tmp-4711-12", ".ebb-tmp-5-0", ".ebb-tmp-x", ".ebb-tmp-1-0.bak", "ebb-tmp-1-0"})
+  for (const char* name :
+       {".ebb-tmp-1-0", ".ebb-tmp-4711-12", ".ebb-tmp-5-0", ".ebb-tmp-x", ".ebb-tmp-1-0.bak", "ebb-tmp-1-0"})
     std::ofstream(dir / name) << "half";
   fs::create_directory(dir / ".ebb-tmp-7-0");
   fs::create_symlink("ebb-tmp-1-0", dir / ".ebb-tmp-8-0");
   const int fd = ::open((dir / ".ebb-tmp-5-0").c_str(), O_WRONLY);  // one that is being written
   CHECK(::flock(fd, LOCK_EX) == 0);
   write_atomically(dir / "f", "text");
-  CHECK(names_in(dir.path()) == Names{".ebb-tmp-1-0.bak", ".ebb-tmp-5-0", ".ebb-tmp-7-0", ".ebb-tmp-8-0", ".ebb-tmp-x", "ebb-tmp-1-0", "f"});
+  CHECK(names_in(dir.path()) ==
+        Names{".ebb-tmp-1-0.bak", ".ebb-tmp-5-0", ".ebb-tmp-7-0", ".ebb-tmp-8-0", ".ebb-tmp-x", "ebb-tmp-1-0", "f"});
   ::close(fd);
   CHECK(error_of(dir / "g" / "f", "text").ends_with("No such directory"));
   write_atomically(dir / "f", "text");
@@ -303,7 +303,8 @@ TEST_CASE("write_atomically: many processes and threads at once in one directory
     REQUIRE(children.back() >= 0);
     if (children.back() > 0) continue;
     std::string error = "no error";
-    for (int n = 0; n < 50 && error == "no error"; ++n) error = error_of(dir / std::to_string(i % 2), std::string(20'000, 'x'));
+    for (int n = 0; n < 50 && error == "no error"; ++n)
+      error = error_of(dir / std::to_string(i % 2), std::string(20'000, 'x'));
     ::_exit(error == "no error" ? 0 : 1);
   }
   for (const pid_t child : children) {
@@ -333,7 +334,8 @@ TEST_CASE("write_atomically: a pipe without a reader is refused, not waited for"
   int ends[2];
   REQUIRE(::pipe(ends) == 0);
   ::close(ends[0]);
-  CHECK(error_of("/dev/fd/" + std::to_string(ends[1]), "x") == "/dev/fd/" + std::to_string(ends[1]) + ": cannot write: Broken pipe");
+  CHECK(error_of("/dev/fd/" + std::to_string(ends[1]), "x") ==
+        "/dev/fd/" + std::to_string(ends[1]) + ": cannot write: Broken pipe");
   ::close(ends[1]);
   ::signal(SIGPIPE, before);
   CHECK(fs::is_fifo(pipe));
@@ -357,13 +359,16 @@ TEST_CASE("write_atomically: a file that is a mount point is refused before anyt
   write_atomically(dir / "f", "old");
   write_atomically(dir / "g", "other");
   const std::string said = in_child([&] {
-    if (!own_mounts() || ::mount((dir / "g").c_str(), (dir / "f").c_str(), nullptr, MS_BIND, nullptr) != 0) return not_allowed;
+    if (!own_mounts() || ::mount((dir / "g").c_str(), (dir / "f").c_str(), nullptr, MS_BIND, nullptr) != 0)
+      return not_allowed;
     std::string out = check_of(dir / "f") + "\n";
     out += error_of(dir / "f", "new") + "\n";
     return out + read(dir / "f") + std::to_string(names_in(dir.path()).size());
   });
   if (skipped(said)) return;
-  const std::string refused = (dir / "f").string() + ": cannot write: the file is a mount point, which cannot be replaced as a whole; mount its folder instead\n";
+  const std::string refused =
+      (dir / "f").string() +
+      ": cannot write: the file is a mount point, which cannot be replaced as a whole; mount its folder instead\n";
   CHECK(said == refused + refused + "other2");
 }
 
@@ -381,7 +386,8 @@ TEST_CASE("write_atomically: a full disk, noticed before where the size is known
   });
   if (skipped(said)) return;
   const std::string refused = (dir / "f").string() + ": cannot write: ";
-  CHECK(said == "no error\n" + refused + "it takes 50000 bytes, the disk has room for 45056\n" + refused + "No space left on device\nold\nno error 1");
+  CHECK(said == "no error\n" + refused + "it takes 50000 bytes, the disk has room for 45056\n" + refused +
+                    "No space left on device\nold\nno error 1");
 }
 
 TEST_CASE("write_atomically: a file in a folder that is read-only, or that is another's") {
@@ -400,7 +406,8 @@ TEST_CASE("write_atomically: a file in a folder that is read-only, or that is an
   const std::string refused = (dir / "f").string() + ": cannot write: ", denied = refused + "Permission denied\n";
   CHECK(said(0555) == denied + denied + "old");
   if (::geteuid() == 0)  // else the file is our own
-    CHECK(said(01777) == refused + "another user's file in a folder where only its owner may replace it\n" + refused + "Operation not permitted\nold");
+    CHECK(said(01777) == refused + "another user's file in a folder where only its owner may replace it\n" + refused +
+                             "Operation not permitted\nold");
   CHECK(::chmod(dir.path().c_str(), 0700) == 0);
   CHECK(names_in(dir.path()) == Names{"f"});
 }
@@ -427,7 +434,8 @@ TEST_CASE("check_writable: a file that comes up during the work is kept") {
   const std::string file = (dir / "f.x").string();
   check_writable(file, false, 0);
   std::ofstream(file) << "theirs";
-  const std::string said = file + ": came up meanwhile and is kept; written to " + (dir / "f.new.x").string() + " instead";
+  const std::string said =
+      file + ": came up meanwhile and is kept; written to " + (dir / "f.new.x").string() + " instead";
   CHECK(error_of(file, "ours") == said);
   CHECK(error_of(file, "again") == said);
   CHECK(read(file) == "theirs");
@@ -460,11 +468,13 @@ TEST_CASE("check_writable: asks and leaves nothing") {
   CHECK(check_of(dir / std::string(256, 'n')).ends_with(": cannot write: File name too long"));
   CHECK(check_of("/dev/null") == "no error");
   CHECK(error_of([] { check_writable("/dev/null", false, 0); }) == "no error");
-  CHECK(check_of(file, std::uintmax_t{1} << 62).starts_with(file + ": cannot write: it takes 4611686018427387904 bytes, the disk has room for "));
+  CHECK(check_of(file, std::uintmax_t{1} << 62)
+            .starts_with(file + ": cannot write: it takes 4611686018427387904 bytes, the disk has room for "));
   {
     const FileSizeLimit limit(1000);
     CHECK(check_of(file, 1000) == "no error");
-    CHECK(check_of(file, 1001) == file + ": cannot write: it takes 1001 bytes, the limit of a file (ulimit -f) is 1000");
+    CHECK(check_of(file, 1001) ==
+          file + ": cannot write: it takes 1001 bytes, the limit of a file (ulimit -f) is 1000");
   }
   CHECK(read(file) == "old");
   CHECK(names_in(dir.path()) == Names{"dangling", "f", "lost"});
@@ -490,12 +500,15 @@ TEST_CASE("write_atomically: what is replaced becomes an older file, and only th
   fs::remove(file);
   check_writable(file, false);
   std::ofstream(file) << "theirs";
-  for (int i = 0; i < 3; ++i) CHECK(error_of([&] { write("5"); }).ends_with("written to " + (dir / "f.new.x").string() + " instead"));
+  for (int i = 0; i < 3; ++i)
+    CHECK(error_of([&] { write("5"); }).ends_with("written to " + (dir / "f.new.x").string() + " instead"));
   CHECK(there() == Names{"theirs", "3", "2"});
   CHECK(names_in(dir.path()) == Names{"f.1.x", "f.2.x", "f.new.x", "f.x"});
 }
 
-TEST_CASE("write_atomically: a link to the file has the older ones beside it; where one is in the way, the new file is there and no other is lost") {
+TEST_CASE(
+    "write_atomically: a link to the file has the older ones beside it; where one is in the way, the new file is there "
+    "and no other is lost") {
   const TempDir dir;
   fs::create_directory(dir / "sub");
   write_atomically(dir / "sub" / "f", "1");
@@ -509,7 +522,9 @@ TEST_CASE("write_atomically: a link to the file has the older ones beside it; wh
   CHECK(read(dir / "sub" / "f") == "2");
   CHECK(read(dir / "f.1") == "1");
   fs::create_directories(dir / "f.2" / "in the way");
-  CHECK(error_of([&] { write("3", {dir / "f.1", dir / "f.2"}); }) == (dir / "f.2").string() + ": cannot write: Is a directory");
+  CHECK(error_of([&] {
+          write("3", {dir / "f.1", dir / "f.2"});
+        }) == (dir / "f.2").string() + ": cannot write: Is a directory");
   CHECK(read(dir / "f") == "3");
   CHECK(read(dir / "f.1") == "1");
   CHECK(names_in(dir.path()) == Names{"f", "f.1", "f.2", "sub"});

@@ -1,4 +1,5 @@
-// Malformed input, thousands of files a reader: tests/corpus/readers.cpp lists the readers, what they take and what they must refuse.
+// Malformed input, thousands of files a reader: tests/corpus/readers.cpp lists the readers, what they take and what
+// they must refuse.
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
 
@@ -74,16 +75,19 @@ Trial tried(const Reader& r, corpus::MemoryFile& file, std::string_view bytes) {
 }
 
 /// Whether what was taken is what stands there.
-bool faithful(const Reader& r, const corpus::MemoryFile& file, std::string_view seed, std::string_view bytes, Change change, const std::string& of_seed, const Trial& t) {
+bool faithful(const Reader& r, const corpus::MemoryFile& file, std::string_view seed, std::string_view bytes,
+              Change change, const std::string& of_seed, const Trial& t) {
   if (t.read == of_seed) return true;
   if (r.checksum) return false;
   if (!r.rewrite || r.rewrite(file.path()) == bytes) return true;
   if (r.type_field.empty()) return false;
-  if (change == Change::several) return true;  // one that means nothing and one that does: neither the seed nor what ebb writes
+  if (change == Change::several)
+    return true;  // one that means nothing and one that does: neither the seed nor what ebb writes
   // Another type, of which ebb writes the one that it becomes.
   const auto types = [&](std::string_view text) {
     std::string out;
-    for (std::size_t at = 0; (at = text.find(r.type_field, at)) != text.npos; ++at) out += text.substr(at, r.type_field.size() + 4);
+    for (std::size_t at = 0; (at = text.find(r.type_field, at)) != text.npos; ++at)
+      out += text.substr(at, r.type_field.size() + 4);
     return out;
   };
   return types(seed) != types(bytes);

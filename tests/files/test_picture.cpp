@@ -42,7 +42,8 @@ Png read(const std::filesystem::path& file) {
   for (std::size_t at = 8; at < s.size();) {
     const std::size_t size = number(s, at);
     const std::string kind = s.substr(at + 4, 4), body = s.substr(at + 4, size + 4);
-    CHECK(number(s, at + 8 + size) == ::crc32(0, reinterpret_cast<const Bytef*>(body.data()), static_cast<uInt>(body.size())));
+    CHECK(number(s, at + 8 + size) ==
+          ::crc32(0, reinterpret_cast<const Bytef*>(body.data()), static_cast<uInt>(body.size())));
     kinds += kind;
     if (kind == "IHDR") {
       out.width = number(s, at + 8), out.height = number(s, at + 12);
@@ -54,7 +55,8 @@ Png read(const std::filesystem::path& file) {
   CHECK(kinds == "IHDRIDATIEND");
   Bytes rows(out.height * (out.width + 1));
   uLongf size = static_cast<uLongf>(rows.size());
-  REQUIRE(::uncompress(rows.data(), &size, reinterpret_cast<const Bytef*>(packed.data()), static_cast<uLong>(packed.size())) == Z_OK);
+  REQUIRE(::uncompress(rows.data(), &size, reinterpret_cast<const Bytef*>(packed.data()),
+                       static_cast<uLong>(packed.size())) == Z_OK);
   CHECK(size == rows.size());
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (i % (out.width + 1)) out.pixels.push_back(rows[i]);
@@ -90,20 +92,25 @@ TEST_CASE("pictures: a grid of images") {
   CHECK(grid.shape() == Shape{2, 4});
   CHECK(grid.to_vector() == std::vector<double>{1, 2, 3, 4, 5, 6, 0, 0});
   CHECK(image_grid(images, 10).shape() == Shape{1, 6});  // no empty columns
-  CHECK(image_grid(tensor({1, 2, 3, 4, 5, 6, 7, 8}, {2, 2, 2, 1}), 2).to_vector() == std::vector<double>{1, 2, 5, 6, 3, 4, 7, 8});
-  CHECK_THROWS_WITH_AS(image_grid(zeros({2, 3}), 1), "image_grid: expected images (n, h, w), got float32 (2, 3)", ShapeError);
+  CHECK(image_grid(tensor({1, 2, 3, 4, 5, 6, 7, 8}, {2, 2, 2, 1}), 2).to_vector() ==
+        std::vector<double>{1, 2, 5, 6, 3, 4, 7, 8});
+  CHECK_THROWS_WITH_AS(image_grid(zeros({2, 3}), 1), "image_grid: expected images (n, h, w), got float32 (2, 3)",
+                       ShapeError);
   CHECK_THROWS_WITH_AS(image_grid(images, 0), "image_grid: columns must be at least 1, got 0", ValueError);
 }
 
 TEST_CASE("pictures: what cannot be written leaves nothing behind") {
   const TempDir dir;
   const auto file = dir / "a.png";
-  CHECK_THROWS_WITH_AS(write_png(file, zeros({3})), "write_png: expected a picture (h, w), got float32 (3,)", ShapeError);
+  CHECK_THROWS_WITH_AS(write_png(file, zeros({3})), "write_png: expected a picture (h, w), got float32 (3,)",
+                       ShapeError);
   CHECK_THROWS_AS(write_png(file, Tensor()), ShapeError);
   CHECK_THROWS_AS(write_png(file, zeros({2, 2, 3})), ShapeError);
   CHECK_THROWS_AS(write_png(file, zeros({0, 2})), ShapeError);
-  CHECK_THROWS_WITH_AS(write_png(file, zeros({2, 2}, i64)), "write_png: expected uint8 or floats, got int64 (2, 2)", DTypeError);
-  CHECK_THROWS_WITH_AS(write_png(file, zeros({2, 2}), {.zoom = 0}), "write_png: zoom must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(write_png(file, zeros({2, 2}, i64)), "write_png: expected uint8 or floats, got int64 (2, 2)",
+                       DTypeError);
+  CHECK_THROWS_WITH_AS(write_png(file, zeros({2, 2}), {.zoom = 0}), "write_png: zoom must be at least 1, got 0",
+                       ValueError);
   CHECK_THROWS_AS(write_png(file, zeros({2, 2}), {.zoom = 1 << 14}), ValueError);
   CHECK_THROWS_AS(write_png(dir / "missing" / "a.png", zeros({2, 2})), IoError);
   CHECK(std::filesystem::is_empty(dir.path()));

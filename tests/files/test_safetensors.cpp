@@ -127,9 +127,9 @@ TEST_CASE("safetensors: what is written is read back, bit for bit") {
     SafeTensors odd;
     odd.tensors["f32"] = ebb::tensor({-0.0, std::numeric_limits<double>::infinity(), 1e-45, NAN});
     odd.tensors["f64"] = ebb::tensor({-0.0, -std::numeric_limits<double>::infinity(), 5e-324, NAN}, ebb::f64);
-    odd.tensors["i64"] = Tensor::from(std::vector<std::int64_t>{std::numeric_limits<std::int64_t>::min(),
-                                                                std::numeric_limits<std::int64_t>::max()},
-                                      {2});
+    odd.tensors["i64"] = Tensor::from(
+        std::vector<std::int64_t>{std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()},
+        {2});
     CHECK(same(parsed(bytes_of(odd)), odd));
   }
   SUBCASE("nothing at all") {
@@ -138,8 +138,7 @@ TEST_CASE("safetensors: what is written is read back, bit for bit") {
     CHECK(same(parsed(file_of("{}")), {}));
   }
   SUBCASE("metadata only, any text") {
-    const SafeTensors only{.metadata = {{"", ""}, {"a\"\\\n\x01/\x7f", "\xC3\xA9\xF0\x9F\x8C\x8A"}},
-                           .tensors = {}};
+    const SafeTensors only{.metadata = {{"", ""}, {"a\"\\\n\x01/\x7f", "\xC3\xA9\xF0\x9F\x8C\x8A"}}, .tensors = {}};
     CHECK(same(parsed(bytes_of(only)), only));
   }
   SUBCASE("any name") {
@@ -157,8 +156,7 @@ TEST_CASE("safetensors: what is written is read back, bit for bit") {
     CHECK(same(parsed(bytes_of(many)), many));
   }
   SUBCASE("eight axes") {
-    const SafeTensors deep{.metadata = {},
-                           .tensors = {{"a", ebb::arange(6).viewed_as({1, 1, 2, 1, 3, 1, 1, 1})}}};
+    const SafeTensors deep{.metadata = {}, .tensors = {{"a", ebb::arange(6).viewed_as({1, 1, 2, 1, 3, 1, 1, 1})}}};
     CHECK(same(parsed(bytes_of(deep)), deep));
   }
   SUBCASE("a tensor that looks at a part of another, and one of a graph") {
@@ -208,8 +206,7 @@ TEST_CASE("safetensors: a file as Python writes it") {
       "{\"__metadata__\":{\"format\":\"pt\"},"
       "\"test\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}}     "
       "\0\0\x80\x3F\0\0\0\x40\0\0\x40\x40\0\0\x80\x40"s;
-  const SafeTensors s{.metadata = {{"format", "pt"}},
-                      .tensors = {{"test", ebb::tensor({1, 2, 3, 4}, {2, 2})}}};
+  const SafeTensors s{.metadata = {{"format", "pt"}}, .tensors = {{"test", ebb::tensor({1, 2, 3, 4}, {2, 2})}}};
   CHECK(same(parsed(reference), s));
   CHECK(bytes_of(s) == reference);
 }
@@ -227,13 +224,12 @@ TEST_CASE("safetensors: what other writers may do") {
   CHECK(reinterpret_cast<std::uintptr_t>(s.tensors.at("bA").raw()) % 64 == 0);
 
   // empty tensors may share an offset with each other and with one that is not empty, in any order
-  const SafeTensors empty =
-      parsed(file_of(R"({"z":{"dtype":"U8","shape":[0],"data_offsets":[1,1]},)"
-                     R"("y":{"dtype":"F64","shape":[2,0],"data_offsets":[0,0]},)"
-                     R"("x":{"dtype":"F64","shape":[0,9223372036854775],"data_offsets":[1,1]},)"
-                     R"("b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},)"
-                     R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
-                     "\1\2"));
+  const SafeTensors empty = parsed(file_of(R"({"z":{"dtype":"U8","shape":[0],"data_offsets":[1,1]},)"
+                                           R"("y":{"dtype":"F64","shape":[2,0],"data_offsets":[0,0]},)"
+                                           R"("x":{"dtype":"F64","shape":[0,9223372036854775],"data_offsets":[1,1]},)"
+                                           R"("b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},)"
+                                           R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+                                           "\1\2"));
   CHECK(empty.tensors.at("a").item() == 1);
   CHECK(empty.tensors.at("b").item() == 2);
   CHECK(empty.tensors.at("x").shape() == ebb::Shape{0, 9223372036854775});
@@ -245,8 +241,7 @@ TEST_CASE("safetensors: rule: the header's size") {
   CHECK(message(u64(100'000'001) + "{}") == "header too large: 100000001 bytes, the limit is 100000000");
   CHECK(message(u64(~std::uint64_t{0}) + "{}") ==
         "header too large: 18446744073709551615 bytes, the limit is 100000000");
-  CHECK(message(u64(100'000'000) + "{}") ==
-        "header too large: 100000000 bytes, the file has 2 after the first 8");
+  CHECK(message(u64(100'000'000) + "{}") == "header too large: 100000000 bytes, the file has 2 after the first 8");
   CHECK(message(u64(3) + "{}") == "header too large: 3 bytes, the file has 2 after the first 8");
 }
 
@@ -262,8 +257,7 @@ TEST_CASE("safetensors: rule: '{' first, '}' and spaces last") {
 
 TEST_CASE("safetensors: rule: valid UTF-8 and JSON") {
   CHECK(header_message("{}\0{}"s) == "not valid JSON: byte 3 of the header: a zero byte");
-  CHECK(header_message("{}{}") ==
-        "not valid JSON: byte 3 of the header: unexpected '{'; expected end of input");
+  CHECK(header_message("{}{}") == "not valid JSON: byte 3 of the header: unexpected '{'; expected end of input");
   CHECK(header_message("{\"a\":}") ==
         "not valid JSON: byte 6 of the header: unexpected '}'; expected '[', '{', or a literal");
   CHECK(header_message("{'a':1}") == "not valid JSON: byte 2 of the header: invalid literal");
@@ -308,11 +302,9 @@ TEST_CASE("safetensors: rule: no duplicate key at any level") {
   CHECK(header_message("{" + a + "," + a + "}") == "duplicate key: \"a\"");
   CHECK(header_message("{" + a + R"(,"\u0061":5})") == "duplicate key: \"a\"");
   CHECK(header_message(R"({"__metadata__":{},"__metadata__":{}})") == "duplicate key: \"__metadata__\"");
-  CHECK(header_message(R"({"__metadata__":{"k":"1","j":"","k":"1"}})") ==
-        "duplicate key: \"k\" of __metadata__");
+  CHECK(header_message(R"({"__metadata__":{"k":"1","j":"","k":"1"}})") == "duplicate key: \"k\" of __metadata__");
   CHECK(entry_message(R"({"dtype":"U8","dtype":"U8"})") == "duplicate key: \"dtype\" of tensor \"a\"");
-  CHECK(entry_message(R"({"shape":[],"dtype":"U8","shape":[]})") ==
-        "duplicate key: \"shape\" of tensor \"a\"");
+  CHECK(entry_message(R"({"shape":[],"dtype":"U8","shape":[]})") == "duplicate key: \"shape\" of tensor \"a\"");
   CHECK(entry_message(R"({"data_offsets":[0,0],"data_offsets":[0,0]})") ==
         "duplicate key: \"data_offsets\" of tensor \"a\"");
 }
@@ -320,12 +312,12 @@ TEST_CASE("safetensors: rule: no duplicate key at any level") {
 TEST_CASE("safetensors: rule: metadata is a map of texts") {
   CHECK(header_message(R"({"__metadata__":{"step":12}})") ==
         "__metadata__: \"step\": expected a string, found a number");
-  CHECK(header_message(R"({"__metadata__":{"k":null}})") ==
-        "__metadata__: \"k\": expected a string, found null");
-  CHECK(header_message(R"({"__metadata__":{"k":{}}})") ==
-        "__metadata__: \"k\": expected a string, found an object");
+  CHECK(header_message(R"({"__metadata__":{"k":null}})") == "__metadata__: \"k\": expected a string, found null");
+  CHECK(header_message(R"({"__metadata__":{"k":{}}})") == "__metadata__: \"k\": expected a string, found an object");
   CHECK(header_message(R"({"__metadata__":["k"]})") == "__metadata__: expected an object, found an array");
-  CHECK(parsed(file_of(R"({"__metadata__":null,"a":{"dtype":"U8","shape":[],"data_offsets":[0,1]}})", "\7")).tensors.at("a").item() == 7);
+  CHECK(parsed(file_of(R"({"__metadata__":null,"a":{"dtype":"U8","shape":[],"data_offsets":[0,1]}})", "\7"))
+            .tensors.at("a")
+            .item() == 7);
   CHECK(header_message(R"({"__metadata__":null,"__metadata__":null})") == "duplicate key: \"__metadata__\"");
 }
 
@@ -335,8 +327,7 @@ TEST_CASE("safetensors: rule: entries have the three keys and nothing else") {
   CHECK(entry_message("true") == "entry: tensor \"a\": expected an object, found true");
   CHECK(entry_message("1") == "entry: tensor \"a\": expected an object, found a number");
   CHECK(entry_message(R"({"shape":[],"data_offsets":[0,4]})", 4) == "missing key: \"dtype\" of tensor \"a\"");
-  CHECK(entry_message(R"({"dtype":"F32","data_offsets":[0,4]})", 4) ==
-        "missing key: \"shape\" of tensor \"a\"");
+  CHECK(entry_message(R"({"dtype":"F32","data_offsets":[0,4]})", 4) == "missing key: \"shape\" of tensor \"a\"");
   CHECK(entry_message(R"({"dtype":"F32","shape":[]})", 4) == "missing key: \"data_offsets\" of tensor \"a\"");
   CHECK(entry_message(R"({"dtype":"F32","shape":[],"offsets":[0,4]})", 4) ==
         "unknown key: \"offsets\" of tensor \"a\"");
@@ -355,7 +346,10 @@ TEST_CASE("safetensors: rule: dtype known") {
 
 TEST_CASE("safetensors: other types become those that ebb has") {
   const auto read = [](const std::string& kind, std::size_t n, std::string_view data) {
-    return parsed(file_of("{\"a\":{\"dtype\":\"" + kind + "\",\"shape\":[" + std::to_string(n) + "],\"data_offsets\":[0," + std::to_string(data.size()) + "]}}", data)).tensors.at("a");
+    return parsed(file_of("{\"a\":{\"dtype\":\"" + kind + "\",\"shape\":[" + std::to_string(n) +
+                              "],\"data_offsets\":[0," + std::to_string(data.size()) + "]}}",
+                          data))
+        .tensors.at("a");
   };
   using ebb::same_bits;
   using ebb::tensor;
@@ -366,7 +360,8 @@ TEST_CASE("safetensors: other types become those that ebb has") {
   CHECK(same_bits(read("U16", 2, "\0\x80\xff\xff"s), tensor({32768, 65535}, ebb::i64)));
   CHECK(same_bits(read("I32", 2, "\0\0\0\x80\1\0\0\0"s), tensor({-2147483648.0, 1}, ebb::i64)));
   CHECK(same_bits(read("U32", 2, "\xff\xff\xff\xff\1\0\0\0"s), tensor({4294967295.0, 1}, ebb::i64)));
-  CHECK(read("U64", 1, "\xff\xff\xff\xff\xff\xff\xff\x7f").values<std::int64_t>()[0] == std::numeric_limits<std::int64_t>::max());
+  CHECK(read("U64", 1, "\xff\xff\xff\xff\xff\xff\xff\x7f").values<std::int64_t>()[0] ==
+        std::numeric_limits<std::int64_t>::max());
   // 1, -2, the largest, the smallest above 0, infinity, -0; as numpy.float16 has them
   CHECK(same_bits(read("F16", 6, "\0\x3c\0\xc0\xff\x7b\1\0\0\x7c\0\x80"s), tensor({1, -2, 65504, 0x1p-24, inf, -0.0})));
   CHECK(std::isnan(read("F16", 1, "\1\x7e").item()));
@@ -379,12 +374,16 @@ TEST_CASE("safetensors: other types become those that ebb has") {
   // more than one piece of a conversion, and another tensor after it
   std::string many;
   std::vector<std::int64_t> counted;
-  for (int i = 0; i < 10'000; ++i) counted.push_back(i), many += {static_cast<char>(i & 0xff), static_cast<char>(i >> 8)};
-  const SafeTensors two = parsed(file_of(R"({"a":{"dtype":"I16","shape":[100,100],"data_offsets":[0,20000]},"b":{"dtype":"F32","shape":[],"data_offsets":[20000,20004]}})", many + "\0\0\x80\x3f"s));
+  for (int i = 0; i < 10'000; ++i)
+    counted.push_back(i), many += {static_cast<char>(i & 0xff), static_cast<char>(i >> 8)};
+  const SafeTensors two = parsed(file_of(
+      R"({"a":{"dtype":"I16","shape":[100,100],"data_offsets":[0,20000]},"b":{"dtype":"F32","shape":[],"data_offsets":[20000,20004]}})",
+      many + "\0\0\x80\x3f"s));
   CHECK(same_bits(two.tensors.at("a"), Tensor::from(counted, {100, 100})));
   CHECK(two.tensors.at("b").item() == 1);
-  CHECK(message(file_of(R"({"a":{"dtype":"U64","shape":[2],"data_offsets":[0,16]}})", std::string(15, '\0') + "\x80")) ==
-        "data: tensor \"a\": element 1 is above 2^63 - 1, the largest of int64");
+  CHECK(
+      message(file_of(R"({"a":{"dtype":"U64","shape":[2],"data_offsets":[0,16]}})", std::string(15, '\0') + "\x80")) ==
+      "data: tensor \"a\": element 1 is above 2^63 - 1, the largest of int64");
 }
 
 TEST_CASE("safetensors: a large header is not kept") {
@@ -392,7 +391,8 @@ TEST_CASE("safetensors: a large header is not kept") {
   const std::string most(std::size_t{1} << 22, 'x');
   CHECK(parsed(file_of("{\"__metadata__\":{\"k\":\"" + most + "\"}}")).metadata.at("k") == most);
   const std::string more = "{\"__metadata__\":{\"k\":\"";
-  const std::string says = "text too long: byte " + std::to_string(more.size() + most.size() + 1) + " of the header: more than 4194304 bytes of one name, text or number";
+  const std::string says = "text too long: byte " + std::to_string(more.size() + most.size() + 1) +
+                           " of the header: more than 4194304 bytes of one name, text or number";
   CHECK(header_message(more + most + "y\"}}") == says);
   std::string quotes;
   while (quotes.size() < most.size()) quotes += "\\\"";
@@ -415,8 +415,7 @@ TEST_CASE("safetensors: rule: shape is non-negative integers") {
   CHECK(entry_message(R"({"shape":["1"]})") == expected + "a string");
   CHECK(entry_message(R"({"shape":[null]})") == expected + "null");
   CHECK(entry_message(R"({"shape":[18446744073709551616]})") == expected + "18446744073709551616");
-  CHECK(entry_message("{\"shape\":[1" + std::string(100, '0') + "]}") ==
-        expected + "1" + std::string(39, '0') + "...");
+  CHECK(entry_message("{\"shape\":[1" + std::string(100, '0') + "]}") == expected + "1" + std::string(39, '0') + "...");
   CHECK(entry_message(R"({"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]})", 1) ==
         "shape: tensor \"a\": more than 8 axes");
 }
@@ -446,12 +445,10 @@ TEST_CASE("safetensors: rule: offsets are two integers that hold the elements") 
   CHECK(offsets_message("[]") == "data_offsets: tensor \"a\": expected 2 numbers, found 0");
   CHECK(offsets_message("[0]") == "data_offsets: tensor \"a\": expected 2 numbers, found 1");
   CHECK(offsets_message("[0,8,8]") == "data_offsets: tensor \"a\": expected 2 numbers, found more");
-  CHECK(offsets_message("[0,8.0]") ==
-        "data_offsets: tensor \"a\": expected non-negative integers, found 8.0");
+  CHECK(offsets_message("[0,8.0]") == "data_offsets: tensor \"a\": expected non-negative integers, found 8.0");
   CHECK(offsets_message("[-8,0]") == "data_offsets: tensor \"a\": expected non-negative integers, found -8");
   CHECK(offsets_message("[8,0]") == "data_offsets: tensor \"a\": begin 8 is after end 0");
-  CHECK(offsets_message("[0,4]") ==
-        "data_offsets: tensor \"a\": 0 to 4 is 4 bytes, F32 of shape (2) takes 8");
+  CHECK(offsets_message("[0,4]") == "data_offsets: tensor \"a\": 0 to 4 is 4 bytes, F32 of shape (2) takes 8");
   CHECK(offsets_message("[0,18446744073709551615]") ==
         "data_offsets: tensor \"a\": 0 to 18446744073709551615 is 18446744073709551615 bytes, F32 of shape "
         "(2) takes 8");
@@ -467,18 +464,14 @@ TEST_CASE("safetensors: rule: no hole, no overlap, and the file ends with the la
     return header_message("{" + entry("a", a) + "," + entry("b", b) + "}", data_bytes);
   };
   CHECK(pair_message("4,8", "0,4", 8) == "no error");
-  CHECK(pair_message("4,8", "8,12", 12) ==
-        "hole: tensor \"a\" begins at byte 4 of the data, the one before ends at 0");
-  CHECK(pair_message("0,4", "5,9", 9) ==
-        "hole: tensor \"b\" begins at byte 5 of the data, the one before ends at 4");
+  CHECK(pair_message("4,8", "8,12", 12) == "hole: tensor \"a\" begins at byte 4 of the data, the one before ends at 0");
+  CHECK(pair_message("0,4", "5,9", 9) == "hole: tensor \"b\" begins at byte 5 of the data, the one before ends at 4");
   CHECK(pair_message("0,4", "2,6", 6) ==
         "overlap: tensor \"b\" begins at byte 2 of the data, the one before ends at 4");
   CHECK(pair_message("0,4", "0,4", 4) ==
         "overlap: tensor \"b\" begins at byte 0 of the data, the one before ends at 4");
-  CHECK(pair_message("0,4", "4,8", 7) ==
-        "data size: the tensors take 8 bytes, the file has 7 after the header");
-  CHECK(pair_message("0,4", "4,8", 9) ==
-        "data size: the tensors take 8 bytes, the file has 9 after the header");
+  CHECK(pair_message("0,4", "4,8", 7) == "data size: the tensors take 8 bytes, the file has 7 after the header");
+  CHECK(pair_message("0,4", "4,8", 9) == "data size: the tensors take 8 bytes, the file has 9 after the header");
   CHECK(header_message("{}", 1) == "data size: the tensors take 0 bytes, the file has 1 after the header");
   // an empty tensor inside another
   CHECK(header_message(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
@@ -495,8 +488,7 @@ TEST_CASE("safetensors: a claim of much memory in a small file costs none") {
 }
 
 TEST_CASE("safetensors: names in messages are escaped and shortened") {
-  CHECK(header_message("{\"a\\nb\\u001b\":1}") ==
-        "entry: tensor \"a\\nb\\u001b\": expected an object, found a number");
+  CHECK(header_message("{\"a\\nb\\u001b\":1}") == "entry: tensor \"a\\nb\\u001b\": expected an object, found a number");
   CHECK(header_message("{\"" + std::string(5000, 'n') + "\":1}") ==
         "entry: tensor \"" + std::string(80, 'n') + "\"...: expected an object, found a number");
   // cut in the middle of a character
@@ -539,8 +531,7 @@ TEST_CASE("safetensors: what cannot be written, and the old file stays") {
   CHECK(write_error<ebb::IoError>(dir / "none" / "f", sample()) ==
         (dir / "none" / "f").string() + ": cannot write: No such directory");
   if (fs::is_character_file("/dev/full"))
-    CHECK(write_error<ebb::IoError>("/dev/full", sample()) ==
-          "/dev/full: cannot write: No space left on device");
+    CHECK(write_error<ebb::IoError>("/dev/full", sample()) == "/dev/full: cannot write: No space left on device");
 
   CHECK(read(dir / "f") == old);
   CHECK(std::distance(fs::directory_iterator(dir.path()), {}) == 1);
@@ -571,24 +562,12 @@ TEST_CASE("safetensors: random damage is refused or harmless, and memory stays b
     for (std::size_t edits = 1 + below(3); edits > 0; --edits) {
       const std::size_t at = below(bytes.size()), n = std::min(1 + below(12), bytes.size() - at);
       switch (below(6)) {
-        case 0:
-          bytes[at] = static_cast<char>(bytes[at] ^ (1 << below(8)));
-          break;
-        case 1:
-          bytes[at] = likely[below(likely.size())];
-          break;
-        case 2:
-          bytes.insert(at, 1, likely[below(likely.size())]);
-          break;
-        case 3:
-          bytes.erase(at, n);
-          break;
-        case 4:
-          bytes.insert(below(bytes.size()), bytes.substr(at, n));
-          break;
-        case 5:
-          bytes[at] = static_cast<char>(random());
-          break;
+        case 0: bytes[at] = static_cast<char>(bytes[at] ^ (1 << below(8))); break;
+        case 1: bytes[at] = likely[below(likely.size())]; break;
+        case 2: bytes.insert(at, 1, likely[below(likely.size())]); break;
+        case 3: bytes.erase(at, n); break;
+        case 4: bytes.insert(below(bytes.size()), bytes.substr(at, n)); break;
+        case 5: bytes[at] = static_cast<char>(random()); break;
       }
       // half of the time the size of the header is made to fit, so that the damage gets past it
       if (bytes.size() > 8 && below(2)) {
@@ -611,8 +590,7 @@ TEST_CASE("safetensors: random damage is refused or harmless, and memory stays b
       ++refused;
     }
     CHECK(ebb::memory_stats().in_use == before);
-    CHECK(ebb::memory_stats().peak <=
-          before + 4 * bytes.size());  // a scalar's block is larger than its entry
+    CHECK(ebb::memory_stats().peak <= before + 4 * bytes.size());  // a scalar's block is larger than its entry
   }
   CHECK(read_anyway + refused == 2000);
   CHECK(read_anyway > 20);  // damage to elements, names and texts, which nothing can notice

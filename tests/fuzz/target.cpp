@@ -1,4 +1,5 @@
-// One libFuzzer target for every reader of tests/corpus; EBB_READER names the one. EBB_SEEDS names a folder for its seeds.
+// One libFuzzer target for every reader of tests/corpus; EBB_READER names the one. EBB_SEEDS names a folder for its
+// seeds.
 #include <ebb/graph/error.h>
 
 #include <cstdio>

@@ -15,8 +15,8 @@
 
 namespace ebb::testing {
 
-/// The same graph in plain lists that the adaptor had no hand in: for answers by other means. Numbers are positions in nodes(),
-/// so that every edge leads from a higher number to a lower one.
+/// The same graph in plain lists that the adaptor had no hand in: for answers by other means. Numbers are positions in
+/// nodes(), so that every edge leads from a higher number to a lower one.
 struct Plain {
   explicit Plain(const Graph& g);
   std::size_t n;
@@ -37,13 +37,14 @@ struct Sample {
   BidirectionalGraph both;  // has in-edges
   Graph graph;              // has not
   Plain plain;
-  const Node* root;         ///< of the first one: every node is below it where there is one root
+  const Node* root;  ///< of the first one: every node is below it where there is one root
   std::size_t root_index() const { return graph.index_of(root); }
 };
 
 /// The roots of a sample, recorded anew.
 std::vector<Tensor> recorded(std::string_view name);
-/// A perceptron's loss, a recurrent layer's, a residual block with two outputs, a loss with its gradients, and random expressions.
+/// A perceptron's loss, a recurrent layer's, a residual block with two outputs, a loss with its gradients, and random
+/// expressions.
 const std::vector<Sample>& samples();
 
 /// Calls f(sample) for each, with its name in the messages.
@@ -64,13 +65,17 @@ auto by_position(std::vector<T>& v, const Graph& g) {
 /// The same weight for every edge, of any graph.
 template <class G, class T = int>
 auto all_weigh(T weight) {
-  return boost::make_function_property_map<typename boost::graph_traits<G>::edge_descriptor, T>([weight](const auto&) { return weight; });
+  return boost::make_function_property_map<typename boost::graph_traits<G>::edge_descriptor, T>(
+      [weight](const auto&) { return weight; });
 }
 
 using DirectedCopy = boost::adjacency_list<boost::vecS, boost::vecS, boost::bidirectionalS, const Node*, GraphEdge>;
-using NumberedCopy = boost::adjacency_list<boost::vecS, boost::vecS, boost::bidirectionalS, boost::no_property, boost::property<boost::edge_index_t, int>>;
-using UndirectedCopy = boost::adjacency_list<boost::vecS, boost::vecS, boost::undirectedS, boost::no_property, boost::property<boost::edge_index_t, int>>;
-using SimpleCopy = boost::adjacency_list<boost::setS, boost::vecS, boost::undirectedS, boost::no_property, boost::property<boost::edge_index_t, int>>;
+using NumberedCopy = boost::adjacency_list<boost::vecS, boost::vecS, boost::bidirectionalS, boost::no_property,
+                                           boost::property<boost::edge_index_t, int>>;
+using UndirectedCopy = boost::adjacency_list<boost::vecS, boost::vecS, boost::undirectedS, boost::no_property,
+                                             boost::property<boost::edge_index_t, int>>;
+using SimpleCopy = boost::adjacency_list<boost::setS, boost::vecS, boost::undirectedS, boost::no_property,
+                                         boost::property<boost::edge_index_t, int>>;
 
 template <class C>
 C copy_of(const Graph& g) {

@@ -17,9 +17,9 @@ using namespace ebb;
 
 TEST_CASE("critical path: the dearest chain, not the longest") {
   const Tensor a = variable(randn({8, 8}), "a"), b = variable(randn({8, 8}), "b");
-  const Tensor dear = matmul(a, b);                          // 1024
+  const Tensor dear = matmul(a, b);                           // 1024
   const Tensor cheap = exp(exp(exp(exp(exp(exp(exp(a)))))));  // 7 * 64
-  const Tensor y = sum(dear + cheap);                        // 64 + 64
+  const Tensor y = sum(dear + cheap);                         // 64 + 64
   const CriticalPath path = critical_path(Graph(y));
   CHECK(path.flops == 2 * 8 * 8 * 8 + 64 + 64);
   std::vector<std::string> ops;
@@ -38,7 +38,8 @@ TEST_CASE("critical path: equals the longest path by plain dynamic programming, 
     const Graph graph(values);
     std::vector<double> longest(graph.size());
     for (std::size_t i = 0; i < graph.size(); ++i) {
-      for (const Input& in : graph.nodes()[i]->inputs()) longest[i] = std::max(longest[i], longest[graph.index_of(in.node.get())]);
+      for (const Input& in : graph.nodes()[i]->inputs())
+        longest[i] = std::max(longest[i], longest[graph.index_of(in.node.get())]);
       longest[i] += graph.nodes()[i]->flops();
     }
     CHECK(critical_path(graph).flops == *std::ranges::max_element(longest));
@@ -71,25 +72,28 @@ TEST_CASE("memory plan: predicted and measured peak of a backward pass are equal
   const MemoryPlan plan = plan_backward(Graph(loss));
   reset_peak_memory();
   const Gradients g = backward(loss);
-  const std::size_t outside = before - Storage::footprint(x.bytes()) - Storage::footprint(labels.bytes()) + Storage::footprint(loss.bytes());
+  const std::size_t outside =
+      before - Storage::footprint(x.bytes()) - Storage::footprint(labels.bytes()) + Storage::footprint(loss.bytes());
   CHECK(plan.peak == memory_stats().peak - outside);
   CHECK(plan.at->op() == "relu");  // the widest gradient beside the value that it came from
 }
 
 TEST_CASE("memory plan: the peaks of networks are the measured ones too") {
   const Tensor x = rand({32, 28, 28, 1}), labels = zeros({32}, i64);
-  for (const std::string text : {"flatten, dense 512 relu, dense 10",  // the dense layer's rule makes a tensor beside its results
-                           "flatten, dense 100 tanh, dense 50 sigmoid, dense 10",
-                           "conv 8 3 relu, pool 2, conv 16 3 relu, pool 2, flatten, dense 64 relu, dense 10",
-                           "conv 8 3 relu, pool 2, conv 16 3 relu, flatten, dense 10",  // a convolution without a pool holds no choice
-                           "conv 8 3, batchnorm, relu, flatten, dense 10",
-                           "reshape 28 28, gru 12, dense 10"}) {  // slices of one value: their gradients are added up
+  for (const std::string text :
+       {"flatten, dense 512 relu, dense 10",  // the dense layer's rule makes a tensor beside its results
+        "flatten, dense 100 tanh, dense 50 sigmoid, dense 10",
+        "conv 8 3 relu, pool 2, conv 16 3 relu, pool 2, flatten, dense 64 relu, dense 10",
+        "conv 8 3 relu, pool 2, conv 16 3 relu, flatten, dense 10",  // a convolution without a pool holds no choice
+        "conv 8 3, batchnorm, relu, flatten, dense 10",
+        "reshape 28 28, gru 12, dense 10"}) {  // slices of one value: their gradients are added up
     CAPTURE(text);
     Sequential net({28, 28, 1}, parse_architecture(text));
     const std::size_t before = memory_stats().in_use;
     const Tensor loss = cross_entropy(net(x), labels);
     const MemoryPlan plan = plan_backward(Graph(loss));
-    const std::size_t outside = before - Storage::footprint(x.bytes()) - Storage::footprint(labels.bytes()) + Storage::footprint(loss.bytes());
+    const std::size_t outside =
+        before - Storage::footprint(x.bytes()) - Storage::footprint(labels.bytes()) + Storage::footprint(loss.bytes());
     CHECK(plan.kept == memory_stats().in_use - outside);
     reset_peak_memory();
     const Gradients g = backward(loss);
@@ -113,7 +117,9 @@ TEST_CASE("common sub-expressions: found through chains, told apart by options")
 
 TEST_CASE("common sub-expressions: every option counts") {
   const Tensor x = variable(rand({2, 2, 2})), m = variable(rand({2, 2}));
-  const auto repeated = [](const Tensor& a, const Tensor& b) { return common_subexpressions(Graph(std::vector{a, b})).size() == 1; };
+  const auto repeated = [](const Tensor& a, const Tensor& b) {
+    return common_subexpressions(Graph(std::vector{a, b})).size() == 1;
+  };
   CHECK(repeated(matmul(m, m), matmul(m, m)));
   CHECK_FALSE(repeated(matmul(m, m), matmul(m, m, {.transpose_b = true})));
   CHECK(repeated(pow(x, 1.5), pow(x, 1.5)));
@@ -138,12 +144,15 @@ struct Loose final : Node {
     const std::size_t bytes = sizeof(Loose) + static_cast<std::size_t>(count) * sizeof(Input);
     return Ref<Node>::adopt(::new (detail::allocate_block(bytes)) Loose(shape, count, bytes));
   }
-  static Input& input(const Ref<Node>& node, int i) { return reinterpret_cast<Input*>(static_cast<Loose*>(node.get()) + 1)[i]; }
+  static Input& input(const Ref<Node>& node, int i) {
+    return reinterpret_cast<Input*>(static_cast<Loose*>(node.get()) + 1)[i];
+  }
   std::string_view op() const override { return "loose"; }
   void backward(const Saved&, const Tensor&, std::span<Tensor>) const override {}
 
  private:
-  Loose(const Shape& shape, int count, std::size_t bytes) : Node(shape, f32, reinterpret_cast<Input*>(this + 1), count, bytes) {
+  Loose(const Shape& shape, int count, std::size_t bytes)
+      : Node(shape, f32, reinterpret_cast<Input*>(this + 1), count, bytes) {
     for (int i = 0; i < count; ++i) (::new (reinterpret_cast<Input*>(this + 1) + i) Input)->shape = shape;
   }
 };
@@ -157,12 +166,14 @@ TEST_CASE("verify: a cycle, a node older than its input and an edge of another s
   const Ref<Node> old = Loose::make({2}, 1);
   const Tensor x = variable(zeros({2}), "x");
   Loose::input(old, 0).node = x.node();
-  CHECK_THROWS_WITH_AS(verify(Graph(value_of(old))), ("verify: loose " + numbered(*old) + " is older than its input " + numbered(*x.node())).c_str(),
+  CHECK_THROWS_WITH_AS(verify(Graph(value_of(old))),
+                       ("verify: loose " + numbered(*old) + " is older than its input " + numbered(*x.node())).c_str(),
                        GradientError);
 
   const Ref<Node> misfit = Loose::make({3}, 1);
   Loose::input(misfit, 0).node = x.node();
-  CHECK_THROWS_WITH_AS(verify(Graph(value_of(misfit))), ("verify: loose " + numbered(*misfit) + " expects (3,), its input variable has (2,)").c_str(),
+  CHECK_THROWS_WITH_AS(verify(Graph(value_of(misfit))),
+                       ("verify: loose " + numbered(*misfit) + " expects (3,), its input variable has (2,)").c_str(),
                        GradientError);
 
   const Ref<Node> first = Loose::make({2}, 1), second = Loose::make({2}, 1);

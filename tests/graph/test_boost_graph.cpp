@@ -48,18 +48,13 @@ std::vector<Tensor> random_expressions(std::uint64_t seed, int nodes) {
   for (int i = 0; i < nodes; ++i) {
     const Tensor a = pool[random.below(pool.size())], b = pool[random.below(pool.size())];
     switch (random.below(4)) {
-      case 0:
-        pool.push_back(add(a, b));
-        break;
-      case 1:
-        pool.push_back(mul(a, a));
-        break;
+      case 0: pool.push_back(add(a, b)); break;
+      case 1: pool.push_back(mul(a, a)); break;
       case 2:
         pool.push_back(concat({reshape(a, {1}), reshape(b, {1}), reshape(a, {1})}));
         pool.back() = sum(pool.back());
         break;
-      default:
-        pool.push_back(exp(a));
+      default: pool.push_back(exp(a));
     }
   }
   return pool;
@@ -67,14 +62,14 @@ std::vector<Tensor> random_expressions(std::uint64_t seed, int nodes) {
 
 /// A perceptron's loss: two layers, one weight used in both.
 Tensor perceptron() {
-  const Tensor x = ones({3, 4}), w = variable(full({4, 4}, 0.1), "w"), b = variable(zeros({4}), "b"), out = variable(full({4, 2}, 0.2), "out");
+  const Tensor x = ones({3, 4}), w = variable(full({4, 4}, 0.1), "w"), b = variable(zeros({4}), "b"),
+               out = variable(full({4, 2}, 0.2), "out");
   return cross_entropy(matmul(relu(linear(tanh(linear(x, w, b)), w, b)), out), zeros({3}, i64));
 }
 
 /// Longest (or shortest) number of edges from the root, by index, over any graph of the concepts.
 template <class G>
-std::vector<int> path_lengths(const G& g, typename boost::graph_traits<G>::vertex_descriptor root,
-                              bool longest) {
+std::vector<int> path_lengths(const G& g, typename boost::graph_traits<G>::vertex_descriptor root, bool longest) {
   std::vector<int> distance(num_vertices(g));
   std::vector<boost::default_color_type> colors(num_vertices(g));
   const auto index = get(boost::vertex_index, g);
@@ -232,9 +227,9 @@ TEST_CASE("boost graph: an adjacency_list agrees on edges, reachability and path
       if (!root.tracked()) continue;
       const std::size_t start = g.index_of(root.node().get());
       std::vector<boost::default_color_type> colors(num_vertices(copy));
-      boost::breadth_first_search(copy, start,
-                                  boost::color_map(boost::make_iterator_property_map(
-                                      colors.begin(), get(boost::vertex_index, copy))));
+      boost::breadth_first_search(
+          copy, start,
+          boost::color_map(boost::make_iterator_property_map(colors.begin(), get(boost::vertex_index, copy))));
       const Graph below(root);
       for (std::size_t i = 0; i < g.size(); ++i)
         CHECK(below.contains(g.nodes()[i]) == (colors[i] == boost::black_color));

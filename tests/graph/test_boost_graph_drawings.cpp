@@ -38,7 +38,8 @@ void circle() {
     boost::circle_graph_layout(s.graph, by_position(at, s.graph), 10.0);
     for (std::size_t i = 0; i < s.plain.n; ++i) {
       CHECK(std::hypot(at[i][0], at[i][1]) == doctest::Approx(10));
-      CHECK(between(at[i], at[(i + 1) % s.plain.n]) == doctest::Approx(20 * std::sin(3.14159265358979 / static_cast<double>(s.plain.n))));
+      CHECK(between(at[i], at[(i + 1) % s.plain.n]) ==
+            doctest::Approx(20 * std::sin(3.14159265358979 / static_cast<double>(s.plain.n))));
     }
   });
 }
@@ -63,7 +64,8 @@ void springs() {
     std::vector<Point> at(s.plain.n);
     const auto map = boost::make_iterator_property_map(at.begin(), get(boost::vertex_index, copy));
     boost::circle_graph_layout(copy, map, 1.0);
-    CHECK(boost::kamada_kawai_spring_layout(copy, map, all_weigh<UndirectedCopy>(1.0), square, boost::edge_length(1.0)));
+    CHECK(
+        boost::kamada_kawai_spring_layout(copy, map, all_weigh<UndirectedCopy>(1.0), square, boost::edge_length(1.0)));
   });
   const Tensor x = variable(scalar(1)), y = exp(sin(x));
   const auto chain = numbered<UndirectedCopy>(Graph(y));
@@ -81,7 +83,8 @@ bool draws_together(const Sample& s, const std::vector<Point>& at) {
   double linked = 0, all = 0;
   for (std::size_t u = 0; u < s.plain.n; ++u) {
     for (const std::size_t v : s.plain.out[u]) linked += between(at[u], at[v]) / static_cast<double>(s.plain.edges());
-    for (std::size_t v = 0; v < s.plain.n; ++v) all += between(at[u], at[v]) / static_cast<double>(s.plain.n * (s.plain.n - 1));
+    for (std::size_t v = 0; v < s.plain.n; ++v)
+      all += between(at[u], at[v]) / static_cast<double>(s.plain.n * (s.plain.n - 1));
   }
   return linked < all;
 }
@@ -103,7 +106,9 @@ void self_organizing() {
   on_samples([&](const Sample& s) {
     const auto copy = numbered<UndirectedCopy>(s.graph);  // nodes move with their neighbors in both directions
     std::vector<Point> at(s.plain.n);
-    boost::gursoy_atun_layout(copy, square, boost::make_iterator_property_map(at.begin(), get(boost::vertex_index, copy)), boost::iterations(static_cast<int>(40 * s.plain.n)));
+    boost::gursoy_atun_layout(copy, square,
+                              boost::make_iterator_property_map(at.begin(), get(boost::vertex_index, copy)),
+                              boost::iterations(static_cast<int>(40 * s.plain.n)));
     CHECK(draws_together(s, at));
   });
 }
@@ -120,7 +125,8 @@ void number_edges(UndirectedCopy& g) {
 bool embed(const UndirectedCopy& g, Embedding& embedding) {
   embedding.assign(num_vertices(g), {});
   return boost::boyer_myrvold_planarity_test(boost::boyer_myrvold_params::graph = g,
-                                             boost::boyer_myrvold_params::embedding = boost::make_iterator_property_map(embedding.begin(), get(boost::vertex_index, g)));
+                                             boost::boyer_myrvold_params::embedding = boost::make_iterator_property_map(
+                                                 embedding.begin(), get(boost::vertex_index, g)));
 }
 
 /// Without parallel edges.
@@ -151,21 +157,26 @@ void planarity() {
     std::vector<Edge> minor;
     const bool planar = boost::boyer_myrvold_planarity_test(g);
     CHECK(embed(g, embedding) == planar);
-    CHECK(boost::boyer_myrvold_planarity_test(boost::boyer_myrvold_params::graph = g, boost::boyer_myrvold_params::kuratowski_subgraph = std::back_inserter(minor)) == planar);
+    CHECK(boost::boyer_myrvold_planarity_test(
+              boost::boyer_myrvold_params::graph = g,
+              boost::boyer_myrvold_params::kuratowski_subgraph = std::back_inserter(minor)) == planar);
     if (!planar) CHECK(boost::is_kuratowski_subgraph(g, minor.begin(), minor.end()));
     else if (s.plain.pieces() == 1) {
       struct Faces : boost::planar_face_traversal_visitor {
         std::size_t n = 0;
         void begin_face() { ++n; }
       } faces;
-      boost::planar_face_traversal(g, boost::make_iterator_property_map(embedding.begin(), get(boost::vertex_index, g)), faces);
+      boost::planar_face_traversal(g, boost::make_iterator_property_map(embedding.begin(), get(boost::vertex_index, g)),
+                                   faces);
       CHECK(num_vertices(g) + faces.n == num_edges(g) + 2);  // Euler
     }
   });
   const Tensor z = not_planar();
   const auto g = simple(Graph(z));
   std::vector<Edge> minor;
-  CHECK_FALSE(boost::boyer_myrvold_planarity_test(boost::boyer_myrvold_params::graph = g, boost::boyer_myrvold_params::kuratowski_subgraph = std::back_inserter(minor)));
+  CHECK_FALSE(boost::boyer_myrvold_planarity_test(
+      boost::boyer_myrvold_params::graph = g,
+      boost::boyer_myrvold_params::kuratowski_subgraph = std::back_inserter(minor)));
   CHECK(boost::is_kuratowski_subgraph(g, minor.begin(), minor.end()));
 }
 

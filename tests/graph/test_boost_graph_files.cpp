@@ -37,7 +37,8 @@ void graphviz() {
     CHECK(occurrences(out.str(), "[label=") == s.plain.n);
     CHECK(occurrences(out.str(), "->") == s.plain.edges());
     for (std::size_t u = 0; u < s.plain.n; ++u)
-      for (const std::size_t v : s.plain.out[u]) CHECK(out.str().find("\n" + std::to_string(u) + "->" + std::to_string(v) + " ;") != std::string::npos);
+      for (const std::size_t v : s.plain.out[u])
+        CHECK(out.str().find("\n" + std::to_string(u) + "->" + std::to_string(v) + " ;") != std::string::npos);
   });
 }
 
@@ -63,16 +64,19 @@ void print() {
 }
 
 using Links = boost::adjacency_list_traits<boost::vecS, boost::vecS, boost::directedS>;
-using FlowGraph = boost::adjacency_list<boost::vecS, boost::vecS, boost::directedS, boost::no_property,
-                                        boost::property<boost::edge_capacity_t, int, boost::property<boost::edge_reverse_t, Links::edge_descriptor>>>;
+using FlowGraph = boost::adjacency_list<
+    boost::vecS, boost::vecS, boost::directedS, boost::no_property,
+    boost::property<boost::edge_capacity_t, int, boost::property<boost::edge_reverse_t, Links::edge_descriptor>>>;
 
 void dimacs() {
   on_samples([](const Sample& s) {
     std::stringstream file;
-    boost::write_dimacs_max_flow(s.graph, all_weigh<Graph>(3), get(boost::vertex_index, s.graph), s.root, s.graph.nodes()[0], file);
+    boost::write_dimacs_max_flow(s.graph, all_weigh<Graph>(3), get(boost::vertex_index, s.graph), s.root,
+                                 s.graph.nodes()[0], file);
     FlowGraph read;
     std::size_t from = 0, to = 0;
-    CHECK(boost::read_dimacs_max_flow(read, get(boost::edge_capacity, read), get(boost::edge_reverse, read), from, to, file) == 0);
+    CHECK(boost::read_dimacs_max_flow(read, get(boost::edge_capacity, read), get(boost::edge_reverse, read), from, to,
+                                      file) == 0);
     CHECK(num_vertices(read) == s.plain.n);
     CHECK(num_edges(read) == 2 * s.plain.edges());  // each with its reverse
     CHECK(from == s.root_index());
@@ -81,7 +85,8 @@ void dimacs() {
 }
 
 template <class G>
-concept Grows = requires(G& g) { add_vertex(g); } || requires(G& g, typename boost::graph_traits<G>::vertex_descriptor v) { add_edge(v, v, g); };
+concept Grows = requires(G& g) { add_vertex(g); } ||
+                requires(G& g, typename boost::graph_traits<G>::vertex_descriptor v) { add_edge(v, v, g); };
 template <class G>
 concept Shrinks = requires(G& g, typename boost::graph_traits<G>::vertex_descriptor v) { remove_vertex(v, g); } ||
                   requires(G& g, typename boost::graph_traits<G>::vertex_descriptor v) { remove_edge(v, v, g); };
@@ -107,7 +112,8 @@ void metis() {
 using Bare = boost::adjacency_list<boost::vecS, boost::vecS, boost::directedS>;
 
 template <class Iterator>
-constexpr bool makes_no_recording = !std::is_constructible_v<Graph, Iterator, Iterator, std::size_t> && !std::is_constructible_v<BidirectionalGraph, Iterator, Iterator, std::size_t>;
+constexpr bool makes_no_recording = !std::is_constructible_v<Graph, Iterator, Iterator, std::size_t> &&
+                                    !std::is_constructible_v<BidirectionalGraph, Iterator, Iterator, std::size_t>;
 
 void erdos_renyi() {
   std::mt19937 random(1);
@@ -134,7 +140,8 @@ void rmat() {
   std::mt19937 random(1);
   using Iterator = boost::rmat_iterator<std::mt19937, Bare>;
   CHECK(makes_no_recording<Iterator>);
-  CHECK(num_edges(Bare(Iterator(random, 16, 30, 0.25, 0.25, 0.25, 0.25), Iterator(), 16)) <= 30);  // the same edge may be drawn twice
+  CHECK(num_edges(Bare(Iterator(random, 16, 30, 0.25, 0.25, 0.25, 0.25), Iterator(), 16)) <=
+        30);  // the same edge may be drawn twice
 }
 
 void mesh() {
@@ -174,7 +181,8 @@ constexpr BoostRow rows[] = {
     {"mesh_iterator", "mesh_graph_generator.hpp", Needs::nothing, mesh},
     {"ssca_iterator", "ssca_graph_generator.hpp", Needs::nothing, ssca},
     {"generate_random_graph", "random.hpp", Needs::nothing, random_graph},
-    {"clear_vertex, remove_edge, remove_vertex, remove_edge_if", "graph_mutability_traits.hpp", Needs::nothing, only_ops_change_it},
+    {"clear_vertex, remove_edge, remove_vertex, remove_edge_if", "graph_mutability_traits.hpp", Needs::nothing,
+     only_ops_change_it},
 };
 
 }  // namespace

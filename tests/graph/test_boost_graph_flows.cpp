@@ -21,8 +21,8 @@
 #include <functional>
 #include <limits>
 #include <numeric>
-#include <ranges>
 #include <random>
+#include <ranges>
 
 #include <ebb/ops/ops.h>
 
@@ -33,7 +33,10 @@ using Links = boost::adjacency_list_traits<boost::vecS, boost::vecS, boost::dire
 /// With capacities, costs, and a reverse edge for each: what flows need.
 using FlowCopy = boost::adjacency_list<
     boost::vecS, boost::vecS, boost::directedS, boost::no_property,
-    boost::property<boost::edge_capacity_t, int, boost::property<boost::edge_residual_capacity_t, int, boost::property<boost::edge_reverse_t, Links::edge_descriptor, boost::property<boost::edge_weight_t, int>>>>>;
+    boost::property<boost::edge_capacity_t, int,
+                    boost::property<boost::edge_residual_capacity_t, int,
+                                    boost::property<boost::edge_reverse_t, Links::edge_descriptor,
+                                                    boost::property<boost::edge_weight_t, int>>>>>;
 
 int capacity_of(std::size_t u, std::size_t v) { return 1 + static_cast<int>((5 * u + 3 * v) % 7); }
 int cost_of(std::size_t u, std::size_t v) { return static_cast<int>((2 * u + 7 * v) % 5); }
@@ -117,17 +120,23 @@ void flow_is(const F& algorithm) {
   });
 }
 
-void edmonds_karp() { flow_is([](FlowCopy& g, std::size_t from, std::size_t to) { return boost::edmonds_karp_max_flow(g, from, to); }); }
-void push_relabel() { flow_is([](FlowCopy& g, std::size_t from, std::size_t to) { return boost::push_relabel_max_flow(g, from, to); }); }
+void edmonds_karp() {
+  flow_is([](FlowCopy& g, std::size_t from, std::size_t to) { return boost::edmonds_karp_max_flow(g, from, to); });
+}
+void push_relabel() {
+  flow_is([](FlowCopy& g, std::size_t from, std::size_t to) { return boost::push_relabel_max_flow(g, from, to); });
+}
 void boykov_kolmogorov() {
   flow_is([](FlowCopy& g, std::size_t from, std::size_t to) {
     std::vector<boost::default_color_type> colors(num_vertices(g));
     std::vector<long> distance(num_vertices(g));
     std::vector<FlowCopy::edge_descriptor> before(num_vertices(g));
     const auto index = get(boost::vertex_index, g);
-    return boost::boykov_kolmogorov_max_flow(g, get(boost::edge_capacity, g), get(boost::edge_residual_capacity, g), get(boost::edge_reverse, g),
-                                             boost::make_iterator_property_map(before.begin(), index), boost::make_iterator_property_map(colors.begin(), index),
-                                             boost::make_iterator_property_map(distance.begin(), index), index, from, to);
+    return boost::boykov_kolmogorov_max_flow(
+        g, get(boost::edge_capacity, g), get(boost::edge_residual_capacity, g), get(boost::edge_reverse, g),
+        boost::make_iterator_property_map(before.begin(), index),
+        boost::make_iterator_property_map(colors.begin(), index),
+        boost::make_iterator_property_map(distance.begin(), index), index, from, to);
   });
 }
 
@@ -158,7 +167,8 @@ void cheapest_flows() {
   });
 }
 
-using WeightedCopy = boost::adjacency_list<boost::vecS, boost::vecS, boost::undirectedS, boost::no_property, boost::property<boost::edge_weight_t, int>>;
+using WeightedCopy = boost::adjacency_list<boost::vecS, boost::vecS, boost::undirectedS, boost::no_property,
+                                           boost::property<boost::edge_weight_t, int>>;
 
 WeightedCopy weighted(const Graph& g) {
   WeightedCopy copy(g.size());
@@ -196,7 +206,8 @@ void adjacency_search() {
     } visitor;
     std::vector<std::size_t> order;
     visitor.order = &order;
-    boost::maximum_adjacency_search(copy, boost::weight_map(get(boost::edge_weight, copy)).visitor(visitor).root_vertex(s.root_index()));
+    boost::maximum_adjacency_search(
+        copy, boost::weight_map(get(boost::edge_weight, copy)).visitor(visitor).root_vertex(s.root_index()));
     REQUIRE(order.size() == s.plain.n);
     CHECK(order[0] == s.root_index());
     const Matrix m = capacities(s.plain, true, capacity_of);
@@ -212,11 +223,13 @@ void adjacency_search() {
 }
 
 void matchings() {
-  using Unit = boost::adjacency_list<boost::vecS, boost::vecS, boost::undirectedS, boost::no_property, boost::property<boost::edge_weight_t, int>>;
+  using Unit = boost::adjacency_list<boost::vecS, boost::vecS, boost::undirectedS, boost::no_property,
+                                     boost::property<boost::edge_weight_t, int>>;
   on_samples([](const Sample& s) {
     const auto copy = numbered<UndirectedCopy>(s.graph);
     std::vector<std::size_t> mate(s.plain.n);
-    CHECK(boost::checked_edmonds_maximum_cardinality_matching(copy, mate.data()));  // with its proof of being the largest
+    CHECK(
+        boost::checked_edmonds_maximum_cardinality_matching(copy, mate.data()));  // with its proof of being the largest
     std::size_t pairs = 0;
     for (std::size_t u = 0; u < s.plain.n; ++u) {
       if (mate[u] == boost::graph_traits<UndirectedCopy>::null_vertex()) continue;
@@ -265,8 +278,9 @@ int lightest(const Plain& p) {
 
 void kruskal() {
   on_samples([](const Sample& s) {
-    const auto weight = boost::make_function_property_map<GraphEdge, int>(
-        [&](const GraphEdge& e) { return capacity_of(s.graph.index_of(e.from), s.graph.index_of(target(e, s.graph))); });
+    const auto weight = boost::make_function_property_map<GraphEdge, int>([&](const GraphEdge& e) {
+      return capacity_of(s.graph.index_of(e.from), s.graph.index_of(target(e, s.graph)));
+    });
     std::vector<GraphEdge> tree;
     boost::kruskal_minimum_spanning_tree(s.graph, std::back_inserter(tree), boost::weight_map(weight));
     int total = 0;
@@ -289,7 +303,8 @@ void prim() {
         if (target(*e, copy) == parent[v]) step = std::min(step, get(boost::edge_weight, copy, *e));
       if (parent[v] != v) total += step;
     }
-    CHECK(std::ranges::count_if(std::views::iota(std::size_t{0}, s.plain.n), [&](std::size_t v) { return parent[v] == v; }) == 1);
+    CHECK(std::ranges::count_if(std::views::iota(std::size_t{0}, s.plain.n),
+                                [&](std::size_t v) { return parent[v] == v; }) == 1);
     CHECK(total == lightest(s.plain));
   });
 }
@@ -300,7 +315,10 @@ void random_tree() {
     if (s.plain.pieces() != 1) return;
     const auto copy = numbered<UndirectedCopy>(s.graph);
     std::vector<std::size_t> parent(s.plain.n);
-    boost::random_spanning_tree(copy, random, boost::root_vertex(s.root_index()).predecessor_map(boost::make_iterator_property_map(parent.begin(), get(boost::vertex_index, copy))));
+    boost::random_spanning_tree(
+        copy, random,
+        boost::root_vertex(s.root_index())
+            .predecessor_map(boost::make_iterator_property_map(parent.begin(), get(boost::vertex_index, copy))));
     for (std::size_t v = 0; v < s.plain.n; ++v) {
       std::size_t at = v, steps = 0;
       for (; at != s.root_index() && steps <= s.plain.n; ++steps) {
@@ -314,10 +332,13 @@ void random_tree() {
 }
 
 void common_trees() {
-  const Tensor x = variable(scalar(1)), y = variable(scalar(2)), z = x * y + x;  // a triangle with a tail: three spanning trees
+  const Tensor x = variable(scalar(1)), y = variable(scalar(2)),
+               z = x * y + x;  // a triangle with a tail: three spanning trees
   const auto copy = numbered<UndirectedCopy>(Graph(z));
   std::vector<std::vector<bool>> trees;
-  boost::two_graphs_common_spanning_trees(copy, copy, boost::tree_collector<std::vector<std::vector<bool>>, std::vector<bool>>(trees), std::vector<bool>(num_edges(copy)));
+  boost::two_graphs_common_spanning_trees(
+      copy, copy, boost::tree_collector<std::vector<std::vector<bool>>, std::vector<bool>>(trees),
+      std::vector<bool>(num_edges(copy)));
   CHECK(trees.size() == 3);
 }
 
@@ -326,7 +347,8 @@ constexpr BoostRow rows[] = {
     {"push_relabel_max_flow", "push_relabel_max_flow.hpp", Needs::copy, push_relabel},
     {"boykov_kolmogorov_max_flow", "boykov_kolmogorov_max_flow.hpp", Needs::copy, boykov_kolmogorov},
     {"cycle_canceling", "cycle_canceling.hpp", Needs::copy, cheapest_flows},
-    {"successive_shortest_path_nonnegative_weights", "successive_shortest_path_nonnegative_weights.hpp", Needs::copy, cheapest_flows},
+    {"successive_shortest_path_nonnegative_weights", "successive_shortest_path_nonnegative_weights.hpp", Needs::copy,
+     cheapest_flows},
     {"find_flow_cost", "find_flow_cost.hpp", Needs::copy, cheapest_flows},
     {"stoer_wagner_min_cut", "stoer_wagner_min_cut.hpp", Needs::copy, stoer_wagner},
     {"edge_connectivity", "edge_connectivity.hpp", Needs::copy, edge_connectivity},

@@ -49,10 +49,13 @@ void betweenness() {
     for (std::size_t u = 0; u < n; ++u)
       for (std::size_t w = 0; w < n; ++w)
         for (std::size_t v = 0; v < n && u != w && d[u][w] < n; ++v)
-          if (v != u && v != w && d[u][v] < n && d[v][w] < n && d[u][v] + d[v][w] == d[u][w]) expected[v] += ways[u][v] * ways[v][w] / ways[u][w];
+          if (v != u && v != w && d[u][v] < n && d[v][w] < n && d[u][v] + d[v][w] == d[u][w])
+            expected[v] += ways[u][v] * ways[v][w] / ways[u][w];
     boost::brandes_betweenness_centrality(s.graph, by_position(found, s.graph));
     CHECK(close(found, expected));
-    boost::brandes_betweenness_centrality(s.both, by_position(found, s.both), boost::make_iterator_property_map(by_edge.begin(), get(boost::edge_index, s.both)));
+    boost::brandes_betweenness_centrality(
+        s.both, by_position(found, s.both),
+        boost::make_iterator_property_map(by_edge.begin(), get(boost::edge_index, s.both)));
     double total = 0, lengths = 0;  // each way counts each of its edges
     for (const double b : by_edge) total += b;
     for (std::size_t u = 0; u < n; ++u)
@@ -66,7 +69,8 @@ void betweenness() {
     }
     CHECK(close(found, expected));
     for (const double e : expected) gap += highest - e;
-    CHECK(boost::central_point_dominance(s.graph, by_position(found, s.graph)) == doctest::Approx(gap / static_cast<double>(n - 1)));
+    CHECK(boost::central_point_dominance(s.graph, by_position(found, s.graph)) ==
+          doctest::Approx(gap / static_cast<double>(n - 1)));
   });
 }
 
@@ -75,10 +79,16 @@ void clustering() {
     auto copy = numbered<UndirectedCopy>(s.graph);
     std::vector<double> centrality(s.plain.edges());
     std::vector<std::size_t> group(s.plain.n);
-    const auto groups = [&](const UndirectedCopy& g) { return boost::connected_components(g, boost::make_iterator_property_map(group.begin(), get(boost::vertex_index, g))); };
+    const auto groups = [&](const UndirectedCopy& g) {
+      return boost::connected_components(g,
+                                         boost::make_iterator_property_map(group.begin(), get(boost::vertex_index, g)));
+    };
     const std::size_t before = groups(copy);
-    const auto done = [&](double, const UndirectedCopy::edge_descriptor&, const UndirectedCopy& g) { return groups(g) > before; };
-    boost::betweenness_centrality_clustering(copy, done, boost::make_iterator_property_map(centrality.begin(), get(boost::edge_index, copy)));
+    const auto done = [&](double, const UndirectedCopy::edge_descriptor&, const UndirectedCopy& g) {
+      return groups(g) > before;
+    };
+    boost::betweenness_centrality_clustering(
+        copy, done, boost::make_iterator_property_map(centrality.begin(), get(boost::edge_index, copy)));
     CHECK(groups(copy) == before + 1);
   });
 }
@@ -102,7 +112,8 @@ struct Distances {
   explicit Distances(const Sample& s) : graph(s.graph) {
     for (std::size_t u = 0; u < s.plain.n; ++u) {
       rows.emplace_back();
-      for (const std::size_t d : s.plain.distances(u)) rows.back().push_back(d == s.plain.n ? far : static_cast<int>(d));
+      for (const std::size_t d : s.plain.distances(u))
+        rows.back().push_back(d == s.plain.n ? far : static_cast<int>(d));
     }
   }
   auto from(const Node* n) { return by_position(rows[graph.index_of(n)], graph); }
@@ -166,7 +177,8 @@ void clustering_coefficients() {
       double linked = 0;
       for (std::size_t i = 0; i < out.size(); ++i)
         for (std::size_t j = i + 1; j < out.size(); ++j)
-          linked += std::ranges::count(s.plain.out[out[i]], out[j]) > 0 || std::ranges::count(s.plain.out[out[j]], out[i]) > 0;
+          linked += std::ranges::count(s.plain.out[out[i]], out[j]) > 0 ||
+                    std::ranges::count(s.plain.out[out[j]], out[i]) > 0;
       if (out.size() > 1) expected[u] = linked / static_cast<double>(out.size() * (out.size() - 1));
       sum += expected[u];
     }
@@ -179,7 +191,8 @@ void cores() {
   on_samples([](const Sample& s) {
     auto copy = numbered<UndirectedCopy>(s.graph);
     std::vector<int> found(s.plain.n), expected(s.plain.n);
-    boost::core_numbers(copy, boost::make_iterator_property_map(found.begin(), get(boost::vertex_index, copy)), all_weigh<UndirectedCopy>(1), get(boost::vertex_index, copy),
+    boost::core_numbers(copy, boost::make_iterator_property_map(found.begin(), get(boost::vertex_index, copy)),
+                        all_weigh<UndirectedCopy>(1), get(boost::vertex_index, copy),
                         boost::make_core_numbers_visitor(boost::null_visitor()));
     std::vector<char> gone(s.plain.n);  // the node of the least degree goes, one after the other
     for (int level = 0; std::ranges::count(gone, 0) > 0;) {
@@ -207,7 +220,8 @@ void page_rank() {
     for (int i = 0; i < 20; ++i) {
       std::vector<double> next(s.plain.n, 0.15);
       for (std::size_t u = 0; u < s.plain.n; ++u)
-        for (const std::size_t v : s.plain.out[u]) next[v] += 0.85 * expected[u] / static_cast<double>(s.plain.out[u].size());
+        for (const std::size_t v : s.plain.out[u])
+          next[v] += 0.85 * expected[u] / static_cast<double>(s.plain.out[u].size());
       expected = next;
     }
     CHECK(close(out_only, expected));
@@ -286,13 +300,16 @@ void statistics() {
 }
 
 constexpr BoostRow rows[] = {
-    {"brandes_betweenness_centrality, relative_betweenness_centrality, central_point_dominance", "betweenness_centrality.hpp", Needs::graph, betweenness},
+    {"brandes_betweenness_centrality, relative_betweenness_centrality, central_point_dominance",
+     "betweenness_centrality.hpp", Needs::graph, betweenness},
     {"betweenness_centrality_clustering", "bc_clustering.hpp", Needs::copy, clustering},
-    {"degree_centrality, all_degree_centralities, all_prestige_values", "degree_centrality.hpp", Needs::in_edges, degrees},
+    {"degree_centrality, all_degree_centralities, all_prestige_values", "degree_centrality.hpp", Needs::in_edges,
+     degrees},
     {"closeness_centrality, all_closeness_centralities", "closeness_centrality.hpp", Needs::graph, closeness},
     {"mean_geodesic", "geodesic_distance.hpp", Needs::graph, geodesic},
     {"eccentricity, all_eccentricities", "eccentricity.hpp", Needs::graph, eccentricities},
-    {"clustering_coefficient, all_clustering_coefficients", "clustering_coefficient.hpp", Needs::graph, clustering_coefficients},
+    {"clustering_coefficient, all_clustering_coefficients", "clustering_coefficient.hpp", Needs::graph,
+     clustering_coefficients},
     {"core_numbers", "core_numbers.hpp", Needs::copy, cores},
     {"graph::page_rank", "page_rank.hpp", Needs::graph, page_rank},
     {"bron_kerbosch_all_cliques, bron_kerbosch_clique_number", "bron_kerbosch_all_cliques.hpp", Needs::copy, cliques},

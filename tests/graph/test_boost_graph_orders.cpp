@@ -1,4 +1,5 @@
-// Boost.Graph's orderings and colorings on recorded graphs: of the nodes without directions, as sparse matrices are ordered.
+// Boost.Graph's orderings and colorings on recorded graphs: of the nodes without directions, as sparse matrices are
+// ordered.
 #include "graph/boost_table.h"  // first: some of the headers below need what it includes
 
 #include <boost/graph/bandwidth.hpp>
@@ -23,9 +24,11 @@ namespace ebb::testing {
 namespace {
 
 /// With what the orderings of sparse matrices keep for each vertex.
-using OrderCopy = boost::adjacency_list<boost::setS, boost::vecS, boost::undirectedS,
-                                        boost::property<boost::vertex_color_t, boost::default_color_type, boost::property<boost::vertex_degree_t, int, boost::property<boost::vertex_priority_t, double>>>,
-                                        boost::property<boost::edge_index_t, int>>;
+using OrderCopy = boost::adjacency_list<
+    boost::setS, boost::vecS, boost::undirectedS,
+    boost::property<boost::vertex_color_t, boost::default_color_type,
+                    boost::property<boost::vertex_degree_t, int, boost::property<boost::vertex_priority_t, double>>>,
+    boost::property<boost::edge_index_t, int>>;
 
 /// Every position once.
 bool is_permutation(std::vector<std::size_t> order, std::size_t n) {
@@ -81,7 +84,8 @@ void sloan() {
     auto g = numbered<OrderCopy>(s.graph);
     std::vector<std::size_t> order(s.plain.n);
     for (std::size_t v = 0; v < s.plain.n; ++v) put(boost::vertex_degree, g, v, static_cast<int>(out_degree(v, g)));
-    boost::sloan_ordering(g, order.begin(), get(boost::vertex_color, g), get(boost::vertex_degree, g), get(boost::vertex_priority, g));
+    boost::sloan_ordering(g, order.begin(), get(boost::vertex_color, g), get(boost::vertex_degree, g),
+                          get(boost::vertex_priority, g));
     CHECK(is_permutation(order, s.plain.n));
   });
 }
@@ -91,12 +95,15 @@ void minimum_degree() {
     const auto simple = numbered<SimpleCopy>(s.graph);
     using Both = boost::adjacency_list<boost::vecS, boost::vecS, boost::directedS>;
     Both g(s.plain.n);  // each edge in both directions
-    for (auto [e, end] = edges(simple); e != end; ++e) add_edge(source(*e, simple), target(*e, simple), g), add_edge(target(*e, simple), source(*e, simple), g);
+    for (auto [e, end] = edges(simple); e != end; ++e)
+      add_edge(source(*e, simple), target(*e, simple), g), add_edge(target(*e, simple), source(*e, simple), g);
     std::vector<int> degree(s.plain.n), inverse(s.plain.n), order(s.plain.n), super(s.plain.n, 1);
     const auto index = get(boost::vertex_index, g);
-    boost::minimum_degree_ordering(g, boost::make_iterator_property_map(degree.begin(), index), inverse.data(), order.data(), boost::make_iterator_property_map(super.begin(), index), 0, index);
+    boost::minimum_degree_ordering(g, boost::make_iterator_property_map(degree.begin(), index), inverse.data(),
+                                   order.data(), boost::make_iterator_property_map(super.begin(), index), 0, index);
     CHECK(is_permutation({order.begin(), order.end()}, s.plain.n));
-    for (std::size_t i = 0; i < s.plain.n; ++i) CHECK(inverse[static_cast<std::size_t>(order[i])] == static_cast<int>(i));
+    for (std::size_t i = 0; i < s.plain.n; ++i)
+      CHECK(inverse[static_cast<std::size_t>(order[i])] == static_cast<int>(i));
   });
 }
 
@@ -111,7 +118,8 @@ void vertex_coloring() {
   on_samples([](const Sample& s) {
     const auto g = numbered<SimpleCopy>(s.graph);
     std::vector<std::size_t> color(s.plain.n);
-    const std::size_t colors = boost::sequential_vertex_coloring(g, boost::make_iterator_property_map(color.begin(), get(boost::vertex_index, g)));
+    const std::size_t colors = boost::sequential_vertex_coloring(
+        g, boost::make_iterator_property_map(color.begin(), get(boost::vertex_index, g)));
     CHECK(colored(s.plain, color));
     CHECK(colors == std::ranges::max(color) + 1);
   });
@@ -135,8 +143,9 @@ void smallest_last() {
       left[order[i]] = 0;
     }
     std::vector<std::size_t> color(s.plain.n);
-    boost::sequential_vertex_coloring(g, boost::make_iterator_property_map(order.begin(), boost::typed_identity_property_map<std::size_t>()),
-                                      boost::make_iterator_property_map(color.begin(), get(boost::vertex_index, g)));
+    boost::sequential_vertex_coloring(
+        g, boost::make_iterator_property_map(order.begin(), boost::typed_identity_property_map<std::size_t>()),
+        boost::make_iterator_property_map(color.begin(), get(boost::vertex_index, g)));
     CHECK(colored(s.plain, color));
   });
 }
@@ -158,7 +167,8 @@ void edges_colored() {
 }
 
 void tour() {  // of a complete graph with a metric, which no recorded graph is: of points here
-  using Complete = boost::adjacency_list<boost::vecS, boost::vecS, boost::undirectedS, boost::no_property, boost::property<boost::edge_weight_t, double>>;
+  using Complete = boost::adjacency_list<boost::vecS, boost::vecS, boost::undirectedS, boost::no_property,
+                                         boost::property<boost::edge_weight_t, double>>;
   constexpr std::size_t n = 9;
   Complete g(n);
   const auto angle = [](std::size_t i) { return 2 * 3.14159265358979 * static_cast<double>(4 * i % n) / n; };
@@ -166,7 +176,8 @@ void tour() {  // of a complete graph with a metric, which no recorded graph is:
     for (std::size_t j = 0; j < i; ++j) add_edge(i, j, 2 * std::abs(std::sin((angle(i) - angle(j)) / 2)), g);
   std::vector<std::size_t> stops;
   double length = 0;
-  boost::metric_tsp_approx(g, boost::make_tsp_tour_len_visitor(g, std::back_inserter(stops), length, get(boost::edge_weight, g)));
+  boost::metric_tsp_approx(
+      g, boost::make_tsp_tour_len_visitor(g, std::back_inserter(stops), length, get(boost::edge_weight, g)));
   CHECK(stops.size() == n + 1);
   CHECK(length < 2 * 2 * n * std::sin(3.14159265358979 / n) + 1e-9);  // at most twice the shortest, which goes round
   const Tensor x = variable(scalar(1));

@@ -19,21 +19,18 @@ namespace {
 
 std::vector<BoostRow> all_rows() {
   std::vector<BoostRow> all;
-  for (const auto rows : {boost_searches(), boost_structures(), boost_paths(), boost_flows(), boost_measures(), boost_orders(), boost_drawings(), boost_files()})
+  for (const auto rows : {boost_searches(), boost_structures(), boost_paths(), boost_flows(), boost_measures(),
+                          boost_orders(), boost_drawings(), boost_files()})
     all.insert(all.end(), rows.begin(), rows.end());
   return all;
 }
 
 std::string_view words(Needs needs) {
   switch (needs) {
-    case Needs::graph:
-      return "works";
-    case Needs::in_edges:
-      return "works, with in-edges";
-    case Needs::copy:
-      return "needs a copy";
-    default:
-      return "makes no sense";
+    case Needs::graph: return "works";
+    case Needs::in_edges: return "works, with in-edges";
+    case Needs::copy: return "needs a copy";
+    default: return "makes no sense";
   }
 }
 
@@ -47,7 +44,8 @@ std::string page() {
 
 TEST_CASE("boost graph: the page tells of each algorithm what was tried, and names every header of Boost.Graph") {
   std::set<std::string> tried, told;
-  for (const BoostRow& row : all_rows()) tried.insert(std::string(row.algorithm) + " | " + std::string(row.header) + " | " + std::string(words(row.needs)));
+  for (const BoostRow& row : all_rows())
+    tried.insert(std::string(row.algorithm) + " | " + std::string(row.header) + " | " + std::string(words(row.needs)));
   CHECK(tried.size() == all_rows().size());
   const std::string text = page();
   std::istringstream lines(text);

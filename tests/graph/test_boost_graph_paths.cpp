@@ -22,10 +22,12 @@ constexpr int far = 1'000'000;
 
 /// Weights that differ, from `lowest` to lowest + 4.
 int weight_of(const Graph& g, const GraphEdge& e, int lowest) {
-  return lowest + static_cast<int>((3 * g.index_of(e.from) + 7 * g.index_of(target(e, g)) + static_cast<std::size_t>(e.input)) % 5);
+  return lowest + static_cast<int>(
+                      (3 * g.index_of(e.from) + 7 * g.index_of(target(e, g)) + static_cast<std::size_t>(e.input)) % 5);
 }
 auto weights(const Graph& g, int lowest) {
-  return boost::make_function_property_map<GraphEdge, int>([&g, lowest](const GraphEdge& e) { return weight_of(g, e, lowest); });
+  return boost::make_function_property_map<GraphEdge, int>(
+      [&g, lowest](const GraphEdge& e) { return weight_of(g, e, lowest); });
 }
 
 /// Shortest (or, with sign -1, longest) distances by one pass, as every edge leads to a lower number.
@@ -53,7 +55,10 @@ void dijkstra() {
   on_samples([](const Sample& s) {
     std::vector<int> d(s.plain.n);
     std::vector<const Node*> before(s.plain.n);
-    boost::dijkstra_shortest_paths(s.graph, s.root, boost::weight_map(weights(s.graph, 1)).distance_map(by_position(d, s.graph)).predecessor_map(by_position(before, s.graph)));
+    boost::dijkstra_shortest_paths(s.graph, s.root,
+                                   boost::weight_map(weights(s.graph, 1))
+                                       .distance_map(by_position(d, s.graph))
+                                       .predecessor_map(by_position(before, s.graph)));
     const auto expected = expected_distances(s, s.root_index(), 1);
     CHECK(told(d) == expected);
     for (std::size_t v = 0; v < s.plain.n; ++v) {
@@ -63,7 +68,8 @@ void dijkstra() {
         if (target(*e, s.graph) == s.graph.nodes()[v]) step = std::min(step, weight_of(s.graph, *e, 1));
       CHECK(d[s.graph.index_of(before[v])] + step == d[v]);
     }
-    boost::dijkstra_shortest_paths_no_color_map(s.graph, s.root, boost::weight_map(weights(s.graph, 1)).distance_map(by_position(d, s.graph)));
+    boost::dijkstra_shortest_paths_no_color_map(
+        s.graph, s.root, boost::weight_map(weights(s.graph, 1)).distance_map(by_position(d, s.graph)));
     CHECK(told(d) == expected);
   });
 }
@@ -71,7 +77,9 @@ void dijkstra() {
 void bellman_ford() {
   on_samples([](const Sample& s) {
     std::vector<int> d(s.plain.n);
-    CHECK(boost::bellman_ford_shortest_paths(s.graph, static_cast<int>(s.plain.n), boost::weight_map(weights(s.graph, -2)).distance_map(by_position(d, s.graph)).root_vertex(s.root)));
+    CHECK(boost::bellman_ford_shortest_paths(
+        s.graph, static_cast<int>(s.plain.n),
+        boost::weight_map(weights(s.graph, -2)).distance_map(by_position(d, s.graph)).root_vertex(s.root)));
     CHECK(told(d) == expected_distances(s, s.root_index(), -2));
   });
 }
@@ -80,8 +88,10 @@ void dag() {
   on_samples([](const Sample& s) {
     for (const int sign : {1, -1}) {  // shortest and longest
       std::vector<int> d(s.plain.n);
-      const auto signed_weights = boost::make_function_property_map<GraphEdge, int>([&](const GraphEdge& e) { return sign * weight_of(s.graph, e, 1); });
-      boost::dag_shortest_paths(s.graph, s.root, boost::weight_map(signed_weights).distance_map(by_position(d, s.graph)));
+      const auto signed_weights = boost::make_function_property_map<GraphEdge, int>(
+          [&](const GraphEdge& e) { return sign * weight_of(s.graph, e, 1); });
+      boost::dag_shortest_paths(s.graph, s.root,
+                                boost::weight_map(signed_weights).distance_map(by_position(d, s.graph)));
       CHECK(told(d) == expected_distances(s, s.root_index(), 1, sign));
     }
   });
@@ -119,7 +129,9 @@ void floyd_warshall() {
 struct Label {
   int length = 0, edges = 0;
   friend bool operator==(const Label&, const Label&) = default;
-  friend bool operator<(const Label& a, const Label& b) { return a.length != b.length ? a.length < b.length : a.edges < b.edges; }
+  friend bool operator<(const Label& a, const Label& b) {
+    return a.length != b.length ? a.length < b.length : a.edges < b.edges;
+  }
 };
 
 void constrained() {  // a call inside finds its function only by the edge type of Boost's own graphs
@@ -127,7 +139,9 @@ void constrained() {  // a call inside finds its function only by the edge type 
     if (s.plain.n > 45) return;  // more labels than a test has time for
     const auto copy = numbered<NumberedCopy>(s.graph);
     using Edge = NumberedCopy::edge_descriptor;
-    const auto weight = [&](const Edge& e) { return 1 + static_cast<int>((3 * source(e, copy) + 7 * target(e, copy)) % 5); };
+    const auto weight = [&](const Edge& e) {
+      return 1 + static_cast<int>((3 * source(e, copy) + 7 * target(e, copy)) % 5);
+    };
     const std::size_t root = s.root_index();
     for (const int most : {2, 4, 6}) {
       const auto extend = [&](const NumberedCopy&, Label& to, const Label& from, const Edge& e) {
@@ -146,10 +160,12 @@ void constrained() {  // a call inside finds its function only by the edge type 
         if (v == root) continue;
         std::vector<std::vector<Edge>> paths;  // all that no other beats in length and edges
         std::vector<Label> labels;
-        boost::r_c_shortest_paths(copy, get(boost::vertex_index, copy), get(boost::edge_index, copy), root, v, paths, labels, Label{}, extend, dominates);
+        boost::r_c_shortest_paths(copy, get(boost::vertex_index, copy), get(boost::edge_index, copy), root, v, paths,
+                                  labels, Label{}, extend, dominates);
         std::vector<Label> expected, found;
         for (int k = 1, best = far; k <= most; ++k)
-          if (const int length = by_edges[static_cast<std::size_t>(k)][v]; length < best) expected.push_back({best = length, k});
+          if (const int length = by_edges[static_cast<std::size_t>(k)][v]; length < best)
+            expected.push_back({best = length, k});
         for (std::size_t i = 0; i < paths.size(); ++i) {
           int length = 0;
           for (const Edge& e : paths[i]) length += weight(e);
@@ -194,12 +210,16 @@ void tiernan() {
 void howard() {
   on_samples([](const Sample& s) {
     const auto one = all_weigh<BidirectionalGraph>(1.0);
-    CHECK(boost::minimum_cycle_ratio(s.both, get(boost::vertex_index, s.both), one, one) == std::numeric_limits<double>::infinity());
-    CHECK(boost::maximum_cycle_ratio(s.both, get(boost::vertex_index, s.both), one, one) == -std::numeric_limits<double>::infinity());
+    CHECK(boost::minimum_cycle_ratio(s.both, get(boost::vertex_index, s.both), one, one) ==
+          std::numeric_limits<double>::infinity());
+    CHECK(boost::maximum_cycle_ratio(s.both, get(boost::vertex_index, s.both), one, one) ==
+          -std::numeric_limits<double>::infinity());
     const auto copy = numbered<NumberedCopy>(s.graph);
     const auto same = all_weigh<NumberedCopy>(1.0);
-    CHECK(boost::minimum_cycle_mean(copy, get(boost::vertex_index, copy), same, get(boost::edge_index, copy)) == std::numeric_limits<double>::infinity());
-    CHECK(boost::maximum_cycle_mean(copy, get(boost::vertex_index, copy), same, get(boost::edge_index, copy)) == -std::numeric_limits<double>::infinity());
+    CHECK(boost::minimum_cycle_mean(copy, get(boost::vertex_index, copy), same, get(boost::edge_index, copy)) ==
+          std::numeric_limits<double>::infinity());
+    CHECK(boost::maximum_cycle_mean(copy, get(boost::vertex_index, copy), same, get(boost::edge_index, copy)) ==
+          -std::numeric_limits<double>::infinity());
   });
 }
 
@@ -213,7 +233,8 @@ constexpr BoostRow rows[] = {
     {"r_c_shortest_paths", "r_c_shortest_paths.hpp", Needs::copy, constrained},
     {"hawick_circuits, hawick_unique_circuits", "hawick_circuits.hpp", Needs::nothing, hawick},
     {"tiernan_all_cycles, tiernan_girth, tiernan_circumference", "tiernan_all_cycles.hpp", Needs::nothing, tiernan},
-    {"minimum_cycle_ratio, maximum_cycle_ratio, minimum_cycle_mean, maximum_cycle_mean", "howard_cycle_ratio.hpp", Needs::nothing, howard},
+    {"minimum_cycle_ratio, maximum_cycle_ratio, minimum_cycle_mean, maximum_cycle_mean", "howard_cycle_ratio.hpp",
+     Needs::nothing, howard},
 };
 
 }  // namespace

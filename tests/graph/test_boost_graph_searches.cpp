@@ -24,13 +24,17 @@ void breadth_first() {
     std::vector<std::size_t> distance(s.graph.size(), s.graph.size());
     const auto map = by_position(distance, s.graph);
     put(map, s.root, 0);
-    boost::breadth_first_search(s.graph, s.root, boost::visitor(boost::make_bfs_visitor(boost::record_distances(map, boost::on_tree_edge()))));
+    boost::breadth_first_search(
+        s.graph, s.root, boost::visitor(boost::make_bfs_visitor(boost::record_distances(map, boost::on_tree_edge()))));
     CHECK(distance == s.plain.distances(s.root_index()));
 
     std::vector<boost::default_color_type> colors(s.graph.size());
     std::vector<const Node*> seen;
-    boost::breadth_first_visit(s.graph, s.root, boost::color_map(by_position(colors, s.graph)).visitor(boost::make_bfs_visitor(
-        boost::write_property(boost::typed_identity_property_map<const Node*>(), std::back_inserter(seen), boost::on_discover_vertex()))));
+    boost::breadth_first_visit(s.graph, s.root,
+                               boost::color_map(by_position(colors, s.graph))
+                                   .visitor(boost::make_bfs_visitor(
+                                       boost::write_property(boost::typed_identity_property_map<const Node*>(),
+                                                             std::back_inserter(seen), boost::on_discover_vertex()))));
     CHECK(seen.size() == static_cast<std::size_t>(std::ranges::count(s.plain.reach[s.root_index()], 1)));
     CHECK(seen[0] == s.root);
   });
@@ -76,9 +80,10 @@ void undirected_depth_first() {
     std::size_t tree = 0, back = 0;
     count.tree = &tree, count.back = &back;
     std::vector<boost::default_color_type> vertices(s.plain.n), edges(s.plain.edges());
-    boost::undirected_dfs(copy, boost::visitor(count)
-                                    .vertex_color_map(boost::make_iterator_property_map(vertices.begin(), get(boost::vertex_index, copy)))
-                                    .edge_color_map(boost::make_iterator_property_map(edges.begin(), get(boost::edge_index, copy))));
+    boost::undirected_dfs(
+        copy, boost::visitor(count)
+                  .vertex_color_map(boost::make_iterator_property_map(vertices.begin(), get(boost::vertex_index, copy)))
+                  .edge_color_map(boost::make_iterator_property_map(edges.begin(), get(boost::edge_index, copy))));
     CHECK(tree == s.plain.n - s.plain.pieces());
     CHECK(tree + back == s.plain.edges());
   });
@@ -92,7 +97,8 @@ void topological() {
     std::vector<std::size_t> place(s.plain.n);
     for (std::size_t i = 0; i < order.size(); ++i) place[s.graph.index_of(order[i])] = i;
     for (std::size_t u = 0; u < s.plain.n; ++u)
-      for (const std::size_t v : s.plain.out[u]) CHECK(place[v] < place[u]);  // edges lead to inputs, and the order is reversed: inputs first
+      for (const std::size_t v : s.plain.out[u])
+        CHECK(place[v] < place[u]);  // edges lead to inputs, and the order is reversed: inputs first
   });
 }
 
@@ -116,15 +122,19 @@ void a_star() {
     until.goal = s.graph.nodes()[0];
     bool found = false;
     try {
-      boost::astar_search(s.graph, s.root, [&](const Node* n) { return ahead[s.graph.index_of(n)]; },
-                          boost::weight_map(all_weigh<Graph>(1)).distance_map(by_position(distance, s.graph)).visitor(until));
+      boost::astar_search(
+          s.graph, s.root, [&](const Node* n) { return ahead[s.graph.index_of(n)]; },
+          boost::weight_map(all_weigh<Graph>(1)).distance_map(by_position(distance, s.graph)).visitor(until));
     } catch (Found) {
       found = true;
     }
     CHECK(found == (expected[0] != s.plain.n));
     if (found) CHECK(distance[0] == static_cast<int>(expected[0]));
-    boost::astar_search(s.graph, s.root, [](const Node*) { return 0; },
-                        boost::weight_map(all_weigh<Graph>(1)).distance_map(by_position(distance, s.graph)).visitor(boost::default_astar_visitor()));
+    boost::astar_search(
+        s.graph, s.root, [](const Node*) { return 0; },
+        boost::weight_map(all_weigh<Graph>(1))
+            .distance_map(by_position(distance, s.graph))
+            .visitor(boost::default_astar_visitor()));
     for (std::size_t i = 0; i < s.plain.n; ++i)
       if (expected[i] != s.plain.n) CHECK(distance[i] == static_cast<int>(expected[i]));
   });
@@ -142,7 +152,9 @@ void neighbors() {
     std::size_t alone = 0;  // nodes in the root's group: the others make as many groups more as without it
     const auto copy = numbered<UndirectedCopy>(s.graph);
     std::vector<boost::default_color_type> colors(s.plain.n);
-    boost::breadth_first_visit(copy, s.root_index(), boost::color_map(boost::make_iterator_property_map(colors.begin(), get(boost::vertex_index, copy))));
+    boost::breadth_first_visit(
+        copy, s.root_index(),
+        boost::color_map(boost::make_iterator_property_map(colors.begin(), get(boost::vertex_index, copy))));
     for (const auto c : colors) alone += c == boost::black_color;
     CHECK(seen == alone);
   });
@@ -157,7 +169,8 @@ void st_connected() {
         bool meet = false;  // the two searches meet in a node that both reach
         for (std::size_t w = 0; w < s.plain.n; ++w) meet |= s.plain.reach[u][w] && s.plain.reach[v][w];
         const bool found = boost::graph::st_connected(s.graph, s.graph.nodes()[u], s.graph.nodes()[v]);
-        if (found) CHECK(meet);  // 1.74 misses meetings in a node that one of the searches is done with, even of neighbors
+        if (found)
+          CHECK(meet);  // 1.74 misses meetings in a node that one of the searches is done with, even of neighbors
         meetings += found;
       }
   });
@@ -171,8 +184,7 @@ void reachable() {
       return boost::is_reachable(s.graph.nodes()[u], s.graph.nodes()[v], s.graph, by_position(colors, s.graph));
     };
     for (std::size_t u = 0; u < s.plain.n; u += 4)
-      for (std::size_t v = 0; v < s.plain.n; v += 4)
-        CHECK(reached(u, v) == (s.plain.reach[u][v] != 0));
+      for (std::size_t v = 0; v < s.plain.n; v += 4) CHECK(reached(u, v) == (s.plain.reach[u][v] != 0));
   });
 }
 

@@ -48,7 +48,9 @@ void connected() {
   on_samples([](const Sample& s) {
     const auto copy = numbered<UndirectedCopy>(s.graph);
     std::vector<std::size_t> component(s.plain.n);
-    CHECK(boost::connected_components(copy, boost::make_iterator_property_map(component.begin(), get(boost::vertex_index, copy))) == s.plain.pieces());
+    CHECK(boost::connected_components(
+              copy, boost::make_iterator_property_map(component.begin(), get(boost::vertex_index, copy))) ==
+          s.plain.pieces());
   });
 }
 
@@ -122,11 +124,15 @@ void condensation() {
     const std::size_t n = boost::strong_components(s.graph, by_position(component, s.graph));
     std::vector<std::vector<const Node*>> lists;
     boost::build_component_lists(s.graph, n, by_position(component, s.graph), lists);
-    boost::adjacency_list<boost::vecS, boost::vecS, boost::directedS, boost::no_property, boost::property<boost::edge_weight_t, int>> small;
-    boost::create_condensation_graph(s.graph, lists, by_position(component, s.graph), small, get(boost::edge_weight, small));
+    boost::adjacency_list<boost::vecS, boost::vecS, boost::directedS, boost::no_property,
+                          boost::property<boost::edge_weight_t, int>>
+        small;
+    boost::create_condensation_graph(s.graph, lists, by_position(component, s.graph), small,
+                                     get(boost::edge_weight, small));
     std::size_t distinct = 0, all = 0;
     for (const auto& out : s.plain.out) distinct += different(out);
-    for (auto [e, end] = edges(small); e != end; ++e) all += static_cast<std::size_t>(get(boost::edge_weight, small, *e));
+    for (auto [e, end] = edges(small); e != end; ++e)
+      all += static_cast<std::size_t>(get(boost::edge_weight, small, *e));
     CHECK(num_vertices(small) == s.plain.n);
     CHECK(num_edges(small) == distinct);
     CHECK(all == s.plain.edges());
@@ -140,7 +146,8 @@ void closure() {
     boost::transitive_closure(s.graph, all, by_position(to, s.graph), get(boost::vertex_index, s.graph));
     REQUIRE(num_vertices(all) == s.plain.n);
     for (std::size_t u = 0; u < s.plain.n; ++u)
-      for (std::size_t v = 0; v < s.plain.n; ++v) REQUIRE(edge(to[u], to[v], all).second == (u != v && s.plain.reach[u][v]));
+      for (std::size_t v = 0; v < s.plain.n; ++v)
+        REQUIRE(edge(to[u], to[v], all).second == (u != v && s.plain.reach[u][v]));
   });
 }
 
@@ -149,7 +156,8 @@ void closure_of_matrix() {
   on_samples([](const Sample& s) {
     for (const bool warren : {false, true}) {
       Matrix m(s.plain.n);
-      for (auto [e, end] = edges(s.graph); e != end; ++e) add_edge(s.graph.index_of(source(*e, s.graph)), s.graph.index_of(target(*e, s.graph)), m);
+      for (auto [e, end] = edges(s.graph); e != end; ++e)
+        add_edge(s.graph.index_of(source(*e, s.graph)), s.graph.index_of(target(*e, s.graph)), m);
       if (warren) boost::warren_transitive_closure(m);
       else boost::warshall_transitive_closure(m);
       for (std::size_t u = 0; u < s.plain.n; ++u)
@@ -166,7 +174,8 @@ void reduction() {
     for (std::size_t u = 0; u < s.plain.n; ++u)
       for (std::size_t v = 0; v < s.plain.n; ++v) {
         bool direct = std::ranges::count(s.plain.out[u], v) > 0;
-        for (std::size_t w = 0; w < s.plain.n; ++w) direct &= w == u || w == v || !s.plain.reach[u][w] || !s.plain.reach[w][v];
+        for (std::size_t w = 0; w < s.plain.n; ++w)
+          direct &= w == u || w == v || !s.plain.reach[u][w] || !s.plain.reach[w][v];
         REQUIRE(edge(to[u], to[v], few).second == direct);
       }
   });
@@ -211,7 +220,8 @@ void dominator_tree_by_sets() {  // makes another graph of the type that it is g
     const std::vector<std::size_t> expected = dominators(s.plain, s.root_index());
     const auto copy = copy_of<DirectedCopy>(s.graph);
     std::vector<std::size_t> above(s.plain.n, Plain::none);
-    boost::iterative_bit_vector_dominator_tree(copy, s.root_index(), boost::make_iterator_property_map(above.begin(), get(boost::vertex_index, copy)));
+    boost::iterative_bit_vector_dominator_tree(
+        copy, s.root_index(), boost::make_iterator_property_map(above.begin(), get(boost::vertex_index, copy)));
     for (std::size_t v = 0; v < s.plain.n; ++v)
       if (s.plain.reach[s.root_index()][v]) CHECK(above[v] == expected[v]);
   });
@@ -233,7 +243,8 @@ void copies() {
 
     DirectedCopy part;
     std::vector<std::size_t> to(s.plain.n);
-    const std::size_t root = boost::copy_component(s.graph, s.root, part, boost::orig_to_copy(by_position(to, s.graph)));
+    const std::size_t root =
+        boost::copy_component(s.graph, s.root, part, boost::orig_to_copy(by_position(to, s.graph)));
     const auto& below = s.plain.reach[s.root_index()];
     std::size_t edges_below = 0;
     for (std::size_t u = 0; u < s.plain.n; ++u) edges_below += below[u] ? s.plain.out[u].size() : 0;
@@ -274,10 +285,13 @@ void filtered() {
     }
     CHECK(nodes == expected);
     CHECK(links == expected_links);
-    CHECK(std::distance(edges(without_variables).first, edges(without_variables).second) == static_cast<std::ptrdiff_t>(links));
+    CHECK(std::distance(edges(without_variables).first, edges(without_variables).second) ==
+          static_cast<std::ptrdiff_t>(links));
 
     // edges too: no second one between the same two nodes; and with in-edges
-    const std::function<bool(const GraphEdge&)> first = [&](const GraphEdge& e) { return edge(e.from, target(e, s.graph), s.graph).first == e; };
+    const std::function<bool(const GraphEdge&)> first = [&](const GraphEdge& e) {
+      return edge(e.from, target(e, s.graph), s.graph).first == e;
+    };
     const auto simple = boost::make_filtered_graph(s.both, first);
     std::size_t in = 0, distinct = 0;
     for (const Node* n : s.graph.nodes()) in += in_degree(n, simple);
@@ -295,16 +309,19 @@ void reversed() {
     for (std::size_t u = 0; u < s.plain.n; u += 3) {
       std::vector<boost::default_color_type> colors(s.plain.n);
       boost::breadth_first_search(up, s.graph.nodes()[u], boost::color_map(by_position(colors, s.both)));
-      for (std::size_t v = 0; v < s.plain.n; ++v) CHECK((colors[v] == boost::black_color) == (s.plain.reach[v][u] != 0));
+      for (std::size_t v = 0; v < s.plain.n; ++v)
+        CHECK((colors[v] == boost::black_color) == (s.plain.reach[v][u] != 0));
     }
   });
 }
 
 void sub() {
-  using Parts = boost::subgraph<boost::adjacency_list<boost::vecS, boost::vecS, boost::directedS, boost::no_property, boost::property<boost::edge_index_t, std::size_t>>>;
+  using Parts = boost::subgraph<boost::adjacency_list<boost::vecS, boost::vecS, boost::directedS, boost::no_property,
+                                                      boost::property<boost::edge_index_t, std::size_t>>>;
   on_samples([](const Sample& s) {
     Parts whole(s.plain.n);
-    for (auto [e, end] = edges(s.graph); e != end; ++e) add_edge(s.graph.index_of(source(*e, s.graph)), s.graph.index_of(target(*e, s.graph)), whole);
+    for (auto [e, end] = edges(s.graph); e != end; ++e)
+      add_edge(s.graph.index_of(source(*e, s.graph)), s.graph.index_of(target(*e, s.graph)), whole);
     Parts& half = whole.create_subgraph();
     std::size_t expected = 0;
     for (std::size_t u = 0; u < s.plain.n; u += 2) {
@@ -322,7 +339,8 @@ bool carries(const Sample& s, const Graph& other, const F& image) {
   std::map<std::pair<std::size_t, std::size_t>, int> count;
   for (std::size_t u = 0; u < s.plain.n; ++u)
     for (const std::size_t v : s.plain.out[u]) ++count[{image(u), image(v)}];
-  for (auto [e, end] = edges(other); e != end; ++e) --count[{other.index_of(source(*e, other)), other.index_of(target(*e, other))}];
+  for (auto [e, end] = edges(other); e != end; ++e)
+    --count[{other.index_of(source(*e, other)), other.index_of(target(*e, other))}];
   return std::ranges::all_of(count, [](const auto& c) { return c.second == 0; });
 }
 
@@ -351,8 +369,8 @@ void vf2() {
       right &= carries(s, other, [&](std::size_t u) { return other.index_of(get(image, s.both.nodes()[u])); });
       return ++found < 3;
     };
-    (void)boost::vf2_graph_iso(s.both, other, one, get(boost::vertex_index, s.both), get(boost::vertex_index, other), boost::vertex_order_by_mult(s.both),
-                               boost::always_equivalent(), alike);
+    (void)boost::vf2_graph_iso(s.both, other, one, get(boost::vertex_index, s.both), get(boost::vertex_index, other),
+                               boost::vertex_order_by_mult(s.both), boost::always_equivalent(), alike);
     CHECK(found > 0);
     CHECK(right);
   });
@@ -362,10 +380,12 @@ void vf2() {
   const BidirectionalGraph pattern(small), large(whole);
   int induced = 0, any = 0;
   const auto count = [](int& n) { return [&n](auto, auto) { return ++n, true; }; };
-  boost::vf2_subgraph_iso(pattern, large, count(induced), get(boost::vertex_index, pattern), get(boost::vertex_index, large),
-                          boost::vertex_order_by_mult(pattern), boost::always_equivalent(), alike);
-  boost::vf2_subgraph_mono(pattern, large, count(any), get(boost::vertex_index, pattern), get(boost::vertex_index, large),
-                           boost::vertex_order_by_mult(pattern), boost::always_equivalent(), alike);
+  boost::vf2_subgraph_iso(pattern, large, count(induced), get(boost::vertex_index, pattern),
+                          get(boost::vertex_index, large), boost::vertex_order_by_mult(pattern),
+                          boost::always_equivalent(), alike);
+  boost::vf2_subgraph_mono(pattern, large, count(any), get(boost::vertex_index, pattern),
+                           get(boost::vertex_index, large), boost::vertex_order_by_mult(pattern),
+                           boost::always_equivalent(), alike);
   CHECK(induced == 2);  // x * y + x and y * x + y
   CHECK(any == 2);
 }
@@ -375,9 +395,10 @@ void common_parts() {
   const Tensor a = exp(x * y) + x, b = sin(x * y) + y;
   const Graph first(a), second(b);
   std::size_t most = 0;
-  boost::mcgregor_common_subgraphs_maximum(first, second, get(boost::vertex_index, first), get(boost::vertex_index, second), boost::always_equivalent(),
-                                           [](const Node* p, const Node* q) { return p->op() == q->op(); }, false,
-                                           [&](auto, auto, std::size_t size) { return most = std::max(most, size), true; });
+  boost::mcgregor_common_subgraphs_maximum(
+      first, second, get(boost::vertex_index, first), get(boost::vertex_index, second), boost::always_equivalent(),
+      [](const Node* p, const Node* q) { return p->op() == q->op(); }, false,
+      [&](auto, auto, std::size_t size) { return most = std::max(most, size), true; });
   CHECK(most == 4);  // mul, add and both variables, not exp and sin
 }
 
@@ -385,11 +406,13 @@ constexpr BoostRow rows[] = {
     {"strong_components", "strong_components.hpp", Needs::graph, strong},
     {"connected_components", "connected_components.hpp", Needs::copy, connected},
     {"biconnected_components, articulation_points", "biconnected_components.hpp", Needs::copy, biconnected},
-    {"initialize_incremental_components, incremental_components, same_component", "incremental_components.hpp", Needs::graph, incremental},
+    {"initialize_incremental_components, incremental_components, same_component", "incremental_components.hpp",
+     Needs::graph, incremental},
     {"is_bipartite, find_odd_cycle", "bipartite.hpp", Needs::copy, bipartite},
     {"create_condensation_graph", "create_condensation_graph.hpp", Needs::graph, condensation},
     {"transitive_closure", "transitive_closure.hpp", Needs::graph, closure},
-    {"warshall_transitive_closure, warren_transitive_closure", "transitive_closure.hpp", Needs::copy, closure_of_matrix},
+    {"warshall_transitive_closure, warren_transitive_closure", "transitive_closure.hpp", Needs::copy,
+     closure_of_matrix},
     {"transitive_reduction", "transitive_reduction.hpp", Needs::in_edges, reduction},
     {"lengauer_tarjan_dominator_tree", "dominator_tree.hpp", Needs::in_edges, dominator_tree},
     {"iterative_bit_vector_dominator_tree", "dominator_tree.hpp", Needs::copy, dominator_tree_by_sets},

@@ -32,9 +32,9 @@ TEST_CASE("drawings: names, shapes, clusters, escapes, files") {
   std::ostringstream out;
   write_dot(out, Graph(sum(y)), {.name = "a\\b"});
   const std::string text = out.str();
-  for (const char* part : {"digraph", "label=\"a\\\\b\"", "[label=\"the \\\"x\\\"\\n(2, 3)\"",
-                           "[label=\"exp\\n(2, 3)\"", "[label=\"sum\\n()\"", "subgraph \"cluster_encoder\"",
-                           "subgraph \"cluster_encoder.fc1\"", "0->1", "1->2"}) {
+  for (const char* part :
+       {"digraph", "label=\"a\\\\b\"", "[label=\"the \\\"x\\\"\\n(2, 3)\"", "[label=\"exp\\n(2, 3)\"",
+        "[label=\"sum\\n()\"", "subgraph \"cluster_encoder\"", "subgraph \"cluster_encoder.fc1\"", "0->1", "1->2"}) {
     CAPTURE(part);
     CHECK(text.find(part) != std::string::npos);
   }
@@ -57,12 +57,16 @@ static bool drawn_within(int seconds, const Tensor& loss, std::uintmax_t bytes) 
   const std::string file = (dir.path() / "step.dot").string();
   write_dot(std::filesystem::path(file), Graph(roots), {.collapse = 0, .loss = loss.node().get()});
   CHECK(std::filesystem::file_size(file) < bytes);
-  return std::system(("ulimit -t " + std::to_string(seconds) + "; dot -Tsvg " + file + " -o " + file + ".svg").c_str()) == 0;
+  return std::system(
+             ("ulimit -t " + std::to_string(seconds) + "; dot -Tsvg " + file + " -o " + file + ".svg").c_str()) == 0;
 }
 
-TEST_CASE("drawings: dot draws a training step of 50 recurrent steps in seconds of processor time, each in a frame of its own or all in one") {
+TEST_CASE(
+    "drawings: dot draws a training step of 50 recurrent steps in seconds of processor time, each in a frame of its "
+    "own or all in one") {
   if (std::system("command -v dot >/dev/null 2>&1") != 0) return;
-  const Tensor w = variable(full({8, 8}, 0.1), "w"), u = variable(full({4, 8}, 0.1), "u"), b = variable(zeros({8}), "b"), o = variable(full({8, 3}, 0.1), "o");
+  const Tensor w = variable(full({8, 8}, 0.1), "w"), u = variable(full({4, 8}, 0.1), "u"),
+               b = variable(zeros({8}), "b"), o = variable(full({8, 3}, 0.1), "o");
   Tensor h = zeros({2, 8}), total = scalar(0);
   for (int t = 0; t < 50; ++t) {
     const Scope cell("step" + std::to_string(t));
@@ -106,7 +110,8 @@ TEST_CASE("drawings: gradients flow up beside the values, dashed where they read
     for (const Input& in : n->inputs()) between_gradients += in.node && in.node->id() > loss.node()->id();
   CHECK(up == between_gradients);
   CHECK(up > 0);
-  CHECK(text.find(number(g[w]) + " [label=\"chain_mul\\n(2, 3)\\ngradient of \\\"w\\\"\", color=steelblue") != std::string::npos);
+  CHECK(text.find(number(g[w]) + " [label=\"chain_mul\\n(2, 3)\\ngradient of \\\"w\\\"\", color=steelblue") !=
+        std::string::npos);
   // what keeps the boxes one below the other: from the first layer's ends to the second's parameter
   CHECK(text.find(number(h) + "->" + number(v) + " [style=invis]") != std::string::npos);
   std::ostringstream plain;
@@ -138,7 +143,8 @@ TEST_CASE("dot: Graphviz draws a convolutional network with its backward pass an
     MESSAGE("skipped: Graphviz is not installed");
     return;
   }
-  Sequential net({28, 28, 1}, parse_architecture("conv 4 3 relu, pool 2, conv 8 3 relu, flatten, dense 16 relu, dense 10"));
+  Sequential net({28, 28, 1},
+                 parse_architecture("conv 4 3 relu, pool 2, conv 8 3 relu, flatten, dense 16 relu, dense 10"));
   const Tensor x = rand({2, 28, 28, 1});
   Profiler profile;
   const Tensor loss = cross_entropy(net(x), zeros({2}, i64));
@@ -152,15 +158,17 @@ TEST_CASE("dot: Graphviz draws a convolutional network with its backward pass an
   const TempDir dir;
   const auto path = [&](const char* name) { return (dir.path() / name).string(); };
   write_dot(std::filesystem::path(path("net.dot")), Graph(roots), how);
-  CHECK(std::system(("dot -Tsvg " + path("net.dot") + " -o " + path("net.svg") + " 2> " + path("warnings")).c_str()) == 0);
+  CHECK(std::system(("dot -Tsvg " + path("net.dot") + " -o " + path("net.svg") + " 2> " + path("warnings")).c_str()) ==
+        0);
   const auto contents = [](const std::string& file) {
     std::ifstream in(file);
     return std::string{std::istreambuf_iterator<char>(in), {}};
   };
   CHECK(contents(path("warnings")).empty());
   const std::string svg = contents(path("net.svg"));
-  for (const char* part : {"<svg", ">conv2d_kernel<", ">max_unpool2d<", ">cross_entropy_grad<", ">layers.0<", ">layers.2<", ">layers.5<",
-                           ">gradient of layers.0.weight<", ">gradient of layers.5.bias<", "GFLOP/s"})
+  for (const char* part :
+       {"<svg", ">conv2d_kernel<", ">max_unpool2d<", ">cross_entropy_grad<", ">layers.0<", ">layers.2<", ">layers.5<",
+        ">gradient of layers.0.weight<", ">gradient of layers.5.bias<", "GFLOP/s"})
     CHECK_MESSAGE(svg.find(part) != std::string::npos, part);
   // The boxes of the layers stand one below the other, so that it can be read from top to bottom.
   double width = 0, height = 0;

@@ -13,8 +13,7 @@ TEST_CASE("format: tensors as nested brackets with type and shape") {
   CHECK(to_string(tensor({255, 0}, u8)) == "[255, 0] uint8 (2,)");
   CHECK(to_string(tensor({1, 2, 3, 4}, {2, 2}, f64)) == "[[1, 2],\n [3, 4]] float64 (2, 2)");
   CHECK(to_string(tensor({1, 2, 3, 4}, {2, 1, 2})) == "[[[1, 2]],\n [[3, 4]]] float32 (2, 1, 2)");
-  CHECK(to_string(tensor({0.1, -1e-10, 123456789, 1.0 / 3})) ==
-        "[0.1, -1e-10, 1.23457e+08, 0.333333] float32 (4,)");
+  CHECK(to_string(tensor({0.1, -1e-10, 123456789, 1.0 / 3})) == "[0.1, -1e-10, 1.23457e+08, 0.333333] float32 (4,)");
   CHECK(to_string(tensor({INFINITY, -INFINITY, NAN})) == "[inf, -inf, nan] float32 (3,)");
   CHECK(to_string(zeros({0})) == "[] float32 (0,)");
   CHECK(to_string(zeros({2, 0})) == "[[],\n []] float32 (2, 0)");

@@ -49,8 +49,7 @@ TEST_CASE("shape: sizes, axes, text") {
   CHECK_THROWS_WITH_AS(s.at(3), "shape: axis 3 does not exist in (2, 3, 4)", ShapeError);
   CHECK_THROWS_WITH_AS(s.normalize(-4, "sum"), "sum: axis -4 does not exist in (2, 3, 4)", ShapeError);
   CHECK_THROWS_WITH_AS(Shape({2, -1}), "shape: negative size in (2, -1)", ShapeError);
-  CHECK_THROWS_WITH_AS(Shape({1, 1, 1, 1, 1, 1, 1, 1, 1}), "shape: 9 axes, at most 8 are supported",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(Shape({1, 1, 1, 1, 1, 1, 1, 1, 1}), "shape: 9 axes, at most 8 are supported", ShapeError);
   CHECK_THROWS_AS(Shape({1LL << 40, 1LL << 40}), ShapeError);
   CHECK_THROWS_AS(Shape({0, 1LL << 40, 1LL << 40}), ShapeError);
   CHECK_THROWS_WITH_AS(broadcast({2}, {3}, "add"), "add: shapes do not broadcast: (2,) and (3,)", ShapeError);
@@ -103,15 +102,13 @@ TEST_CASE("storage: a thread works again in the memory that its cache holds") {
   CHECK(own != others);
   here = Tensor::workspace({5000});
   CHECK(here.raw() == own);
-  CHECK(Tensor::empty({5000}).raw() != others);  // values are not mixed with them
+  CHECK(Tensor::empty({5000}).raw() != others);      // values are not mixed with them
   CHECK(Tensor::workspace({5000}).raw() == others);  // rather than new memory
 }
 
 TEST_CASE("storage: what does not fit is refused") {
-  CHECK_THROWS_WITH_AS(zeros({1LL << 61}, f64), "allocate: float64 (2305843009213693952,) is too large",
-                       MemoryError);
-  CHECK_THROWS_WITH_AS(Tensor::empty({1LL << 49}, f64), "allocate: 4503599627370560 bytes asked for",
-                       MemoryError);
+  CHECK_THROWS_WITH_AS(zeros({1LL << 61}, f64), "allocate: float64 (2305843009213693952,) is too large", MemoryError);
+  CHECK_THROWS_WITH_AS(Tensor::empty({1LL << 49}, f64), "allocate: 4503599627370560 bytes asked for", MemoryError);
   CHECK_THROWS_AS(detail::allocate_block(~std::size_t{0}), MemoryError);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which end the program instead
   // More than any machine has: what was cached is given back, and nothing is counted as in use.
@@ -179,24 +176,19 @@ TEST_CASE("tensor: values, views, copies") {
 
 TEST_CASE("tensor: errors") {
   Tensor t = zeros({3, 2});
-  CHECK_THROWS_WITH_AS((void)t.values<double>(), "tensor: holds float32 elements, asked for float64",
-                       DTypeError);
-  CHECK_THROWS_WITH_AS(t.mutable_values<std::uint8_t>(), "tensor: holds float32 elements, asked for uint8",
-                       DTypeError);
+  CHECK_THROWS_WITH_AS((void)t.values<double>(), "tensor: holds float32 elements, asked for float64", DTypeError);
+  CHECK_THROWS_WITH_AS(t.mutable_values<std::uint8_t>(), "tensor: holds float32 elements, asked for uint8", DTypeError);
   CHECK_THROWS_WITH_AS((void)t.item(), "item: needs exactly one element, got (3, 2)", ShapeError);
   CHECK_THROWS_WITH_AS(t.rows(2, 4), "rows: [2, 4) is not a range of the first axis of (3, 2)", ShapeError);
   CHECK_THROWS_WITH_AS(t.rows(-1, 1), "rows: [-1, 1) is not a range of the first axis of (3, 2)", ShapeError);
-  CHECK_THROWS_WITH_AS(scalar(1).rows(0, 0), "rows: [0, 0) is not a range of the first axis of ()",
-                       ShapeError);
-  CHECK_THROWS_WITH_AS(t.viewed_as({5}), "viewed_as: (5,) does not have as many elements as (3, 2)",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(scalar(1).rows(0, 0), "rows: [0, 0) is not a range of the first axis of ()", ShapeError);
+  CHECK_THROWS_WITH_AS(t.viewed_as({5}), "viewed_as: (5,) does not have as many elements as (3, 2)", ShapeError);
   CHECK_THROWS_WITH_AS(t.assign(zeros({2, 3})), "assign: shapes differ: (3, 2) and (2, 3)", ShapeError);
   CHECK_THROWS_WITH_AS(t.assign(zeros({3, 2}, f64)), "assign: types differ: float32 and float64", DTypeError);
   CHECK_THROWS_WITH_AS(tensor({1, 2}, {3}), "tensor: 2 values do not fill (3,)", ShapeError);
-  CHECK_THROWS_WITH_AS(Tensor::from(std::vector<float>{1}, {2}), "tensor: 1 values do not fill (2,)",
-                       ShapeError);
-  CHECK_THROWS_WITH_AS(variable(zeros({2}, i64)),
-                       "variable: gradients need float32 or float64, got int64 (2,)", DTypeError);
+  CHECK_THROWS_WITH_AS(Tensor::from(std::vector<float>{1}, {2}), "tensor: 1 values do not fill (2,)", ShapeError);
+  CHECK_THROWS_WITH_AS(variable(zeros({2}, i64)), "variable: gradients need float32 or float64, got int64 (2,)",
+                       DTypeError);
   CHECK_THROWS_WITH_AS(variable(Tensor()), "variable: the value is undefined", ValueError);
   const char* undefined = "tensor: undefined: no value was ever given to it";
   Tensor none;
@@ -281,8 +273,7 @@ TEST_CASE("backward refuses values that were changed in place, with op and input
     CHECK(backward(y)[a].to_vector() == std::vector<double>{1, 1});
   }
   {
-    const Tensor w = variable(ones({2, 2})),
-                 x = ones({2, 2});  // an optimizer's update between forward and backward
+    const Tensor w = variable(ones({2, 2})), x = ones({2, 2});  // an optimizer's update between forward and backward
     Tensor loss;
     {
       const Scope layer("fc1");
@@ -309,21 +300,17 @@ TEST_CASE("backward refuses changed labels, indices and conditions") {
                                     "changing them, or give the op a copy")
                              .c_str(),
                          GradientError);
-    if (g.tracked())
-      CHECK_THROWS_AS(grad(g, x, {.allow_unused = true, .cotangent = ones({2, 3}, f64)}), GradientError);
+    if (g.tracked()) CHECK_THROWS_AS(grad(g, x, {.allow_unused = true, .cotangent = ones({2, 3}, f64)}), GradientError);
   };
   const Tensor index = tensor({1, 0}, i64);
   check([](auto& x, auto& t) { return cross_entropy(x, t); }, index.clone(), "cross_entropy: labels (2,)");
-  check([](auto& x, auto& t) { return cross_entropy(x, t); }, full({2, 3}, 0.3, f64),
-        "cross_entropy: labels (2, 3)");
+  check([](auto& x, auto& t) { return cross_entropy(x, t); }, full({2, 3}, 0.3, f64), "cross_entropy: labels (2, 3)");
   check([](auto& x, auto& t) { return sum(square(gather(x, t))); }, index.clone(), "gather: indices (2,)");
   check([](auto& x, auto& t) { return sum(square(pick(x, t))); }, index.clone(), "pick: indices (2,)");
   check([](auto& x, auto& t) { return sum(square(scatter_rows(x, t, 4))); }, index.clone(),
         "scatter_rows: indices (2,)");
-  check([](auto& x, auto& t) { return sum(square(place(sum(x, 1), t, 4))); }, index.clone(),
-        "place: indices (2,)");
-  check([](auto& x, auto& t) { return sum(square(where(t, x, x * 2))); }, ones({2, 3}, u8),
-        "where: conditions (2, 3)");
+  check([](auto& x, auto& t) { return sum(square(place(sum(x, 1), t, 4))); }, index.clone(), "place: indices (2,)");
+  check([](auto& x, auto& t) { return sum(square(where(t, x, x * 2))); }, ones({2, 3}, u8), "where: conditions (2, 3)");
 }
 
 TEST_CASE("a graph serves one backward, or more when retained") {
@@ -410,8 +397,7 @@ TEST_CASE("a hundred thousand nodes: order, verify, drawing") {
   Generator random(5);
   std::vector<Tensor> pool{variable(scalar(1), "x"), variable(scalar(2), "y")};
   for (int i = 0; i < 100'000; ++i) {
-    const Tensor &a = pool[pool.size() - 1 - random.below(std::min<std::size_t>(pool.size(), 50))],
-                 &b = pool.back();
+    const Tensor &a = pool[pool.size() - 1 - random.below(std::min<std::size_t>(pool.size(), 50))], &b = pool.back();
     pool.push_back(i % 2 ? a + b : a * b);
   }
   const Graph graph(pool.back());

@@ -149,13 +149,17 @@ TEST_CASE("anomaly: names op and layer of the backward rule") {
     y = sqrt(x);  // finite, but its slope at 0 is not
   }
   const DetectAnomaly watch;
-  CHECK_THROWS_WITH_AS(backward(sum(y)), "norm: sqrt: backward: in chain_div: element 1 of (2,) is inf; inputs: float32 (2,) in [0.5, 0.5], float32 (2,) in [0, 2]", NumericError);
+  CHECK_THROWS_WITH_AS(backward(sum(y)),
+                       "norm: sqrt: backward: in chain_div: element 1 of (2,) is inf; inputs: float32 (2,) in [0.5, "
+                       "0.5], float32 (2,) in [0, 2]",
+                       NumericError);
 }
 
 TEST_CASE("anomaly: a rule that spoils its gradient is found") {
   const Tensor y = apply(Bad{}, variable(ones({2})));
   const DetectAnomaly watch;
-  CHECK_THROWS_WITH_AS(backward(sum(y)), "bad: backward: element 0 of the gradient of input 0 (2,) is nan", NumericError);
+  CHECK_THROWS_WITH_AS(backward(sum(y)), "bad: backward: element 0 of the gradient of input 0 (2,) is nan",
+                       NumericError);
 }
 
 TEST_CASE("profiler: counts calls, operations and bytes by op, layer and node") {
@@ -197,7 +201,9 @@ TEST_CASE("anomalies inside a backward rule name the op whose rule it is") {
     const Scope layer("fc1");
     y = sum(ebb::apply(Careless{}, variable(tensor({1, 2}), "x")));
   }
-  CHECK_THROWS_WITH_AS(backward(y), doctest::Contains("fc1: careless: backward: in div: element 0 of (2,) is inf; inputs: "), NumericError);
+  CHECK_THROWS_WITH_AS(backward(y),
+                       doctest::Contains("fc1: careless: backward: in div: element 0 of (2,) is inf; inputs: "),
+                       NumericError);
   const Tensor x = variable(tensor({1, 2}), "x");  // and the next op is not taken for a part of it
   CHECK_THROWS_WITH_AS(log(x - x), doctest::Contains("log: element 0 of (2,) is -inf; inputs: "), NumericError);
 }
@@ -212,7 +218,8 @@ TEST_CASE("anomalies: an optimizer does not take a NaN, and the step is told fro
   sgd.step(parameters, g);
   const Tensor before = w.clone();
   g.entries()[0].gradient = tensor({0, NAN});
-  CHECK_THROWS_WITH_AS(sgd.step(parameters, g), "optimizer: step 3: element 1 of the gradient of \"w\" (2,) is nan", NumericError);
+  CHECK_THROWS_WITH_AS(sgd.step(parameters, g), "optimizer: step 3: element 1 of the gradient of \"w\" (2,) is nan",
+                       NumericError);
   CHECK(same_bits(w, before));
   CHECK_THROWS_WITH_AS(log(w - w), doctest::Contains("(step 3)"), NumericError);
 }

@@ -10,7 +10,8 @@ using namespace ebb;
 
 TEST_CASE("shape: sizes whose product or sum leaves 63 bits are refused by every op that makes a shape") {
   constexpr std::int64_t big = std::int64_t{1} << 62, most = INT64_MAX;
-  const Tensor x = zeros({2, 4}), image = zeros({1, 4, 4, 2}), kernel = zeros({3, 3, 2, 2}), index = tensor({0, 1}, i64);
+  const Tensor x = zeros({2, 4}), image = zeros({1, 4, 4, 2}), kernel = zeros({3, 3, 2, 2}),
+               index = tensor({0, 1}, i64);
   const std::vector<std::function<Tensor()>> calls{
       [&] { return pad(x, {.axis = 0, .before = big, .after = big}); },
       [&] { return pad(x, {.axis = 0, .before = big}); },
@@ -21,23 +22,41 @@ TEST_CASE("shape: sizes whose product or sum leaves 63 bits are refused by every
       [&] { return one_hot(zeros({4}, i64), big); },
       [&] { return one_hot(zeros({8192}, i64), std::int64_t{1} << 51); },
       [&] { return place(zeros({2}), index, most); },
-      [&] { return broadcast_to(zeros({1, 1}), {big, 4}); },
-      [&] { return reshape(x, {-1, std::int64_t{1} << 33, (std::int64_t{1} << 31) + 1}); },
-      [&] { return stack(std::vector<Tensor>(2, zeros({0, big, 1})), 0); },
-      [&] { return add(zeros({0, big, 1}), zeros({1, 1, 4})); },
-      [&] { return matmul(zeros({big, 0}), zeros({0, 4})); },
+      [&] {
+        return broadcast_to(zeros({1, 1}), {big, 4});
+      },
+      [&] {
+        return reshape(x, {-1, std::int64_t{1} << 33, (std::int64_t{1} << 31) + 1});
+      },
+      [&] {
+        return stack(std::vector<Tensor>(2, zeros({0, big, 1})), 0);
+      },
+      [&] {
+        return add(zeros({0, big, 1}), zeros({1, 1, 4}));
+      },
+      [&] {
+        return matmul(zeros({big, 0}), zeros({0, 4}));
+      },
       [&] { return conv2d(image, kernel, {.pad = most}); },
       [&] { return conv2d(image, kernel, {.pad = big}); },
       [&] { return conv2d(image, kernel, {.dilation = most}); },
       [&] { return conv2d(image, kernel, {.dilation = big}); },
       [&] { return conv2d(image, kernel, {.pad = Padding::same(), .dilation = most}); },
       [&] { return conv2d(image, kernel, {.pad = big, .dilation = big}); },
-      [&] { return conv2d_transpose(zeros({1, 2, 2, 2}), kernel, {big, big}); },
-      [&] { return im2col(image, {big, big}, {.pad = big}); },
-      [&] { return col2im(zeros({1, 2, 2, 18}), {most, most}, 3); },
+      [&] {
+        return conv2d_transpose(zeros({1, 2, 2, 2}), kernel, {big, big});
+      },
+      [&] {
+        return im2col(image, {big, big}, {.pad = big});
+      },
+      [&] {
+        return col2im(zeros({1, 2, 2, 18}), {most, most}, 3);
+      },
       [&] { return max_pool2d(image, {.size = big, .pad = big - 1}); },
       [&] { return avg_pool2d(image, {.size = most, .pad = most - 1}); },
-      [&] { return zeros({big, 2}); },
+      [&] {
+        return zeros({big, 2});
+      },
       [&] { return arange(big); },
       [&] { return uniform({big}, 0, 1); },
   };

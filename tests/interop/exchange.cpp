@@ -1,5 +1,6 @@
 // Weights and arrays on their way to Python and back, for tests/interop/exchange.py:
-//   interop_exchange write FOLDER   NAME.torch.safetensors, NAME.keras.safetensors, and NAME.io.safetensors with an input and
+//   interop_exchange write FOLDER   NAME.torch.safetensors, NAME.keras.safetensors, and NAME.io.safetensors with an
+//   input and
 //                                   what ebb makes of it, for some models; arrays.npz and NAME.npy
 //   interop_exchange read FOLDER    reads what Python wrote there: other weights and what Python makes of them
 #include <fmt/format.h>
@@ -35,16 +36,23 @@ struct Model {
 // exchange.py builds the same ones in PyTorch
 std::vector<Model> models() {
   const Padding same = Padding::same();
-  const auto conv = [&](std::int64_t filters, Activation f, Padding pad) { return Conv2D({.filters = filters, .pad = pad, .activation = f}); };
+  const auto conv = [&](std::int64_t filters, Activation f, Padding pad) {
+    return Conv2D({.filters = filters, .pad = pad, .activation = f});
+  };
   return {
       {"mlp", {4, 5, 3}, {Flatten(), BatchNormalization(), Dropout(0.5), Dense(8, relu), Dense(5)}},
-      {"cnn", {13, 12, 3},
+      {"cnn",
+       {13, 12, 3},
        {conv(4, relu, 0), MaxPool2D(2), Conv2D({.filters = 6, .kernel = 2, .groups = 2}), BatchNormalization(), relu,
-        DepthwiseConv2D({.kernel = 2, .multiplier = 2, .activation = relu}), Flatten(), Dropout(0.5), Dense(8, tanh), Dense(5)}},
-      {"residual", {8, 8, 3},
-       {conv(4, relu, same), Residual({conv(4, relu, same), conv(4, nullptr, same)}), Residual({conv(6, nullptr, same)}, {Conv2D({.filters = 6, .kernel = 1})}),
-        Concat({conv(2, relu, same), Sequential({conv(3, relu, same), conv(2, nullptr, same)})}), Conv2DTranspose({.filters = 3, .kernel = 2, .stride = 2}),
-        GroupNormalization({.groups = 3}), GlobalAvgPool2D(), Dense(4)}},
+        DepthwiseConv2D({.kernel = 2, .multiplier = 2, .activation = relu}), Flatten(), Dropout(0.5), Dense(8, tanh),
+        Dense(5)}},
+      {"residual",
+       {8, 8, 3},
+       {conv(4, relu, same), Residual({conv(4, relu, same), conv(4, nullptr, same)}),
+        Residual({conv(6, nullptr, same)}, {Conv2D({.filters = 6, .kernel = 1})}),
+        Concat({conv(2, relu, same), Sequential({conv(3, relu, same), conv(2, nullptr, same)})}),
+        Conv2DTranspose({.filters = 3, .kernel = 2, .stride = 2}), GroupNormalization({.groups = 3}), GlobalAvgPool2D(),
+        Dense(4)}},
       {"rnn", {5, 4}, {SimpleRNN(3)}},
       {"gru", {5, 4}, {GRU(3)}},
       {"lstm", {5, 4}, {LSTM(3)}},
@@ -57,7 +65,8 @@ std::vector<Model> models() {
 Sequential made(const Model& m) {
   Sequential net(m.sample, m.layers);
   for (const NamedTensor& t : named_tensors(net))
-    t.tensor->assign(t.path.ends_with("running_var") ? uniform(t.tensor->shape(), 0.5, 2) : t.tensor->detach() + normal(t.tensor->shape(), 0, 0.2));
+    t.tensor->assign(t.path.ends_with("running_var") ? uniform(t.tensor->shape(), 0.5, 2)
+                                                     : t.tensor->detach() + normal(t.tensor->shape(), 0, 0.2));
   return net;
 }
 
@@ -84,7 +93,9 @@ void write_files(const fs::path& folder) {
     save_keras(net, folder / fmt::format("{}.keras.safetensors", m.name));
     write_safetensors(folder / fmt::format("{}.io.safetensors", m.name), {{}, {{"input", x}, {"output", net(x)}}});
   }
-  const std::map<std::string, Tensor> arrays{{"f4", randn({3, 4})}, {"f8", randn({2, 1, 3}, f64)}, {"i8", arange(5, i64)}, {"u1", tensor({0, 255}, u8)}, {"scalar", scalar(1.5)}, {"none", zeros({0, 2})}};
+  const std::map<std::string, Tensor> arrays{{"f4", randn({3, 4})},   {"f8", randn({2, 1, 3}, f64)},
+                                             {"i8", arange(5, i64)},  {"u1", tensor({0, 255}, u8)},
+                                             {"scalar", scalar(1.5)}, {"none", zeros({0, 2})}};
   write_npz(folder / "arrays.npz", arrays);
   for (const auto& [name, t] : arrays) write_npy(folder / (name + ".npy"), t);
   write_safetensors(folder / "arrays.safetensors", {{}, arrays});
@@ -99,12 +110,17 @@ void report(const std::string& what, double d, double most) {
 
 void read_files(const fs::path& folder) {
   for (const Model& m : models()) {
-    const auto compare = [&](const std::string& from, const std::function<void(Sequential&, const fs::path&)>& load_it) {
+    const auto compare = [&](const std::string& from,
+                             const std::function<void(Sequential&, const fs::path&)>& load_it) {
       const fs::path file = folder / fmt::format("{}.{}", m.name, from);
       if (!fs::exists(file)) return;
       Sequential net = made(m);
       load_it(net, file);
-      const auto io = read_safetensors(folder / fmt::format("{}.io.safetensors", from == "from_torch.safetensors" ? std::string(m.name) + ".from_torch" : m.name)).tensors;
+      const auto io =
+          read_safetensors(folder / fmt::format("{}.io.safetensors", from == "from_torch.safetensors"
+                                                                         ? std::string(m.name) + ".from_torch"
+                                                                         : m.name))
+              .tensors;
       const NoGrad quiet;
       report(fmt::format("{} {}", m.name, from), difference(net(io.at("input")), io.at("output")), 1e-5);
     };
@@ -119,9 +135,11 @@ void read_files(const fs::path& folder) {
   for (const char* name : {"numpy.npz", "numpy_deflated.npz"}) {
     const auto got = read_npz(folder / name);
     report(fmt::format("{}: names", name), got.size() == expected.size() ? 0 : 1, 0);
-    for (const auto& [key, t] : expected) report(fmt::format("{}: {}", name, key), got.contains(key) ? difference(got.at(key), t) : INFINITY, 0);
+    for (const auto& [key, t] : expected)
+      report(fmt::format("{}: {}", name, key), got.contains(key) ? difference(got.at(key), t) : INFINITY, 0);
   }
-  for (const auto& [key, t] : expected) report(key + " of its own", difference(read_npy(folder / fmt::format("numpy_{}.npy", key)), t), 0);
+  for (const auto& [key, t] : expected)
+    report(key + " of its own", difference(read_npy(folder / fmt::format("numpy_{}.npy", key)), t), 0);
 }
 
 }  // namespace

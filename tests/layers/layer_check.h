@@ -37,7 +37,8 @@ GradcheckReport check_layer(L layer, const Tensor& x, GradcheckOptions options =
       [layer, on](std::span<const Tensor> in) mutable {
         std::size_t i = 0;
         for (const NamedTensor& t : named_tensors(layer))
-          if (t.trained) *t.tensor = in[++i].tracked() ? in[i] : variable(in[i]);  // a constant would be a frozen parameter
+          if (t.trained)
+            *t.tensor = in[++i].tracked() ? in[i] : variable(in[i]);  // a constant would be a frozen parameter
         const Training same(on);
         manual_seed(4);  // what is random must be the same every time
         return layer(in[0]);

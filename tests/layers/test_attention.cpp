@@ -26,7 +26,9 @@ TEST_CASE("attention: the formula, written out") {
     for (std::size_t i = 0; i < 3; ++i) {
       std::vector<double> w(4);
       double total = 0;
-      for (std::size_t j = 0; j < 4; ++j) total += w[j] = causal && j > i ? 0 : std::exp((a[2 * i] * b[2 * j] + a[2 * i + 1] * b[2 * j + 1]) / std::sqrt(2.0));
+      for (std::size_t j = 0; j < 4; ++j)
+        total += w[j] =
+            causal && j > i ? 0 : std::exp((a[2 * i] * b[2 * j] + a[2 * i + 1] * b[2 * j + 1]) / std::sqrt(2.0));
       for (std::size_t e = 0; e < 5; ++e) {
         double y = 0;
         for (std::size_t j = 0; j < 4; ++j) y += w[j] / total * c[5 * j + e];
@@ -67,10 +69,14 @@ TEST_CASE("attention: cross-attention, names and messages") {
   CHECK(layer.attend(zeros({2, 4, 6}), zeros({2, 7, 5})).shape() == Shape{2, 4, 6});
   std::vector<std::string> names;
   for (const NamedTensor& t : named_tensors(layer)) names.push_back(t.path + " " + t.tensor->shape().str());
-  CHECK(names == std::vector<std::string>{"query.weight (6, 6)", "query.bias (6,)", "key.weight (5, 6)", "key.bias (6,)", "value.weight (5, 6)",
-                                          "value.bias (6,)", "output.weight (6, 6)", "output.bias (6,)"});
+  CHECK(names == std::vector<std::string>{"query.weight (6, 6)", "query.bias (6,)", "key.weight (5, 6)",
+                                          "key.bias (6,)", "value.weight (5, 6)", "value.bias (6,)",
+                                          "output.weight (6, 6)", "output.bias (6,)"});
   CHECK_THROWS_WITH_AS(MultiHeadAttention(0), "MultiHeadAttention: heads must be at least 1, got 0", ValueError);
-  CHECK_THROWS_WITH_AS(MultiHeadAttention(4)(zeros({1, 2, 6})), "MultiHeadAttention: 6 features cannot be shared among 4 heads; give key_dim", ShapeError);
-  CHECK_THROWS_WITH_AS(MultiHeadAttention(2)(zeros({2, 6})), "MultiHeadAttention: needs sequences (n, steps, features), got (2, 6)", ShapeError);
-  CHECK_THROWS_WITH_AS(PositionEmbedding()(zeros({2, 6})), "PositionEmbedding: needs sequences (n, steps, features), got (2, 6)", ShapeError);
+  CHECK_THROWS_WITH_AS(MultiHeadAttention(4)(zeros({1, 2, 6})),
+                       "MultiHeadAttention: 6 features cannot be shared among 4 heads; give key_dim", ShapeError);
+  CHECK_THROWS_WITH_AS(MultiHeadAttention(2)(zeros({2, 6})),
+                       "MultiHeadAttention: needs sequences (n, steps, features), got (2, 6)", ShapeError);
+  CHECK_THROWS_WITH_AS(PositionEmbedding()(zeros({2, 6})),
+                       "PositionEmbedding: needs sequences (n, steps, features), got (2, 6)", ShapeError);
 }

@@ -1,4 +1,5 @@
-// An empty batch: every layer and the ops that work on each sample give an empty result of the right shape, and gradients of 0.
+// An empty batch: every layer and the ops that work on each sample give an empty result of the right shape, and
+// gradients of 0.
 #include <doctest/doctest.h>
 #include <ebb/autograd/backward.h>
 #include <ebb/graph/error.h>
@@ -62,22 +63,43 @@ std::vector<Row> rows() {
       layer("Residual", Residual({Dense(4)}), {4}),
       layer("Concat", Concat({Dense(4), Dense(2)}), {4}),
       layer("Function", silu, {4}),
-      layer("joined layers", Sequential({Conv2D({.filters = 2, .activation = relu}), MaxPool2D(2), Flatten(), Dense(2)}), {6, 6, 1}),
+      layer("joined layers",
+            Sequential({Conv2D({.filters = 2, .activation = relu}), MaxPool2D(2), Flatten(), Dense(2)}), {6, 6, 1}),
       {"softmax", {4}, softmax},
       {"log_softmax", {4}, log_softmax},
       {"sum", {4, 2}, [](const Tensor& x) { return sum(x, 1); }},
-      {"mean", {4, 2}, [](const Tensor& x) { return mean(x, {1, 2}); }},
+      {"mean",
+       {4, 2},
+       [](const Tensor& x) {
+         return mean(x, {1, 2});
+       }},
       {"variance", {4, 2}, [](const Tensor& x) { return variance(x, -1); }},
       {"logsumexp", {4}, [](const Tensor& x) { return logsumexp(x, -1); }},
       {"max", {4}, [](const Tensor& x) { return max(x, -1); }},
       {"min", {4}, [](const Tensor& x) { return min(x, -1); }},
       {"argmax", {4}, [](const Tensor& x) { return argmax(x); }},
-      {"transpose", {4, 2}, [](const Tensor& x) { return transpose(x, {0, 2, 1}); }},
+      {"transpose",
+       {4, 2},
+       [](const Tensor& x) {
+         return transpose(x, {0, 2, 1});
+       }},
       {"slice", {4}, [](const Tensor& x) { return slice(x, {.axis = 1, .begin = 1, .end = 3}); }},
       {"pad", {4}, [](const Tensor& x) { return pad(x, {.axis = 1, .before = 1, .after = 2}); }},
-      {"concat", {4}, [](const Tensor& x) { return concat({x, x}, 1); }},
-      {"stack", {4}, [](const Tensor& x) { return stack(std::vector{x, x}, 1); }},
-      {"matmul", {4}, [](const Tensor& x) { return matmul(x, ones({4, 3})); }},
+      {"concat",
+       {4},
+       [](const Tensor& x) {
+         return concat({x, x}, 1);
+       }},
+      {"stack",
+       {4},
+       [](const Tensor& x) {
+         return stack(std::vector{x, x}, 1);
+       }},
+      {"matmul",
+       {4},
+       [](const Tensor& x) {
+         return matmul(x, ones({4, 3}));
+       }},
       {"matmul of stacks", {4, 2}, [](const Tensor& x) { return matmul(x, x, {.transpose_b = true}); }},
       {"where", {4}, [](const Tensor& x) { return where(greater(x, 0.0), x, 2.0 * x); }},
       {"one_hot", {}, [](const Tensor& x) { return one_hot(cast(x.detach(), i64), 3); }},

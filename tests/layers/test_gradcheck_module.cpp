@@ -53,7 +53,9 @@ TEST_CASE("gradcheck of a module: input and parameters, dropout and running aver
   }
 }
 
-TEST_CASE("gradcheck of a module: builds it, checks only parameters where the input holds integers, and names what is wrong") {
+TEST_CASE(
+    "gradcheck of a module: builds it, checks only parameters where the input holds integers, and names what is "
+    "wrong") {
   Embedding words(EmbeddingOptions{10, 4});
   const GradcheckReport ids = gradcheck(words, tensor({1, 3, 3}, {1, 3}, i64));
   INFO(ids);

@@ -119,7 +119,8 @@ TEST_CASE("init: constants") {
 }
 
 TEST_CASE("init: the same seed gives the same bits") {
-  for (const Initializer init : {glorot_uniform, glorot_normal, he_uniform, he_normal, lecun_uniform, lecun_normal, orthogonal})
+  for (const Initializer init :
+       {glorot_uniform, glorot_normal, he_uniform, he_normal, lecun_uniform, lecun_normal, orthogonal})
     for (const DType dtype : {f32, f64}) {
       manual_seed(7);
       const Tensor a = init({7, 5}, dtype), next = init({7, 5}, dtype);
@@ -133,8 +134,7 @@ TEST_CASE("init: the same seed gives the same bits") {
 }
 
 TEST_CASE("init: only floats are drawn") {
-  CHECK_THROWS_WITH_AS(glorot_uniform({2, 2}, i64), "uniform: needs float32 or float64, got int64",
-                       DTypeError);
+  CHECK_THROWS_WITH_AS(glorot_uniform({2, 2}, i64), "uniform: needs float32 or float64, got int64", DTypeError);
   CHECK_THROWS_WITH_AS(he_normal({2, 2}, u8), "normal: needs float32 or float64, got uint8", DTypeError);
   CHECK_THROWS_WITH_AS(orthogonal({2, 2}, i64), "orthogonal: needs float32 or float64, got int64", DTypeError);
 }

@@ -24,9 +24,8 @@ using namespace ebb;
 using namespace ebb::testing;
 
 /// What a convolution is, written out: seven loops and a bias.
-Tensor convolved(const Tensor& x, const Tensor& k, const Tensor& bias, std::int64_t stride,
-                 std::int64_t dilation, std::int64_t top, std::int64_t left, std::int64_t oh,
-                 std::int64_t ow) {
+Tensor convolved(const Tensor& x, const Tensor& k, const Tensor& bias, std::int64_t stride, std::int64_t dilation,
+                 std::int64_t top, std::int64_t left, std::int64_t oh, std::int64_t ow) {
   const auto vx = x.values<double>(), vk = k.values<double>();
   const std::int64_t h = x.size(1), w = x.size(2), c = x.size(3), kw = k.size(1), out = k.size(3);
   Tensor y = Tensor::empty({x.size(0), oh, ow, out}, f64);
@@ -75,20 +74,23 @@ TEST_CASE("layers: gradients of every layer in input and parameters") {
   CHECK(check_layer(Reshape({3, 42}), image, smooth));
   CHECK(check_layer(Conv2D({.filters = 6, .groups = 3}), image, smooth));
   const Tensor even = distinct({2, 5, 6, 4}, 9);
-  CHECK(check_layer(Conv2D({.filters = 4, .stride = 2, .pad = Padding::same(), .groups = 2, .activation = tanh}), even, smooth));
+  CHECK(check_layer(Conv2D({.filters = 4, .stride = 2, .pad = Padding::same(), .groups = 2, .activation = tanh}), even,
+                    smooth));
   CHECK(check_layer(DepthwiseConv2D(), image, smooth));
-  CHECK(check_layer(DepthwiseConv2D({.kernel = {2, 3}, .multiplier = 2, .stride = 2, .pad = Padding::same()}), image, smooth));
+  CHECK(check_layer(DepthwiseConv2D({.kernel = {2, 3}, .multiplier = 2, .stride = 2, .pad = Padding::same()}), image,
+                    smooth));
   CHECK(check_layer(DepthwiseConv2D({.dilation = 2, .activation = tanh, .use_bias = false}), image, smooth));
   CHECK(check_layer(Conv2DTranspose({.filters = 4}), image, smooth));
-  CHECK(check_layer(Conv2DTranspose({.filters = 2, .kernel = {4, 3}, .stride = 2, .pad = Padding::same()}), image, smooth));
-  CHECK(check_layer(Conv2DTranspose({.filters = 2, .kernel = 2, .stride = 3, .activation = tanh, .use_bias = false}), image, smooth));
+  CHECK(check_layer(Conv2DTranspose({.filters = 2, .kernel = {4, 3}, .stride = 2, .pad = Padding::same()}), image,
+                    smooth));
+  CHECK(check_layer(Conv2DTranspose({.filters = 2, .kernel = 2, .stride = 3, .activation = tanh, .use_bias = false}),
+                    image, smooth));
   CHECK(check_layer(Flatten(), image, smooth));
   const Training on(true);
   CHECK(check_layer(Dropout(0.4), flat, smooth));
   CHECK(check_layer(SpatialDropout2D(0.4), image, smooth));
-  CHECK(check_layer(Sequential({Conv2D({.filters = 3, .activation = tanh}), MaxPool2D(), Flatten(), Dropout(0.3),
-                          Dense(4)}),
-              image));
+  CHECK(check_layer(
+      Sequential({Conv2D({.filters = 3, .activation = tanh}), MaxPool2D(), Flatten(), Dropout(0.3), Dense(4)}), image));
 }
 
 TEST_CASE("layers: a wrong gradient of a parameter is found") {
@@ -158,8 +160,8 @@ TEST_CASE("layers: Conv2D against its definition") {
     CHECK(layer.weight.shape() == Shape{options.kernel.h, options.kernel.w, 3, 4});
     CHECK(layer.bias.defined() == options.use_bias);
     if (options.use_bias) CHECK(layer.bias.to_vector() == std::vector<double>(4, 1.0));
-    CHECK(difference(y, convolved(x, layer.weight, layer.bias, row.stride, row.dilation, row.top, row.left,
-                                  row.oh, row.ow)) < 1e-12);
+    CHECK(difference(y, convolved(x, layer.weight, layer.bias, row.stride, row.dilation, row.top, row.left, row.oh,
+                                  row.ow)) < 1e-12);
   }
 
   Conv2D positive({.filters = 4, .activation = relu});
@@ -183,8 +185,7 @@ TEST_CASE("layers: pooling takes whole windows") {
   const Tensor x = arange(25).viewed_as({1, 5, 5, 1});
   MaxPool2D most(2);
   AvgPool2D mean(2);
-  CHECK(most(x).to_vector() ==
-        std::vector<double>{6, 8, 16, 18});  // 11 -> 5 in the notebooks: the rest is cut
+  CHECK(most(x).to_vector() == std::vector<double>{6, 8, 16, 18});  // 11 -> 5 in the notebooks: the rest is cut
   CHECK(mean(x).to_vector() == std::vector<double>{3, 5, 13, 15});
   MaxPool2D overlapping({.size = 3, .stride = 1});
   CHECK(overlapping(x).to_vector() == std::vector<double>{12, 13, 14, 17, 18, 19, 22, 23, 24});
@@ -195,7 +196,8 @@ TEST_CASE("layers: pooling takes whole windows") {
 TEST_CASE("layers: GlobalAvgPool2D is the mean of each channel") {
   GlobalAvgPool2D mean;
   CHECK(mean(arange(12).viewed_as({1, 2, 3, 2})).to_vector() == std::vector<double>{5, 6});
-  CHECK_THROWS_WITH_AS(mean(zeros({2, 3})), "GlobalAvgPool2D: needs an image batch (n, h, w, c), got (2, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(mean(zeros({2, 3})), "GlobalAvgPool2D: needs an image batch (n, h, w, c), got (2, 3)",
+                       ShapeError);
 }
 
 TEST_CASE("layers: a grouped convolution is convolutions of the parts") {
@@ -204,8 +206,10 @@ TEST_CASE("layers: a grouped convolution is convolutions of the parts") {
   const Tensor y = layer(x);
   CHECK(layer.weight.shape() == Shape{3, 3, 2, 9});
   for (std::int64_t g = 0; g < 3; ++g) {
-    const Tensor part = slice(x, {.axis = 3, .begin = 2 * g, .end = 2 * g + 2}), kernel = slice(layer.weight, {.axis = 3, .begin = 3 * g, .end = 3 * g + 3});
-    CHECK(difference(slice(y, {.axis = 3, .begin = 3 * g, .end = 3 * g + 3}), conv2d(part, kernel, {.stride = 2, .pad = Padding::same()}) + 1.0) < 1e-12);
+    const Tensor part = slice(x, {.axis = 3, .begin = 2 * g, .end = 2 * g + 2}),
+                 kernel = slice(layer.weight, {.axis = 3, .begin = 3 * g, .end = 3 * g + 3});
+    CHECK(difference(slice(y, {.axis = 3, .begin = 3 * g, .end = 3 * g + 3}),
+                     conv2d(part, kernel, {.stride = 2, .pad = Padding::same()}) + 1.0) < 1e-12);
   }
   // Depthwise: as many groups as channels, with one filter each and with two.
   for (const std::int64_t m : {1, 2}) {
@@ -215,7 +219,8 @@ TEST_CASE("layers: a grouped convolution is convolutions of the parts") {
     CHECK(z.shape() == Shape{2, 5, 4, 6 * m});
     for (std::int64_t c = 0; c < 6; ++c)
       CHECK(difference(slice(z, {.axis = 3, .begin = c * m, .end = (c + 1) * m}),
-                       conv2d(slice(x, {.axis = 3, .begin = c, .end = c + 1}), slice(deep.weight, {.axis = 2, .begin = c, .end = c + 1}))) < 1e-12);
+                       conv2d(slice(x, {.axis = 3, .begin = c, .end = c + 1}),
+                              slice(deep.weight, {.axis = 2, .begin = c, .end = c + 1}))) < 1e-12);
   }
 }
 
@@ -224,14 +229,18 @@ TEST_CASE("layers: Conv2DTranspose is the adjoint of a convolution, in Keras' si
     Conv2DTransposeOptions options;
     std::int64_t h, w;
   };
-  for (const Row& row : {Row{{.filters = 2}, 7, 6}, Row{{.filters = 2, .stride = 2}, 11, 9}, Row{{.filters = 2, .kernel = 2, .stride = 3}, 15, 12},
-                         Row{{.filters = 2, .stride = 2, .pad = Padding::same()}, 10, 8}, Row{{.filters = 2, .kernel = 4, .stride = 2, .pad = 1}, 10, 8}}) {
+  for (const Row& row : {Row{{.filters = 2}, 7, 6}, Row{{.filters = 2, .stride = 2}, 11, 9},
+                         Row{{.filters = 2, .kernel = 2, .stride = 3}, 15, 12},
+                         Row{{.filters = 2, .stride = 2, .pad = Padding::same()}, 10, 8},
+                         Row{{.filters = 2, .kernel = 4, .stride = 2, .pad = 1}, 10, 8}}) {
     Conv2DTranspose layer(row.options);
     const Tensor x = distinct({3, 5, 4, 3}, 4), y = layer(x);
     REQUIRE(y.shape() == Shape{3, row.h, row.w, 2});
     CHECK(layer.weight.shape() == Shape{row.options.kernel.h, row.options.kernel.w, 2, 3});
     const Tensor z = distinct({3, row.h, row.w, 2}, 5);  // <A x, z> = <x, A* z>
-    CHECK(sum(y * z).item() == doctest::Approx(sum(x * conv2d(z, layer.weight, {row.options.stride, row.options.pad})).item()).epsilon(1e-12));
+    CHECK(
+        sum(y * z).item() ==
+        doctest::Approx(sum(x * conv2d(z, layer.weight, {row.options.stride, row.options.pad})).item()).epsilon(1e-12));
   }
 }
 
@@ -312,53 +321,58 @@ TEST_CASE("layers: messages") {
   CHECK_THROWS_WITH_AS(Dropout(-0.5), "Dropout: the rate must be in [0, 1), got -0.5", ValueError);
   CHECK_THROWS_WITH_AS(Dropout(NAN), "Dropout: the rate must be in [0, 1), got nan", ValueError);
 
-  CHECK_THROWS_WITH_AS(Conv2D({.filters = 5, .groups = 2}), "Conv2D: 5 filters cannot be shared among 2 groups", ValueError);
-  CHECK_THROWS_WITH_AS(Conv2D({.filters = 4, .groups = 2})(zeros({1, 4, 4, 3})), "Conv2D: 3 channels cannot be shared among 2 groups: (1, 4, 4, 3)", ShapeError);
-  CHECK_THROWS_WITH_AS(DepthwiseConv2D({.multiplier = 0}), "DepthwiseConv2D: multiplier must be at least 1, got 0", ValueError);
-  CHECK_THROWS_WITH_AS(DepthwiseConv2D()(zeros({4, 3})), "DepthwiseConv2D: needs an image batch (n, h, w, c), got (4, 3)", ShapeError);
-  CHECK_THROWS_WITH_AS(Conv2DTranspose({.filters = 0}), "Conv2DTranspose: filters must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(Conv2D({.filters = 5, .groups = 2}), "Conv2D: 5 filters cannot be shared among 2 groups",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(Conv2D({.filters = 4, .groups = 2})(zeros({1, 4, 4, 3})),
+                       "Conv2D: 3 channels cannot be shared among 2 groups: (1, 4, 4, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(DepthwiseConv2D({.multiplier = 0}), "DepthwiseConv2D: multiplier must be at least 1, got 0",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(DepthwiseConv2D()(zeros({4, 3})),
+                       "DepthwiseConv2D: needs an image batch (n, h, w, c), got (4, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(Conv2DTranspose({.filters = 0}), "Conv2DTranspose: filters must be at least 1, got 0",
+                       ValueError);
   CHECK_THROWS_WITH_AS(Reshape({2, 0}), "Reshape: sizes must be at least 1, got 0", ValueError);
   CHECK_THROWS_WITH_AS(SpatialDropout2D(1.5), "SpatialDropout2D: the rate must be in [0, 1), got 1.5", ValueError);
   CHECK_THROWS_WITH_AS(Embedding({.size = 3}), "Embedding: size and units must be at least 1, got 3 and 0", ValueError);
-  CHECK_THROWS_WITH_AS(Embedding({.size = 3, .units = 2})(tensor({3}, i64)), "gather: index 3 is outside of [0, 3)", ValueError);
+  CHECK_THROWS_WITH_AS(Embedding({.size = 3, .units = 2})(tensor({3}, i64)), "gather: index 3 is outside of [0, 3)",
+                       ValueError);
 
   Dense dense(3);
   CHECK_THROWS_WITH_AS(dense(zeros({4})), "Dense: needs an input (n, features), got (4,)", ShapeError);
   dense(zeros({2, 4}));
   CHECK_THROWS_WITH_AS(dense(zeros({2, 5})), "matmul: inner sizes differ: (2, 5) x (4, 3)", ShapeError);
-  CHECK_THROWS_WITH_AS(dense(zeros({4})), "matmul: needs at least 2 axes on both sides: (4,) x (4, 3)",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(dense(zeros({4})), "matmul: needs at least 2 axes on both sides: (4,) x (4, 3)", ShapeError);
   dense.set_name("fc1");
   CHECK_THROWS_WITH_AS(dense(zeros({2, 5})), "fc1: matmul: inner sizes differ: (2, 5) x (4, 3)", ShapeError);
 
   Conv2D conv({.filters = 2});
-  CHECK_THROWS_WITH_AS(conv(zeros({28, 28})), "Conv2D: needs an image batch (n, h, w, c), got (28, 28)",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(conv(zeros({28, 28})), "Conv2D: needs an image batch (n, h, w, c), got (28, 28)", ShapeError);
   CHECK_THROWS_WITH_AS(conv(zeros({1, 2, 5, 1})),
                        "conv2d: a window of 3x3 does not fit into (1, 2, 5, 1) padded to 2x5", ShapeError);
   Conv2D wide({.filters = 2, .dilation = 3});
   CHECK_THROWS_WITH_AS(wide(zeros({1, 6, 6, 1})),
                        "conv2d: a window of 7x7 does not fit into (1, 6, 6, 1) padded to 6x6", ShapeError);
   Conv2D still({.filters = 2, .stride = 0});
-  CHECK_THROWS_WITH_AS(
-      still(zeros({1, 6, 6, 1})),
-      "conv2d: kernel 3x3, stride 0x0 and dilation 1x1 must be positive and pads not negative", ValueError);
+  CHECK_THROWS_WITH_AS(still(zeros({1, 6, 6, 1})),
+                       "conv2d: kernel 3x3, stride 0x0 and dilation 1x1 must be positive and pads not negative",
+                       ValueError);
 
   MaxPool2D pool(3);
   CHECK_THROWS_WITH_AS(pool(zeros({1, 2, 2, 1})),
-                       "max_pool2d: a window of 3x3 does not fit into (1, 2, 2, 1) padded to 2x2",
-                       ShapeError);
+                       "max_pool2d: a window of 3x3 does not fit into (1, 2, 2, 1) padded to 2x2", ShapeError);
   AvgPool2D average(3);
   CHECK_THROWS_WITH_AS(average(zeros({1, 2, 2, 1})),
-                       "avg_pool2d: a window of 3x3 does not fit into (1, 2, 2, 1) padded to 2x2",
-                       ShapeError);
+                       "avg_pool2d: a window of 3x3 does not fit into (1, 2, 2, 1) padded to 2x2", ShapeError);
 }
 
 TEST_CASE("layers: Embedding refuses what is no index, and float32 indices that it cannot tell apart") {
   Embedding layer({.size = 20'000'000, .units = 1});
   CHECK(layer(tensor({16777217}, i64)).shape() == Shape{1, 1});
   CHECK(layer(tensor({3, 16777215})).shape() == Shape{2, 1});
-  for (const double bad : {1.7, -0.5, 16777216.0, std::nan(""), 1e30}) CHECK_THROWS_AS(layer(tensor({bad})), ValueError);
-  CHECK_THROWS_WITH_AS(layer(tensor({1.5})), "Embedding: 1.5 as float32 is no index: needs whole numbers below 2^24; int64 has no such limit", ValueError);
+  for (const double bad : {1.7, -0.5, 16777216.0, std::nan(""), 1e30})
+    CHECK_THROWS_AS(layer(tensor({bad})), ValueError);
+  CHECK_THROWS_WITH_AS(layer(tensor({1.5})),
+                       "Embedding: 1.5 as float32 is no index: needs whole numbers below 2^24; int64 has no such limit",
+                       ValueError);
   CHECK(layer(tensor({16777217}, f64)).shape() == Shape{1, 1});
 }

@@ -88,9 +88,8 @@ TEST_CASE("module: visit gives each tensor its path, in order") {
 
   Sequential layers({Conv2D({.filters = 2}), relu, Flatten(), Sequential({Dense(3), Dense(2)})});
   build(layers, {4, 4, 1});
-  CHECK(paths(layers) == Names{"layers.0.weight", "layers.0.bias", "layers.3.layers.0.weight",
-                               "layers.3.layers.0.bias", "layers.3.layers.1.weight",
-                               "layers.3.layers.1.bias"});
+  CHECK(paths(layers) == Names{"layers.0.weight", "layers.0.bias", "layers.3.layers.0.weight", "layers.3.layers.0.bias",
+                               "layers.3.layers.1.weight", "layers.3.layers.1.bias"});
 }
 
 TEST_CASE("module: named_tensors hands out the members themselves") {
@@ -156,16 +155,14 @@ TEST_CASE("module: members are named as visit names them") {
 TEST_CASE("module: errors name the layer") {
   ConvStem net;
   CHECK_THROWS_WITH_AS(net(zeros({2, 2, 2, 1})),
-                       "stem: conv2d: a window of 3x3 does not fit into (2, 2, 2, 1) padded to 2x2",
-                       ShapeError);
+                       "stem: conv2d: a window of 3x3 does not fit into (2, 2, 2, 1) padded to 2x2", ShapeError);
   CHECK(current_scope() == "");  // the path is left on the way out
 
   ConvStem built;
   build(built, {5, 5, 1});
-  CHECK_THROWS_WITH_AS(
-      built(zeros({1, 5, 5, 2})),
-      "stem: conv2d: the image has 2 channels, the kernel expects 1: (1, 5, 5, 2) and (3, 3, 1, 4)",
-      ShapeError);
+  CHECK_THROWS_WITH_AS(built(zeros({1, 5, 5, 2})),
+                       "stem: conv2d: the image has 2 channels, the kernel expects 1: (1, 5, 5, 2) and (3, 3, 1, 4)",
+                       ShapeError);
 
   Tower tower;
   build(tower, {3});
@@ -173,8 +170,7 @@ TEST_CASE("module: errors name the layer") {
   tower.stem.bias = variable(zeros({7}));
   CHECK_THROWS_WITH_AS(tower(input()), "block.a: matmul: inner sizes differ: (2, 7) x (3, 4)", ShapeError);
   tower.set_name("tower");
-  CHECK_THROWS_WITH_AS(tower(input()), "tower.block.a: matmul: inner sizes differ: (2, 7) x (3, 4)",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(tower(input()), "tower.block.a: matmul: inner sizes differ: (2, 7) x (3, 4)", ShapeError);
 }
 
 TEST_CASE("module: nodes carry the path of the layer that made them") {
@@ -254,7 +250,8 @@ TEST_CASE("module: two members of one path are refused wherever paths are used")
 TEST_CASE("module: what needs the parameters refuses a module that has none yet") {
   const auto refused = [](const char* who, const auto& f) {
     Tower tower;
-    const std::string message = std::string(who) + ": stem.weight is not made yet: call build(module, sample shape), or the module, first";
+    const std::string message =
+        std::string(who) + ": stem.weight is not made yet: call build(module, sample shape), or the module, first";
     CHECK_THROWS_WITH_AS(f(tower), message.c_str(), ValueError);
   };
   refused("parameter_count", [](Tower& t) { parameter_count(t); });
@@ -272,13 +269,19 @@ TEST_CASE("module: what needs the parameters refuses a module that has none yet"
   });
   Sequential half({Flatten(), Dense(2), BatchNormalization({.scale = false, .center = false})});
   (*half.layers()[1])(ones({1, 2}));
-  CHECK_THROWS_WITH_AS(freeze(half), "freeze: layers.2.running_mean is not made yet: call build(module, sample shape), or the module, first", ValueError);
+  CHECK_THROWS_WITH_AS(
+      freeze(half),
+      "freeze: layers.2.running_mean is not made yet: call build(module, sample shape), or the module, first",
+      ValueError);
 }
 
 TEST_CASE("module: a copy is the same network, a clone is another one") {
   manual_seed(5);
   Tower net;
-  CHECK_THROWS_WITH_AS(Tower{net}, "Dense: a copy shares its parameters, but weight is not made yet: build the module first, or copy it with clone()", ValueError);
+  CHECK_THROWS_WITH_AS(Tower{net},
+                       "Dense: a copy shares its parameters, but weight is not made yet: build the module first, or "
+                       "copy it with clone()",
+                       ValueError);
   Tower target;
   CHECK_THROWS_AS(target = net, ValueError);
   Tower early = clone(net);
@@ -308,7 +311,9 @@ TEST_CASE("module: a copy is the same network, a clone is another one") {
   CHECK_FALSE(clone(base).weight.tracked());
 }
 
-TEST_CASE("module: one of two copies may be frozen: it follows the other without a gradient, and they are one again when both thaw") {
+TEST_CASE(
+    "module: one of two copies may be frozen: it follows the other without a gradient, and they are one again when "
+    "both thaw") {
   manual_seed(6);
   struct Pair : Module {
     Dense a{3}, b{3};
@@ -339,7 +344,10 @@ TEST_CASE("module: one of two copies may be frozen: it follows the other without
   freeze(net.b);
   unfreeze(net.b);
   CHECK(parameters(net).size() == 4);
-  CHECK_THROWS_WITH_AS(adam.step(net, backward(sum(square(net(x))))), "adam: two parameters are one piece of memory, float32 (3, 3) the second time: make them one variable", ValueError);
+  CHECK_THROWS_WITH_AS(
+      adam.step(net, backward(sum(square(net(x))))),
+      "adam: two parameters are one piece of memory, float32 (3, 3) the second time: make them one variable",
+      ValueError);
 
   Sequential one({3}, {Dense(2)}), same_layers = one;
   freeze(same_layers);
@@ -350,7 +358,8 @@ TEST_CASE("module: a clone of layers in a row") {
   manual_seed(5);
   const auto tied = std::make_shared<Dense>(3);
   for (const bool built : {false, true}) {
-    Sequential net({tied, relu, tied, Residual({Dense(3), Concat({Dense(1), Dense(2)})}), [](const Tensor& x) { return x * 2.0; }});
+    Sequential net({tied, relu, tied, Residual({Dense(3), Concat({Dense(1), Dense(2)})}),
+                    [](const Tensor& x) { return x * 2.0; }});
     if (built) net(input());
     Sequential shared = net, other = clone(net);
     CHECK(&*shared.layers()[3] == &*net.layers()[3]);
@@ -371,7 +380,10 @@ TEST_CASE("module: a clone of layers in a row") {
     void visit(Visitor& v) override { v("inner", *inner); }
   } pointing;
   pointing(input());
-  CHECK_THROWS_WITH_AS(clone(pointing), "clone: inner.weight lies behind a pointer that the copy has too; give the module a copy constructor", ValueError);
+  CHECK_THROWS_WITH_AS(
+      clone(pointing),
+      "clone: inner.weight lies behind a pointer that the copy has too; give the module a copy constructor",
+      ValueError);
   struct Unique : Module {
     std::unique_ptr<Dense> inner = std::make_unique<Dense>(2);
     Tensor forward(const Tensor& x) override { return (*inner)(x); }
@@ -383,7 +395,8 @@ TEST_CASE("module: a clone of layers in a row") {
     Special() : Dense(2) {}
     Tensor more;
   } special;
-  CHECK_THROWS_WITH_AS(clone(static_cast<const Dense&>(special)), "clone: needs the module's own type, got a base of it", ValueError);
+  CHECK_THROWS_WITH_AS(clone(static_cast<const Dense&>(special)),
+                       "clone: needs the module's own type, got a base of it", ValueError);
 }
 
 TEST_CASE("module: copy_state copies values and keeps the tensors apart") {
@@ -411,16 +424,15 @@ TEST_CASE("module: copy_state refuses what does not fit and changes nothing") {
   to(input());
   to.block.b.bias = variable(zeros({5}));
   const std::vector<Tensor> before = values_of(to);
-  CHECK_THROWS_WITH_AS(copy_state(from, to),
-                       "copy_state: block.b.bias float32 (3,) against block.b.bias float32 (5,)", ShapeError);
+  CHECK_THROWS_WITH_AS(copy_state(from, to), "copy_state: block.b.bias float32 (3,) against block.b.bias float32 (5,)",
+                       ShapeError);
   CHECK(same(values_of(to), before));
 
   Dense dense(3);
   dense(input());
   Sequential net({3}, {Dense(3)});
   CHECK_THROWS_WITH_AS(copy_state(dense, net),
-                       "copy_state: weight float32 (3, 3) against layers.0.weight float32 (3, 3)",
-                       ShapeError);
+                       "copy_state: weight float32 (3, 3) against layers.0.weight float32 (3, 3)", ShapeError);
 }
 
 TEST_CASE("module: copy_state checks the dtypes before it changes anything") {
@@ -429,8 +441,7 @@ TEST_CASE("module: copy_state checks the dtypes before it changes anything") {
   to(input());
   to.seen = tensor({3}, f64);
   const std::vector<Tensor> before = values_of(to);
-  CHECK_THROWS_WITH_AS(copy_state(from, to), "copy_state: seen float32 (1,) against seen float64 (1,)",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(copy_state(from, to), "copy_state: seen float32 (1,) against seen float64 (1,)", ShapeError);
   CHECK(same(values_of(to), before));
 }
 
@@ -480,7 +491,9 @@ TEST_CASE("module: hooks run forward as added, backward from the last, and each 
   Dense layer({.units = 2, .use_bias = false, .weight_init = ones_init});
   const Tensor x = variable(tensor({1, 2}, {1, 2}));
   std::string seen;
-  const auto forward = [&](const char* name) { return layer.on_forward([&seen, name](const Tensor&, Tensor&) { seen += name; }); };
+  const auto forward = [&](const char* name) {
+    return layer.on_forward([&seen, name](const Tensor&, Tensor&) { seen += name; });
+  };
   const auto back = [&](const char* name) {
     return layer.on_backward([&seen, name](const Tensor&) {
       seen += name;

@@ -126,14 +126,16 @@ TEST_CASE("norm: running values are saved, loaded, copied and shown as not train
     REQUIRE(x.size() == 6);
     for (std::size_t i = 0; i < x.size(); ++i) CHECK(same_bits(*x[i].tensor, *y[i].tensor));
   }
-  CHECK(summary(a).find("Trainable params: 14 (56.00 Byte)\nNon-trainable params: 6 (24.00 Byte)\n") != std::string::npos);
+  CHECK(summary(a).find("Trainable params: 14 (56.00 Byte)\nNon-trainable params: 6 (24.00 Byte)\n") !=
+        std::string::npos);
 }
 
 TEST_CASE("norm: gradients of LayerNormalization and GroupNormalization in input and parameters") {
   const Tensor flat = distinct({3, 8}, 1), image = distinct({2, 3, 3, 4}, 2);
   CHECK(check_layer(LayerNormalization(), flat, {.order = 2}));
   CHECK(check_layer(LayerNormalization({.scale = false}), image, {.order = 2}));
-  for (const std::int64_t groups : {1, 2, 4}) CHECK(check_layer(GroupNormalization({.groups = groups}), image, {.order = 2}));
+  for (const std::int64_t groups : {1, 2, 4})
+    CHECK(check_layer(GroupNormalization({.groups = groups}), image, {.order = 2}));
   CHECK(check_layer(GroupNormalization({.groups = 4, .center = false}), flat, {.order = 2}));
 }
 
@@ -154,25 +156,34 @@ TEST_CASE("norm: LayerNormalization makes rows, GroupNormalization groups of cha
   }
   // One group is layer normalization over a whole sample.
   LayerNormalization all({.epsilon = 1e-12});
-  CHECK(difference(reshape(GroupNormalization({.groups = 1, .epsilon = 1e-12})(x), {2, 90}), all(reshape(x, {2, 90}))) < 1e-12);
+  CHECK(difference(reshape(GroupNormalization({.groups = 1, .epsilon = 1e-12})(x), {2, 90}), all(reshape(x, {2, 90}))) <
+        1e-12);
 }
 
 TEST_CASE("norm: messages") {
-  CHECK_THROWS_WITH_AS(LayerNormalization({.epsilon = -1}), "LayerNormalization: epsilon must be above 0, got -1", ValueError);
-  CHECK_THROWS_WITH_AS(LayerNormalization()(zeros({3})), "LayerNormalization: needs an input (n, ..., features), got (3,)", ShapeError);
-  CHECK_THROWS_WITH_AS(GroupNormalization({.groups = 0}), "GroupNormalization: groups must be at least 1, got 0", ValueError);
-  CHECK_THROWS_WITH_AS(GroupNormalization({.groups = 4})(zeros({2, 6})), "GroupNormalization: 6 channels cannot be shared among 4 groups: (2, 6)", ShapeError);
+  CHECK_THROWS_WITH_AS(LayerNormalization({.epsilon = -1}), "LayerNormalization: epsilon must be above 0, got -1",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(LayerNormalization()(zeros({3})),
+                       "LayerNormalization: needs an input (n, ..., features), got (3,)", ShapeError);
+  CHECK_THROWS_WITH_AS(GroupNormalization({.groups = 0}), "GroupNormalization: groups must be at least 1, got 0",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(GroupNormalization({.groups = 4})(zeros({2, 6})),
+                       "GroupNormalization: 6 channels cannot be shared among 4 groups: (2, 6)", ShapeError);
 
-  CHECK_THROWS_WITH_AS(BatchNormalization({.momentum = 1.5}), "BatchNormalization: momentum must be in [0, 1], got 1.5", ValueError);
-  CHECK_THROWS_WITH_AS(BatchNormalization({.epsilon = 0}), "BatchNormalization: epsilon must be above 0, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(BatchNormalization({.momentum = 1.5}), "BatchNormalization: momentum must be in [0, 1], got 1.5",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(BatchNormalization({.epsilon = 0}), "BatchNormalization: epsilon must be above 0, got 0",
+                       ValueError);
   BatchNormalization norm;
   CHECK_THROWS_WITH_AS(norm(zeros({4})), "BatchNormalization: needs an input (n, ..., channels), got (4,)", ShapeError);
   norm(zeros({2, 4}));
-  CHECK_THROWS_WITH_AS(norm(zeros({2, 3})), "batch_norm: (2, 3) needs gamma and beta (3,), got (4,) and (4,)", ShapeError);
+  CHECK_THROWS_WITH_AS(norm(zeros({2, 3})), "batch_norm: (2, 3) needs gamma and beta (3,), got (4,) and (4,)",
+                       ShapeError);
 }
 
 TEST_CASE("norm: standardized features, fitted to training samples and applied to others") {
-  const Tensor train = tensor({1, 5, .1, 200, 2, 5, .1, 10, 4, 5, .1, 0, 7, 5, .1, 255}, {4, 4}, f64);  // values from scikit-learn 1.2.1
+  const Tensor train =
+      tensor({1, 5, .1, 200, 2, 5, .1, 10, 4, 5, .1, 0, 7, 5, .1, 255}, {4, 4}, f64);  // values from scikit-learn 1.2.1
   Standardize s(train);
   const auto check = [](const Tensor& got, const std::vector<double>& wanted) {
     const auto values = got.to_vector();
@@ -211,6 +222,8 @@ TEST_CASE("norm: standardized features, fitted to training samples and applied t
   CHECK(same_bits(untouched(train), train));
 
   CHECK_THROWS_WITH_AS(s(zeros({2, 3})), "Standardize: was fitted to samples (4,), got (2, 3)", ShapeError);
-  CHECK_THROWS_WITH_AS(Standardize(zeros({0, 3})), "Standardize: needs samples (n, ...), got float32 (0, 3)", ShapeError);
-  CHECK_THROWS_WITH_AS(Standardize(tensor({1, std::numeric_limits<double>::infinity()}, {1, 2})), "Standardize: feature 1 has the value inf", ValueError);
+  CHECK_THROWS_WITH_AS(Standardize(zeros({0, 3})), "Standardize: needs samples (n, ...), got float32 (0, 3)",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(Standardize(tensor({1, std::numeric_limits<double>::infinity()}, {1, 2})),
+                       "Standardize: feature 1 has the value inf", ValueError);
 }

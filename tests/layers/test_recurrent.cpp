@@ -75,7 +75,8 @@ TEST_CASE("recurrent: shapes, names and initial values") {
   gru(zeros({1, 2, 5}));
   std::vector<std::string> names;
   for (const NamedTensor& t : named_tensors(gru)) names.push_back(t.path + " " + t.tensor->shape().str());
-  CHECK(names == std::vector<std::string>{"weight (5, 9)", "recurrent_weight (3, 9)", "bias (9,)", "recurrent_bias (9,)"});
+  CHECK(names ==
+        std::vector<std::string>{"weight (5, 9)", "recurrent_weight (3, 9)", "bias (9,)", "recurrent_bias (9,)"});
   CHECK(parameter_count(gru) == 3 * (5 * 3 + 3 * 3 + 6));
 }
 
@@ -102,5 +103,6 @@ TEST_CASE("recurrent: more steps than a word has bits, their states and gradient
 TEST_CASE("recurrent: messages") {
   CHECK_THROWS_WITH_AS(GRU(0), "GRU: units must be at least 1, got 0", ValueError);
   CHECK_THROWS_WITH_AS(LSTM(3)(zeros({2, 3})), "LSTM: needs sequences (n, steps, features), got (2, 3)", ShapeError);
-  CHECK_THROWS_WITH_AS(SimpleRNN(3)(zeros({2, 0, 3})), "SimpleRNN: needs sequences (n, steps, features), got (2, 0, 3)", ShapeError);
+  CHECK_THROWS_WITH_AS(SimpleRNN(3)(zeros({2, 0, 3})), "SimpleRNN: needs sequences (n, steps, features), got (2, 0, 3)",
+                       ShapeError);
 }

@@ -71,16 +71,16 @@ TEST_CASE("sequential: layers, functions, lambdas and shared layers run in order
 }
 
 TEST_CASE("sequential: names by kind, as Keras gives them") {
-  Sequential net({Conv2D({.filters = 2}), MaxPool2D(2), Conv2D({.filters = 2}), AvgPool2D(2),
-                  Conv2D({.filters = 2}), relu, Flatten(), Dense(3), Dropout(0.1), twice, Dense(2),
-                  Sequential({Dense(4)}).layers()[0]});
+  Sequential net({Conv2D({.filters = 2}), MaxPool2D(2), Conv2D({.filters = 2}), AvgPool2D(2), Conv2D({.filters = 2}),
+                  relu, Flatten(), Dense(3), Dropout(0.1), twice, Dense(2), Sequential({Dense(4)}).layers()[0]});
   CHECK(names(net) == std::vector<std::string>{"conv2d", "max_pooling2d", "conv2d_1", "average_pooling2d", "conv2d_2",
-                                               "function", "flatten", "dense", "dropout", "function_1",
-                                               "dense_1", "dense"});
+                                               "function", "flatten", "dense", "dropout", "function_1", "dense_1",
+                                               "dense"});
 
   Dense own(3);
   own.set_name("head");
-  CHECK(names(Sequential({Dense(2), std::move(own), Dense(2)})) == std::vector<std::string>{"dense", "head", "dense_2"});
+  CHECK(names(Sequential({Dense(2), std::move(own), Dense(2)})) ==
+        std::vector<std::string>{"dense", "head", "dense_2"});
 }
 
 TEST_CASE("sequential: add appends") {
@@ -135,15 +135,14 @@ TEST_CASE("sequential: built at construction or by the first data, the same bits
 }
 
 TEST_CASE("sequential: a shape that does not fit is refused at construction, naming the layer") {
-  CHECK_THROWS_WITH_AS(
-      Sequential({28, 28, 1}, {Conv2D({.filters = 8}), MaxPool2D(2), MaxPool2D(14)}),
-      "layers.2: max_pool2d: a window of 14x14 does not fit into (1, 13, 13, 8) padded to 13x13",
-      ShapeError);
+  CHECK_THROWS_WITH_AS(Sequential({28, 28, 1}, {Conv2D({.filters = 8}), MaxPool2D(2), MaxPool2D(14)}),
+                       "layers.2: max_pool2d: a window of 14x14 does not fit into (1, 13, 13, 8) padded to 13x13",
+                       ShapeError);
   CHECK_THROWS_WITH_AS(Sequential({784}, {Dense(16), Conv2D({.filters = 8})}),
                        "layers.1: Conv2D: needs an image batch (n, h, w, c), got (1, 16)", ShapeError);
-  CHECK_THROWS_WITH_AS(
-      Sequential({4, 4, 1}, {Sequential({Conv2D({.filters = 2, .kernel = 5}), Flatten()}), Dense(2)}),
-      "layers.0.layers.0: conv2d: a window of 5x5 does not fit into (1, 4, 4, 1) padded to 4x4", ShapeError);
+  CHECK_THROWS_WITH_AS(Sequential({4, 4, 1}, {Sequential({Conv2D({.filters = 2, .kernel = 5}), Flatten()}), Dense(2)}),
+                       "layers.0.layers.0: conv2d: a window of 5x5 does not fit into (1, 4, 4, 1) padded to 4x4",
+                       ShapeError);
   // later, by the data
   Sequential net({Flatten(), Dense(3)});
   net(zeros({2, 4}));
@@ -165,7 +164,8 @@ TEST_CASE("sequential: errors, drawings and parameters have the paths that files
     const Graph graph(loss);
     for (const Node* node : graph.nodes())
       for (const Input& in : node->inputs())
-        if (in.node && in.node->is_variable() && node->scope()) where[std::string(in.node->name())] = node->scope()->path;
+        if (in.node && in.node->is_variable() && node->scope())
+          where[std::string(in.node->name())] = node->scope()->path;
     std::size_t used = 0;
     for (const NamedTensor& t : named_parameters(net)) {
       CAPTURE(t.path);
@@ -181,7 +181,9 @@ TEST_CASE("sequential: errors, drawings and parameters have the paths that files
   Tensor& weight = *named_tensors(net)[2].tensor;
   REQUIRE(named_tensors(net)[2].path == "layers.0.body.layers.1.body.layers.0.weight");
   weight = variable(zeros({9, 4}));
-  CHECK_THROWS_WITH_AS(net(ones({2, 5, 4})), "layers.0.body.layers.1.body.layers.0: matmul: inner sizes differ: (2, 5, 4) x (9, 4)", ShapeError);
+  CHECK_THROWS_WITH_AS(net(ones({2, 5, 4})),
+                       "layers.0.body.layers.1.body.layers.0: matmul: inner sizes differ: (2, 5, 4) x (9, 4)",
+                       ShapeError);
 }
 
 TEST_CASE("sequential: layers shared by two models share their parameters") {
@@ -241,8 +243,10 @@ TEST_CASE("layers: a null initializer is refused where it is given") {
   CHECK_THROWS_WITH_AS(Dense({.units = 2, .bias_init = nullptr}), "Dense: bias_init is null", ValueError);
   CHECK_THROWS_WITH_AS(Conv2D({.filters = 2, .weight_init = nullptr}), "Conv2D: weight_init is null", ValueError);
   CHECK_THROWS_WITH_AS(DepthwiseConv2D({.bias_init = nullptr}), "DepthwiseConv2D: bias_init is null", ValueError);
-  CHECK_THROWS_WITH_AS(Conv2DTranspose({.filters = 2, .weight_init = nullptr}), "Conv2DTranspose: weight_init is null", ValueError);
+  CHECK_THROWS_WITH_AS(Conv2DTranspose({.filters = 2, .weight_init = nullptr}), "Conv2DTranspose: weight_init is null",
+                       ValueError);
   CHECK_THROWS_WITH_AS(GRU({.units = 2, .weight_init = nullptr}), "GRU: weight_init is null", ValueError);
   CHECK_THROWS_WITH_AS(LSTM({.units = 2, .recurrent_init = nullptr}), "LSTM: recurrent_init is null", ValueError);
-  CHECK_THROWS_WITH_AS(make_parameter(nullptr, {2}, ones({1}), "w"), "make_parameter: the initializer is null", ValueError);
+  CHECK_THROWS_WITH_AS(make_parameter(nullptr, {2}, ones({1}), "w"), "make_parameter: the initializer is null",
+                       ValueError);
 }

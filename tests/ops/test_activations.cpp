@@ -25,9 +25,11 @@ TEST_CASE("activations: gelu and silu keep their tails, and their gradients too"
       CHECK(std::abs(gelu(v).item() - at * cdf(at)) <= 1e-6 * std::abs(at * cdf(at)));
       CHECK(std::abs(silu(v).item() - at * true_sigmoid(at)) <= 1e-6 * std::abs(at * true_sigmoid(at)));
       // near their zeros the gradients lose what their terms take from one another
-      CHECK(std::abs(grad(gelu(v), v, {.cotangent = ones({1})}).item() - (cdf(at) + at * phi(at))) <= 1e-6 * (cdf(at) + std::abs(at) * phi(at)));
+      CHECK(std::abs(grad(gelu(v), v, {.cotangent = ones({1})}).item() - (cdf(at) + at * phi(at))) <=
+            1e-6 * (cdf(at) + std::abs(at) * phi(at)));
       const double s = true_sigmoid(at), down = true_sigmoid(-at);
-      CHECK(std::abs(grad(silu(v), v, {.cotangent = ones({1})}).item() - s * (1 + at * down)) <= 1e-6 * s * (1 + std::abs(at) * down));
+      CHECK(std::abs(grad(silu(v), v, {.cotangent = ones({1})}).item() - s * (1 + at * down)) <=
+            1e-6 * s * (1 + std::abs(at) * down));
     }
     for (const DType dtype : {f32, f64}) {
       const Tensor x = variable(tensor({-INFINITY, INFINITY, -1e4, 1e4}, dtype));
@@ -46,7 +48,8 @@ TEST_CASE("activations: the gradients of sigmoid and tanh err by no more than th
     const auto at = static_cast<double>(static_cast<float>(x));
     CAPTURE(at);
     const Tensor v = variable(tensor({at}));
-    CHECK(std::abs(grad(sigmoid(v), v, {.cotangent = ones({1})}).item() - true_sigmoid(at) * true_sigmoid(-at)) <= 0x1p-22);
+    CHECK(std::abs(grad(sigmoid(v), v, {.cotangent = ones({1})}).item() - true_sigmoid(at) * true_sigmoid(-at)) <=
+          0x1p-22);
     CHECK(std::abs(grad(tanh(v), v, {.cotangent = ones({1})}).item() - 1 / std::pow(std::cosh(at), 2)) <= 0x1p-21);
   }
 }

@@ -58,12 +58,17 @@ TEST_CASE("arithmetic: a mean of whole numbers is divided, not multiplied by a r
 TEST_CASE("arithmetic: a gradient of 0 stops where a slope is infinite, and a slope of 0 stops an infinite gradient") {
   for (const DType dtype : {f32, f64}) {
     CHECK(slope([](const Tensor& x) { return maximum(sqrt(x * x), scalar(1e-3, x.dtype())); }, 0, dtype) == 0);
-    const F masked[] = {[](const Tensor& x) { return sqrt(x); },           [](const Tensor& x) { return log(x); },
-                        [](const Tensor& x) { return log1p(x - 1); },      [](const Tensor& x) { return pow(x, 0.5); },
-                        [](const Tensor& x) { return pow(x, -1.0); },      [](const Tensor& x) { return reciprocal(x); },
-                        [](const Tensor& x) { return 1 / x; },             [](const Tensor& x) { return ones_like(x) / x; },
+    const F masked[] = {[](const Tensor& x) { return sqrt(x); },
+                        [](const Tensor& x) { return log(x); },
+                        [](const Tensor& x) { return log1p(x - 1); },
+                        [](const Tensor& x) { return pow(x, 0.5); },
+                        [](const Tensor& x) { return pow(x, -1.0); },
+                        [](const Tensor& x) { return reciprocal(x); },
+                        [](const Tensor& x) { return 1 / x; },
+                        [](const Tensor& x) { return ones_like(x) / x; },
                         [](const Tensor& x) { return pow(x, full({1}, 0.3, x.dtype())); },
-                        [](const Tensor& x) { return exp(1 / x); },        [](const Tensor& x) { return logsumexp(log(x)); }};
+                        [](const Tensor& x) { return exp(1 / x); },
+                        [](const Tensor& x) { return logsumexp(log(x)); }};
     std::size_t number = 0;
     for (const F& f : masked) {
       CAPTURE(number);

@@ -33,7 +33,8 @@ Tensor moved(const Tensor& x, const Shape& shape, const std::function<Index(cons
     Index left = e;
     for (int i = shape.rank() - 1; i >= 0; left /= shape[i], --i) index[static_cast<std::size_t>(i)] = left % shape[i];
     if (const Index from = source(index); from >= 0)
-      std::memcpy(out.mutable_raw() + static_cast<std::size_t>(e) * bytes, x.raw() + static_cast<std::size_t>(from) * bytes, bytes);
+      std::memcpy(out.mutable_raw() + static_cast<std::size_t>(e) * bytes,
+                  x.raw() + static_cast<std::size_t>(from) * bytes, bytes);
   }
   return out;
 }
@@ -71,7 +72,7 @@ TEST_CASE("copy: transpose moves every bit, whatever the sizes, types, threads a
                               {{2, 200}, {1, 0}},
                               {{200, 3}, {1, 0}},
                               {{9, 5}, {1, 0}},
-                              {{161, 305}, {1, 0}},          // blocks and squares with rests
+                              {{161, 305}, {1, 0}},           // blocks and squares with rests
                               {{8, 1, 40, 1}, {3, 2, 1, 0}},  // axes of one element
                               {{5, 7, 6, 4}, {0, 2, 1, 3}},   // as attention's heads: runs
                               {{4, 70, 3, 90}, {0, 2, 1, 3}},
@@ -121,7 +122,8 @@ TEST_CASE("copy: slice, its gradient, pad and concat move every bit") {
       CAPTURE(name_of(dtype));
       const SliceOptions& o = s.options;
       const auto axis = static_cast<std::size_t>(o.axis);
-      const Index n = s.shape[o.axis], end = std::min(n, o.end < 0 ? o.end + n : o.end), count = (end - o.begin + o.step - 1) / o.step;
+      const Index n = s.shape[o.axis], end = std::min(n, o.end < 0 ? o.end + n : o.end),
+                  count = (end - o.begin + o.step - 1) / o.step;
       const Tensor x = random_bits(s.shape, dtype);
       const Tensor part = moved(x, s.shape.with(o.axis, count), [&](std::vector<Index> at) {
         at[axis] = o.begin + at[axis] * o.step;
@@ -154,7 +156,8 @@ TEST_CASE("copy: slice, its gradient, pad and concat move every bit") {
     }
 }
 
-TEST_CASE("copy: gather and place move every bit, scatter_rows adds within the bound of sums, to the same bits everywhere") {
+TEST_CASE(
+    "copy: gather and place move every bit, scatter_rows adds within the bound of sums, to the same bits everywhere") {
   std::mt19937 random(3);
   for (const Index width : {1, 3, 100, 300})
     for (const Index count : {0, 1, 700}) {
@@ -167,11 +170,15 @@ TEST_CASE("copy: gather and place move every bit, scatter_rows adds within the b
       for (const DType dtype : all_types) {
         CAPTURE(name_of(dtype));
         const Tensor x = random_bits({rows, width}, dtype);
-        const Tensor expected = moved(x, {count, width}, [&](const std::vector<Index>& at) { return chosen[static_cast<std::size_t>(at[0])] * width + at[1]; });
+        const Tensor expected = moved(x, {count, width}, [&](const std::vector<Index>& at) {
+          return chosen[static_cast<std::size_t>(at[0])] * width + at[1];
+        });
         everywhere([&] { CHECK(same_bits(gather(x, index), expected)); });
         if (!is_float(dtype)) continue;
         const Tensor p = random_bits({count}, dtype);
-        const Tensor placed = moved(p, {count, 49 * width}, [&](const std::vector<Index>& at) { return at[1] == chosen[static_cast<std::size_t>(at[0])] ? at[0] : -1; });
+        const Tensor placed = moved(p, {count, 49 * width}, [&](const std::vector<Index>& at) {
+          return at[1] == chosen[static_cast<std::size_t>(at[0])] ? at[0] : -1;
+        });
         const Tensor g = randn({count, width}, dtype);
         const Tensor sums = scatter_rows(g, index, rows);
         visit_float(dtype, [&](auto zero) {  // within the bound that ops.h states, of sums in a wider type
@@ -186,7 +193,8 @@ TEST_CASE("copy: gather and place move every bit, scatter_rows adds within the b
           }
           std::size_t wrong = 0;
           for (std::size_t i = 0; i < exact.size(); ++i)
-            wrong += std::abs(sums.values<T>()[i] - exact[i]) > 24 * static_cast<long double>(std::numeric_limits<T>::epsilon()) / 2 * size[i];
+            wrong += std::abs(sums.values<T>()[i] - exact[i]) >
+                     24 * static_cast<long double>(std::numeric_limits<T>::epsilon()) / 2 * size[i];
           CHECK(wrong == 0);
         });
         everywhere([&] {

@@ -84,8 +84,11 @@ TEST_CASE("functions: exp within 1 ulp, sigmoid and tanh within 2, on every inst
 TEST_CASE("functions: log within 1 ulp, log1p, erf, softplus and elu within 2, on every instruction set") {
   constexpr float most = std::numeric_limits<float>::max();
   on_every_instruction_set([&] {
-    CHECK(worst(log, [](double v) { return std::log(v); }, 0, most).normal <= 1);
-    const Worst l = worst(log1p, [](double v) { return std::log1p(v); }, -1, most);
+    CHECK(worst(
+              log, [](double v) { return std::log(v); }, 0, most)
+              .normal <= 1);
+    const Worst l = worst(
+        log1p, [](double v) { return std::log1p(v); }, -1, most);
     CHECK(l.normal <= 2);
     CHECK(l.denormal <= 1);
     const Worst e = worst(erf, [](double v) { return std::erf(v); });
@@ -103,7 +106,8 @@ TEST_CASE("functions: log within 1 ulp, log1p, erf, softplus and elu within 2, o
     CHECK(erf(tensor({-infinity, 0, infinity})).to_vector() == Values{-1, 0, 1});
     CHECK(softplus(tensor({-infinity, infinity})).to_vector() == Values{0, infinity});
     CHECK(elu(tensor({-infinity, 0, infinity})).to_vector() == Values{-1, 0, infinity});
-    for (const double v : {-1e-30, -2.0, -std::numeric_limits<double>::infinity()}) CHECK(std::isnan(log(tensor({v})).item()));
+    for (const double v : {-1e-30, -2.0, -std::numeric_limits<double>::infinity()})
+      CHECK(std::isnan(log(tensor({v})).item()));
     CHECK(std::isnan(log1p(tensor({-1.5})).item()));
     for (const auto f : {log, log1p, erf, softplus, selu}) CHECK(std::isnan(f(tensor({std::nan("")})).item()));
   });

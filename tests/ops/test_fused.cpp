@@ -73,7 +73,8 @@ TEST_CASE("fused: linear is its plain definition") {
   for (const auto f : functions)
     for (const Shape& x : {Shape{5, 3}, Shape{1, 3}, Shape{2, 4, 3}}) {
       CAPTURE(x.str());
-      check_equal([&](In in) { return linear(in[0], in[1], in[2], f); }, [&](In in) { return linear_plain(in[0], in[1], in[2], f); },
+      check_equal([&](In in) { return linear(in[0], in[1], in[2], f); },
+                  [&](In in) { return linear_plain(in[0], in[1], in[2], f); },
                   std::vector{randn(x, f64), randn({3, 7}, f64), randn({7}, f64)});
     }
   // a frozen input, weight or bias gets no gradient, and the others theirs
@@ -100,7 +101,7 @@ TEST_CASE("fused: conv2d_relu is its plain definition") {
       {{2, 7, 7, 3}, {3, 3, 3, 17}, {.pad = 1}, 2},
       {{1, 8, 5, 2}, {2, 3, 2, 3}, {.stride = {3, 2}, .pad = Padding::same()}, {3, 2}},
       {{1, 9, 9, 1}, {3, 3, 1, 2}, {.pad = Padding::same(), .dilation = 2}, {2, 4}},
-      {{41, 28, 28, 1}, {3, 3, 1, 2}, {}, 2},    // several blocks of images
+      {{41, 28, 28, 1}, {3, 3, 1, 2}, {}, 2},  // several blocks of images
       {{13, 13, 13, 16}, {3, 3, 16, 16}, {}, 2},
       {{5, 5, 5, 16}, {3, 3, 16, 32}, {}, 1},
       {{3, 9, 8, 3}, {5, 4, 3, 16}, {.stride = 2, .pad = 2}, 2},
@@ -112,14 +113,14 @@ TEST_CASE("fused: conv2d_relu is its plain definition") {
       {{2, 28, 28, 1}, {5, 3, 1, 32}, {.pad = 1}, {3, 2}},
       {{2, 40, 37, 3}, {3, 3, 3, 16}, {.stride = {2, 1}, .pad = 1}, {3, 5}},
       {{2, 13, 13, 16}, {5, 5, 16, 16}, {}, 2},
-      {{40, 5, 5, 16}, {3, 3, 16, 16}, {}, 1},      // several blocks of Winograd's smallest images
+      {{40, 5, 5, 16}, {3, 3, 16, 16}, {}, 1},  // several blocks of Winograd's smallest images
       // Gradients of images whose channels fill registers:
       {{9, 9, 8, 16}, {5, 5, 16, 32}, {}, 1},
       {{7, 9, 8, 32}, {5, 4, 32, 16}, {.stride = 2, .pad = 2}, 2},
       {{2, 8, 5, 16}, {2, 3, 16, 16}, {.stride = {3, 2}, .pad = Padding::same()}, 1},
       {{3, 7, 6, 16}, {1, 1, 16, 48}, {}, 1},
-      {{3, 7, 6, 16}, {1, 2, 16, 16}, {.stride = {2, 3}}, 1},    // pixels that no window sees
-      {{2, 4, 4, 16}, {2, 2, 16, 16}, {.pad = 3}, 1},            // windows of padding alone
+      {{3, 7, 6, 16}, {1, 2, 16, 16}, {.stride = {2, 3}}, 1},       // pixels that no window sees
+      {{2, 4, 4, 16}, {2, 2, 16, 16}, {.pad = 3}, 1},               // windows of padding alone
       {{1, 2, 3, 16}, {5, 5, 16, 16}, {.stride = 2, .pad = 4}, 1},  // a window larger than the image
       {{2, 9, 5, 16}, {3, 3, 16, 16}, {.stride = 2, .pad = 2, .dilation = {2, 1}}, 1},
   };
@@ -127,17 +128,21 @@ TEST_CASE("fused: conv2d_relu is its plain definition") {
     CAPTURE(s.image.str());
     CAPTURE(s.kernel.str());
     const Function fused = [&](In x) { return conv2d_relu(x[0], x[1], x[2], s.options, s.pool); };
-    const Function plain = [&](In x) { return max_pool2d(relu(conv2d_plain(x[0], x[1], s.options) + x[2]), {.size = s.pool}); };
+    const Function plain = [&](In x) {
+      return max_pool2d(relu(conv2d_plain(x[0], x[1], s.options) + x[2]), {.size = s.pool});
+    };
     const std::vector inputs{randn(s.image, f64), randn(s.kernel, f64), randn({s.kernel[3]}, f64)};
     check_equal(fused, plain, inputs);
     // Gradients that are not differentiated again take the one-pass rule, in any choice of inputs.
     for (unsigned tracked = 1; tracked < 8; ++tracked)
       for (const DType t : {f64, f32}) {
         std::vector<Tensor> x;
-        for (std::size_t i = 0; i < 3; ++i) x.push_back(tracked >> i & 1 ? variable(cast(inputs[i], t)) : cast(inputs[i], t));
+        for (std::size_t i = 0; i < 3; ++i)
+          x.push_back(tracked >> i & 1 ? variable(cast(inputs[i], t)) : cast(inputs[i], t));
         const Tensor y = fused(x), z = plain(x), cotangent = cast(randn(y.shape(), f64), t);
         CHECK(distance(y, z) <= (t == f64 ? 1e-12 : 1e-5));
-        const auto a = grad(y, x, {.allow_unused = true, .cotangent = cotangent}), b = grad(z, x, {.allow_unused = true, .cotangent = cotangent});
+        const auto a = grad(y, x, {.allow_unused = true, .cotangent = cotangent}),
+                   b = grad(z, x, {.allow_unused = true, .cotangent = cotangent});
         for (std::size_t i = 0; i < 3; ++i) {
           CAPTURE(i);
           REQUIRE(a[i].defined() == ((tracked >> i & 1) != 0));
@@ -154,7 +159,8 @@ TEST_CASE("fused: NaN goes through conv2d_relu as through its definition") {
   for (const DType t : {f64, f32})
     for (const Pair pool : {Pair(1), Pair(2)}) {
       const std::vector<double> fused = conv2d_relu(cast(image, t), cast(k, t), cast(b, t), {}, pool).to_vector();
-      const std::vector<double> plain = max_pool2d(relu(conv2d(cast(image, t), cast(k, t)) + cast(b, t)), {.size = pool}).to_vector();
+      const std::vector<double> plain =
+          max_pool2d(relu(conv2d(cast(image, t), cast(k, t)) + cast(b, t)), {.size = pool}).to_vector();
       REQUIRE(fused.size() == plain.size());
       for (std::size_t i = 0; i < fused.size(); ++i) CHECK(std::isnan(fused[i]) == std::isnan(plain[i]));
     }
@@ -181,8 +187,9 @@ TEST_CASE("fused: Winograd's convolutions are the plain ones but for rounding") 
     Padding pad;
   };
   // Outputs of 11x11, 3x3 and 2x2 are made of tiles of 4, 3 and 2; uneven ones are cut at the edges.
-  const Setting settings[] = {{{5, 13, 13, 32}, {3, 3, 32, 64}, 0}, {{9, 5, 5, 64}, {3, 3, 64, 64}, 0}, {{3, 8, 6, 16}, {3, 3, 16, 32}, 1},
-                              {{16, 4, 4, 64}, {3, 3, 64, 64}, 0},  {{3, 7, 5, 16}, {3, 3, 16, 16}, 2}, {{1, 31, 3, 16}, {3, 3, 16, 16}, Padding::same()}};
+  const Setting settings[] = {{{5, 13, 13, 32}, {3, 3, 32, 64}, 0}, {{9, 5, 5, 64}, {3, 3, 64, 64}, 0},
+                              {{3, 8, 6, 16}, {3, 3, 16, 32}, 1},   {{16, 4, 4, 64}, {3, 3, 64, 64}, 0},
+                              {{3, 7, 5, 16}, {3, 3, 16, 16}, 2},   {{1, 31, 3, 16}, {3, 3, 16, 16}, Padding::same()}};
   for (const Setting& s : settings) {
     CAPTURE(s.image.str());
     const Conv2dOptions o{.pad = s.pad};
@@ -200,7 +207,7 @@ TEST_CASE("fused: Winograd's convolutions are the plain ones but for rounding") 
     for (std::size_t i = 0; i < exact.size(); ++i) {
       CAPTURE(i);
       CHECK(distance(direct[i], exact[i]) <= 2e-6);  // 1.4e-6 was the worst of 100 draws
-      CHECK(distance(fast[i], exact[i]) <= 1e-5);  // 6.5e-6
+      CHECK(distance(fast[i], exact[i]) <= 1e-5);    // 6.5e-6
       CHECK(same_bits(fast[i], results(f32, true)[i]));
     }
     CHECK(same_bits(fast[0], direct[0]) == (detail::isa() == detail::Isa::baseline));  // both ways were taken
@@ -210,7 +217,8 @@ TEST_CASE("fused: Winograd's convolutions are the plain ones but for rounding") 
 TEST_CASE("fused: an image's convolution does not depend on its neighbors in the batch") {
   const Tensor x = randn({19, 13, 13, 32}), k = randn({3, 3, 32, 64}), b = randn({64});
   const Tensor all = conv2d_relu(x, k, b, {}, 2);
-  for (const std::int64_t i : {0, 7, 18}) CHECK(same_bits(conv2d_relu(x.rows(i, i + 1), k, b, {}, 2), all.rows(i, i + 1)));
+  for (const std::int64_t i : {0, 7, 18})
+    CHECK(same_bits(conv2d_relu(x.rows(i, i + 1), k, b, {}, 2), all.rows(i, i + 1)));
 }
 
 TEST_CASE("fused: transformed kernels that are kept between calls are those of the kernels as they are") {
@@ -242,8 +250,7 @@ TEST_CASE("fused: cross_entropy is its plain definition") {
       CAPTURE(describe(t));
       CAPTURE(smoothing);
       check_equal([&](In in) { return cross_entropy(in[0], t, {.label_smoothing = smoothing}); },
-                  [&](In in) { return cross_entropy_plain(in[0], t, {.label_smoothing = smoothing}); },
-                  std::vector{x});
+                  [&](In in) { return cross_entropy_plain(in[0], t, {.label_smoothing = smoothing}); }, std::vector{x});
     }
   // one-hot rows mean the same as classes, and a smoothed target the same as the smoothed probabilities
   CHECK(distance(cross_entropy(x, sparse), cross_entropy(x, one_hot(sparse, 4, f64))) < 1e-15);
@@ -252,14 +259,17 @@ TEST_CASE("fused: cross_entropy is its plain definition") {
 }
 
 TEST_CASE("fused: batch_norm is its plain definition") {
-  for (const Shape& shape : {Shape{5, 3}, Shape{2, 3, 4, 2}, Shape{1, 7}, Shape{2000, 37}, Shape{9, 70}, Shape{40000, 1}}) {
+  for (const Shape& shape :
+       {Shape{5, 3}, Shape{2, 3, 4, 2}, Shape{1, 7}, Shape{2000, 37}, Shape{9, 70}, Shape{40000, 1}}) {
     CAPTURE(shape.str());
     const std::int64_t c = shape.at(-1);
     Moments ours, theirs;
     // Means far from zero: what a one-pass variance loses.
     const std::vector<Tensor> in{randn(shape, f64) * 0.5 + 30.0, randn({c}, f64), randn({c}, f64)};
     const Function fused = [&](In x) { return batch_norm(x[0], x[1], x[2], {.epsilon = 1e-2, .moments = &ours}); };
-    const Function plain = [&](In x) { return batch_norm_plain(x[0], x[1], x[2], {.epsilon = 1e-2, .moments = &theirs}); };
+    const Function plain = [&](In x) {
+      return batch_norm_plain(x[0], x[1], x[2], {.epsilon = 1e-2, .moments = &theirs});
+    };
     check_equal(fused, plain, in);
     CHECK(distance(ours.mean, theirs.mean) < 1e-12);
     CHECK(distance(ours.variance, theirs.variance) < 1e-12);

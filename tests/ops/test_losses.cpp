@@ -24,7 +24,8 @@ void near(const Values& got, const Values& wanted) {
 
 TEST_CASE("losses: a class that cannot be costs nothing where it is not the target") {
   for (const DType dtype : {f32, f64}) {
-    const Tensor value = tensor({-infinity, 0, 0}, {1, 3}, dtype), t = tensor({0, 1, 0}, {1, 3}, dtype), ones3 = ones({3}, dtype);
+    const Tensor value = tensor({-infinity, 0, 0}, {1, 3}, dtype), t = tensor({0, 1, 0}, {1, 3}, dtype),
+                 ones3 = ones({3}, dtype);
     const Tensor label = tensor({1}, i64);
     const auto check = [&](auto f) {
       const Tensor x = variable(value);
@@ -85,7 +86,9 @@ TEST_CASE("losses: infinite logits and errors of one element") {
 
 TEST_CASE("losses: labels that are undefined are told as that") {
   const Tensor y = ones({2, 3});
-  const auto says = [&](auto loss, const char* message) { CHECK_THROWS_WITH_AS(loss(y, Tensor()), message, ValueError); };
+  const auto says = [&](auto loss, const char* message) {
+    CHECK_THROWS_WITH_AS(loss(y, Tensor()), message, ValueError);
+  };
   const auto plain = [](Tensor (*f)(const Tensor&, const Tensor&)) { return f; };
   says(plain(cross_entropy), "cross_entropy: no labels: their tensor is undefined");
   says(plain(mse), "mse: no labels: their tensor is undefined");

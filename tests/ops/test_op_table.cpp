@@ -57,8 +57,7 @@ std::string read(const std::string& path) {
 }
 
 /// All matches of a pattern's first group.
-std::vector<std::pair<std::string, std::size_t>> matches(const std::string& text,
-                                                         const std::string& pattern) {
+std::vector<std::pair<std::string, std::size_t>> matches(const std::string& text, const std::string& pattern) {
   std::vector<std::pair<std::string, std::size_t>> out;
   const std::regex re(pattern);
   for (std::sregex_iterator it(text.begin(), text.end(), re), end; it != end; ++it)
@@ -118,10 +117,9 @@ TEST_CASE("op table: gradients agree with differences at order 1 and 2") {
       ++number;
     }
   }
-  fmt::print(
-      "gradcheck: {} of {} rows at order 1 (worst {}: {:.1e}), {} of {} at order 2 (worst {}: {:.1e})\n",
-      passed[1].size(), all[1].size(), worst_op[1], worst_error[1], passed[2].size(), all[2].size(),
-      worst_op[2], worst_error[2]);
+  fmt::print("gradcheck: {} of {} rows at order 1 (worst {}: {:.1e}), {} of {} at order 2 (worst {}: {:.1e})\n",
+             passed[1].size(), all[1].size(), worst_op[1], worst_error[1], passed[2].size(), all[2].size(), worst_op[2],
+             worst_error[2]);
   std::fflush(stdout);
 }
 
@@ -232,7 +230,9 @@ TEST_CASE("op table: parts of larger tensors and transposed ones are inputs like
           const std::vector<Tensor> inputs = cast_all(inputs_for(row, c), dtype);
           const std::vector<Tensor> expected = value_and_gradients(row, c, inputs);
           std::vector<Tensor> parts;  // three elements into a block: at an address that no vector register likes
-          for (const Tensor& x : inputs) parts.push_back(concat({zeros({3}, dtype), x.viewed_as({x.numel()})}).rows(3, 3 + x.numel()).viewed_as(x.shape()));
+          for (const Tensor& x : inputs)
+            parts.push_back(
+                concat({zeros({3}, dtype), x.viewed_as({x.numel()})}).rows(3, 3 + x.numel()).viewed_as(x.shape()));
           const std::vector<Tensor> of_parts = value_and_gradients(row, c, parts);
           for (std::size_t i = 0; i < expected.size(); ++i) CHECK(same_bits(of_parts[i], expected[i]));
         },
@@ -343,10 +343,8 @@ TEST_CASE("op table: every primitive and every function of ops.h has a row") {
     for (const auto& [name, at] : matches(text, "static constexpr std::string_view name = \"(\\w+)\"")) {
       const std::string body = text.substr(at, text.find("\n};", at) - at);
       CAPTURE(name);
-      if (body.find(" backward(") != std::string::npos)
-        CHECK(seen.contains(name));
-      else
-        CHECK(listed.contains(name));
+      if (body.find(" backward(") != std::string::npos) CHECK(seen.contains(name));
+      else CHECK(listed.contains(name));
       ++primitives;
     }
   }

@@ -85,12 +85,18 @@ const std::map<std::string, std::function<Tensor(In)>> ops{
     {"silu", [](In x) { return silu(x[0]); }},
     {"clip", [](In x) { return clip(x[0], -0.5, 0.5); }},
     {"sum", [](In x) { return sum(x[0], 1); }},
-    {"mean", [](In x) { return mean(x[0], {0, 2}); }},
+    {"mean",
+     [](In x) {
+       return mean(x[0], {0, 2});
+     }},
     {"max", [](In x) { return max(x[0], 1); }},
     {"min", [](In x) { return min(x[0], 1); }},
     {"variance", [](In x) { return variance(x[0], 1); }},
     {"logsumexp", [](In x) { return logsumexp(x[0], 1); }},
-    {"transpose", [](In x) { return transpose(x[0], {2, 0, 1}); }},
+    {"transpose",
+     [](In x) {
+       return transpose(x[0], {2, 0, 1});
+     }},
     {"slice", [](In x) { return slice(x[0], {.axis = 1, .begin = 1, .end = 6, .step = 2}); }},
     {"pad", [](In x) { return pad(x[0], {.axis = 1, .before = 1, .after = 2}); }},
     {"concat", [](In x) { return concat(x, 1); }},
@@ -119,13 +125,17 @@ const std::map<std::string, std::function<Tensor(In)>> ops{
     {"mae", [](In x) { return mae(x[0], x[1]); }},
     {"huber", [](In x) { return huber(x[0], x[1], 0.4); }},
     {"kl_divergence", [](In x) { return kl_divergence(x[0], x[1]); }},
-    {"cross_entropy_weights", [](In x) { return cross_entropy(x[0], labels, {.class_weights = tensor({0.5, 2, 1.5}, x[0].dtype())}); }},
+    {"cross_entropy_weights",
+     [](In x) {
+       return cross_entropy(x[0], labels, {.class_weights = tensor({0.5, 2, 1.5}, x[0].dtype())});
+     }},
     {"batch_norm", layer(BatchNormalization())},
     {"layer_norm", layer(LayerNormalization())},
     {"group_norm", layer(GroupNormalization({.groups = 2}))},
     {"conv2d_grouped", layer(Conv2D({.filters = 6, .kernel = {3, 2}, .stride = 2, .groups = 2, .use_bias = false}))},
     {"conv2d_depthwise", [](In x) { return conv2d_grouped(x[0], x[1], 3, {.pad = 1}); }},
-    {"conv2d_transposed", layer(Conv2DTranspose({.filters = 2, .kernel = 4, .stride = 2, .pad = 1, .use_bias = false}))},
+    {"conv2d_transposed",
+     layer(Conv2DTranspose({.filters = 2, .kernel = 4, .stride = 2, .pad = 1, .use_bias = false}))},
     {"rnn", layer(SimpleRNN({.units = 2, .return_sequences = true}))},
     {"gru", layer(GRU({.units = 2, .return_sequences = true}))},
     {"lstm", layer(LSTM({.units = 2, .return_sequences = true}))},
@@ -137,8 +147,10 @@ std::unique_ptr<Optimizer> optimizer_of(const std::string& name) {
   if (name == "sgd_momentum") return std::make_unique<SGD>(SGDOptions{.lr = 0.01, .momentum = 0.9});
   if (name == "sgd_nesterov") return std::make_unique<SGD>(SGDOptions{.lr = 0.01, .momentum = 0.9, .nesterov = true});
   if (name == "rmsprop") return std::make_unique<RMSprop>(RMSpropOptions{.eps_inside_sqrt = false});
-  if (name == "rmsprop_centered") return std::make_unique<RMSprop>(RMSpropOptions{.centered = true, .eps_inside_sqrt = false});
-  if (name == "rmsprop_momentum") return std::make_unique<RMSprop>(RMSpropOptions{.momentum = 0.9, .eps_inside_sqrt = false});
+  if (name == "rmsprop_centered")
+    return std::make_unique<RMSprop>(RMSpropOptions{.centered = true, .eps_inside_sqrt = false});
+  if (name == "rmsprop_momentum")
+    return std::make_unique<RMSprop>(RMSpropOptions{.momentum = 0.9, .eps_inside_sqrt = false});
   if (name == "adam") return std::make_unique<Adam>(AdamOptions{.eps = 1e-14});
   if (name == "adamw") return std::make_unique<AdamW>(AdamWOptions{.eps = 1e-14, .weight_decay = 0.1});
   if (name == "adagrad") return std::make_unique<Adagrad>(AdagradOptions{.lr = 0.01, .eps = 0});
@@ -160,13 +172,14 @@ TEST_CASE("parity: values and gradients of ops and losses, float64 to 1e-12 and 
       const Tensor y = ops.at(name)(x);
       const std::vector<Tensor> g = grad(y, x, {.cotangent = cast(tensor_of(v["cotangent"]), t)});
       double worst = distance(cast(y.detach(), f64), tensor_of(v["output"]));
-      for (std::size_t i = 0; i < g.size(); ++i) worst = std::max(worst, distance(cast(g[i], f64), tensor_of(v["gradients"][i])));
+      for (std::size_t i = 0; i < g.size(); ++i)
+        worst = std::max(worst, distance(cast(g[i], f64), tensor_of(v["gradients"][i])));
       CHECK(worst <= (t == f64 ? 1e-12 : 1e-5));
       (t == f64 ? worst64 : worst32) = std::max(t == f64 ? worst64 : worst32, worst);
     }
   }
-  MESSAGE("parity with " << all["source"].get<std::string>() << ": " << ops.size() << " ops, largest difference " << worst64
-                         << " in float64, " << worst32 << " in float32");
+  MESSAGE("parity with " << all["source"].get<std::string>() << ": " << ops.size() << " ops, largest difference "
+                         << worst64 << " in float64, " << worst32 << " in float32");
 }
 
 TEST_CASE("parity: 100 steps of each optimizer, to 1e-12") {
@@ -184,10 +197,12 @@ TEST_CASE("parity: 100 steps of each optimizer, to 1e-12") {
       const Tensor column = reshape(w[0], {4, 1});
       optimizer->step(w, backward(sum(pow(matmul(a, column), 4.0)) + 0.5 * sum(square(column)) + 9.0 * sum(column)));
       if (step % 10 != 9) continue;
-      difference = std::max(difference, distance(w[0].detach(), Tensor::from(path[step / 10].get<std::vector<double>>(), {4})));
+      difference =
+          std::max(difference, distance(w[0].detach(), Tensor::from(path[step / 10].get<std::vector<double>>(), {4})));
     }
     CHECK(difference <= 1e-12);
     worst = std::max(worst, difference);
   }
-  MESSAGE("parity: " << all["optimizers"].size() << " configurations of optimizers over 100 steps, largest difference " << worst);
+  MESSAGE("parity: " << all["optimizers"].size() << " configurations of optimizers over 100 steps, largest difference "
+                     << worst);
 }

@@ -83,8 +83,7 @@ TEST_CASE("random: seeds and streams differ, equal ones do not") {
   for (const Tensor& other :
        {draw(2, 0), draw(1, 1), draw(1, std::uint64_t{1} << 32), draw(std::uint64_t{1} << 32, 0)}) {
     const Tensor a = draw(1, 0) - 0.5, b = other - 0.5;
-    CHECK(std::abs(mean(a * b).item()) <
-          4 / (12 * std::sqrt(1000.0)));  // four standard deviations of no correlation
+    CHECK(std::abs(mean(a * b).item()) < 4 / (12 * std::sqrt(1000.0)));  // four standard deviations of no correlation
   }
   manual_seed(5);
   const Tensor first = randn({10});
@@ -130,8 +129,7 @@ TEST_CASE("random: bernoulli") {
     CHECK(std::abs(mean_of(b) / 2.5 - keep) <= 5 * std::sqrt(keep * (1 - keep) / 400'000));
   }
   CHECK_THROWS_WITH_AS(bernoulli({2}, 1.5, 1), "bernoulli: a probability, got 1.5", ValueError);
-  CHECK_THROWS_WITH_AS(bernoulli({2}, 0.5, 1, i64), "bernoulli: needs float32 or float64, got int64",
-                       DTypeError);
+  CHECK_THROWS_WITH_AS(bernoulli({2}, 0.5, 1, i64), "bernoulli: needs float32 or float64, got int64", DTypeError);
   CHECK_THROWS_WITH_AS(rand({2}, u8), "uniform: needs float32 or float64, got uint8", DTypeError);
   CHECK_THROWS_WITH_AS(randn({2}, i64), "normal: needs float32 or float64, got int64", DTypeError);
 }
@@ -203,14 +201,16 @@ TEST_CASE("dropout: rate, scale, gradient, and off at inference") {
 }
 
 TEST_CASE("random: uniform numbers stay below the upper end, which a sum of floats rounds up to") {
-  for (const auto& [low, high] : std::vector<std::pair<double, double>>{{1, 2}, {-2, -1}, {1, std::nextafter(1.0f, 2.0f)}, {0.1, 0.7}, {1e6, 1e6 + 1}}) {
+  for (const auto& [low, high] : std::vector<std::pair<double, double>>{
+           {1, 2}, {-2, -1}, {1, std::nextafter(1.0f, 2.0f)}, {0.1, 0.7}, {1e6, 1e6 + 1}}) {
     const Tensor t = uniform({3'000'000}, low, high);
     CHECK(max(t).item() < high);
     CHECK(min(t).item() >= static_cast<double>(static_cast<float>(low)));
   }
   CHECK(uniform({3}, 1, 1).to_vector() == std::vector<double>{1, 1, 1});
   CHECK(max(uniform({1000}, 1, std::nextafter(1.0, 2.0), f64)).item() == 1);
-  CHECK_THROWS_WITH_AS(uniform({2}, 1, 0), "uniform: low must not be above high, and their distance finite, got 1 and 0", ValueError);
+  CHECK_THROWS_WITH_AS(uniform({2}, 1, 0),
+                       "uniform: low must not be above high, and their distance finite, got 1 and 0", ValueError);
   CHECK_THROWS_AS(uniform({2}, -3e38, 3e38), ValueError);
   CHECK_THROWS_AS(uniform({2}, 0, std::nan("")), ValueError);
 }

@@ -45,10 +45,10 @@ TEST_CASE("threads: limits, and an error inside a block reaches the caller") {
 
 TEST_CASE("threads: even shares of what is handed over") {
   CHECK(detail::even_block(0, 8, 1) == 1);
-  CHECK(detail::even_block(8, 8, 16) == 8);      // not worth the hand-over
-  CHECK(detail::even_block(9, 8, 1) == 3);       // 3, 3, 3 and nothing: fewer than fours
-  CHECK(detail::even_block(128, 41, 1) == 32);   // and not 41, 41, 41 and 5
-  CHECK(detail::even_block(5, 0, 1) == 1);       // each larger than a block
+  CHECK(detail::even_block(8, 8, 16) == 8);     // not worth the hand-over
+  CHECK(detail::even_block(9, 8, 1) == 3);      // 3, 3, 3 and nothing: fewer than fours
+  CHECK(detail::even_block(128, 41, 1) == 32);  // and not 41, 41, 41 and 5
+  CHECK(detail::even_block(5, 0, 1) == 1);      // each larger than a block
   CHECK(detail::even_block(36864, 1 << 15, 16) == 9216);
   CHECK(detail::even_block((1 << 17) + 1, 1 << 15, 16) == (1 << 14) + 16);
 }
@@ -205,7 +205,9 @@ TEST_CASE("storage: what has no memory under a limit says so, and what was freed
       return false;
     } catch (const MemoryError& e) {
       const std::string text = e.what();
-      if (!text.starts_with("allocate: no memory for 400.0 MiB (") || text.find("of address space by ulimit -v)") == std::string::npos) return false;
+      if (!text.starts_with("allocate: no memory for 400.0 MiB (") ||
+          text.find("of address space by ulimit -v)") == std::string::npos)
+        return false;
     }
     for (int k = 1; k < 12; ++k) Tensor::empty({k << 20});  // 4 to 44 MiB, each in a size class of its own
     return true;

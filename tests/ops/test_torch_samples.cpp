@@ -1,4 +1,5 @@
-// Samples that torch_samples wrote, through ebb. Without EBB_TORCH_SAMPLES, which names the files, there is nothing to do.
+// Samples that torch_samples wrote, through ebb. Without EBB_TORCH_SAMPLES, which names the files, there is nothing to
+// do.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -52,7 +53,8 @@ Op along(F f) {
 }
 
 Conv2dOptions conv_of(const json& a) {
-  return {pair_of(a["stride"]), a.value("same", false) ? Padding::same() : Padding(pair_of(a["pad"])), pair_of(a["dilation"])};
+  return {pair_of(a["stride"]), a.value("same", false) ? Padding::same() : Padding(pair_of(a["pad"])),
+          pair_of(a["dilation"])};
 }
 PoolOptions pool_of(const json& a) { return {pair_of(a["size"]), pair_of(a["stride"]), pair_of(a["pad"])}; }
 
@@ -82,26 +84,53 @@ Tensor transposed(const Tensor& x, std::vector<int> axes) {
 
 const std::map<std::string, Op>& ops() {
   static const std::map<std::string, Op> all{
-      {"add", plain(add)}, {"sub", plain(sub)}, {"mul", plain(mul)}, {"div", plain(div)}, {"maximum", plain(maximum)}, {"minimum", plain(minimum)},
+      {"add", plain(add)},
+      {"sub", plain(sub)},
+      {"mul", plain(mul)},
+      {"div", plain(div)},
+      {"maximum", plain(maximum)},
+      {"minimum", plain(minimum)},
       {"pow", [](In x, const json&) { return pow(x[0], x[1]); }},
-      {"greater", [](In x, const json&) { return greater(x[0], x[1]); }}, {"less", [](In x, const json&) { return less(x[0], x[1]); }}, {"equal", plain(equal)},
-      {"exp", plain(exp)}, {"log", plain(log)}, {"log1p", plain(log1p)}, {"sqrt", plain(sqrt)}, {"square", plain(square)}, {"reciprocal", plain(reciprocal)},
-      {"abs", plain(abs)}, {"sin", plain(sin)}, {"cos", plain(cos)}, {"erf", plain(erf)}, {"tanh", plain(tanh)}, {"sigmoid", plain(sigmoid)},
-      {"softplus", plain(softplus)}, {"relu", plain(relu)}, {"selu", plain(selu)}, {"gelu", plain(gelu)}, {"silu", plain(silu)},
+      {"greater", [](In x, const json&) { return greater(x[0], x[1]); }},
+      {"less", [](In x, const json&) { return less(x[0], x[1]); }},
+      {"equal", plain(equal)},
+      {"exp", plain(exp)},
+      {"log", plain(log)},
+      {"log1p", plain(log1p)},
+      {"sqrt", plain(sqrt)},
+      {"square", plain(square)},
+      {"reciprocal", plain(reciprocal)},
+      {"abs", plain(abs)},
+      {"sin", plain(sin)},
+      {"cos", plain(cos)},
+      {"erf", plain(erf)},
+      {"tanh", plain(tanh)},
+      {"sigmoid", plain(sigmoid)},
+      {"softplus", plain(softplus)},
+      {"relu", plain(relu)},
+      {"selu", plain(selu)},
+      {"gelu", plain(gelu)},
+      {"silu", plain(silu)},
       {"neg", [](In x, const json&) { return -x[0]; }},
       {"leaky_relu", [](In x, const json& a) { return leaky_relu(x[0], a["slope"]); }},
       {"elu", [](In x, const json& a) { return elu(x[0], a["alpha"]); }},
       {"clip", [](In x, const json& a) { return clip(x[0], a["low"], a["high"]); }},
       {"where", [](In x, const json&) { return where(x[0], x[1], x[2]); }},
-      {"sum", along(sum)}, {"mean", along(mean)}, {"max", along(static_cast<Tensor (*)(const Tensor&, Axes, ReduceOptions)>(max))},
-      {"min", along(static_cast<Tensor (*)(const Tensor&, Axes, ReduceOptions)>(min))}, {"variance", along(variance)}, {"logsumexp", along(logsumexp)},
+      {"sum", along(sum)},
+      {"mean", along(mean)},
+      {"max", along(static_cast<Tensor (*)(const Tensor&, Axes, ReduceOptions)>(max))},
+      {"min", along(static_cast<Tensor (*)(const Tensor&, Axes, ReduceOptions)>(min))},
+      {"variance", along(variance)},
+      {"logsumexp", along(logsumexp)},
       {"argmax", [](In x, const json& a) { return argmax(x[0], a["axis"]); }},
       {"reshape", [](In x, const json& a) { return reshape(x[0], shape_of(a["shape"])); }},
       {"transpose", [](In x, const json& a) { return transposed(x[0], a["axes"].get<std::vector<int>>()); }},
       {"broadcast_to", [](In x, const json& a) { return broadcast_to(x[0], shape_of(a["shape"])); }},
       {"sum_to", [](In x, const json& a) { return sum_to(x[0], shape_of(a["shape"])); }},
-      {"slice", [](In x, const json& a) { return slice(x[0], {.axis = a["axis"], .begin = a["begin"], .end = a["end"]}); }},
-      {"pad", [](In x, const json& a) {
+      {"slice",
+       [](In x, const json& a) { return slice(x[0], {.axis = a["axis"], .begin = a["begin"], .end = a["end"]}); }},
+      {"pad",
+       [](In x, const json& a) {
          Tensor y = x[0];
          for (std::size_t i = 0; i < a["pads"].size(); i += 2)
            y = pad(y, {.axis = -1 - static_cast<int>(i / 2), .before = a["pads"][i], .after = a["pads"][i + 1]});
@@ -111,47 +140,63 @@ const std::map<std::string, Op>& ops() {
       {"stack", [](In x, const json& a) { return stack(x, a["axis"]); }},
       {"matmul", [](In x, const json&) { return matmul(x[0], x[1]); }},
       {"linear", [](In x, const json&) { return linear(x[0], x[1], x[2]); }},
-      {"conv2d", [](In x, const json& a) {
+      {"conv2d",
+       [](In x, const json& a) {
          const std::int64_t groups = a["groups"];
          const Tensor y = groups == 1 ? conv2d(x[0], x[1], conv_of(a)) : conv2d_grouped(x[0], x[1], groups, conv_of(a));
          return x.size() > 2 ? y + x[2] : y;
        }},
-      {"conv2d_transpose", [](In x, const json& a) {
+      {"conv2d_transpose",
+       [](In x, const json& a) {
          const Tensor y = conv2d_transpose(x[0], x[1], pair_of(a["image"]), conv_of(a));
          return x.size() > 2 ? y + x[2] : y;
        }},
       {"max_pool2d", [](In x, const json& a) { return max_pool2d(x[0], pool_of(a)); }},
       {"avg_pool2d", [](In x, const json& a) { return avg_pool2d(x[0], pool_of(a)); }},
-      {"im2col", [](In x, const json& a) {
+      {"im2col",
+       [](In x, const json& a) {
          const Tensor y = im2col(x[0], pair_of(a["kernel"]), conv_of(a));
          return reshape(y, Shape{y.size(0), y.size(1) * y.size(2), y.size(3)});
        }},
       {"gather", [](In x, const json&) { return gather(x[0], x[1]); }},
       {"scatter_rows", [](In x, const json& a) { return scatter_rows(x[0], x[1], a["rows"]); }},
       {"one_hot", [](In x, const json& a) { return one_hot(x[0], a["classes"]); }},
-      {"softmax", plain(softmax)}, {"log_softmax", plain(log_softmax)},
-      {"cross_entropy", [](In x, const json& a) { return cross_entropy(x[0], x[1], {.label_smoothing = a["smoothing"]}); }},
-      {"bce_with_logits", plain(bce_with_logits)}, {"mse", plain(mse)}, {"mae", plain(mae)}, {"kl_divergence", plain(kl_divergence)},
+      {"softmax", plain(softmax)},
+      {"log_softmax", plain(log_softmax)},
+      {"cross_entropy",
+       [](In x, const json& a) { return cross_entropy(x[0], x[1], {.label_smoothing = a["smoothing"]}); }},
+      {"bce_with_logits", plain(bce_with_logits)},
+      {"mse", plain(mse)},
+      {"mae", plain(mae)},
+      {"kl_divergence", plain(kl_divergence)},
       {"huber", [](In x, const json& a) { return huber(x[0], x[1], a.value("delta", 1.0)); }},
       {"batch_norm", [](In x, const json& a) { return batch_norm(x[0], x[1], x[2], {.epsilon = a["eps"]}); }},
-      {"layer_norm", [](In x, const json& a) { return layer(LayerNormalization({.epsilon = a["eps"], .scale = x.size() > 1, .center = x.size() > 1}), x); }},
+      {"layer_norm",
+       [](In x, const json& a) {
+         return layer(LayerNormalization({.epsilon = a["eps"], .scale = x.size() > 1, .center = x.size() > 1}), x);
+       }},
       {"group_norm", [](In x, const json& a) {
-         return layer(GroupNormalization({.groups = a["groups"], .epsilon = a["eps"], .scale = x.size() > 1, .center = x.size() > 1}), x);
+         return layer(GroupNormalization(
+                          {.groups = a["groups"], .epsilon = a["eps"], .scale = x.size() > 1, .center = x.size() > 1}),
+                      x);
        }}};
   return all;
 }
 
-/// Empty when equal by torch.testing's tolerances, or no further from the exact value than PyTorch's is somewhere in the tensor
-/// (a sum whose terms cancel has lost digits in both).
-std::string difference(const std::string& what, const Tensor& got, const Tensor& expected, const Tensor& exact, bool narrow) {
-  if (got.shape() != expected.shape()) return fmt::format("{}: shape {}, expected {}", what, got.shape().str(), expected.shape().str());
+/// Empty when equal by torch.testing's tolerances, or no further from the exact value than PyTorch's is somewhere in
+/// the tensor (a sum whose terms cancel has lost digits in both).
+std::string difference(const std::string& what, const Tensor& got, const Tensor& expected, const Tensor& exact,
+                       bool narrow) {
+  if (got.shape() != expected.shape())
+    return fmt::format("{}: shape {}, expected {}", what, got.shape().str(), expected.shape().str());
   const double relative = narrow ? 1.3e-6 : 1e-7, absolute = narrow ? 1e-5 : 1e-7;
   const std::vector<double> a = got.to_vector(), b = expected.to_vector(), e = exact.to_vector();
   double worst = 0;
   for (std::size_t i = 0; i < b.size(); ++i)
     if (std::isfinite(b[i]) && std::isfinite(e[i])) worst = std::max(worst, std::abs(b[i] - e[i]));
   for (std::size_t i = 0; i < a.size(); ++i)
-    if (!(a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])) || std::abs(a[i] - b[i]) <= absolute + relative * std::abs(b[i]) || std::abs(a[i] - e[i]) <= worst))
+    if (!(a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])) ||
+          std::abs(a[i] - b[i]) <= absolute + relative * std::abs(b[i]) || std::abs(a[i] - e[i]) <= worst))
       return fmt::format("{}: element {} is {}, PyTorch's {}, exactly {}", what, i, a[i], b[i], e[i]);
   return {};
 }
@@ -166,7 +211,9 @@ TEST_CASE("torch samples: values and gradients of PyTorch's own samples") {
   const std::string bytes((std::istreambuf_iterator<char>(numbers)), std::istreambuf_iterator<char>());
   const auto tensor_of = [&](const json& j) {
     Tensor t = Tensor::empty(shape_of(j["shape"]), f64);
-    if (t.bytes()) std::copy_n(bytes.data() + j["at"].get<std::size_t>() * sizeof(double), t.bytes(), reinterpret_cast<char*>(t.mutable_raw()));
+    if (t.bytes())
+      std::copy_n(bytes.data() + j["at"].get<std::size_t>() * sizeof(double), t.bytes(),
+                  reinterpret_cast<char*>(t.mutable_raw()));
     const std::string type = j["type"];
     return cast(t, type == "f32" ? f32 : type == "f64" ? f64 : type == "u8" ? u8 : i64);
   };
@@ -187,7 +234,8 @@ TEST_CASE("torch samples: values and gradients of PyTorch's own samples") {
         for (std::size_t i = 0; i < leaves.size() && verdict.empty(); ++i) {
           const json& expected = c["gradients"][i];
           if (expected.is_null()) continue;
-          verdict = difference(fmt::format("gradient {}", i), g[i].defined() ? g[i] : zeros_like(leaves[i].detach()), tensor_of(expected), tensor_of(c["exact_gradients"][i]), narrow);
+          verdict = difference(fmt::format("gradient {}", i), g[i].defined() ? g[i] : zeros_like(leaves[i].detach()),
+                               tensor_of(expected), tensor_of(c["exact_gradients"][i]), narrow);
         }
       }
     } catch (const std::exception& e) {

@@ -35,7 +35,9 @@ void each_index(const Shape& shape, const F& use) {
 }
 
 /// Whole numbers from 0 to below n.
-Tensor whole_numbers(const Shape& shape, double n, DType dtype) { return cast(cast(uniform(shape, 0, n, f64), i64), dtype); }
+Tensor whole_numbers(const Shape& shape, double n, DType dtype) {
+  return cast(cast(uniform(shape, 0, n, f64), i64), dtype);
+}
 
 Tensor of_vector(const std::vector<double>& v, const Shape& shape, DType dtype) {
   Tensor t = zeros(shape, f64);
@@ -70,19 +72,16 @@ TEST_CASE("values: functions of one number are those of <cmath>") {
        [](double v) { return 1.0507009873554805 * (v > 0 ? v : 1.6732632423543772 * (std::exp(v) - 1)); }},
       {"elu", [](const Tensor& x) { return elu(x, 0.5); },
        [](double v) { return v > 0 ? v : 0.5 * (std::exp(v) - 1); }},
-      {"leaky_relu", [](const Tensor& x) { return leaky_relu(x); },
-       [](double v) { return v > 0 ? v : 0.3 * v; }},
+      {"leaky_relu", [](const Tensor& x) { return leaky_relu(x); }, [](double v) { return v > 0 ? v : 0.3 * v; }},
       {"clip", [](const Tensor& x) { return clip(x, -0.25, 0.5); },
        [](double v) { return std::min(0.5, std::max(-0.25, v)); }},
       {"affine", [](const Tensor& x) { return affine(x, 3, -1); }, [](double v) { return 3 * v - 1; }},
       {"log", [](const Tensor& x) { return log(abs(x)); }, [](double v) { return std::log(std::fabs(v)); }},
-      {"sqrt", [](const Tensor& x) { return sqrt(abs(x)); },
-       [](double v) { return std::sqrt(std::fabs(v)); }},
+      {"sqrt", [](const Tensor& x) { return sqrt(abs(x)); }, [](double v) { return std::sqrt(std::fabs(v)); }},
       {"pow", [](const Tensor& x) { return pow(x, 3.0); }, [](double v) { return v * v * v; }},
       {"2 / x", [](const Tensor& x) { return 2 / x; }, [](double v) { return 2 / v; }},
       {"x / 4 - 1", [](const Tensor& x) { return x / 4 - 1; }, [](double v) { return v / 4 - 1; }},
-      {"1 - 2 * (x + 3)", [](const Tensor& x) { return 1 - 2 * (x + 3); },
-       [](double v) { return 1 - 2 * (v + 3); }},
+      {"1 - 2 * (x + 3)", [](const Tensor& x) { return 1 - 2 * (x + 3); }, [](double v) { return 1 - 2 * (v + 3); }},
       {"-(1 + x) * 2", [](const Tensor& x) { return -(1 + x) * 2; }, [](double v) { return -(1 + v) * 2; }},
   };
   const Tensor x = literal({-0.9, -0.5, -0.125, 0.25, 0.6, 1, 2.5});
@@ -154,10 +153,8 @@ TEST_CASE("values: reductions over every subset of axes are naive loops") {
         std::vector<std::int64_t> sizes;
         for (int i = 0; i < shape.rank(); ++i) {
           if (mask >> i & 1) list.push_back(i % 2 ? i : i - shape.rank());
-          if (!(mask >> i & 1))
-            sizes.push_back(shape[i]);
-          else if (keep)
-            sizes.push_back(1);
+          if (!(mask >> i & 1)) sizes.push_back(shape[i]);
+          else if (keep) sizes.push_back(1);
         }
         const Axes axes = list.size() == 1   ? Axes{list[0]}
                           : list.size() == 2 ? Axes{list[0], list[1]}
@@ -203,10 +200,8 @@ TEST_CASE("values: reductions over every subset of axes are naive loops") {
 }
 
 TEST_CASE("values: a long float32 sum keeps its digits") {
-  CHECK(sum(full({10'000'000}, 0.1)).item() ==
-        doctest::Approx(10'000'000 * static_cast<double>(0.1f)).epsilon(1e-5));
-  CHECK(mean(full({3'000'000, 2}, 0.1), 0).to_vector()[1] ==
-        doctest::Approx(static_cast<double>(0.1f)).epsilon(1e-4));
+  CHECK(sum(full({10'000'000}, 0.1)).item() == doctest::Approx(10'000'000 * static_cast<double>(0.1f)).epsilon(1e-5));
+  CHECK(mean(full({3'000'000, 2}, 0.1), 0).to_vector()[1] == doctest::Approx(static_cast<double>(0.1f)).epsilon(1e-4));
 }
 
 TEST_CASE("values: argmax takes the first of equals, over any axis") {
@@ -248,15 +243,27 @@ TEST_CASE("values: rows shorter and longer than a vector, a block and a thread's
     for (const detail::Isa isa : {detail::Isa::baseline, detail::Isa::avx2, detail::Isa::avx512}) {
       if (isa > detail::best_isa()) continue;
       detail::set_isa(isa);
-      for (const auto& [rows, n] : std::vector<std::pair<std::int64_t, std::int64_t>>{
-               {70, 1}, {130, 10}, {3, 15}, {3, 16}, {5, 17}, {5, 33}, {5, 64}, {70, 100}, {3, 1030}, {2, 4101}, {9, 33000}, {2, 66000}}) {
+      for (const auto& [rows, n] : std::vector<std::pair<std::int64_t, std::int64_t>>{{70, 1},
+                                                                                      {130, 10},
+                                                                                      {3, 15},
+                                                                                      {3, 16},
+                                                                                      {5, 17},
+                                                                                      {5, 33},
+                                                                                      {5, 64},
+                                                                                      {70, 100},
+                                                                                      {3, 1030},
+                                                                                      {2, 4101},
+                                                                                      {9, 33000},
+                                                                                      {2, 66000}}) {
         CAPTURE(name_of(dtype));
         CAPTURE(detail::name_of(isa));
         CAPTURE(n);
-        const Tensor x = randn({rows, n}, dtype), labels = whole_numbers({rows}, static_cast<double>(n), i64), target = softmax(randn({rows, n}, f64));
+        const Tensor x = randn({rows, n}, dtype), labels = whole_numbers({rows}, static_cast<double>(n), i64),
+                     target = softmax(randn({rows, n}, f64));
         const std::vector<double> v = x.to_vector(), label = labels.to_vector(), t = target.to_vector();
-        const std::vector<double> sums = sum(x, 1).to_vector(), tops = max(x, 1).to_vector(), places = argmax(x).to_vector(),
-                                  p = softmax(x).to_vector(), l = log_softmax(x).to_vector();
+        const std::vector<double> sums = sum(x, 1).to_vector(), tops = max(x, 1).to_vector(),
+                                  places = argmax(x).to_vector(), p = softmax(x).to_vector(),
+                                  l = log_softmax(x).to_vector();
         const double near = dtype == f32 ? 1e-5 : 1e-13;
         double hard = 0, soft = 0;
         for (std::int64_t i = 0; i < rows; ++i) {
@@ -299,7 +306,8 @@ TEST_CASE("values: a NaN anywhere in a row is its largest, and spoils its softma
         }
         CHECK(std::isnan(max(x).item()));
         for (const Tensor& y : {softmax(x), log_softmax(x)})
-          for (std::int64_t j = 0; j < 3 * n; ++j) CHECK(std::isnan(y.to_vector()[static_cast<std::size_t>(j)]) == (j / n == 1));
+          for (std::int64_t j = 0; j < 3 * n; ++j)
+            CHECK(std::isnan(y.to_vector()[static_cast<std::size_t>(j)]) == (j / n == 1));
         CHECK(std::isnan(cross_entropy(x, zeros({3}, i64)).item()));
         CHECK(argmax(x).to_vector()[1] == at);
         CHECK(argmax(transpose(x), 0).to_vector()[1] == at);
@@ -322,12 +330,14 @@ TEST_CASE("values: comparison and choice of many elements, in every type, are th
         CAPTURE(name_of(dtype));
         CAPTURE(shape.str());
         const Tensor a = whole_numbers(shape, 4, dtype), b = whole_numbers({shape.at(-1)}, 4, dtype);
-        const std::vector<double> va = a.to_vector(), vb = b.to_vector(), larger = greater(a, b).to_vector(), smaller = less(a, b).to_vector(),
-                                  same = equal(a, b).to_vector(), above = greater(a, 1.5).to_vector();
+        const std::vector<double> va = a.to_vector(), vb = b.to_vector(), larger = greater(a, b).to_vector(),
+                                  smaller = less(a, b).to_vector(), same = equal(a, b).to_vector(),
+                                  above = greater(a, 1.5).to_vector();
         bool right = true;
         for (std::size_t i = 0; i < va.size(); ++i) {
           const double y = vb[i % vb.size()];
-          right = right && larger[i] == (va[i] > y) && smaller[i] == (va[i] < y) && same[i] == (va[i] == y) && above[i] == (va[i] > 1.5);
+          right = right && larger[i] == (va[i] > y) && smaller[i] == (va[i] < y) && same[i] == (va[i] == y) &&
+                  above[i] == (va[i] > 1.5);
         }
         CHECK(right);
       }
@@ -355,8 +365,10 @@ TEST_CASE("values: comparison and choice of many elements, in every type, are th
   }
   for (const DType dtype : {f32, f64}) {
     const Tensor nan = full({37}, NAN, dtype), one = ones({37}, dtype);
-    for (const Tensor& t : {greater(nan, one), less(nan, one), equal(nan, nan)}) CHECK(t.to_vector() == std::vector<double>(37, 0));
-    CHECK(where(ones({37}, u8), one, nan).to_vector() == std::vector<double>(37, 1));  // what is not chosen does not show
+    for (const Tensor& t : {greater(nan, one), less(nan, one), equal(nan, nan)})
+      CHECK(t.to_vector() == std::vector<double>(37, 0));
+    CHECK(where(ones({37}, u8), one, nan).to_vector() ==
+          std::vector<double>(37, 1));  // what is not chosen does not show
     CHECK(std::isnan(where(zeros({37}, u8), one, nan).to_vector()[36]));
   }
 }

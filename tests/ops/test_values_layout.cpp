@@ -59,8 +59,7 @@ TEST_CASE("values: transpose against the index formula") {
             CHECK(at4(y, out[0], out[1], out[2], out[3]) == at4(x, in[0], in[1], in[2], in[3]));
           }
   }
-  CHECK(transpose(tensor({1, 2, 3, 4, 5, 6}, {2, 3}, i64)).to_vector() ==
-        std::vector<double>{1, 4, 2, 5, 3, 6});
+  CHECK(transpose(tensor({1, 2, 3, 4, 5, 6}, {2, 3}, i64)).to_vector() == std::vector<double>{1, 4, 2, 5, 3, 6});
 }
 
 TEST_CASE("values: slice, pad, concat, stack, reshape, broadcast_to") {
@@ -112,8 +111,7 @@ TEST_CASE("values: matmul with all transpose flags and batches against three loo
               for (Index i = 0; i < k; ++i)
                 total += va[static_cast<std::size_t>(oa + (ta ? i * m + r : r * k + i))] *
                          vb[static_cast<std::size_t>(ob + (tb ? c * k + i : i * n + c))];
-              CHECK(vy[static_cast<std::size_t>((p * m + r) * n + c)] ==
-                    doctest::Approx(total).epsilon(1e-13));
+              CHECK(vy[static_cast<std::size_t>((p * m + r) * n + c)] == doctest::Approx(total).epsilon(1e-13));
             }
       }
   CHECK(matmul(zeros({2, 0}), zeros({0, 3})).to_vector() == std::vector<double>(6, 0));
@@ -122,7 +120,8 @@ TEST_CASE("values: matmul with all transpose flags and batches against three loo
 }
 
 TEST_CASE("values: products in all the ways that they are cut, exact in whole numbers") {
-  const Index sizes[][3] = {{7, 5, 3}, {24, 60, 811}, {120, 530, 700}, {300, 60, 90}, {60, 300, 90}, {600, 200, 150}, {200, 600, 150}};
+  const Index sizes[][3] = {{7, 5, 3},     {24, 60, 811},   {120, 530, 700}, {300, 60, 90},
+                            {60, 300, 90}, {600, 200, 150}, {200, 600, 150}};
   const testing::Threads restore;
   Generator numbers(5);
   for (const auto& [m, n, k] : sizes) {
@@ -158,10 +157,8 @@ TEST_CASE("values: conv2d against seven loops") {
     CAPTURE(s.image.str());
     const Tensor x = randn(s.image, f64), k = randn(s.kernel, f64), y = conv2d(x, k, s.options);
     const Conv2dOptions& o = s.options;
-    const Index top =
-        o.pad.is_same ? same_before(s.image[1], s.kernel[0], o.stride.h, o.dilation.h) : o.pad.top;
-    const Index left =
-        o.pad.is_same ? same_before(s.image[2], s.kernel[1], o.stride.w, o.dilation.w) : o.pad.left;
+    const Index top = o.pad.is_same ? same_before(s.image[1], s.kernel[0], o.stride.h, o.dilation.h) : o.pad.top;
+    const Index left = o.pad.is_same ? same_before(s.image[2], s.kernel[1], o.stride.w, o.dilation.w) : o.pad.left;
     if (o.pad.is_same)
       CHECK(y.shape() == Shape{s.image[0], (s.image[1] + o.stride.h - 1) / o.stride.h,
                                (s.image[2] + o.stride.w - 1) / o.stride.w, s.kernel[3]});
@@ -173,9 +170,9 @@ TEST_CASE("values: conv2d against seven loops") {
             for (Index a = 0; a < k.size(0); ++a)
               for (Index b = 0; b < k.size(1); ++b)
                 for (Index c = 0; c < k.size(2); ++c)
-                  total += at4(x, n, i * o.stride.h - top + a * o.dilation.h,
-                               j * o.stride.w - left + b * o.dilation.w, c) *
-                           at4(k, a, b, c, f);
+                  total +=
+                      at4(x, n, i * o.stride.h - top + a * o.dilation.h, j * o.stride.w - left + b * o.dilation.w, c) *
+                      at4(k, a, b, c, f);
             CHECK(at4(y, n, i, j, f) == doctest::Approx(total).epsilon(1e-12));
           }
   }
@@ -247,29 +244,34 @@ TEST_CASE("values: gradients of pools against loops over the window") {
   };
   Padding uneven = 0;
   uneven.bottom = uneven.left = 1;
-  const Setting settings[] = {{{2, 5, 7, 17}, {}},    // a row and a column are left over
-                              {{3, 7, 5, 33}, {.size = 3, .stride = 2, .pad = 1}},
-                              {{1, 5, 6, 16}, {.size = {3, 2}, .pad = uneven}},
-                              {{1, 7, 8, 3}, {.size = 2, .stride = 3}},          // gaps between windows
-                              {{1, 4, 141, 16}, {.size = {3, 2}, .stride = {1, 2}}},  // more windows side by side than are pooled at once
-                              {{1, 4, 5, 1100}, {.size = 2, .stride = 1, .pad = uneven}},  // more channels than that
-                              {{2, 4, 4, 0}, {}}};
+  const Setting settings[] = {
+      {{2, 5, 7, 17}, {}},  // a row and a column are left over
+      {{3, 7, 5, 33}, {.size = 3, .stride = 2, .pad = 1}},
+      {{1, 5, 6, 16}, {.size = {3, 2}, .pad = uneven}},
+      {{1, 7, 8, 3}, {.size = 2, .stride = 3}},                    // gaps between windows
+      {{1, 4, 141, 16}, {.size = {3, 2}, .stride = {1, 2}}},       // more windows side by side than are pooled at once
+      {{1, 4, 5, 1100}, {.size = 2, .stride = 1, .pad = uneven}},  // more channels than that
+      {{2, 4, 4, 0}, {}}};
   for (const Setting& s : settings)
     for (const DType t : {f32, f64}) {
       CAPTURE(s.image.str());
       const PoolOptions& o = s.options;
       const Index sh = o.stride.h ? o.stride.h : o.size.h, sw = o.stride.w ? o.stride.w : o.size.w;
-      const Tensor x = variable(cast(cast(uniform(s.image, 0, 5), u8), t)), most = max_pool2d(x, o), average = avg_pool2d(x, o);  // many are equal
+      const Tensor x = variable(cast(cast(uniform(s.image, 0, 5), u8), t)), most = max_pool2d(x, o),
+                   average = avg_pool2d(x, o);  // many are equal
       const Tensor g = cast(randn(most.shape(), f64), t), slope = cast(g, f64);
-      const Tensor plain = cast(x.detach(), f64), plain_most = cast(most.detach(), f64), plain_average = cast(average.detach(), f64);
+      const Tensor plain = cast(x.detach(), f64), plain_most = cast(most.detach(), f64),
+                   plain_average = cast(average.detach(), f64);
       Tensor to_most = zeros(s.image, f64), to_average = zeros(s.image, f64);
       for (Index n = 0; n < most.size(0); ++n)
         for (Index i = 0; i < most.size(1); ++i)
           for (Index j = 0; j < most.size(2); ++j)
             for (Index c = 0; c < most.size(3); ++c) {
               std::vector<std::size_t> window;  // what lies inside the image
-              for (Index y = std::max<Index>(0, i * sh - o.pad.top); y < std::min(s.image[1], i * sh - o.pad.top + o.size.h); ++y)
-                for (Index z = std::max<Index>(0, j * sw - o.pad.left); z < std::min(s.image[2], j * sw - o.pad.left + o.size.w); ++z)
+              for (Index y = std::max<Index>(0, i * sh - o.pad.top);
+                   y < std::min(s.image[1], i * sh - o.pad.top + o.size.h); ++y)
+                for (Index z = std::max<Index>(0, j * sw - o.pad.left);
+                     z < std::min(s.image[2], j * sw - o.pad.left + o.size.w); ++z)
                   window.push_back(static_cast<std::size_t>(((n * s.image[1] + y) * s.image[2] + z) * s.image[3] + c));
               const auto values = plain.values<double>();
               std::size_t first = window.front();
@@ -281,7 +283,8 @@ TEST_CASE("values: gradients of pools against loops over the window") {
               }
               to_most.mutable_values<double>()[first] += at4(slope, n, i, j, c);
               REQUIRE(at4(plain_most, n, i, j, c) == values[first]);
-              REQUIRE(at4(plain_average, n, i, j, c) == doctest::Approx(total / static_cast<double>(window.size())).epsilon(t == f32 ? 1e-6 : 1e-14));
+              REQUIRE(at4(plain_average, n, i, j, c) ==
+                      doctest::Approx(total / static_cast<double>(window.size())).epsilon(t == f32 ? 1e-6 : 1e-14));
             }
       CHECK(same_bits(max_pool2d(x.detach(), o), most.detach()));  // where they were is not asked for
       CHECK(distance(grad(most, x, {.cotangent = g}), to_most) <= (t == f32 ? 1e-6 : 1e-14));
@@ -298,7 +301,8 @@ TEST_CASE("values: a pool's largest element is NaN if there is one, and the firs
         const auto at = static_cast<std::size_t>(5 * c);  // pixel (1, 1), which one window of 2x2 sees and each of 3x3
         image.mutable_values<double>()[at] = std::nan("");
         const Tensor x = variable(cast(image, t)), y = max_pool2d(x, o);
-        const std::vector<double> values = y.to_vector(), slopes = grad(y, x, {.cotangent = ones(y.shape(), t)}).to_vector();
+        const std::vector<double> values = y.to_vector(),
+                                  slopes = grad(y, x, {.cotangent = ones(y.shape(), t)}).to_vector();
         for (std::size_t i = 0; i < values.size(); ++i) {
           const bool sees = i % static_cast<std::size_t>(c) == 0 && (i == 0 || o.size.h == 3);
           CHECK((sees ? std::isnan(values[i]) : values[i] == lowest));
@@ -330,6 +334,5 @@ TEST_CASE("values: gather, pick, place, scatter_rows") {
   // adjoints of one another
   const Tensor g = randn({3, 2}, f64), p = randn({3}, f64);
   CHECK(dot(gather(x, index), g) == doctest::Approx(dot(x, scatter_rows(g, index, 3))));
-  CHECK(dot(pick(x, tensor({1, 0, 1}, i64)), p) ==
-        doctest::Approx(dot(x, place(p, tensor({1, 0, 1}, i64), 2))));
+  CHECK(dot(pick(x, tensor({1, 0, 1}, i64)), p) == doctest::Approx(dot(x, place(p, tensor({1, 0, 1}, i64), 2))));
 }

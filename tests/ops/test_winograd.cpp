@@ -14,7 +14,8 @@ std::int64_t differences(const Tensor& a, const Tensor& b, double near) {
   const std::vector<double> x = a.to_vector(), y = b.to_vector();
   std::int64_t count = 0;
   for (std::size_t i = 0; i < x.size(); ++i)
-    count += std::isfinite(x[i]) != std::isfinite(y[i]) || std::isnan(x[i]) != std::isnan(y[i]) || (std::isfinite(x[i]) && std::abs(x[i] - y[i]) > near);
+    count += std::isfinite(x[i]) != std::isfinite(y[i]) || std::isnan(x[i]) != std::isnan(y[i]) ||
+             (std::isfinite(x[i]) && std::abs(x[i] - y[i]) > near);
   return count;
 }
 }  // namespace
@@ -35,7 +36,8 @@ TEST_CASE("winograd: a pixel that is no finite number spoils what sees it and no
         const Tensor fast = f();
         Tensor g = randn(fast.shape());
         g.mutable_values<float>()[static_cast<std::size_t>(g.numel() / 2)] = odd;
-        const Tensor clean = randn(fast.shape()), dx = grad(f(), x, {.cotangent = g}), dk = grad(f(), k, {.cotangent = clean});
+        const Tensor clean = randn(fast.shape()), dx = grad(f(), x, {.cotangent = g}),
+                     dk = grad(f(), k, {.cotangent = clean});
         set_winograd(false);
         const Tensor plain = f();
         CHECK(differences(fast, plain, 1e-3) == 0);

@@ -69,19 +69,11 @@ std::string lines(const std::vector<std::string>& all) {
 TEST_CASE("summary: Keras 2.2, byte for byte") {
   Sequential net = mlp({50, 25});
   CHECK(summary(net, {.style = KerasStyle::keras2_2}) ==
-        lines({thin,
-               "Layer (type)                 Output Shape              Param #   ",
-               thick,
-               "dense (Dense)                (None, 50)                39250     ",
-               thin,
-               "dense_1 (Dense)              (None, 25)                1275      ",
-               thin,
-               "dense_2 (Dense)              (None, 10)                260       ",
-               thick,
-               "Total params: 40,785",
-               "Trainable params: 40,785",
-               "Non-trainable params: 0",
-               thin}));
+        lines({thin, "Layer (type)                 Output Shape              Param #   ", thick,
+               "dense (Dense)                (None, 50)                39250     ", thin,
+               "dense_1 (Dense)              (None, 25)                1275      ", thin,
+               "dense_2 (Dense)              (None, 10)                260       ", thick, "Total params: 40,785",
+               "Trainable params: 40,785", "Non-trainable params: 0", thin}));
 }
 
 TEST_CASE("summary: Keras 2.13, byte for byte") {
@@ -134,17 +126,20 @@ TEST_CASE("summary: Keras 3, byte for byte, with the optimizer's state once it h
   const SummaryOptions options{.style = KerasStyle::keras3, .optimizer = &adam};
   CHECK(summary(net, options) == table + " Total params: 50,890 (198.79 KB)\n" + own);
   adam.step(net, backward(sum(net(ones({1, 784})))));
-  CHECK(summary(net, options) == table + " Total params: 152,672 (596.38 KB)\n" + own + " Optimizer params: 101,782 (397.59 KB)\n");
+  CHECK(summary(net, options) ==
+        table + " Total params: 152,672 (596.38 KB)\n" + own + " Optimizer params: 101,782 (397.59 KB)\n");
 
   Sequential pool({4, 4, 2}, {AvgPool2D(2), Flatten(), Dense(2)});
   pool.layers()[0]->set_name("a_layer_whose_name_is_long");
-  CHECK(summary(pool, {.style = KerasStyle::keras3}).find(
-      "│ a_layer_whose_name_is_long      │ (None, 2, 2, 2)        │             0 │\n"
-      "│ (AveragePooling2D)              │                        │               │\n") != std::string::npos);
+  CHECK(summary(pool, {.style = KerasStyle::keras3})
+            .find("│ a_layer_whose_name_is_long      │ (None, 2, 2, 2)        │             0 │\n"
+                  "│ (AveragePooling2D)              │                        │               │\n") !=
+        std::string::npos);
   pool.layers()[0]->set_name("one_word_that_no_line_of_the_box_holds");
-  CHECK(summary(pool, {.style = KerasStyle::keras3}).find(
-      "│ one_word_that_no_line_of_the_bo │ (None, 2, 2, 2)        │             0 │\n"
-      "│ x_holds (AveragePooling2D)      │                        │               │\n") != std::string::npos);
+  CHECK(summary(pool, {.style = KerasStyle::keras3})
+            .find("│ one_word_that_no_line_of_the_bo │ (None, 2, 2, 2)        │             0 │\n"
+                  "│ x_holds (AveragePooling2D)      │                        │               │\n") !=
+        std::string::npos);
 }
 
 TEST_CASE("summary: totals of the notebooks' networks") {
@@ -191,44 +186,30 @@ TEST_CASE("summary: frozen parameters, functions, Dropout and long names") {
   freeze(*net.layers()[0]);
   net.layers()[3]->set_name("a_name_that_is_longer_than_its_column");
   CHECK(summary(net, {.style = KerasStyle::keras2_2}) ==
-        lines({thin,
-               "Layer (type)                 Output Shape              Param #   ",
-               thick,
-               "dense (Dense)                (None, 3)                 15        ",
-               thin,
-               "function (Function)          (None, 3)                 0         ",
-               thin,
-               "dropout (Dropout)            (None, 3)                 0         ",
-               thin,
-               "a_name_that_is_longer_than_i (None, 2)                 6         ",
-               thick,
-               "Total params: 21",
-               "Trainable params: 6",
-               "Non-trainable params: 15",
-               thin}));
+        lines({thin, "Layer (type)                 Output Shape              Param #   ", thick,
+               "dense (Dense)                (None, 3)                 15        ", thin,
+               "function (Function)          (None, 3)                 0         ", thin,
+               "dropout (Dropout)            (None, 3)                 0         ", thin,
+               "a_name_that_is_longer_than_i (None, 2)                 6         ", thick, "Total params: 21",
+               "Trainable params: 6", "Non-trainable params: 15", thin}));
   const std::string text = summary(net);
   CHECK(text.find(" a_name_that_is_longer_than  (None, 2)                 6         \n"
                   " _its_column (Dense)                                             \n") != std::string::npos);
-  CHECK(text.find("Total params: 21 (84.00 Byte)\nTrainable params: 6 (24.00 Byte)\nNon-trainable params: 15 (60.00 Byte)\n") != std::string::npos);
+  CHECK(
+      text.find(
+          "Total params: 21 (84.00 Byte)\nTrainable params: 6 (24.00 Byte)\nNon-trainable params: 15 (60.00 Byte)\n") !=
+      std::string::npos);
 }
 
 TEST_CASE("summary: a module of one's own") {
   Residual net;
-  CHECK(summary(net, {2}) == lines({"Model: \"Module\"",
-                                    thin,
-                                    " Layer (type)                Output Shape              Param #   ",
-                                    thick,
-                                    " stem (Dense)                                          9         ",
-                                    blank,
-                                    " block (Block)                                         31        ",
-                                    blank,
-                                    " output                      (None, 3)                 0         ",
-                                    blank,
-                                    thick,
-                                    "Total params: 40 (160.00 Byte)",
-                                    "Trainable params: 40 (160.00 Byte)",
-                                    "Non-trainable params: 0 (0.00 Byte)",
-                                    thin}));
+  CHECK(summary(net, {2}) ==
+        lines({"Model: \"Module\"", thin, " Layer (type)                Output Shape              Param #   ", thick,
+               " stem (Dense)                                          9         ", blank,
+               " block (Block)                                         31        ", blank,
+               " output                      (None, 3)                 0         ", blank, thick,
+               "Total params: 40 (160.00 Byte)", "Trainable params: 40 (160.00 Byte)",
+               "Non-trainable params: 0 (0.00 Byte)", thin}));
 }
 
 TEST_CASE("summary: a layer that is used twice counts once") {
@@ -241,8 +222,7 @@ TEST_CASE("summary: builds the model, or says what it needs") {
   Sequential net({Flatten(), Dense(3)});
   CHECK_THROWS_WITH_AS(
       summary(net),
-      "summary: the model has not seen its input; give the shape of a sample: summary(model, {28, 28, 1})",
-      ValueError);
+      "summary: the model has not seen its input; give the shape of a sample: summary(model, {28, 28, 1})", ValueError);
   CHECK(summary(net, {4, 2}).find(" dense (Dense)               (None, 3)                 27        \n") !=
         std::string::npos);
   CHECK(parameter_count(net) == 27);

@@ -47,7 +47,10 @@ Trace drive(EarlyStopping& stopping, const Doubles& numbers, const std::string& 
   SGD optimizer;
   Trace out;
   const History history;
-  TrainingState state{.module = module, .optimizer = optimizer, .history = history, .epochs = static_cast<int>(numbers.size()),
+  TrainingState state{.module = module,
+                      .optimizer = optimizer,
+                      .history = history,
+                      .epochs = static_cast<int>(numbers.size()),
                       .say = [&](const std::string& line) { out.said.push_back(line); }};
   stopping.train_begin(state);
   for (int epoch = 0; epoch < static_cast<int>(numbers.size()) && !state.stop; ++epoch) {
@@ -62,8 +65,7 @@ Trace drive(EarlyStopping& stopping, const Doubles& numbers, const std::string& 
   out.weight = module.weight.item();
   return out;
 }
-Trace drive(const EarlyStoppingOptions& options, const Doubles& numbers,
-            const std::string& key = "val_loss") {
+Trace drive(const EarlyStoppingOptions& options, const Doubles& numbers, const std::string& key = "val_loss") {
   EarlyStopping stopping(options);
   return drive(stopping, numbers, key);
 }
@@ -74,8 +76,10 @@ struct Drive {
   SGD optimizer{{.lr = 0.1}};
   History history;
   Strings said;
-  TrainingState state{.module = module, .optimizer = optimizer, .history = history, .steps = 3,
-                      .say = [this](const std::string& line) { said.push_back(line); }};
+  TrainingState state{
+      .module = module, .optimizer = optimizer, .history = history, .steps = 3, .say = [this](const std::string& line) {
+        said.push_back(line);
+      }};
   Drive() {
     module.weight = variable(tensor({-1}, {1, 1}));
     module.bias = variable(tensor({0}));
@@ -156,24 +160,21 @@ TEST_CASE("callbacks: EarlyStopping on a number that rises") {
   CHECK(t.best == 3);
   CHECK(drive({.monitor = "acc", .min_delta = 0.1, .patience = 2}, {0.5, 0.55, 0.61, 0.62}, "acc").best == 2);
   CHECK(drive({.monitor = "val_accuracy", .patience = 2}, {0, 0.1, 0.2}, "val_accuracy").best == 2);
-  CHECK(drive({.monitor = "val_accuracy", .patience = 1}, {no_number, 0.1, 0.2}, "val_accuracy").stopped ==
-        -1);
+  CHECK(drive({.monitor = "val_accuracy", .patience = 1}, {no_number, 0.1, 0.2}, "val_accuracy").stopped == -1);
 }
 
 TEST_CASE("callbacks: EarlyStopping restores the best weights") {
   const Trace t = drive({.patience = 3, .restore_best = true}, {5, 4, 4.1, 4.2, 4.3});
   CHECK(t.stopped == 4);
   CHECK(t.weight == 1);
-  CHECK(t.said ==
-        Strings{"Epoch 5: early stopping", "Restoring model weights from the end of the best epoch: 2."});
+  CHECK(t.said == Strings{"Epoch 5: early stopping", "Restoring model weights from the end of the best epoch: 2."});
 
   // Also when the epochs run out; not when the last epoch is the best.
   CHECK(drive({.patience = 9, .restore_best = true}, {5, 4, 4.1}).weight == 1);
   const Trace last = drive({.patience = 9, .restore_best = true}, {5, 4, 3});
   CHECK(last.weight == 2);
   CHECK(last.said.empty());
-  CHECK(drive({.patience = 1, .restore_best = true}, {no_number, no_number}).weight ==
-        1);  // there is no best
+  CHECK(drive({.patience = 1, .restore_best = true}, {no_number, no_number}).weight == 1);  // there is no best
 }
 
 TEST_CASE("callbacks: EarlyStopping starts afresh with every fit") {
@@ -194,12 +195,12 @@ TEST_CASE("callbacks: EarlyStopping starts afresh with every fit") {
 TEST_CASE("callbacks: EarlyStopping warns when its number is missing") {
   const Trace t = drive({.monitor = "val_loss", .patience = 0}, {3, 2}, "accuracy");
   CHECK(t.stopped == -1);
-  CHECK(t.said == Strings{"warning: early stopping watches \"val_loss\", which is not there; there are: accuracy, loss"});
+  CHECK(t.said ==
+        Strings{"warning: early stopping watches \"val_loss\", which is not there; there are: accuracy, loss"});
   EarlyStopping twice({.monitor = "val_loss"});
   CHECK(drive(twice, {3, 2}, "accuracy").said.size() == 1);
   CHECK(drive(twice, {3, 2}, "accuracy").said.size() == 1);  // said again in another fit
 }
-
 
 TEST_CASE("callbacks: the mode says which way a number improves") {
   const Doubles up{1, 2, 3}, down{3, 2, 1};
@@ -232,7 +233,8 @@ TEST_CASE("callbacks: EarlyStopping that goes on from a history knows its best a
   d.epochs(first, {5, 4, 3});
   CHECK(d.said.empty());
   d.epochs(second, {4, 4});
-  CHECK(d.said == Strings{"warning: the best epoch, 3, was before this training began: its weights are not known here"});
+  CHECK(d.said ==
+        Strings{"warning: the best epoch, 3, was before this training began: its weights are not known here"});
 }
 
 TEST_CASE("callbacks: ModelCheckpoint keeps the best or the last") {
@@ -253,10 +255,13 @@ TEST_CASE("callbacks: ModelCheckpoint keeps the best or the last") {
   ModelCheckpoint accuracy({.path = dir / "none", .best_only = true, .monitor = "val_accuracy"});
   missing.epochs(accuracy, {1, 2});
   CHECK_FALSE(std::filesystem::exists(dir / "none"));
-  CHECK(missing.said == Strings{"warning: model checkpoint watches \"val_accuracy\", which is not there; there are: loss, val_loss"});
+  CHECK(missing.said ==
+        Strings{"warning: model checkpoint watches \"val_accuracy\", which is not there; there are: loss, val_loss"});
   CHECK_THROWS_WITH_AS(ModelCheckpoint({}), "model checkpoint: needs the path of a file", ValueError);
-  CHECK_THROWS_WITH_AS(ModelCheckpoint({.path = "x", .every = 0}), "model checkpoint: every must be at least 1, got 0", ValueError);
-  CHECK_THROWS_WITH_AS(ModelCheckpoint({.path = "x", .keep = 0}), "model checkpoint: keep must be at least 1, got 0", ValueError);
+  CHECK_THROWS_WITH_AS(ModelCheckpoint({.path = "x", .every = 0}), "model checkpoint: every must be at least 1, got 0",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(ModelCheckpoint({.path = "x", .keep = 0}), "model checkpoint: keep must be at least 1, got 0",
+                       ValueError);
 }
 
 TEST_CASE("callbacks: ModelCheckpoint by steps and by time, of the whole training, and the files before") {
@@ -270,13 +275,19 @@ TEST_CASE("callbacks: ModelCheckpoint by steps and by time, of the whole trainin
     o.metadata = {{"note", "mine"}};
     callbacks.emplace_back(ModelCheckpoint(o));
     Adam adam({.lr = 0.1});
-    fit(net, adam, data, {.epochs = 3, .batch = 10, .validation = data, .callbacks = callbacks, .verbose = Verbose::silent});  // four steps an epoch
+    fit(net, adam, data,
+        {.epochs = 3,
+         .batch = 10,
+         .validation = data,
+         .callbacks = callbacks,
+         .verbose = Verbose::silent});  // four steps an epoch
     return predict(net, data.inputs);
   };
   const auto steps = [](const std::filesystem::path& file) { return load_model(file).optimizer->steps(); };
   const auto names = [&] {
     std::vector<std::string> out;
-    for (const auto& entry : std::filesystem::directory_iterator(dir.path())) out.push_back(entry.path().filename().string());
+    for (const auto& entry : std::filesystem::directory_iterator(dir.path()))
+      out.push_back(entry.path().filename().string());
     std::ranges::sort(out);
     return out;
   };
@@ -289,7 +300,8 @@ TEST_CASE("callbacks: ModelCheckpoint by steps and by time, of the whole trainin
   CHECK(load_model(dir / "a.st").metadata.at("note") == "mine");
   for (const char* file : {"a.st", "a.1.st"}) {  // from the middle of an epoch to the same bits
     SavedModel saved = load_model(dir / file);
-    fit(saved.net, *saved.optimizer, data, {.epochs = 3, .batch = 10, .validation = data, .resume = saved.history, .verbose = Verbose::silent});
+    fit(saved.net, *saved.optimizer, data,
+        {.epochs = 3, .batch = 10, .validation = data, .resume = saved.history, .verbose = Verbose::silent});
     CHECK(same_bits(predict(saved.net, data.inputs), want));
   }
 
@@ -305,13 +317,17 @@ TEST_CASE("callbacks: ModelCheckpoint by steps and by time, of the whole trainin
   // What a file holds beside the training is the model that its end would give.
   train({.path = dir / "e.st", .every = {7, Interval::steps}}, {AverageWeights(0.9)});
   const SavedModel averaged = load_model(dir / "e.st");
-  CHECK(same_bits(averaged.net.layers().size() ? averaged.history->callbacks.at("average_weights").tensors.at("layers.0.bias") : Tensor(),
+  CHECK(same_bits(averaged.net.layers().size()
+                      ? averaged.history->callbacks.at("average_weights").tensors.at("layers.0.bias")
+                      : Tensor(),
                   named_tensors(const_cast<Sequential&>(averaged.net))[1].tensor->detach()));
   CHECK(averaged.history->weights.size() == 2);
 
   Dense other(2);
-  CHECK_THROWS_WITH_AS(fit(other, Adam(), data, {.callbacks = {ModelCheckpoint({.path = dir / "f", .architecture = "dense 2"})}, .verbose = Verbose::silent}),
-                       "model checkpoint: an architecture belongs to a Sequential", ValueError);
+  CHECK_THROWS_WITH_AS(
+      fit(other, Adam(), data,
+          {.callbacks = {ModelCheckpoint({.path = dir / "f", .architecture = "dense 2"})}, .verbose = Verbose::silent}),
+      "model checkpoint: an architecture belongs to a Sequential", ValueError);
 }
 
 TEST_CASE("callbacks: a checkpoint that cannot be written is an error, or told where training is to go on") {
@@ -321,9 +337,13 @@ TEST_CASE("callbacks: a checkpoint that cannot be written is an error, or told w
   const auto train = [&](std::function<void(const std::string&)> failed, int epochs) {
     Sequential net({4}, {Dense(3)});
     std::filesystem::create_directory(dir / "sub");
-    const auto lose_folder = [&](TrainingState& s) { if (s.epoch == 1) std::filesystem::rename(dir / "sub", dir / ("was" + std::to_string(++runs))); };
-    return fit(net, SGD(), data, {.epochs = epochs, .callbacks = {lose_folder, ModelCheckpoint({.path = dir / "sub" / "m", .failed = std::move(failed)})},
-                                  .verbose = Verbose::silent});
+    const auto lose_folder = [&](TrainingState& s) {
+      if (s.epoch == 1) std::filesystem::rename(dir / "sub", dir / ("was" + std::to_string(++runs)));
+    };
+    return fit(net, SGD(), data,
+               {.epochs = epochs,
+                .callbacks = {lose_folder, ModelCheckpoint({.path = dir / "sub" / "m", .failed = std::move(failed)})},
+                .verbose = Verbose::silent});
   };
   CHECK_THROWS_AS(train({}, 2), IoError);  // the last one too
   CHECK_THROWS_AS(train({}, 5), IoError);
@@ -339,12 +359,14 @@ TEST_CASE("callbacks: a checkpoint that fails costs none of the older ones") {
   Sequential net({4}, {Dense(3)});
   Strings said;
   const auto train = [&](const char* file) {
-    const ModelCheckpointOptions o{.path = dir / file, .keep = 3, .failed = [&](const std::string& why) { said.push_back(why); }};
+    const ModelCheckpointOptions o{
+        .path = dir / file, .keep = 3, .failed = [&](const std::string& why) { said.push_back(why); }};
     fit(net, SGD({.lr = 0.1}), data, {.epochs = 3, .callbacks = {ModelCheckpoint(o)}, .verbose = Verbose::silent});
   };
   const auto older = [&] {
     std::vector<Tensor> out;
-    for (const char* file : {"m.1.st", "m.2.st"}) out.push_back(read_safetensors(dir / file).tensors.at("layers.0.weight"));
+    for (const char* file : {"m.1.st", "m.2.st"})
+      out.push_back(read_safetensors(dir / file).tensors.at("layers.0.weight"));
     return out;
   };
   train("m.st");
@@ -369,7 +391,8 @@ TEST_CASE("callbacks: a checkpoint that fails costs none of the older ones") {
 
 TEST_CASE("callbacks: an empty function or a null pointer is refused where it is given") {
   CHECK_THROWS_WITH_AS(Callback(std::function<void(TrainingState&)>()), "Callback: the function is empty", ValueError);
-  CHECK_THROWS_WITH_AS(Callback(static_cast<void (*)(TrainingState&)>(nullptr)), "Callback: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(Callback(static_cast<void (*)(TrainingState&)>(nullptr)), "Callback: the function is empty",
+                       ValueError);
   CHECK_THROWS_WITH_AS(Callback(nullptr), "Callback: the function is empty", ValueError);
   CHECK_THROWS_WITH_AS(Callback(std::shared_ptr<EarlyStopping>()), "Callback: the pointer is null", ValueError);
   CHECK_THROWS_WITH_AS(Callback(std::shared_ptr<CallbackBase>()), "Callback: the pointer is null", ValueError);
@@ -379,7 +402,8 @@ TEST_CASE("callbacks: an empty function or a null pointer is refused where it is
   const Callback other = std::move(taken);
   Sequential net({4}, {Dense(3)});
   const Dataset data{ones({8, 4}), Tensor::from(std::vector<std::int64_t>(8, 1), {8})};
-  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, {.callbacks = {taken}, .verbose = Verbose::silent}), "fit: a callback was moved from", ValueError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, {.callbacks = {taken}, .verbose = Verbose::silent}),
+                       "fit: a callback was moved from", ValueError);
 }
 
 TEST_CASE("callbacks: after an exception the module has the weights that were trained, not their averages") {
@@ -414,8 +438,13 @@ TEST_CASE("callbacks: intervals as texts") {
   CHECK(is("5m", 300, Interval::seconds));
   CHECK(is("2h", 7200, Interval::seconds));
   for (const char* bad : {"", "0", "-1", "5 m", "5min", "m", "1.5h", "0s", "99999999999", "5mm", "steps"})
-    CHECK_THROWS_WITH_AS(Interval::parse(bad), (std::string("interval: must be a number of epochs from 1, or one with its unit: 100steps, 200s, 5m, 1h; got \"") + bad + "\"").c_str(),
-                         ValueError);
+    CHECK_THROWS_WITH_AS(
+        Interval::parse(bad),
+        (std::string(
+             "interval: must be a number of epochs from 1, or one with its unit: 100steps, 200s, 5m, 1h; got \"") +
+         bad + "\"")
+            .c_str(),
+        ValueError);
 }
 
 TEST_CASE("callbacks: EarlyStopping knows that a training was over, and has the best weights of another process") {
@@ -425,7 +454,8 @@ TEST_CASE("callbacks: EarlyStopping knows that a training was over, and has the 
     o.callbacks = {EarlyStopping({.patience = 1, .restore_best = true})};
     return o;
   };
-  const Dataset data{ones({8, 2}), Tensor::from(std::vector<std::int64_t>(8, 1), {8})};  // what it learns is wrong there
+  const Dataset data{ones({8, 2}),
+                     Tensor::from(std::vector<std::int64_t>(8, 1), {8})};  // what it learns is wrong there
   Sequential net({2}, {Dense(2)});
   SGD sgd({.lr = 0.5});
   const History h = fit(net, sgd, data, options(9));
@@ -473,7 +503,8 @@ TEST_CASE("callbacks: ReduceLROnPlateau follows Keras' rule") {
   // better by less than min_delta is no better
   CHECK(close(rates({.factor = 0.5, .patience = 1, .min_delta = 0.1}, {3, 2.95, 2.85}), {.1, .1, .05, .05}));
   // two epochs of rest after a reduction are not counted
-  CHECK(close(rates({.factor = 0.5, .patience = 1, .cooldown = 2}, {3, 3, 3, 3, 3, 3, 3}), {.1, .1, .05, .05, .025, .025, .0125, .0125}));
+  CHECK(close(rates({.factor = 0.5, .patience = 1, .cooldown = 2}, {3, 3, 3, 3, 3, 3, 3}),
+              {.1, .1, .05, .05, .025, .025, .0125, .0125}));
   CHECK(close(rates({.factor = 0.1, .patience = 1, .min_lr = 0.004}, {3, 3, 3, 3}), {.1, .1, .01, .004, .004}));
   CHECK(close(rates({.factor = 0.5, .patience = 1}, {no_number, no_number}), {.1, .05, .025}));
 
@@ -490,10 +521,14 @@ TEST_CASE("callbacks: ReduceLROnPlateau follows Keras' rule") {
   two.epochs(second, {2});
   CHECK(two.optimizer.lr() == 0.05);
 
-  CHECK_THROWS_WITH_AS(ReduceLROnPlateau({.factor = 1}), "reduce lr on plateau: factor must be in (0, 1), got 1", ValueError);
-  CHECK_THROWS_WITH_AS(ReduceLROnPlateau({.patience = -1}), "reduce lr on plateau: patience must not be negative, got -1", ValueError);
-  CHECK_THROWS_WITH_AS(EarlyStopping({.patience = -1}), "early stopping: patience must not be negative, got -1", ValueError);
-  CHECK_THROWS_WITH_AS(EarlyStopping({.min_delta = -0.5}), "early stopping: min_delta must not be negative, got -0.5", ValueError);
+  CHECK_THROWS_WITH_AS(ReduceLROnPlateau({.factor = 1}), "reduce lr on plateau: factor must be in (0, 1), got 1",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(ReduceLROnPlateau({.patience = -1}),
+                       "reduce lr on plateau: patience must not be negative, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(EarlyStopping({.patience = -1}), "early stopping: patience must not be negative, got -1",
+                       ValueError);
+  CHECK_THROWS_WITH_AS(EarlyStopping({.min_delta = -0.5}), "early stopping: min_delta must not be negative, got -0.5",
+                       ValueError);
 }
 
 TEST_CASE("callbacks: CSVLogger writes a line an epoch") {
@@ -523,7 +558,9 @@ TEST_CASE("callbacks: CSVLogger writes a line an epoch") {
   d.epochs(fresh, {0.25});
   CHECK(contents(dir / "new.csv") == "epoch,loss,val_loss\n0,0.5,0.25\n");
   CSVLogger lost(dir / "none" / "log.csv");
-  CHECK_THROWS_WITH_AS(lost.train_begin(d.state), ((dir / "none" / "log.csv").string() + ": cannot write: No such file or directory").c_str(), IoError);
+  CHECK_THROWS_WITH_AS(lost.train_begin(d.state),
+                       ((dir / "none" / "log.csv").string() + ": cannot write: No such file or directory").c_str(),
+                       IoError);
 }
 
 TEST_CASE("callbacks: ModelCheckpoint never replaces a good file by what a bad epoch left") {
@@ -580,7 +617,8 @@ TEST_CASE("callbacks: ModelCheckpoint into a missing folder is told before train
   const TempDir dir;
   Drive d;
   ModelCheckpoint lost({.path = dir / "none" / "model"});
-  CHECK_THROWS_WITH_AS(lost.train_begin(d.state), ((dir / "none" / "model").string() + ": cannot write: No such directory").c_str(), IoError);
+  CHECK_THROWS_WITH_AS(lost.train_begin(d.state),
+                       ((dir / "none" / "model").string() + ": cannot write: No such directory").c_str(), IoError);
   CHECK_THROWS_AS(ModelCheckpoint({.path = dir.path()}).train_begin(d.state), IoError);
 }
 
@@ -595,23 +633,30 @@ TEST_CASE("callbacks: CSVLogger goes on with a log as it finds it") {
     d.epochs(logger, {0.25});
     return contents(file) + (d.said.empty() ? "" : d.said[0]);
   };
-  const std::string names = "epoch,loss,val_loss\n", cut = "warning: " + file.string() + ": its last line was cut, and is left out";
+  const std::string names = "epoch,loss,val_loss\n",
+                    cut = "warning: " + file.string() + ": its last line was cut, and is left out";
   CHECK(append(names + "0,0.5,0.1\n1,0.5,0.", 1) == names + "0,0.5,0.1\n1,0.5,0.25\n" + cut);
   CHECK(append(names + "0,0.5,0.1", 0) == names + "0,0.5,0.25\n" + cut);
   CHECK(append("epoch,lo", 0) == names + "0,0.5,0.25\n" + cut);  // names that were cut name nothing
   CHECK(append("epoch,loss,val_loss\r\n0,0.5,0.1\r\n", 1) == names + "0,0.5,0.1\n1,0.5,0.25\n");
-  CHECK(append("\"epoch\",\"val_loss\",\"loss\"\n0,0.1,0.5\n", 1) == "\"epoch\",\"val_loss\",\"loss\"\n0,0.1,0.5\n1,0.25,0.5\n");
+  CHECK(append("\"epoch\",\"val_loss\",\"loss\"\n0,0.1,0.5\n", 1) ==
+        "\"epoch\",\"val_loss\",\"loss\"\n0,0.1,0.5\n1,0.25,0.5\n");
   // A killed training logged epochs after its last checkpoint: they come again. Another training's before it stay.
-  CHECK(append(names + "0,9,9\n1,9,9\n2,9,9\n0,0.5,0.1\n1,0.5,0.2\n2,0.5,0.3\n", 1) == names + "0,9,9\n1,9,9\n2,9,9\n0,0.5,0.1\n1,0.5,0.25\n");
+  CHECK(append(names + "0,9,9\n1,9,9\n2,9,9\n0,0.5,0.1\n1,0.5,0.2\n2,0.5,0.3\n", 1) ==
+        names + "0,9,9\n1,9,9\n2,9,9\n0,0.5,0.1\n1,0.5,0.25\n");
   CHECK(append(names + "0,9,9\n1,9,9\n", 0) == names + "0,9,9\n1,9,9\n0,0.5,0.25\n");
 
   // Columns that are not those of this training
-  CHECK(append("epoch,val_loss\n0,0.1\n", 1) == "epoch,val_loss\n0,0.1\n1,0.25\nwarning: " + file.string() + " has no column for loss: left out");
-  CHECK(append("epoch,loss,lr,val_loss\n0,0.1,1,2\n", 1) == "epoch,loss,lr,val_loss\n0,0.1,1,2\n1,0.5,NA,0.25\nwarning: " + file.string() + ": nothing measures lr: NA");
+  CHECK(append("epoch,val_loss\n0,0.1\n", 1) ==
+        "epoch,val_loss\n0,0.1\n1,0.25\nwarning: " + file.string() + " has no column for loss: left out");
+  CHECK(append("epoch,loss,lr,val_loss\n0,0.1,1,2\n", 1) ==
+        "epoch,loss,lr,val_loss\n0,0.1,1,2\n1,0.5,NA,0.25\nwarning: " + file.string() + ": nothing measures lr: NA");
 
   std::ofstream(file) << "epoch;loss\n0;1\n";
   Drive d;
-  CHECK_THROWS_WITH_AS(CSVLogger(file, true).train_begin(d.state), (file.string() + ": line 1: expected \"epoch\" and the names of numbers, to go on with").c_str(), DataError);
+  CHECK_THROWS_WITH_AS(CSVLogger(file, true).train_begin(d.state),
+                       (file.string() + ": line 1: expected \"epoch\" and the names of numbers, to go on with").c_str(),
+                       DataError);
   CHECK(contents(file) == "epoch;loss\n0;1\n");
 }
 

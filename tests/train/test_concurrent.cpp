@@ -1,4 +1,5 @@
-// What several threads of a program do at once with models: one used by all, trainings side by side; and memory over a long one.
+// What several threads of a program do at once with models: one used by all, trainings side by side; and memory over a
+// long one.
 #include <doctest/doctest.h>
 #include <unistd.h>
 
@@ -38,11 +39,12 @@ void at_once(int n, const F& f) {
 /// Every kind of layer that makes parameters, on images (12, 12, 1).
 Sequential mixed() {
   const auto rows = [](const Tensor& x) { return reshape(x, {x.size(0), 6, -1}); };
-  return Sequential({Conv2D({.filters = 8, .pad = Padding::same(), .activation = relu}), MaxPool2D(2), BatchNormalization(),
-                     Residual({Conv2D({.filters = 8, .pad = Padding::same()}), GroupNormalization({.groups = 2})}),
-                     Concat({Conv2D({.filters = 4, .kernel = 1}), Conv2D({.filters = 4, .pad = Padding::same()})}), Layer(rows),
-                     Dense(16), PositionEmbedding(), MultiHeadAttention({.heads = 2}), LayerNormalization(), LSTM({.units = 8, .return_sequences = true}),
-                     GRU({.units = 8}), Dropout(0.5), Dense(5)});
+  return Sequential(
+      {Conv2D({.filters = 8, .pad = Padding::same(), .activation = relu}), MaxPool2D(2), BatchNormalization(),
+       Residual({Conv2D({.filters = 8, .pad = Padding::same()}), GroupNormalization({.groups = 2})}),
+       Concat({Conv2D({.filters = 4, .kernel = 1}), Conv2D({.filters = 4, .pad = Padding::same()})}), Layer(rows),
+       Dense(16), PositionEmbedding(), MultiHeadAttention({.heads = 2}), LayerNormalization(),
+       LSTM({.units = 8, .return_sequences = true}), GRU({.units = 8}), Dropout(0.5), Dense(5)});
 }
 
 FitOptions quiet(int epochs, std::uint64_t seed) {
@@ -54,16 +56,19 @@ FitOptions quiet(int epochs, std::uint64_t seed) {
   return o;
 }
 
-/// The weights after a training of all that draws numbers: a CNN with batch normalization, dropout and augmentation, or a GRU.
+/// The weights after a training of all that draws numbers: a CNN with batch normalization, dropout and augmentation, or
+/// a GRU.
 std::vector<Tensor> trained(int which) {
   const auto seed = static_cast<std::uint64_t>(which + 1);
   manual_seed(seed);
   Generator random(seed);
   Dataset data{uniform({96, 12, 12, 1}, 0, 1, f32, random), Tensor::empty({96}, u8)};
-  for (std::size_t i = 0; i < 96; ++i) data.labels.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * seed % 5);
+  for (std::size_t i = 0; i < 96; ++i)
+    data.labels.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * seed % 5);
   const auto rows = [](const Tensor& x) { return reshape(x, {x.size(0), 12, 12}); };
   Sequential net = which % 2 ? Sequential({Layer(rows), GRU({.units = 16}), Dropout(0.2), Dense(5)})
-                             : Sequential({Conv2D({.filters = 16, .activation = relu}), MaxPool2D(2), BatchNormalization(), Flatten(), Dropout(0.3), Dense(5)});
+                             : Sequential({Conv2D({.filters = 16, .activation = relu}), MaxPool2D(2),
+                                           BatchNormalization(), Flatten(), Dropout(0.3), Dense(5)});
   FitOptions o = quiet(3, seed);
   if (which % 2 == 0) o.augment = [augment = Augment()](const Tensor& x) { return augment(x); };
   fit(net, Adam(), data, o);
@@ -128,7 +133,9 @@ TEST_CASE("concurrent: a branch that the first pass did not take is built once t
       const Tensor h = always(x);
       return head(look(matmul(x.size(0) % 2 ? h + sometimes(h) : h, raw)));
     }
-    void visit(Visitor& v) override { v("always", always), v("sometimes", sometimes), v("head", head), v("look", look), v("raw", raw); }
+    void visit(Visitor& v) override {
+      v("always", always), v("sometimes", sometimes), v("head", head), v("look", look), v("raw", raw);
+    }
   };
   const Tensor x = uniform({7, 3, 4}, -1, 1);
   for (int round = 0; round < 25; ++round) {
@@ -219,7 +226,8 @@ TEST_CASE("concurrent: memory is as large after 50 epochs as after 10") {
   };
   Use early, late;
   Dataset data{uniform({64, 12, 12, 1}, 0, 1), cast(uniform({64}, 0, 5), u8)};
-  Sequential net({Conv2D({.filters = 8, .activation = relu}), MaxPool2D(2), BatchNormalization(), Flatten(), Dropout(0.3), Dense(5)});
+  Sequential net({Conv2D({.filters = 8, .activation = relu}), MaxPool2D(2), BatchNormalization(), Flatten(),
+                  Dropout(0.3), Dense(5)});
   FitOptions o = quiet(50, 1);
   o.validation = data;
   o.augment = [augment = Augment()](const Tensor& x) { return augment(x); };

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 
 #include <array>
-#include <cstdlib>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <vector>
@@ -24,7 +24,8 @@ const Mnist* real_data() {
     const char* given = ::getenv("EBB_DATA");
     const fs::path root = given ? given : "";
     for (const fs::path& folder : {root, root / "mnist"})
-      for (const char* name : {"train-images-idx3-ubyte", "train-images-idx3-ubyte.gz", "train-images.idx3-ubyte", "train-images.idx3-ubyte.gz"})
+      for (const char* name : {"train-images-idx3-ubyte", "train-images-idx3-ubyte.gz", "train-images.idx3-ubyte",
+                               "train-images.idx3-ubyte.gz"})
         if (given && fs::exists(folder / name)) return load_mnist(folder);
     return std::nullopt;
   }();
@@ -32,7 +33,9 @@ const Mnist* real_data() {
   return data ? &*data : nullptr;
 }
 
-int label(const Digits& digits, std::int64_t i) { return digits.labels.values<std::uint8_t>()[static_cast<std::size_t>(i)]; }
+int label(const Digits& digits, std::int64_t i) {
+  return digits.labels.values<std::uint8_t>()[static_cast<std::size_t>(i)];
+}
 
 std::array<int, 10> class_counts(const Tensor& labels) {
   std::array<int, 10> counts{};
@@ -110,12 +113,32 @@ TEST_CASE("fingerprints: the first image, its label as a one-hot row, and how of
   const Tensor first = data->train.images.rows(0, 1);
   CHECK(mean(cast(first, f64)).item() == doctest::Approx(35.108418367).epsilon(1e-10));
   CHECK(std::round(mean(cast(cast(first, f32) / scalar(255), f64)).item() * 1e8) == 13768007);
-  CHECK(to_categorical(data->train.labels.rows(0, 1), 10).to_vector() == std::vector<double>{0, 0, 0, 0, 0, 1, 0, 0, 0, 0});
+  CHECK(to_categorical(data->train.labels.rows(0, 1), 10).to_vector() ==
+        std::vector<double>{0, 0, 0, 0, 0, 1, 0, 0, 0, 0});
   CHECK(to_categorical(data->train.labels).shape() == Shape{60000, 10});
 
   std::vector<std::pair<std::int64_t, std::int64_t>> counts, millionths;
   for (const ValueCount& c : value_counts(data->train.labels)) counts.emplace_back(c.value, c.count);
-  CHECK(counts == decltype(counts){{1, 6742}, {7, 6265}, {3, 6131}, {2, 5958}, {9, 5949}, {0, 5923}, {6, 5918}, {8, 5851}, {4, 5842}, {5, 5421}});
-  for (const ValueCount& c : value_counts(data->all().labels)) millionths.emplace_back(c.value, std::lround(c.share * 1e6));
-  CHECK(millionths == decltype(counts){{1, 112529}, {7, 104186}, {3, 102014}, {2, 99857}, {9, 99400}, {0, 98614}, {6, 98229}, {8, 97500}, {4, 97486}, {5, 90186}});
+  CHECK(counts == decltype(counts){{1, 6742},
+                                   {7, 6265},
+                                   {3, 6131},
+                                   {2, 5958},
+                                   {9, 5949},
+                                   {0, 5923},
+                                   {6, 5918},
+                                   {8, 5851},
+                                   {4, 5842},
+                                   {5, 5421}});
+  for (const ValueCount& c : value_counts(data->all().labels))
+    millionths.emplace_back(c.value, std::lround(c.share * 1e6));
+  CHECK(millionths == decltype(counts){{1, 112529},
+                                       {7, 104186},
+                                       {3, 102014},
+                                       {2, 99857},
+                                       {9, 99400},
+                                       {0, 98614},
+                                       {6, 98229},
+                                       {8, 97500},
+                                       {4, 97486},
+                                       {5, 90186}});
 }

@@ -160,8 +160,7 @@ TEST_CASE("fit: keys and lengths of the history") {
   o.validation = data;
   h = fit(net, SGD(), data, o);
   CHECK(h["val_loss"].size() == 3);
-  CHECK_THROWS_WITH_AS(h["lr"], "history: no \"lr\"; there are: accuracy, loss, val_accuracy, val_loss",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(h["lr"], "history: no \"lr\"; there are: accuracy, loss, val_accuracy, val_loss", ValueError);
 
   h = fit(net, SGD(), data, quiet(0));
   CHECK(h.epochs() == 0);
@@ -299,8 +298,7 @@ TEST_CASE("fit: callbacks run in order and can stop") {
   const History h = fit(net, SGD(), data, o);
   CHECK(h.epochs() == 2);
   CHECK_FALSE(h.interrupted);
-  CHECK(log ==
-        Strings{"a begin", "b begin", "a 0", "b 0", "lambda 0", "a 1", "b 1", "lambda 1", "a end", "b end"});
+  CHECK(log == Strings{"a begin", "b begin", "a 0", "b 0", "lambda 0", "a 1", "b 1", "lambda 1", "a end", "b end"});
 
   log.clear();
   CHECK(fit(net, SGD(), data, o).epochs() == 2);  // stop does not outlive a fit
@@ -355,8 +353,7 @@ TEST_CASE("fit: the best weights come back also when it is interrupted") {
   FitOptions o = quiet(10);
   o.validation = data;
   o.interrupted = [&] { return ++batches == 6; };
-  const auto stopping =
-      std::make_shared<EarlyStopping>(EarlyStoppingOptions{.patience = 3, .restore_best = true});
+  const auto stopping = std::make_shared<EarlyStopping>(EarlyStoppingOptions{.patience = 3, .restore_best = true});
   o.callbacks = {stopping, [&](TrainingState& s) { first = values_of(s.module); }};
   fit(net, SGD({.lr = 0.1}), data, o);
   CHECK(stopping->best_epoch() == 0);
@@ -366,8 +363,7 @@ TEST_CASE("fit: the best weights come back also when it is interrupted") {
 TEST_CASE("fit: early stopping stops a fit that gets worse") {
   Sequential net = small_net();
   const Dataset data = clouds(64);
-  const auto stopping =
-      std::make_shared<EarlyStopping>(EarlyStoppingOptions{.patience = 2, .restore_best = true});
+  const auto stopping = std::make_shared<EarlyStopping>(EarlyStoppingOptions{.patience = 2, .restore_best = true});
   std::vector<std::vector<Tensor>> after;
   FitOptions o = quiet(50);
   o.validation = data;
@@ -397,14 +393,15 @@ TEST_CASE("fit: what is shown") {
   };
   CHECK(shown(Verbose::silent) == "");
   const std::string number = R"(\d+\.\d{4})";
-  const std::string numbers = " - loss: " + number + " - accuracy: " + number + " - val_loss: " + number +
-                              " - val_accuracy: " + number;
-  const std::regex lines("Epoch 1/2 - \\d+\\.\\ds" + numbers + "\nepoch 0\nEpoch 2/2 - \\d+\\.\\ds" +
-                         numbers + "\nepoch 1\n");
+  const std::string numbers =
+      " - loss: " + number + " - accuracy: " + number + " - val_loss: " + number + " - val_accuracy: " + number;
+  const std::regex lines("Epoch 1/2 - \\d+\\.\\ds" + numbers + "\nepoch 0\nEpoch 2/2 - \\d+\\.\\ds" + numbers +
+                         "\nepoch 1\n");
   const std::string text = shown(Verbose::lines), step = "\\d+(s|ms|us)/";  // Keras' verbose=2
   INFO(text);
-  CHECK(std::regex_match(text, std::regex("Epoch 1/2\n2/2 - 0s" + numbers + " - " + step + "epoch - " + step + "step\nepoch 0\n" +
-                                          "Epoch 2/2\n2/2 - 0s" + numbers + " - " + step + "epoch - " + step + "step\nepoch 1\n")));
+  CHECK(std::regex_match(
+      text, std::regex("Epoch 1/2\n2/2 - 0s" + numbers + " - " + step + "epoch - " + step + "step\nepoch 0\n" +
+                       "Epoch 2/2\n2/2 - 0s" + numbers + " - " + step + "epoch - " + step + "step\nepoch 1\n")));
   CHECK(std::regex_match(shown(Verbose::automatic), lines));  // stderr is a file here
   const std::string bar = shown(Verbose::bar);
   CHECK(bar.rfind("Epoch 1/2\n\r1/2 [", 0) == 0);
@@ -417,18 +414,16 @@ TEST_CASE("fit: evaluate is the mean over samples, at inference") {
   Sequential net({2}, {Dense(5, tanh), Dropout(0.5), Dense(3)});
   Tensor x = randn({23, 2});
   Tensor y = Tensor::empty({23}, i64);
-  for (std::size_t i = 0; i < 23; ++i)
-    y.mutable_values<std::int64_t>()[i] = static_cast<std::int64_t>(i * i % 3);
+  for (std::size_t i = 0; i < 23; ++i) y.mutable_values<std::int64_t>()[i] = static_cast<std::int64_t>(i * i % 3);
 
   // By hand, in double.
   const auto all = named_tensors(net);
-  const auto w1 = all[0].tensor->to_vector(), b1 = all[1].tensor->to_vector(),
-             w2 = all[2].tensor->to_vector(), b2 = all[3].tensor->to_vector(), in = x.to_vector();
+  const auto w1 = all[0].tensor->to_vector(), b1 = all[1].tensor->to_vector(), w2 = all[2].tensor->to_vector(),
+             b2 = all[3].tensor->to_vector(), in = x.to_vector();
   double loss = 0, correct = 0;
   for (std::size_t i = 0; i < 23; ++i) {
     double h[5], z[3], sum = 0;
-    for (std::size_t j = 0; j < 5; ++j)
-      h[j] = std::tanh(in[2 * i] * w1[j] + in[2 * i + 1] * w1[5 + j] + b1[j]);
+    for (std::size_t j = 0; j < 5; ++j) h[j] = std::tanh(in[2 * i] * w1[j] + in[2 * i + 1] * w1[5 + j] + b1[j]);
     for (std::size_t c = 0; c < 3; ++c) {
       z[c] = b2[c];
       for (std::size_t j = 0; j < 5; ++j) z[c] += h[j] * w2[3 * j + c];
@@ -482,8 +477,7 @@ TEST_CASE("fit: predict is forward, batch by batch, at inference") {
   manual_seed(7);
   Sequential net({6}, {Dense(5, relu), Dropout(0.5), Dense(3)});
   Tensor x = Tensor::empty({11, 6}, u8);
-  for (std::size_t i = 0; i < 66; ++i)
-    x.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * 37);
+  for (std::size_t i = 0; i < 66; ++i) x.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * 37);
   const double scale = 1.0 / 255;
   const Tensor y = predict(net, Dataset{x, {}, scale}, {.batch = 4});
   CHECK(y.shape() == Shape{11, 3});
@@ -503,26 +497,20 @@ TEST_CASE("fit: predict is forward, batch by batch, at inference") {
 TEST_CASE("fit: messages") {
   Sequential net = small_net();
   const Dataset data = clouds(8);
-  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, quiet(-1)), "fit: epochs must not be negative, got -1",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, quiet(-1)), "fit: epochs must not be negative, got -1", ValueError);
   FitOptions o = quiet(1);
   o.validation = data;
   o.validation_split = 0.5;
-  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, o), "fit: give either validation data or a validation_split",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, o), "fit: give either validation data or a validation_split", ValueError);
   o = quiet(1);
   o.validation_split = 1.5;
-  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, o), "validation_split: 1.5 of 8 samples leaves an empty part",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, o), "validation_split: 1.5 of 8 samples leaves an empty part", ValueError);
   CHECK_THROWS_WITH_AS(fit(net, SGD(), {}, quiet(1)), "fit: no samples", ValueError);
-  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, quiet(1, 0)), "batches: the size must be at least 1, got 0",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, quiet(1, 0)), "batches: the size must be at least 1, got 0", ValueError);
   Sequential bare({Flatten()});
-  CHECK_THROWS_WITH_AS(fit(bare, SGD(), data, quiet(1)), "fit: the module has no trainable parameters",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(fit(bare, SGD(), data, quiet(1)), "fit: the module has no trainable parameters", ValueError);
   freeze(net);
-  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, quiet(1)), "fit: the module has no trainable parameters",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, quiet(1)), "fit: the module has no trainable parameters", ValueError);
   unfreeze(net);
   CHECK_THROWS_WITH_AS(fit(net, SGD(), {zeros({4, 3}), zeros({4}, u8)}, quiet(1)),
                        "layers.0: matmul: inner sizes differ: (1, 3) x (2, 8)", ShapeError);
@@ -562,8 +550,10 @@ TEST_CASE("fit: validation data that cannot be used are told before anything is 
     return message;
   };
   CHECK(refused(data.slice(0, 0)) == "fit: no validation samples");
-  CHECK(refused({data.inputs, data.labels.rows(0, 32), data.scale}) == "batches: inputs (64, 2) and labels (32,) differ in number");
-  CHECK(refused({zeros({8, 5}), data.labels.rows(0, 8), 1}).find("(1, 5)") != std::string::npos);  // other columns than were trained on
+  CHECK(refused({data.inputs, data.labels.rows(0, 32), data.scale}) ==
+        "batches: inputs (64, 2) and labels (32,) differ in number");
+  CHECK(refused({zeros({8, 5}), data.labels.rows(0, 8), 1}).find("(1, 5)") !=
+        std::string::npos);  // other columns than were trained on
 }
 
 TEST_CASE("fit: builds a module that is not built") {
@@ -576,8 +566,8 @@ TEST_CASE("fit: builds a module that is not built") {
 TEST_CASE("fit: a step leaves no memory behind and asks the system for none") {
   const testing::Threads one(1);  // with more, how many blocks are out at once depends on their timing
   manual_seed(9);
-  Sequential net({8, 8, 1}, {Conv2D({.filters = 4, .activation = relu}), MaxPool2D(2), Flatten(),
-                             Dropout(0.3), Dense(20, tanh), Dense(3)});
+  Sequential net({8, 8, 1}, {Conv2D({.filters = 4, .activation = relu}), MaxPool2D(2), Flatten(), Dropout(0.3),
+                             Dense(20, tanh), Dense(3)});
   const Tensor x = randn({16, 8, 8, 1});
   const Tensor y = zeros({16}, u8);
   Adam adam;
@@ -608,8 +598,7 @@ TEST_CASE("fit: resident memory does not grow from epoch to epoch") {
   random.fill(words);
   for (std::size_t i = 0; i < words.size(); ++i)
     x.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(words[i]);
-  for (std::size_t i = 0; i < 2000; ++i)
-    y.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(words[i] % 10);
+  for (std::size_t i = 0; i < 2000; ++i) y.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(words[i] % 10);
   Doubles kib;
   std::vector<std::uint64_t> requests;
   FitOptions o = quiet(10, 128);
@@ -661,7 +650,8 @@ struct Forgetful : Module {
 
 TEST_CASE("fit: a member that visit forgets is told, once, by fit and by the first step") {
   const Dataset data{randn({8, 3}), zeros({8}, i64)};
-  const std::string names = "the loss depends on 3 tensors that no visit of the module names, and that are not trained: ";
+  const std::string names =
+      "the loss depends on 3 tensors that no visit of the module names, and that are not trained: ";
   const auto count = [](const std::string& text, const std::string& what) {
     std::size_t n = 0;
     for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
@@ -696,7 +686,9 @@ TEST_CASE("fit: hooks of batches and epochs come with the step, and can stop in 
   struct Steps : CallbackBase {
     explicit Steps(Strings& log) : log_(log) {}
     void epoch_begin(TrainingState& s) override { log_.push_back("epoch " + std::to_string(s.epoch)); }
-    void batch_begin(TrainingState& s) override { log_.push_back("b" + std::to_string(s.step) + "/" + std::to_string(s.steps)); }
+    void batch_begin(TrainingState& s) override {
+      log_.push_back("b" + std::to_string(s.step) + "/" + std::to_string(s.steps));
+    }
     void batch_end(TrainingState& s) override {
       log_.push_back("e" + std::to_string(s.optimizer.steps()));
       CHECK(s.loss > 0);
@@ -713,7 +705,8 @@ TEST_CASE("fit: hooks of batches and epochs come with the step, and can stop in 
   FitOptions o = quiet(9, 20);
   o.callbacks = {Steps(log)};
   const History h = fit(net, SGD(), clouds(60), o);
-  CHECK(log == Strings{"epoch 0", "b0/3", "e1", "b1/3", "e2", "b2/3", "e3", "end 0 1", "epoch 1", "b0/3", "e4", "end 1 2"});
+  CHECK(log ==
+        Strings{"epoch 0", "b0/3", "e1", "b1/3", "e2", "b2/3", "e3", "end 0 1", "epoch 1", "b0/3", "e4", "end 1 2"});
   CHECK(h.epochs() == 2);
   CHECK_FALSE(h.interrupted);
 }
@@ -806,15 +799,19 @@ TEST_CASE("fit: class weights count in the training loss alone") {
   Dense net(2);
   FitOptions o = quiet(1);
   o.class_weight = {1, -1};
-  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, o), "fit: a class weight must be a finite number from 0, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), data, o), "fit: a class weight must be a finite number from 0, got -1",
+                       ValueError);
   o.class_weight = {1, 1, 1};
-  CHECK_THROWS_WITH_AS(fit(net, SGD(), {data.inputs, one_hot(data.labels, 2)}, o), "fit: 3 class weights for labels float32 (16, 2)", ShapeError);
+  CHECK_THROWS_WITH_AS(fit(net, SGD(), {data.inputs, one_hot(data.labels, 2)}, o),
+                       "fit: 3 class weights for labels float32 (16, 2)", ShapeError);
 }
 
 TEST_CASE("fit: class weights count with every loss, smoothed or not, and every kind of labels") {
-  const Tensor logits = tensor({1, 2, -1, 0.5, 0, 3, -2, 1, 1, 0, 4, 2, 1, 1, -3}, {5, 3}), classes = tensor({0, 2, 1, 2, 2}, i64);
+  const Tensor logits = tensor({1, 2, -1, 0.5, 0, 3, -2, 1, 1, 0, 4, 2, 1, 1, -3}, {5, 3}),
+               classes = tensor({0, 2, 1, 2, 2}, i64);
   const Doubles w{0.5, 3, 2};
-  const Tensor weights = tensor({0.5, 3, 2}), soft = tensor({0.7, 0.2, 0.1, 0, 0, 1, 0.5, 0.5, 0, 0.1, 0.1, 0.8, 0, 1, 0}, {5, 3});
+  const Tensor weights = tensor({0.5, 3, 2}),
+               soft = tensor({0.7, 0.2, 0.1, 0, 0, 1, 0.5, 0.5, 0, 0.1, 0.1, 0.8, 0, 1, 0}, {5, 3});
   struct Passing : Module {  // gives its input, with something to train
     Tensor scale = variable(scalar(1));
     Tensor forward(const Tensor& x) override { return x * scale; }
@@ -828,7 +825,8 @@ TEST_CASE("fit: class weights count with every loss, smoothed or not, and every 
     o.class_weight = w;
     o.validation = Dataset{logits, labels};
     const History h = fit(net, SGD({.lr = 0}), {logits, labels}, o);
-    CHECK(h["val_loss"][0] == doctest::Approx(evaluate(net, {logits, labels}, {.loss = loss}).loss));  // where all count alike
+    CHECK(h["val_loss"][0] ==
+          doctest::Approx(evaluate(net, {logits, labels}, {.loss = loss}).loss));  // where all count alike
     return h["loss"][0];
   };
   const auto approx = [](double v) { return doctest::Approx(v).epsilon(1e-6); };
@@ -848,12 +846,14 @@ TEST_CASE("fit: class weights count with every loss, smoothed or not, and every 
     double total = 0;
     for (std::int64_t i = 0; i < 5; ++i) {
       double weight = 0;
-      for (std::int64_t c = 0; c < 3; ++c) weight += w[static_cast<std::size_t>(c)] * labels.to_vector()[static_cast<std::size_t>(3 * i + c)];
+      for (std::int64_t c = 0; c < 3; ++c)
+        weight += w[static_cast<std::size_t>(c)] * labels.to_vector()[static_cast<std::size_t>(3 * i + c)];
       total += weight * loss(logits.rows(i, i + 1), labels.rows(i, i + 1)).item() / 5;
     }
     return total;
   };
-  for (const Loss& loss : std::vector<Loss>{mse, mae, bce_with_logits, kl_divergence, [](const Tensor& y, const Tensor& t) { return huber(y, t); }, smoothed})
+  for (const Loss& loss : std::vector<Loss>{mse, mae, bce_with_logits, kl_divergence,
+                                            [](const Tensor& y, const Tensor& t) { return huber(y, t); }, smoothed})
     for (const Tensor& labels : {hot, soft}) CHECK(in_fit(loss, labels) == approx(by_sample(loss, labels)));
 
   const auto refusal = [&](const Tensor& labels, const Loss& loss = cross_entropy) -> std::string {
@@ -869,7 +869,8 @@ TEST_CASE("fit: class weights count with every loss, smoothed or not, and every 
   const Loss anything = [](const Tensor& y, const Tensor&) { return sum(square(y)); };
   CHECK(refusal(tensor({0, 2, 1, 3, 2}, i64), anything) == "fit: label 3 has no class weight: there are 3");
   CHECK(refusal(tensor({0, 2, 1, -1, 2}, i64), anything) == "fit: label -1 has no class weight: there are 3");
-  CHECK(refusal(tensor({0, 2, 1, 1, 2}), anything) == "fit: 3 class weights for labels float32 (5,): needs classes (n) or shares of the classes (n, c)");
+  CHECK(refusal(tensor({0, 2, 1, 1, 2}), anything) ==
+        "fit: 3 class weights for labels float32 (5,): needs classes (n) or shares of the classes (n, c)");
   CHECK(refusal(ones({5, 2}), anything) == "fit: 3 class weights for labels float32 (5, 2)");
   CHECK(refusal({}, anything) == "fit: 3 class weights for labels that are undefined");
 }
@@ -877,7 +878,8 @@ TEST_CASE("fit: class weights count with every loss, smoothed or not, and every 
 TEST_CASE("fit: predict of a data set takes its scale, as evaluate does") {
   manual_seed(7);
   Tensor pixels = Tensor::empty({40, 28, 28}, u8), labels = Tensor::empty({40}, u8);
-  for (std::size_t i = 0; i < pixels.bytes(); ++i) pixels.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * i * 31 % 251);
+  for (std::size_t i = 0; i < pixels.bytes(); ++i)
+    pixels.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * i * 31 % 251);
   for (std::size_t i = 0; i < 40; ++i) labels.mutable_values<std::uint8_t>()[i] = static_cast<std::uint8_t>(i % 10);
   const Digits digits{pixels, labels};
   Sequential net({28, 28, 1}, {Flatten(), Dense(30, tanh), Dense(10)});
@@ -900,19 +902,25 @@ TEST_CASE("fit: predict of a data set takes its scale, as evaluate does") {
 TEST_CASE("fit: int64 inputs that floats do not have are refused and never rounded") {
   constexpr std::int64_t limit = std::int64_t{1} << 24;
   Sequential net({1}, {Dense(2)});
-  const auto data = [](std::int64_t value) { return Dataset{Tensor::from(std::vector<std::int64_t>{1, value}, {2, 1}), zeros({2}, u8)}; };
-  for (const std::int64_t exact : {limit, -limit, limit + 2, std::int64_t{1} << 40, std::numeric_limits<std::int64_t>::min()})
+  const auto data = [](std::int64_t value) {
+    return Dataset{Tensor::from(std::vector<std::int64_t>{1, value}, {2, 1}), zeros({2}, u8)};
+  };
+  for (const std::int64_t exact :
+       {limit, -limit, limit + 2, std::int64_t{1} << 40, std::numeric_limits<std::int64_t>::min()})
     CHECK(Batches(data(exact), {.shuffle = false})[0].inputs.to_vector()[1] == static_cast<double>(exact));
   for (const std::int64_t bad : {limit + 1, -limit - 1, std::numeric_limits<std::int64_t>::max()}) {
     const std::string message =
-        "batches: the int64 input " + std::to_string(bad) + " is no float32: ask for batches of float64, scale the inputs, or give the network int64 itself";
-    for (const bool shuffle : {false, true}) CHECK_THROWS_WITH_AS(Batches(data(bad), {.shuffle = shuffle})[0], message.c_str(), ValueError);
+        "batches: the int64 input " + std::to_string(bad) +
+        " is no float32: ask for batches of float64, scale the inputs, or give the network int64 itself";
+    for (const bool shuffle : {false, true})
+      CHECK_THROWS_WITH_AS(Batches(data(bad), {.shuffle = shuffle})[0], message.c_str(), ValueError);
     CHECK_THROWS_WITH_AS(predict(net, data(bad)), message.c_str(), ValueError);
     CHECK_THROWS_WITH_AS(predict(net, data(bad).inputs), message.c_str(), ValueError);
     CHECK_THROWS_WITH_AS(evaluate(net, data(bad)), message.c_str(), ValueError);
     CHECK_THROWS_WITH_AS(fit(net, SGD(), data(bad), quiet(1)), message.c_str(), ValueError);
   }
-  CHECK(Batches(data(limit + 1), {.shuffle = false, .dtype = f64})[0].inputs.to_vector()[1] == static_cast<double>(limit + 1));
+  CHECK(Batches(data(limit + 1), {.shuffle = false, .dtype = f64})[0].inputs.to_vector()[1] ==
+        static_cast<double>(limit + 1));
   CHECK_THROWS_AS(Batches(data((std::int64_t{1} << 53) + 1), {.shuffle = false, .dtype = f64})[0], ValueError);
 }
 
@@ -1028,8 +1036,11 @@ TEST_CASE("fit: a training that an exception ends goes on from its last batch to
     o.validation = clouds(32, 2);
     return o;
   };
-  for (const Row& row : {Row{Where::loss, 5, 1, 1}, Row{Where::validation, 4, 0, 4}, Row{Where::batch_begin, 6, 1, 2}, Row{Where::batch_begin, 4, 1, 0}, Row{Where::batch_end, 6, 1, 2},
-                         Row{Where::epoch_begin, 8, 2, 0}, Row{Where::epoch_end, 8, 2, 0}, Row{Where::train_end, 12, 3, 0}, Row{Where::loss, 5, 1, 1, true}, Row{Where::loss, 0, 0, 0, true}}) {
+  for (const Row& row :
+       {Row{Where::loss, 5, 1, 1}, Row{Where::validation, 4, 0, 4}, Row{Where::batch_begin, 6, 1, 2},
+        Row{Where::batch_begin, 4, 1, 0}, Row{Where::batch_end, 6, 1, 2}, Row{Where::epoch_begin, 8, 2, 0},
+        Row{Where::epoch_end, 8, 2, 0}, Row{Where::train_end, 12, 3, 0}, Row{Where::loss, 5, 1, 1, true},
+        Row{Where::loss, 0, 0, 0, true}}) {
     CAPTURE(static_cast<int>(row.where));
     CAPTURE(row.normalized);
     Sequential whole = net_of(row.normalized), net = net_of(row.normalized);
@@ -1042,7 +1053,8 @@ TEST_CASE("fit: a training that an exception ends goes on from its last batch to
     o.so_far = &so_far;
     bool armed = true;
     o.loss = [&](const Tensor& y, const Tensor& labels) {
-      if (((row.where == Where::loss && y.tracked()) || (row.where == Where::validation && !y.tracked())) && b.steps() == row.at && std::exchange(armed, false))
+      if (((row.where == Where::loss && y.tracked()) || (row.where == Where::validation && !y.tracked())) &&
+          b.steps() == row.at && std::exchange(armed, false))
         throw std::runtime_error("broken");
       return cross_entropy(y, labels);
     };
@@ -1123,10 +1135,14 @@ TEST_CASE("fit: weights to go on from must be those of the module") {
   FitOptions o = quiet(1, 16);
   o.resume = History{};
   o.resume->weights["layers.9.weight"] = zeros({2});
-  CHECK_THROWS_WITH_AS(fit(net, Adam(), data, o), "fit: cannot go on with 1 weights, 0 of them in the module", ShapeError);
+  CHECK_THROWS_WITH_AS(fit(net, Adam(), data, o), "fit: cannot go on with 1 weights, 0 of them in the module",
+                       ShapeError);
   const NamedTensor first = named_tensors(net)[0];
   o.resume->weights = {{first.path, zeros({2})}};
-  CHECK_THROWS_WITH_AS(fit(net, Adam(), data, o), ("fit: cannot go on with " + first.path + " float32 (2,), the module has " + describe(*first.tensor)).c_str(), ShapeError);
+  CHECK_THROWS_WITH_AS(
+      fit(net, Adam(), data, o),
+      ("fit: cannot go on with " + first.path + " float32 (2,), the module has " + describe(*first.tensor)).c_str(),
+      ShapeError);
 }
 
 TEST_CASE("fit: again goes on with another order of samples") {
@@ -1147,7 +1163,8 @@ TEST_CASE("fit: again goes on with another order of samples") {
 TEST_CASE("fit: raw pixels train without a NaN") {
   const Digits digits = find_dataset(DatasetName::synthetic).train;
   const Dataset raw = digits.scaled(1).slice(0, 2000);
-  const auto check = [&](std::vector<Layer> layers, Optimizer&& optimizer, std::int64_t batch, int epochs, double accuracy) {
+  const auto check = [&](std::vector<Layer> layers, Optimizer&& optimizer, std::int64_t batch, int epochs,
+                         double accuracy) {
     manual_seed(12);
     layers.insert(layers.begin(), Flatten());
     Sequential net(layers);
@@ -1196,7 +1213,8 @@ TEST_CASE("fit: the averages of the weights are validated, kept by early stoppin
 
 TEST_CASE("fit: an empty loss is refused where it is given") {
   CHECK_THROWS_WITH_AS(Loss(nullptr), "Loss: the function is empty", ValueError);
-  CHECK_THROWS_WITH_AS(Loss(std::function<Tensor(const Tensor&, const Tensor&)>()), "Loss: the function is empty", ValueError);
+  CHECK_THROWS_WITH_AS(Loss(std::function<Tensor(const Tensor&, const Tensor&)>()), "Loss: the function is empty",
+                       ValueError);
   CHECK_THROWS_WITH_AS(Loss(std::function<Tensor(Tensor, Tensor)>()), "Loss: the function is empty", ValueError);
   const bool lambda = Loss([](const Tensor& y, const Tensor& t) { return cross_entropy(y, t); }).plain() != nullptr;
   CHECK_FALSE(lambda);

@@ -39,7 +39,8 @@ TEST_CASE("history: read back from a CSV log") {
   CHECK(message("epoch,a,epoch\n") == ": line 1: \"epoch\" is there twice");
   CHECK(message("epoch,a\n0,1\n1\n") == ": line 3: expected 2 numbers, found 1");
   CHECK(message("epoch,a\n0,1x\n") == ": line 2: \"1x\" is no number");
-  CHECK_THROWS_WITH_AS(load_history_csv(dir / "no"), ((dir / "no").string() + ": cannot read: No such file or directory").c_str(), IoError);
+  CHECK_THROWS_WITH_AS(load_history_csv(dir / "no"),
+                       ((dir / "no").string() + ": cannot read: No such file or directory").c_str(), IoError);
 }
 
 TEST_CASE("history: names and numbers in quotes, as spreadsheets write them") {

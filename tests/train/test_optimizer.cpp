@@ -10,8 +10,8 @@
 
 #include <cmath>
 #include <functional>
-#include <map>
 #include <limits>
+#include <map>
 #include <memory>
 #include <random>
 #include <utility>
@@ -30,8 +30,7 @@ std::vector<std::vector<double>> given_gradients() {
   std::vector<std::vector<double>> out(steps, std::vector<double>(size));
   for (auto& g : out)
     for (std::size_t i = 0; i < g.size(); ++i)
-      g[i] =
-          (static_cast<double>(random() % 2001) - 1000) / 1000 * std::pow(10.0, static_cast<double>(i) - 4);
+      g[i] = (static_cast<double>(random() % 2001) - 1000) / 1000 * std::pow(10.0, static_cast<double>(i) - 4);
   return out;
 }
 
@@ -41,8 +40,7 @@ std::vector<double> start() { return {1, -2, 0.5, 3, -0.25, 0, 10}; }
 std::vector<double> arrived(Optimizer& optimizer, DType dtype) {
   const Tensor from = cast(Tensor::from(start(), {size}), dtype);
   std::vector<Tensor> w{variable(from.clone(), "w")};
-  for (const auto& c : given_gradients())
-    optimizer.step(w, backward(sum(w[0] * cast(Tensor::from(c, {size}), dtype))));
+  for (const auto& c : given_gradients()) optimizer.step(w, backward(sum(w[0] * cast(Tensor::from(c, {size}), dtype))));
   CHECK(optimizer.steps() == steps);
   return w[0].to_vector();
 }
@@ -51,7 +49,8 @@ std::vector<double> arrived(Optimizer& optimizer, DType dtype) {
 using Rule = std::function<double(int t, double g)>;
 
 /// Float64 to 1e-12 over a hundred steps, float32 to its roundings. Before each step w is multiplied by 1 - `decay`.
-void compare(const std::function<std::unique_ptr<Optimizer>()>& make, const std::function<Rule()>& rule, double decay = 0) {
+void compare(const std::function<std::unique_ptr<Optimizer>()>& make, const std::function<Rule()>& rule,
+             double decay = 0) {
   const auto all = given_gradients();
   std::vector<double> want = start();
   for (std::size_t i = 0; i < want.size(); ++i) {
@@ -123,8 +122,7 @@ TEST_CASE("optimizer: RMSprop in all forms") {
             v = 0.85 * v + 0.15 * g * g;
             a = 0.85 * a + 0.15 * g;
             const double spread = centered ? v - a * a : v;
-            const double step =
-                inside ? 0.01 * g / std::sqrt(spread + 1e-3) : 0.01 * g / (std::sqrt(spread) + 1e-3);
+            const double step = inside ? 0.01 * g / std::sqrt(spread + 1e-3) : 0.01 * g / (std::sqrt(spread) + 1e-3);
             s = momentum * s + step;
             return momentum > 0 ? s : step;
           };
@@ -133,8 +131,7 @@ TEST_CASE("optimizer: RMSprop in all forms") {
 }
 
 TEST_CASE("optimizer: Adam") {
-  for (const AdamOptions o :
-       {AdamOptions{}, AdamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3}})
+  for (const AdamOptions o : {AdamOptions{}, AdamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3}})
     compare(maker<Adam>(o), [o] {
       return [o, m = 0.0, v = 0.0, p1 = 1.0, p2 = 1.0](int, double g) mutable {
         p1 *= o.beta1;
@@ -148,28 +145,34 @@ TEST_CASE("optimizer: Adam") {
 
 TEST_CASE("optimizer: AdamW is Adam with decoupled weight decay") {
   const AdamWOptions o{.lr = 0.05, .weight_decay = 0.1};
-  compare(maker<AdamW>(o), [o] {
-    return [o, m = 0.0, v = 0.0, p1 = 1.0, p2 = 1.0](int, double g) mutable {
-      p1 *= o.beta1;
-      p2 *= o.beta2;
-      m = o.beta1 * m + (1 - o.beta1) * g;
-      v = o.beta2 * v + (1 - o.beta2) * g * g;
-      return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.eps);
-    };
-  }, 0.05 * 0.1);
+  compare(
+      maker<AdamW>(o),
+      [o] {
+        return [o, m = 0.0, v = 0.0, p1 = 1.0, p2 = 1.0](int, double g) mutable {
+          p1 *= o.beta1;
+          p2 *= o.beta2;
+          m = o.beta1 * m + (1 - o.beta1) * g;
+          v = o.beta2 * v + (1 - o.beta2) * g * g;
+          return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.eps);
+        };
+      },
+      0.05 * 0.1);
   CHECK(AdamW().options().at("weight_decay") == 0.004);
 }
 
 TEST_CASE("optimizer: every one of them decays weights") {
-  compare(maker<SGD>(SGDOptions{.lr = 0.03, .momentum = 0.9, .weight_decay = 0.2}), [] {
-    return [v = 0.0](int, double g) mutable { return -(v = 0.9 * v - 0.03 * g); };
-  }, 0.03 * 0.2);
-  compare(maker<RMSprop>(RMSpropOptions{.lr = 0.01, .weight_decay = 0.2}), [] {
-    return [v = 0.0](int, double g) mutable {
-      v = 0.9 * v + 0.1 * g * g;
-      return 0.01 * g / std::sqrt(v + 1e-7);
-    };
-  }, 0.01 * 0.2);
+  compare(
+      maker<SGD>(SGDOptions{.lr = 0.03, .momentum = 0.9, .weight_decay = 0.2}),
+      [] { return [v = 0.0](int, double g) mutable { return -(v = 0.9 * v - 0.03 * g); }; }, 0.03 * 0.2);
+  compare(
+      maker<RMSprop>(RMSpropOptions{.lr = 0.01, .weight_decay = 0.2}),
+      [] {
+        return [v = 0.0](int, double g) mutable {
+          v = 0.9 * v + 0.1 * g * g;
+          return 0.01 * g / std::sqrt(v + 1e-7);
+        };
+      },
+      0.01 * 0.2);
   for (const std::string& name : optimizer_names()) {  // a gradient of zero leaves the decay alone
     CAPTURE(name);
     std::vector<Tensor> w = one(tensor({2}, f64));
@@ -179,7 +182,8 @@ TEST_CASE("optimizer: every one of them decays weights") {
 }
 
 TEST_CASE("optimizer: Nadam") {
-  for (const NadamOptions o : {NadamOptions{}, NadamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .momentum_decay = 0.004}})
+  for (const NadamOptions o :
+       {NadamOptions{}, NadamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .momentum_decay = 0.004}})
     compare(maker<Nadam>(o), [o] {
       return [o, m = 0.0, v = 0.0, product = 1.0](int t, double g) mutable {
         const auto u = [&](int k) { return o.beta1 * (1 - 0.5 * std::pow(0.96, k * o.momentum_decay)); };
@@ -223,14 +227,17 @@ TEST_CASE("optimizer: by name, with options by name") {
     // Every option that it names can be given, and comes back.
     OptimizerOptions changed = o->options();
     CHECK(changed.size() >= 4);
-    for (auto& [key, value] : changed) value = key == "nesterov" || key == "centered" || key == "eps_inside_sqrt" ? 1 - value : value / 2 + 0.01;
+    for (auto& [key, value] : changed)
+      value = key == "nesterov" || key == "centered" || key == "eps_inside_sqrt" ? 1 - value : value / 2 + 0.01;
     CHECK(make_optimizer(name, changed)->options() == changed);
   }
   const auto o = make_optimizer("sgd", {{"lr", 0.5}, {"momentum", 0.25}, {"nesterov", 1}});
   o->set_lr(0.125);
   CHECK(o->options() == OptimizerOptions{{"lr", 0.125}, {"momentum", 0.25}, {"nesterov", 1}, {"weight_decay", 0}});
-  CHECK_THROWS_WITH_AS(make_optimizer("adm"), "no optimizer \"adm\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion", ValueError);
-  CHECK_THROWS_WITH_AS(make_optimizer("adam", {{"momentum", 0.9}}), "adam: no option \"momentum\"; there are lr, beta1, beta2, eps, weight_decay", ValueError);
+  CHECK_THROWS_WITH_AS(make_optimizer("adm"),
+                       "no optimizer \"adm\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion", ValueError);
+  CHECK_THROWS_WITH_AS(make_optimizer("adam", {{"momentum", 0.9}}),
+                       "adam: no option \"momentum\"; there are lr, beta1, beta2, eps, weight_decay", ValueError);
   CHECK_THROWS_WITH_AS(make_optimizer("sgd", {{"nesterov", 0.5}}), "sgd: nesterov must be 0 or 1, got 0.5", ValueError);
   CHECK_THROWS_WITH_AS(make_optimizer("lion", {{"beta1", 1}}), "lion: beta1 must be in [0, 1), got 1", ValueError);
 }
@@ -269,7 +276,8 @@ TEST_CASE("optimizer: state goes from one to another, which goes on with the sam
   const Tensor w = one(tensor({1, 2}))[0];
   CHECK_THROWS_WITH_AS(sgd.set_state(w, {zeros({2})}), "sgd: keeps 0 tensors for a parameter, got 1", ShapeError);
   Lion lion;
-  CHECK_THROWS_WITH_AS(lion.set_state(w, {zeros({3})}), "lion: the state float32 (3,) does not fit the parameter float32 (2,)", ShapeError);
+  CHECK_THROWS_WITH_AS(lion.set_state(w, {zeros({3})}),
+                       "lion: the state float32 (3,) does not fit the parameter float32 (2,)", ShapeError);
 }
 
 TEST_CASE("optimizer: groups of parameters have their own rate and decay") {
@@ -293,7 +301,8 @@ TEST_CASE("optimizer: groups of parameters have their own rate and decay") {
   CHECK(net.b.weight.to_vector()[0] == 2 * (1 - 0.5 * 0.25) - 0.5);
   CHECK(net.b.bias.to_vector()[0] == 2 - 0.5);
   CHECK(sgd.groups().size() == 2);
-  CHECK_THROWS_WITH_AS(sgd.set_groups({{.match = "b", .lr_factor = -1}}), "optimizer: lr_factor of \"b\" must be a finite number from 0, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(sgd.set_groups({{.match = "b", .lr_factor = -1}}),
+                       "optimizer: lr_factor of \"b\" must be a finite number from 0, got -1", ValueError);
 }
 
 TEST_CASE("optimizer: weight averages") {
@@ -325,8 +334,7 @@ TEST_CASE("optimizer: the defaults are those of Keras") {
   CHECK(first(SGD(), 3) == doctest::Approx(-0.03).epsilon(1e-14));
   CHECK(first(RMSprop(), 3) == doctest::Approx(-1e-3 * 3 / std::sqrt(0.1 * 9 + 1e-7)).epsilon(1e-13));
   CHECK(first(Adam(), 3) ==
-        doctest::Approx(-1e-3 * std::sqrt(1 - 0.999) / 0.1 * 0.3 / (std::sqrt(0.001 * 9) + 1e-7))
-            .epsilon(1e-12));
+        doctest::Approx(-1e-3 * std::sqrt(1 - 0.999) / 0.1 * 0.3 / (std::sqrt(0.001 * 9) + 1e-7)).epsilon(1e-12));
   // With tiny gradients the two places of eps differ by far: g = 1e-6 gives v = 1e-13.
   CHECK(first(RMSprop(), 1e-6) == doctest::Approx(-1e-9 / std::sqrt(1e-13 + 1e-7)).epsilon(1e-12));
   CHECK(first(RMSprop({.eps_inside_sqrt = false}), 1e-6) ==
@@ -441,9 +449,14 @@ TEST_CASE("optimizer: freezing and unfreezing between steps") {
 }
 
 TEST_CASE("optimizer: every optimizer goes on with its state when a parameter was frozen for a while") {
-  const std::vector<std::pair<std::string, OptimizerOptions>> all{
-      {"sgd", {{"momentum", 0.9}}}, {"sgd", {{"momentum", 0.9}, {"nesterov", 1}}}, {"rmsprop", {{"momentum", 0.5}, {"centered", 1}}}, {"adam", {}},
-      {"adamw", {}}, {"nadam", {}}, {"adagrad", {}}, {"lion", {}}};
+  const std::vector<std::pair<std::string, OptimizerOptions>> all{{"sgd", {{"momentum", 0.9}}},
+                                                                  {"sgd", {{"momentum", 0.9}, {"nesterov", 1}}},
+                                                                  {"rmsprop", {{"momentum", 0.5}, {"centered", 1}}},
+                                                                  {"adam", {}},
+                                                                  {"adamw", {}},
+                                                                  {"nadam", {}},
+                                                                  {"adagrad", {}},
+                                                                  {"lion", {}}};
   const Tensor x = tensor({1, -2, 0.5, 3, 0, -1}, {2, 3}, f64);
   for (const auto& [name, options] : all) {
     CAPTURE(name);
@@ -506,7 +519,9 @@ TEST_CASE("optimizer: two variables on one piece of memory") {
   SGD({.lr = 1}).step(w, loss());  // without state the steps add up
   CHECK(memory.to_vector() == std::vector<double>{-2, -1});
   Adam adam;
-  CHECK_THROWS_WITH_AS(adam.step(w, loss()), "adam: two parameters are one piece of memory, float64 (2,) the second time: make them one variable", ValueError);
+  CHECK_THROWS_WITH_AS(
+      adam.step(w, loss()),
+      "adam: two parameters are one piece of memory, float64 (2,) the second time: make them one variable", ValueError);
 }
 
 TEST_CASE("optimizer: a group that matches no parameter is refused") {
@@ -517,7 +532,8 @@ TEST_CASE("optimizer: a group that matches no parameter is refused") {
   SGD sgd({.lr = 0.1});
   sgd.set_groups({{.match = "bias", .decay = false}, {.match = "bais"}});
   for (int i = 0; i < 2; ++i)  // it does not pass the second time
-    CHECK_THROWS_WITH_AS(sgd.step(layer, backward(sum(layer(x)))), "sgd: the group \"bais\" matches none of the 2 parameters, such as weight", ValueError);
+    CHECK_THROWS_WITH_AS(sgd.step(layer, backward(sum(layer(x)))),
+                         "sgd: the group \"bais\" matches none of the 2 parameters, such as weight", ValueError);
   CHECK(same_bits(layer.weight, before));
   CHECK(sgd.steps() == 0);
   const std::vector<NamedTensor> named = named_parameters(layer);
@@ -536,12 +552,12 @@ TEST_CASE("optimizer: a gradient of another shape or type is refused") {
   SGD sgd;
   Gradients g;
   g.add(w[0].node(), tensor({1}));
-  CHECK_THROWS_WITH_AS(sgd.step(w, g),
-                       "sgd: the gradient float32 (1,) does not fit the parameter float32 (3,)", ShapeError);
+  CHECK_THROWS_WITH_AS(sgd.step(w, g), "sgd: the gradient float32 (1,) does not fit the parameter float32 (3,)",
+                       ShapeError);
   Gradients h;
   h.add(w[0].node(), tensor({1, 1, 1}, f64));
-  CHECK_THROWS_WITH_AS(sgd.step(w, h),
-                       "sgd: the gradient float64 (3,) does not fit the parameter float32 (3,)", ShapeError);
+  CHECK_THROWS_WITH_AS(sgd.step(w, h), "sgd: the gradient float64 (3,) does not fit the parameter float32 (3,)",
+                       ShapeError);
 }
 
 TEST_CASE("optimizer: centered RMSprop stays finite when the gradient does not vary") {
@@ -557,12 +573,9 @@ TEST_CASE("optimizer: centered RMSprop stays finite when the gradient does not v
 }
 
 TEST_CASE("optimizer: options out of range") {
-  CHECK_THROWS_WITH_AS(SGD({.lr = -0.5}), "optimizer: lr must be a finite number from 0, got -0.5",
-                       ValueError);
-  CHECK_THROWS_WITH_AS(Adam({.lr = NAN}), "optimizer: lr must be a finite number from 0, got nan",
-                       ValueError);
-  CHECK_THROWS_WITH_AS(RMSprop({.lr = INFINITY}), "optimizer: lr must be a finite number from 0, got inf",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(SGD({.lr = -0.5}), "optimizer: lr must be a finite number from 0, got -0.5", ValueError);
+  CHECK_THROWS_WITH_AS(Adam({.lr = NAN}), "optimizer: lr must be a finite number from 0, got nan", ValueError);
+  CHECK_THROWS_WITH_AS(RMSprop({.lr = INFINITY}), "optimizer: lr must be a finite number from 0, got inf", ValueError);
   CHECK_THROWS_WITH_AS(SGD({.momentum = 1}), "sgd: momentum must be in [0, 1), got 1", ValueError);
   CHECK_THROWS_WITH_AS(SGD({.momentum = -0.1}), "sgd: momentum must be in [0, 1), got -0.1", ValueError);
   CHECK_THROWS_WITH_AS(RMSprop({.rho = 1.5}), "rmsprop: rho must be in [0, 1), got 1.5", ValueError);
@@ -571,7 +584,8 @@ TEST_CASE("optimizer: options out of range") {
   CHECK_THROWS_WITH_AS(Adam({.beta1 = 1}), "adam: beta1 must be in [0, 1), got 1", ValueError);
   CHECK_THROWS_WITH_AS(Adam({.beta2 = NAN}), "adam: beta2 must be in [0, 1), got nan", ValueError);
   CHECK_THROWS_WITH_AS(Adam({.eps = -1e-9}), "adam: eps must be above 0, got -1e-09", ValueError);
-  CHECK_THROWS_WITH_AS(AdamW({.weight_decay = -1}), "optimizer: weight_decay must be a finite number from 0, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(AdamW({.weight_decay = -1}), "optimizer: weight_decay must be a finite number from 0, got -1",
+                       ValueError);
   CHECK_THROWS_WITH_AS(Nadam({.momentum_decay = -1}), "nadam: momentum_decay must not be negative, got -1", ValueError);
   CHECK_THROWS_WITH_AS(Adagrad({.start = -1}), "adagrad: start must not be negative, got -1", ValueError);
   CHECK_THROWS_WITH_AS(Lion({.beta2 = 1}), "lion: beta2 must be in [0, 1), got 1", ValueError);
@@ -584,7 +598,8 @@ TEST_CASE("optimizer: state that decays ends at zero, not among denormal numbers
   // 2,500 steps without a gradient, as the weights of a pixel that few pictures use go through
   for (const std::string name : {"sgd", "rmsprop", "adam", "adamw", "nadam", "lion"}) {
     CAPTURE(name);
-    const auto optimizer = make_optimizer(name, name == "sgd" ? OptimizerOptions{{"momentum", 0.9}} : OptimizerOptions{});
+    const auto optimizer =
+        make_optimizer(name, name == "sgd" ? OptimizerOptions{{"momentum", 0.9}} : OptimizerOptions{});
     Tensor w = variable(ones({64}));
     for (int step = 0; step < 2500; ++step) {
       const Gradients g = backward(sum(w * (step == 0 ? 1e-3 : 0.0)));

@@ -51,9 +51,11 @@ int check(Module& net, const Tensor& x, const Tensor& labels, const Loss& loss =
 
 }  // namespace
 
-TEST_CASE("per-sample gradients: dense, convolutional and normalized networks, recurrent ones, attention; in one pass") {
+TEST_CASE(
+    "per-sample gradients: dense, convolutional and normalized networks, recurrent ones, attention; in one pass") {
   manual_seed(2);
-  const Tensor rows = randn({5, 6}, f64), images = randn({5, 8, 8, 2}, f64), series = randn({5, 4, 6}, f64), words = tensor({1, 2, 0, 4, 3, 2, 2, 1, 0, 4}, {5, 2}, i64);
+  const Tensor rows = randn({5, 6}, f64), images = randn({5, 8, 8, 2}, f64), series = randn({5, 4, 6}, f64),
+               words = tensor({1, 2, 0, 4, 3, 2, 2, 1, 0, 4}, {5, 2}, i64);
   const Tensor labels = tensor({0, 2, 1, 1, 0}, i64);
   const Training training(true);
   const auto passes = [&](Module& net, const Tensor& x, const Tensor& y, const Loss& loss = cross_entropy) {
@@ -63,7 +65,13 @@ TEST_CASE("per-sample gradients: dense, convolutional and normalized networks, r
   Sequential dense{Dense(7, relu), LayerNormalization(), Dense({.units = 5, .activation = tanh}), Dense(3)};
   passes(dense, rows, labels);
   passes(dense, rows, randn({5, 3}, f64), mse);
-  Sequential conv{Conv2D({.filters = 4, .kernel = 3, .activation = relu}), MaxPool2D(2), GroupNormalization({.groups = 2}), Conv2D({.filters = 3, .kernel = 2}), AvgPool2D(2), Flatten(), Dense(3)};
+  Sequential conv{Conv2D({.filters = 4, .kernel = 3, .activation = relu}),
+                  MaxPool2D(2),
+                  GroupNormalization({.groups = 2}),
+                  Conv2D({.filters = 3, .kernel = 2}),
+                  AvgPool2D(2),
+                  Flatten(),
+                  Dense(3)};
   passes(conv, images, labels);
   Sequential norm{Conv2D({.filters = 4, .kernel = 3}), BatchNormalization(), relu, Flatten(), Dense(3)};
   passes(norm, images, labels);
@@ -77,7 +85,9 @@ TEST_CASE("per-sample gradients: dense, convolutional and normalized networks, r
   passes(embedding, words, labels);
 }
 
-TEST_CASE("per-sample gradients: a module that reads values runs in a loop, state stays, their mean is the gradient of the mean") {
+TEST_CASE(
+    "per-sample gradients: a module that reads values runs in a loop, state stays, their mean is the gradient of the "
+    "mean") {
   struct Reads : Module {
     Dense layer{3};
     Tensor forward(const Tensor& x) override { return sum(square(x)).item() > 5 ? layer(x) : layer(2 * x); }
@@ -95,8 +105,12 @@ TEST_CASE("per-sample gradients: a module that reads values runs in a loop, stat
   (void)per_sample_gradients(unbuilt, x, labels);
   for (const NamedTensor& t : named_tensors(unbuilt))
     if (!t.trained) CHECK((mean(*t.tensor).item() == 0 || mean(*t.tensor).item() == 1));
-  CHECK_THROWS_WITH_AS(per_sample_gradients(net, zeros({0, 6}, f64), labels), "per_sample_gradients: no samples in float64 (0, 6)", ShapeError);
-  CHECK_THROWS_WITH_AS(per_sample_gradients(net, x, labels.rows(0, 4)), "per_sample_gradients: 5 samples and 4 labels: float64 (5, 6) and int64 (4,)", ShapeError);
-  CHECK_THROWS_WITH_AS(per_sample_gradients(net, x, labels.rows(0, 1).viewed_as({})), "per_sample_gradients: 5 samples and 0 labels: float64 (5, 6) and int64 ()", ShapeError);
-  CHECK_THROWS_WITH_AS(per_sample_gradients(net, x, Tensor()), "per_sample_gradients: no labels: their tensor is undefined", ValueError);
+  CHECK_THROWS_WITH_AS(per_sample_gradients(net, zeros({0, 6}, f64), labels),
+                       "per_sample_gradients: no samples in float64 (0, 6)", ShapeError);
+  CHECK_THROWS_WITH_AS(per_sample_gradients(net, x, labels.rows(0, 4)),
+                       "per_sample_gradients: 5 samples and 4 labels: float64 (5, 6) and int64 (4,)", ShapeError);
+  CHECK_THROWS_WITH_AS(per_sample_gradients(net, x, labels.rows(0, 1).viewed_as({})),
+                       "per_sample_gradients: 5 samples and 0 labels: float64 (5, 6) and int64 ()", ShapeError);
+  CHECK_THROWS_WITH_AS(per_sample_gradients(net, x, Tensor()),
+                       "per_sample_gradients: no labels: their tensor is undefined", ValueError);
 }

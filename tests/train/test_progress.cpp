@@ -116,16 +116,19 @@ TEST_CASE("progress: the bar of Keras 2, finished") {
   Run run(438, {});
   run.step(1, 0.5);  // slow: it is left out of the mean
   CHECK(last_line(run.finish(0.5 + 437 * 0.004, epoch1)) ==
-        "438/438 [==============================] - 2s 4ms/step - loss: 4.0522 - accuracy: 0.6783 - val_loss: 1.0826 - val_accuracy: 0.7819\n");
+        "438/438 [==============================] - 2s 4ms/step - loss: 4.0522 - accuracy: 0.6783 - val_loss: 1.0826 - "
+        "val_accuracy: 0.7819\n");
 
   Run micro(1641, {});
   micro.step(1, 0.1);
-  CHECK(last_line(micro.finish(0.1 + 1640 * 943e-6, {{"loss", 0.1080}})) == "1641/1641 [==============================] - 2s 943us/step - loss: 0.1080\n");
+  CHECK(last_line(micro.finish(0.1 + 1640 * 943e-6, {{"loss", 0.1080}})) ==
+        "1641/1641 [==============================] - 2s 943us/step - loss: 0.1080\n");
   Run one(1, {});  // predict on one row
   CHECK(last_line(one.finish(0.074)) == "1/1 [==============================] - 0s 74ms/step\n");
   Run test(313, {});
   test.step(1, 0.01);
-  CHECK(last_line(test.finish(1.9, {{"loss", 8.0959e-4}})) == "313/313 [==============================] - 2s 6ms/step - loss: 8.0959e-04\n");
+  CHECK(last_line(test.finish(1.9, {{"loss", 8.0959e-4}})) ==
+        "313/313 [==============================] - 2s 6ms/step - loss: 8.0959e-04\n");
   Run slow(2, {});
   slow.step(1, 10);
   CHECK(last_line(slow.finish(13)) == "2/2 [==============================] - 13s 3s/step\n");
@@ -150,10 +153,11 @@ TEST_CASE("progress: the bar of Keras 2, running") {
   run.step(2, 10.5, few);
   run.step(3, 10.52, few);  // too soon to draw
   run.step(11, 15, {{"loss", 1}});
-  CHECK(run.out.text() ==
-        "\r  1/100 [..............................] - ETA: 16:30" + tail +
-        "\r  2/100 [..............................] - ETA: 49s" + tail + "  "
-        "\r 11/100 [==>...........................] - ETA: 44s - loss: 1.0000" + std::string(23, ' '));
+  CHECK(run.out.text() == "\r  1/100 [..............................] - ETA: 16:30" + tail +
+                              "\r  2/100 [..............................] - ETA: 49s" + tail +
+                              "  "
+                              "\r 11/100 [==>...........................] - ETA: 44s - loss: 1.0000" +
+                              std::string(23, ' '));
 }
 
 TEST_CASE("progress: drawn at most every 0.05 s, and always at the end") {
@@ -169,9 +173,13 @@ TEST_CASE("progress: drawn at most every 0.05 s, and always at the end") {
 TEST_CASE("progress: Keras 2.2 counts samples, calls accuracy acc, and has no step to leave out") {
   Run run(60000, {.style = KerasStyle::keras2_2});
   run.step(128, 0.5, few);
-  CHECK(run.out.text() == "\r  128/60000 [..............................] - ETA: 3:53 - loss: 0.2500 - acc: 8.0959e-04");
-  CHECK(last_line(run.finish(8.82, {{"loss", 0.43068}, {"accuracy", 0.87849}, {"val_loss", 0.22527}, {"val_accuracy", 0.93551}})).starts_with(
-        "60000/60000 [==============================] - 9s 147us/step - loss: 0.4307 - acc: 0.8785 - val_loss: 0.2253 - val_acc: 0.9355"));
+  CHECK(run.out.text() ==
+        "\r  128/60000 [..............................] - ETA: 3:53 - loss: 0.2500 - acc: 8.0959e-04");
+  CHECK(
+      last_line(run.finish(
+                    8.82, {{"loss", 0.43068}, {"accuracy", 0.87849}, {"val_loss", 0.22527}, {"val_accuracy", 0.93551}}))
+          .starts_with("60000/60000 [==============================] - 9s 147us/step - loss: 0.4307 - acc: 0.8785 - "
+                       "val_loss: 0.2253 - val_acc: 0.9355"));
 }
 
 TEST_CASE("progress: the bar of Keras 3, with color and without") {
@@ -180,7 +188,9 @@ TEST_CASE("progress: the bar of Keras 3, with color and without") {
   plain.step(1, 1);
   plain.step(25, 25, few);
   CHECK(last_line(plain.out.text()) == " 25/100 " + bar20 + " 1:15 1s/step - accuracy: 8.0959e-04 - loss: 0.2500");
-  CHECK(last_line(plain.finish(100, epoch1)) == "100/100 " + bar20 + " 100s 1s/step - accuracy: 0.6783 - loss: 4.0522 - val_accuracy: 0.7819 - val_loss: 1.0826\n");
+  CHECK(last_line(plain.finish(100, epoch1)) ==
+        "100/100 " + bar20 +
+            " 100s 1s/step - accuracy: 0.6783 - loss: 4.0522 - val_accuracy: 0.7819 - val_loss: 1.0826\n");
 
   Run color(100, {.style = KerasStyle::keras3, .color = true});
   color.step(25, 25, few);
@@ -201,8 +211,10 @@ TEST_CASE("progress: one line an epoch") {
   };
   const std::string numbers = " - loss: 4.0522 - accuracy: 0.6783 - val_loss: 1.0826 - val_accuracy: 0.7819";
   CHECK(line(ProgressOptions::lines, KerasStyle::keras2) == "Epoch 3/30 - 1.8s" + numbers + "\n");
-  CHECK(line(ProgressOptions::keras_lines, KerasStyle::keras2) == "438/438 - 2s" + numbers + " - 2s/epoch - 4ms/step\n");
-  CHECK(line(ProgressOptions::keras_lines, KerasStyle::keras2_2) == " - 2s - loss: 4.0522 - acc: 0.6783 - val_loss: 1.0826 - val_acc: 0.7819\n");
+  CHECK(line(ProgressOptions::keras_lines, KerasStyle::keras2) ==
+        "438/438 - 2s" + numbers + " - 2s/epoch - 4ms/step\n");
+  CHECK(line(ProgressOptions::keras_lines, KerasStyle::keras2_2) ==
+        " - 2s - loss: 4.0522 - acc: 0.6783 - val_loss: 1.0826 - val_acc: 0.7819\n");
   CHECK(line(ProgressOptions::keras_lines, KerasStyle::keras3) ==
         "438/438 - 2s - 4ms/step - accuracy: 0.6783 - loss: 4.0522 - val_accuracy: 0.7819 - val_loss: 1.0826\n");
   CHECK(line(ProgressOptions::nothing, KerasStyle::keras2) == "");

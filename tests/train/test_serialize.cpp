@@ -104,7 +104,8 @@ TEST_CASE("serialize: a module that is not built is neither written nor read") {
   Sequential built({4}, {Flatten(), Dense(3)});
   save(built, dir / "f");
   CHECK(message<ValueError>([&] { load(bare, dir / "f"); }) == "load" + what);
-  CHECK(message<ValueError>([&] { save_model(bare, "flatten, dense 3", dir / "g"); }) == "save_model: the model has not seen its input shape");
+  CHECK(message<ValueError>([&] { save_model(bare, "flatten, dense 3", dir / "g"); }) ==
+        "save_model: the model has not seen its input shape");
   build(bare, {4});
   load(bare, dir / "f");
   CHECK(same(values_of(bare), values_of(built)));
@@ -174,7 +175,8 @@ TEST_CASE("serialize: load names all that does not fit and changes nothing") {
         }).rfind(path + ": layers.0.weight is float32 (4, 3), the model has float64 (4, 3); ", 0) == 0);
 
   Sequential unbuilt({Dense(3)});
-  CHECK(message<ValueError>([&] { load(unbuilt, path); }) == "load: layers.0.weight is not made yet: call build(module, sample shape), or the module, first");
+  CHECK(message<ValueError>([&] { load(unbuilt, path); }) ==
+        "load: layers.0.weight is not made yet: call build(module, sample shape), or the module, first");
 }
 
 TEST_CASE("serialize: files that are none") {
@@ -200,10 +202,9 @@ TEST_CASE("serialize: a saved model needs nothing else") {
   manual_seed(33);
   SavedModel loaded = load_model(dir / "m");
   CHECK(loaded.architecture == text);
-  CHECK(loaded.metadata == Metadata{{"ebb.architecture", text},
-                                    {"ebb.input_shape", "8,8,1"},
-                                    {"ebb.version", version()},
-                                    {"scale", "0.5"}});
+  CHECK(
+      loaded.metadata ==
+      Metadata{{"ebb.architecture", text}, {"ebb.input_shape", "8,8,1"}, {"ebb.version", version()}, {"scale", "0.5"}});
   REQUIRE(loaded.net.input_shape());
   CHECK(*loaded.net.input_shape() == Shape{8, 8, 1});
   CHECK(same(values_of(net), values_of(loaded.net)));
@@ -219,8 +220,8 @@ TEST_CASE("serialize: a saved model needs nothing else") {
   CHECK(same_bits(predict(again, x), y));
 
   Sequential deferred({Dense(3)});
-  CHECK_THROWS_WITH_AS(save_model(deferred, "dense 3", dir / "d"),
-                       "save_model: the model has not seen its input shape", ValueError);
+  CHECK_THROWS_WITH_AS(save_model(deferred, "dense 3", dir / "d"), "save_model: the model has not seen its input shape",
+                       ValueError);
   CHECK_FALSE(fs::exists(dir / "d"));
 }
 
@@ -235,20 +236,14 @@ TEST_CASE("serialize: model files that do not hold what they say") {
   CHECK(with({}) == path + ": holds no architecture (ebb.architecture is not in its metadata)");
   CHECK(with({{"ebb.architecture", "dense 3"}}) ==
         path + ": holds no architecture (ebb.input_shape is not in its metadata)");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4,x"}}) ==
-        path + ": \"4,x\" is no input shape");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "-4"}}) ==
-        path + ": \"-4\" is no input shape");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "0"}}) ==
-        path + ": \"0\" is no input shape");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4,x"}}) == path + ": \"4,x\" is no input shape");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "-4"}}) == path + ": \"-4\" is no input shape");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "0"}}) == path + ": \"0\" is no input shape");
   CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "65537"}}) ==
         path + ": \"65537\" is no input shape");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4;4"}}) ==
-        path + ": \"4;4\" is no input shape");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4,"}}) ==
-        path + ": \"4,\" is no input shape");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", ""}}) ==
-        path + ": \"\" is no input shape");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4;4"}}) == path + ": \"4;4\" is no input shape");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4,"}}) == path + ": \"4,\" is no input shape");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", ""}}) == path + ": \"\" is no input shape");
   CHECK(with({{"ebb.architecture", "dense"}, {"ebb.input_shape", "4"}}) ==
         path + ": architecture: column 6: the number of units is missing");
   CHECK(with({{"ebb.architecture", "conv 3 3"}, {"ebb.input_shape", "4"}}) ==
@@ -395,7 +390,8 @@ TEST_CASE("serialize: what is frozen stays frozen, and goes on training as it wa
   SafeTensors file = read_safetensors(dir / "m");
   file.metadata["ebb.frozen"] = "[\"layers.7.bias\"]";
   write_safetensors(dir / "m", file);
-  CHECK(message<DataError>([&] { load_model(dir / "m"); }) == (dir / "m").string() + ": the training in it: frozen: the model has no parameter \"layers.7.bias\"");
+  CHECK(message<DataError>([&] { load_model(dir / "m"); }) ==
+        (dir / "m").string() + ": the training in it: frozen: the model has no parameter \"layers.7.bias\"");
 }
 
 namespace {
@@ -436,12 +432,23 @@ TEST_CASE("serialize: whatever callbacks remember, a training that is cut anywhe
       {"best", [] { return std::vector<Callback>{EarlyStopping({.patience = 9, .restore_best = true})}; }},
       {"best of few", [] { return std::vector<Callback>{EarlyStopping({.patience = 1, .restore_best = true})}; }},
       {"averages", [] { return std::vector<Callback>{AverageWeights(0.9)}; }},
-      {"best averages", [] { return std::vector<Callback>{AverageWeights(0.8), EarlyStopping({.patience = 9, .restore_best = true})}; }},
-      {"falling rate", [] { return std::vector<Callback>{ReduceLROnPlateau({.factor = 0.5, .patience = 1, .cooldown = 1})}; }},
-      {"a rate by epochs", [] { return std::vector<Callback>{LearningRateScheduler([](int, double lr) { return lr * 0.7; })}; }},
-      {"its own", [] { return std::vector<Callback>{Remembering(), Remembering()}; }},
-      {"all", [] { return std::vector<Callback>{AverageWeights(0.8), ReduceLROnPlateau({.factor = 0.5, .patience = 1}), Remembering(),
-                                                EarlyStopping({.patience = 9, .restore_best = true})}; }},
+      {"best averages",
+       [] {
+         return std::vector<Callback>{AverageWeights(0.8), EarlyStopping({.patience = 9, .restore_best = true})};
+       }},
+      {"falling rate",
+       [] { return std::vector<Callback>{ReduceLROnPlateau({.factor = 0.5, .patience = 1, .cooldown = 1})}; }},
+      {"a rate by epochs",
+       [] { return std::vector<Callback>{LearningRateScheduler([](int, double lr) { return lr * 0.7; })}; }},
+      {"its own",
+       [] {
+         return std::vector<Callback>{Remembering(), Remembering()};
+       }},
+      {"all",
+       [] {
+         return std::vector<Callback>{AverageWeights(0.8), ReduceLROnPlateau({.factor = 0.5, .patience = 1}),
+                                      Remembering(), EarlyStopping({.patience = 9, .restore_best = true})};
+       }},
   };
   for (const auto& [name, callbacks] : cases) {
     CAPTURE(name);
@@ -476,7 +483,8 @@ TEST_CASE("serialize: whatever callbacks remember, a training that is cut anywhe
       int batches = 0;
       o.interrupted = [&] { return ++batches == cut; };
       struct Checkpoint : CallbackBase {
-        Checkpoint(Sequential& n, const std::string& t, std::filesystem::path p, int at) : net_(n), text_(t), path_(std::move(p)), at_(at) {}
+        Checkpoint(Sequential& n, const std::string& t, std::filesystem::path p, int at)
+            : net_(n), text_(t), path_(std::move(p)), at_(at) {}
         void batch_end(TrainingState& s) override {
           if (s.optimizer.steps() != at_) return;
           const History record = s.record();
@@ -513,10 +521,16 @@ TEST_CASE("serialize: files of before have no state of callbacks, and still load
   Sequential net({4}, {Dense(3)});
   SafeTensors file;
   for (const NamedTensor& t : named_tensors(net)) file.tensors[t.path] = t.tensor->detach();
-  for (const char* path : {"layers.0.weight", "layers.0.bias"}) file.tensors[std::string("optimizer.0.") + path] = zeros_like(file.tensors[path]);
-  file.metadata = {{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4"}, {"ebb.version", "0.1.0"},
-                   {"ebb.optimizer", R"({"name":"lion","options":{"beta1":0.9,"beta2":0.99,"lr":0.001,"weight_decay":0.0},"steps":3,"groups":[]})"},
-                   {"ebb.history", R"({"values":{"loss":[0.5,null]},"seconds":[1.0,2.0],"interrupted":true,"partial":{"batches":1,"loss":0.5,"correct":1,"seen":2}})"}};
+  for (const char* path : {"layers.0.weight", "layers.0.bias"})
+    file.tensors[std::string("optimizer.0.") + path] = zeros_like(file.tensors[path]);
+  file.metadata = {
+      {"ebb.architecture", "dense 3"},
+      {"ebb.input_shape", "4"},
+      {"ebb.version", "0.1.0"},
+      {"ebb.optimizer",
+       R"({"name":"lion","options":{"beta1":0.9,"beta2":0.99,"lr":0.001,"weight_decay":0.0},"steps":3,"groups":[]})"},
+      {"ebb.history",
+       R"({"values":{"loss":[0.5,null]},"seconds":[1.0,2.0],"interrupted":true,"partial":{"batches":1,"loss":0.5,"correct":1,"seen":2}})"}};
   write_safetensors(dir / "old", file);
   const SavedModel saved = load_model(dir / "old");
   CHECK(saved.optimizer->steps() == 3);
@@ -532,7 +546,8 @@ TEST_CASE("serialize: files of before have no state of callbacks, and still load
 TEST_CASE("serialize: a small file that asks for a large model takes no memory") {
   const TempDir dir;
   const auto says = [&](const std::string& architecture, const std::string& input) {
-    write_safetensors(dir / "m", {.metadata = {{"ebb.architecture", architecture}, {"ebb.input_shape", input}}, .tensors = {{"layers.0.weight", zeros({4, 3})}}});
+    write_safetensors(dir / "m", {.metadata = {{"ebb.architecture", architecture}, {"ebb.input_shape", input}},
+                                  .tensors = {{"layers.0.weight", zeros({4, 3})}}});
     reset_peak_memory();
     const std::size_t before = memory_stats().in_use;
     const std::string text = message<DataError>([&] { load_model(dir / "m"); });
@@ -541,21 +556,37 @@ TEST_CASE("serialize: a small file that asks for a large model takes no memory")
     const std::string prefix = (dir / "m").string() + ": ";
     return text.starts_with(prefix) ? text.substr(prefix.size()) : text;
   };
-  CHECK(says("dense 30000, dense 30000", "784") == "layers.0: build: a tensor (784, 30000) more is needed, the file has 4194316 elements left");
-  for (const auto& [architecture, input] : std::map<std::string, std::string>{{"conv 1 1 stride 1, dense 1000000", "65536,65536,1"}, {"deconv 1 1 stride 100000, conv 4 4", "28,28,1"},
-                                                                             {"embedding 1000000 1000", "4"}, {"flatten, batchnorm noscale nocenter", "65536,65536"},
-                                                                             {"standardize", "65536,65536"}, {"attention 1 causal", "65536,4"}, {"residual (dense 1000000, dense 4)", "4"},
-                                                                             {"concat (dense 9 | gru 100000)", "4,4"}, {"position", "65536,65536"}, {"reshape 5", "4"}, {"residual (", "1"}})
+  CHECK(says("dense 30000, dense 30000", "784") ==
+        "layers.0: build: a tensor (784, 30000) more is needed, the file has 4194316 elements left");
+  for (const auto& [architecture, input] :
+       std::map<std::string, std::string>{{"conv 1 1 stride 1, dense 1000000", "65536,65536,1"},
+                                          {"deconv 1 1 stride 100000, conv 4 4", "28,28,1"},
+                                          {"embedding 1000000 1000", "4"},
+                                          {"flatten, batchnorm noscale nocenter", "65536,65536"},
+                                          {"standardize", "65536,65536"},
+                                          {"attention 1 causal", "65536,4"},
+                                          {"residual (dense 1000000, dense 4)", "4"},
+                                          {"concat (dense 9 | gru 100000)", "4,4"},
+                                          {"position", "65536,65536"},
+                                          {"reshape 5", "4"},
+                                          {"residual (", "1"}})
     CHECK(says(architecture, input) != "nothing was thrown");
 }
 
 TEST_CASE("serialize: every kind of layer is built from a file without a sample") {
   const TempDir dir;
-  for (const auto& [architecture, shape] : std::vector<std::pair<std::string, Shape>>{
-           {"conv 4 3 same relu, depthwise 3, pool 2, avgpool 2, deconv 2 2, groupnorm 2, spatialdropout 0.5, globalavgpool, dense 3", {16, 16, 2}},
-           {"conv 4 3 groups 2, batchnorm, globalmaxpool, layernorm, reshape 2 2, flatten, dropout 0.5, dense 3 softmax", {8, 8, 2}},
-           {"embedding 9 4, position, attention 2 causal, lstm 3 sequences, gru 3 sequences, rnn 3, standardize, dense 2", {5}},
-           {"residual (conv 2 3 same, batchnorm | conv 2 1), concat (conv 1 1 | pool 3 stride 1 same), flatten, dense 2", {6, 6, 2}}}) {
+  for (
+      const auto& [architecture, shape] : std::vector<std::pair<std::string, Shape>>{
+          {"conv 4 3 same relu, depthwise 3, pool 2, avgpool 2, deconv 2 2, groupnorm 2, spatialdropout 0.5, "
+           "globalavgpool, dense 3",
+           {16, 16, 2}},
+          {"conv 4 3 groups 2, batchnorm, globalmaxpool, layernorm, reshape 2 2, flatten, dropout 0.5, dense 3 softmax",
+           {8, 8, 2}},
+          {"embedding 9 4, position, attention 2 causal, lstm 3 sequences, gru 3 sequences, rnn 3, standardize, dense "
+           "2",
+           {5}},
+          {"residual (conv 2 3 same, batchnorm | conv 2 1), concat (conv 1 1 | pool 3 stride 1 same), flatten, dense 2",
+           {6, 6, 2}}}) {
     CAPTURE(architecture);
     manual_seed(3);
     Sequential net(shape, parse_architecture(architecture));
@@ -582,33 +613,48 @@ TEST_CASE("serialize: trainings that do not fit their model") {
     write_safetensors(path, file);
     return message<DataError>([&] { load_model(path); });
   };
-  const auto optimizer = [](const std::string& name, const std::string& options = "{}", const std::string& steps = "1") {
-    return Metadata{{"ebb.optimizer", "{\"name\":\"" + name + "\",\"options\":" + options + ",\"steps\":" + steps + ",\"groups\":[]}"}};
+  const auto optimizer = [](const std::string& name, const std::string& options = "{}",
+                            const std::string& steps = "1") {
+    return Metadata{{"ebb.optimizer",
+                     "{\"name\":\"" + name + "\",\"options\":" + options + ",\"steps\":" + steps + ",\"groups\":[]}"}};
   };
   const std::string in = path + ": the training in it: ";
   CHECK(with(optimizer("lion"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == "nothing was thrown");
-  CHECK(with(optimizer("lien")) == in + "no optimizer \"lien\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion");
-  CHECK(with(optimizer("lion", "{\"momentum\":1}")) == in + "lion: no option \"momentum\"; there are lr, beta1, beta2, weight_decay");
-  CHECK(with(optimizer("lion", "{}", "-1")) == in + "steps: expected a whole number from 0 to 9007199254740992, found -1");
-  CHECK(with(optimizer("lion", "{}", "1.5")) == in + "steps: expected a whole number from 0 to 9007199254740992, found 1.5");
-  CHECK(with(optimizer("lion", "{}", "1e300")) == in + "steps: expected a whole number from 0 to 9007199254740992, found 1e+300");
-  CHECK(with(optimizer("lion", "{}", "18446744073709551615")) == in + "steps: expected a whole number from 0 to 9007199254740992, found 18446744073709551615");
+  CHECK(with(optimizer("lien")) ==
+        in + "no optimizer \"lien\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion");
+  CHECK(with(optimizer("lion", "{\"momentum\":1}")) ==
+        in + "lion: no option \"momentum\"; there are lr, beta1, beta2, weight_decay");
+  CHECK(with(optimizer("lion", "{}", "-1")) ==
+        in + "steps: expected a whole number from 0 to 9007199254740992, found -1");
+  CHECK(with(optimizer("lion", "{}", "1.5")) ==
+        in + "steps: expected a whole number from 0 to 9007199254740992, found 1.5");
+  CHECK(with(optimizer("lion", "{}", "1e300")) ==
+        in + "steps: expected a whole number from 0 to 9007199254740992, found 1e+300");
+  CHECK(with(optimizer("lion", "{}", "18446744073709551615")) ==
+        in + "steps: expected a whole number from 0 to 9007199254740992, found 18446744073709551615");
   CHECK(with(optimizer("lion", "{\"lr\":\"x\"}")) == in + "lr: expected a number, found \"x\"");
   CHECK(with(optimizer("lion", "{\"lr\":1,\"lr\":2}")) == in + "\"lr\" is there twice");
   CHECK(with(optimizer("lion"), {{"optimizer.0.layers.0.weight", zeros({3})}}) ==
         in + "lion: the state float32 (3,) does not fit the parameter float32 (4, 3)");
-  CHECK(with(optimizer("adam"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == in + "adam: keeps 2 tensors for a parameter, got 1");
-  CHECK(with(optimizer("lion"), {{"optimizer.0.layers.7.weight", zeros({4, 3})}}) == in + "1 tensors of optimizer state, 0 belong to parameters");
+  CHECK(with(optimizer("adam"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) ==
+        in + "adam: keeps 2 tensors for a parameter, got 1");
+  CHECK(with(optimizer("lion"), {{"optimizer.0.layers.7.weight", zeros({4, 3})}}) ==
+        in + "1 tensors of optimizer state, 0 belong to parameters");
   CHECK(with({{"ebb.optimizer", "{"}}).starts_with(in));
   CHECK(with({{"ebb.optimizer", "{\"name\":3}"}}).starts_with(in));
   CHECK(with({{"ebb.history", "[]"}}).starts_with(in));
   CHECK(with({{"ebb.history", "{\"values\":{\"loss\":\"x\"}}"}}).starts_with(in));
-  const auto history = [&](const std::string& values, const std::string& seconds, const std::string& partial = R"("batches":0,"loss":0,"correct":0,"seen":0)", const std::string& interrupted = "false") {
-    const std::string says = with({{"ebb.history", "{\"values\":{" + values + "},\"seconds\":[" + seconds + "],\"interrupted\":" + interrupted + ",\"partial\":{" + partial + "}}"}});
+  const auto history = [&](const std::string& values, const std::string& seconds,
+                           const std::string& partial = R"("batches":0,"loss":0,"correct":0,"seen":0)",
+                           const std::string& interrupted = "false") {
+    const std::string says =
+        with({{"ebb.history", "{\"values\":{" + values + "},\"seconds\":[" + seconds +
+                                  "],\"interrupted\":" + interrupted + ",\"partial\":{" + partial + "}}"}});
     return says.starts_with(in) ? says.substr(in.size()) : says;
   };
   CHECK(history(R"("loss":[1,2],"val_loss":[null])", "1,2") == "nothing was thrown");
-  CHECK(history(R"("loss":[])", "1,1,1") == "loss: expected 3 numbers, one for each epoch, found 0");  // crashed --resume
+  CHECK(history(R"("loss":[])", "1,1,1") ==
+        "loss: expected 3 numbers, one for each epoch, found 0");  // crashed --resume
   CHECK(history(R"("loss":[1])", "1,1") == "loss: expected 2 numbers, one for each epoch, found 1");
   CHECK(history(R"("loss":[1],"lr":[1,2])", "1") == "lr: expected 1 numbers, one for each epoch, found 2");
   CHECK(history(R"("loss":[1],"lr":[])", "1") == "lr: expected 1 numbers, one for each epoch, found 0");
@@ -616,9 +662,12 @@ TEST_CASE("serialize: trainings that do not fit their model") {
   CHECK(history(R"("loss":["x"])", "1") == "loss: expected a number, found \"x\"");
   CHECK(history(R"("loss":[1],"loss":[1])", "1") == "\"loss\" is there twice");
   CHECK(history(R"("loss":[1])", "-1") == "seconds: an epoch took -1, expected at least 0");
-  CHECK(history(R"("loss":[1])", "1", R"("batches":1.5,"loss":0,"correct":0,"seen":0)").starts_with("batches: expected a whole number"));
-  CHECK(history(R"("loss":[1])", "1", R"("batches":1,"loss":0,"correct":0,"seen":-5)").starts_with("seen: expected a whole number from 0"));
-  CHECK(history(R"("loss":[1])", "1", R"("batches":1e300,"loss":0,"correct":0,"seen":0)").starts_with("batches: expected a whole number"));
+  CHECK(history(R"("loss":[1])", "1", R"("batches":1.5,"loss":0,"correct":0,"seen":0)")
+            .starts_with("batches: expected a whole number"));
+  CHECK(history(R"("loss":[1])", "1", R"("batches":1,"loss":0,"correct":0,"seen":-5)")
+            .starts_with("seen: expected a whole number from 0"));
+  CHECK(history(R"("loss":[1])", "1", R"("batches":1e300,"loss":0,"correct":0,"seen":0)")
+            .starts_with("batches: expected a whole number"));
   CHECK(history(R"("loss":[1])", "1", R"("batches":1,"loss":0,"correct":2,"seen":1)") == "correct: 2 of 1 samples");
   CHECK(history(R"("loss":[1])", "1", R"("batches":1,"loss":0,"seen":1)") == "correct is missing");
   CHECK(history(R"("loss":[1])", "1", "", "1") == "interrupted: expected true or false, found 1");
