@@ -237,7 +237,7 @@ TEST_CASE("bench: help and usage errors") {
   CHECK(failed.err.starts_with("bench: "));
 }
 
-TEST_CASE("bench train: a result, as text and as JSON; turns when it is paced") {
+TEST_CASE("bench train: a result, as text and as JSON, turns when it is paced") {
   const TempDir dir;
   const std::string data = " --data '" + digits(dir) + "'";
   const Result r = bench_run("train --model mlp_32 --batches 3 --json --threads 1" + data);

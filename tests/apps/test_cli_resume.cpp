@@ -188,7 +188,7 @@ TEST_CASE("mnist: checkpoints by time and steps, kept in number") {
   CHECK(ebb::load_model(mnist / "k").history->epochs() >= 2);
 }
 
-TEST_CASE("mnist: a checkpoint that fails is told, and training goes on; one that cannot be is told before") {
+TEST_CASE("mnist: a checkpoint that fails is told, and training goes on, one that cannot be is told before") {
   Mnist mnist;
   const fs::path file = mnist / "m", older = mnist / "m.1";
   const Args train{"train",

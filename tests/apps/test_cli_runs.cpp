@@ -266,7 +266,7 @@ TEST_CASE("mnist: a first layer that standardizes measures the training data, an
   CHECK(search("standardize, flatten, dense 10") != search("flatten, dense 10"));
 }
 
-TEST_CASE("mnist: a signal ends training after the batch; the model so far is saved") {
+TEST_CASE("mnist: a signal ends training after the batch, the model so far is saved") {
   Mnist mnist;
   const std::string model = (mnist / "model.safetensors").string();
   for (const auto& [signal, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}, std::pair{SIGHUP, 129},
@@ -402,7 +402,7 @@ TEST_CASE("mnist: the progress of Keras on demand") {
   CHECK(contains(mnist({"summary", "--model", "cnn", "--style", "keras2.2"}).out, "Param #   \n"));
 }
 
-TEST_CASE("mnist: every optimizer and schedule trains; class weights, clipping, averages and a new split too") {
+TEST_CASE("mnist: every optimizer and schedule trains, class weights, clipping, averages and a new split too") {
   Mnist mnist;
   const auto check = [&](const Args& more) {
     const Result r = mnist(mnist.tiny(joined({"--json", "--limit", "256"}, more)));

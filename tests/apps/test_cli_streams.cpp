@@ -170,7 +170,7 @@ TEST_CASE("mnist: a signal that is ignored when it starts stays so") {
   }
 }
 
-TEST_CASE("mnist: a second signal ends the program at once, whichever it is; an old file stays whole") {
+TEST_CASE("mnist: a second signal ends the program at once, whichever it is, an old file stays whole") {
   Mnist mnist;
   const std::string model = (mnist / "model").string();
   REQUIRE(train(mnist, model, {}).code == 0);

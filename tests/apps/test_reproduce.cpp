@@ -70,7 +70,7 @@ TEST_CASE("mnist reproduce: parameters, steps and continued runs are those of th
 }
 
 TEST_CASE(
-    "mnist reproduce: a record without its numbers is told with its place; one program at a time writes to a folder") {
+    "mnist reproduce: a record without its numbers is told with its place, one program at a time writes to a folder") {
   const Mnist mnist;
   const fs::path folder = mnist / "runs", file = folder / "results.json";
   fs::create_directory(folder);

@@ -87,7 +87,7 @@ TEST_CASE("mnist search: gives up on what falls behind the median, unless told n
   CHECK_FALSE(contains(mnist(search(mnist, joined(four, {"--no-stop"}))).out, "stopped early"));
 }
 
-TEST_CASE("mnist search: a trial that fails costs itself alone; the best so far is saved after every trial") {
+TEST_CASE("mnist search: a trial that fails costs itself alone, the best so far is saved after every trial") {
   Mnist mnist;
   const std::string model = (mnist / "best").string();
   const Result r = mnist({"search", "--data", mnist.digits(), "--arch",

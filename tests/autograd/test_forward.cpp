@@ -128,7 +128,7 @@ TEST_CASE("jvp: many samples at once, for every row of the op table") {
   }
 }
 
-TEST_CASE("jvp: one pass over the ops, as many as there are; of a dense layer one product for each side that moves") {
+TEST_CASE("jvp: one pass over the ops, as many as there are, of a dense layer one product for each side that moves") {
   const auto ops_of = [](int depth) {
     const UnaryFunction f = [depth](const Tensor& t) {
       Tensor y = t;
@@ -152,7 +152,7 @@ TEST_CASE("jvp: one pass over the ops, as many as there are; of a dense layer on
   CHECK(products([&] { (void)jvp([](In in) { return linear(in[0], in[1], in[2], tanh); }, all, all); }) == 2);
 }
 
-TEST_CASE("jvp: inputs that depend on one another, are given back, or do not count; hooks and checkpoints") {
+TEST_CASE("jvp: inputs that depend on one another, are given back, or do not count, hooks and checkpoints") {
   const Tensor x = tensor({0.5, 1.5}, f64), v = tensor({2, -1}, f64);
   CHECK(same_bits(jvp([](const Tensor& t) { return t; }, x, v), v));
   CHECK(same_bits(jvp([&](const Tensor&) { return x; }, x, v), zeros_like(x)));

@@ -298,7 +298,7 @@ TEST_CASE("gradcheck: inputs are left alone, empty ones pass, NaN fails") {
   CHECK_FALSE(gradcheck([](auto& v) { return sqrt(v); }, {tensor({0, 1}, f64)}));
 }
 
-TEST_CASE("gradcheck: on a kink, slopes between the two sides pass and are counted; beyond them they fail") {
+TEST_CASE("gradcheck: on a kink, slopes between the two sides pass and are counted, beyond them they fail") {
   const Tensor x = tensor({0, 1, -1}, f64);
   const GradcheckReport report = gradcheck([](auto& v) { return relu(v); }, {x}, {.probe = Probe::elements});
   CHECK(report);

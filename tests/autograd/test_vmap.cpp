@@ -228,7 +228,7 @@ struct Scaled {
 
 }  // namespace
 
-TEST_CASE("vmap: ops of a user's own run for each sample, and in a loop where they cannot; may_loop refuses it") {
+TEST_CASE("vmap: ops of a user's own run for each sample, and in a loop where they cannot, may_loop refuses it") {
   const Tensor x = randn({samples, 4}, f64);
   const auto gradient_of = [](auto op) {
     return ManyFunction([op](In s) {

@@ -507,7 +507,7 @@ TEST_CASE("write_atomically: what is replaced becomes an older file, and only th
 }
 
 TEST_CASE(
-    "write_atomically: a link to the file has the older ones beside it; where one is in the way, the new file is there "
+    "write_atomically: a link to the file has the older ones beside it, where one is in the way, the new file is there "
     "and no other is lost") {
   const TempDir dir;
   fs::create_directory(dir / "sub");

@@ -194,7 +194,7 @@ TEST_CASE("fit: the same seed gives the same bits, for any number of threads") {
   CHECK_FALSE(same(run(1, 6).first, first.first));
 }
 
-TEST_CASE("fit: order of samples and dropout follow the seed; shuffle can be off") {
+TEST_CASE("fit: order of samples and dropout follow the seed, shuffle can be off") {
   const Dataset data = clouds(64);
   const auto order = [&](bool shuffle, std::uint64_t seed) {
     Doubles seen;

@@ -52,7 +52,7 @@ int check(Module& net, const Tensor& x, const Tensor& labels, const Loss& loss =
 }  // namespace
 
 TEST_CASE(
-    "per-sample gradients: dense, convolutional and normalized networks, recurrent ones, attention; in one pass") {
+    "per-sample gradients: dense, convolutional and normalized networks, recurrent ones, attention, in one pass") {
   manual_seed(2);
   const Tensor rows = randn({5, 6}, f64), images = randn({5, 8, 8, 2}, f64), series = randn({5, 4, 6}, f64),
                words = tensor({1, 2, 0, 4, 3, 2, 2, 1, 0, 4}, {5, 2}, i64);

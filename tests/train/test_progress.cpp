@@ -227,7 +227,7 @@ TEST_CASE("progress: styles by name") {
   CHECK_THROWS_WITH_AS(style_of("keras4"), "no style \"keras4\"; there are keras2.2, keras2, keras3", ValueError);
 }
 
-TEST_CASE("progress: a file is redrawn and colored by nobody; a terminal as TERM and NO_COLOR say") {
+TEST_CASE("progress: a file is redrawn and colored by nobody, a terminal as TERM and NO_COLOR say") {
   const Output out;
   CHECK_FALSE(Progress::can_redraw(out.file()));
   CHECK_FALSE(Progress::can_color(out.file()));

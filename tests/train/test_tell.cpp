@@ -12,7 +12,7 @@
 
 using namespace ebb;
 
-TEST_CASE("tell: a pipe that is not read is waited for once, for a second; it gets what comes when it is read again") {
+TEST_CASE("tell: a pipe that is not read is waited for once, for a second, it gets what comes when it is read again") {
   int ends[2];
   REQUIRE(::pipe(ends) == 0);
   std::FILE* paused = ::fdopen(ends[1], "w");
