@@ -8,6 +8,7 @@
 #include <fstream>
 #include <map>
 #include <ostream>
+#include <span>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -27,11 +28,13 @@ std::string escaped(std::string_view text) {
   return out;
 }
 
-/// What is drawn as one: nodes of a Graph that are alike, or a single one.
+/// What is drawn as one: an op, a composition, or several of them that are alike.
 struct Drawn {
-  std::vector<const Node*> nodes;
-  bool backward = false;
-  const Node& first() const { return *nodes[0]; }
+  const Node* shown;  // stands for all: the first of those that are alike, the last op of a composition
+  std::string_view op;
+  std::size_t alike;
+  bool backward;
+  std::vector<const Node*> nodes = {};
 };
 /// Data flow along an edge, from input to consumer. Between gradients they flow up: such an edge leads the other way,
 /// with its arrow at the tail, so that a layer's gradients stand beside its values. Values that a gradient reads are
@@ -47,28 +50,43 @@ Picture picture_of(const Graph& graph, const DotOptions& options) {
   const auto is_backward = [&](const Node& n) {
     return options.loss && n.id() > options.loss->id() && !n.is_variable();
   };
+  const std::span<const Node* const> nodes = graph.nodes();
+  // The last op of a composition stands for it.
+  std::vector<std::size_t> stands(nodes.size());
+  std::map<std::uint32_t, std::size_t> last;
+  for (std::size_t i = nodes.size(); i-- > 0;) {
+    const std::uint32_t number = options.open ? 0 : nodes[i]->composition_number();
+    stands[i] = number ? last.try_emplace(number, i).first->second : i;
+  }
+  const auto name = [&](const Node& n) { return options.open || n.composition().empty() ? n.op() : n.composition(); };
   // Alike: same op and shape in the same layer and pass, and for variables the same name.
   const auto likeness = [&](const Node& n) {
-    return std::tuple(n.op(), n.name(), n.scope(), n.shape().str(), is_backward(n));
+    return std::tuple(name(n), n.name(), n.scope(), n.shape().str(), is_backward(n));
   };
-  std::map<decltype(likeness(*graph.nodes()[0])), std::vector<std::size_t>> groups;
-  for (std::size_t i = 0; i < graph.size(); ++i) groups[likeness(*graph.nodes()[i])].push_back(i);
+  std::map<decltype(likeness(*nodes[0])), std::vector<std::size_t>> groups;
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    if (stands[i] == i) groups[likeness(*nodes[i])].push_back(i);
   Picture picture;
-  std::vector<std::size_t> box(graph.size());
-  for (std::size_t i = 0; i < graph.size(); ++i) {
-    const Node* n = graph.nodes()[i];
-    const auto& group = groups[likeness(*n)];
+  std::vector<std::size_t> box(nodes.size()), box_of(nodes.size(), nodes.size());
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    const auto& group = groups[likeness(*nodes[stands[i]])];
     const bool merged = options.collapse > 0 && std::ssize(group) >= options.collapse;
-    box[i] = merged && group[0] != i ? box[group[0]] : picture.boxes.size();
-    if (box[i] == picture.boxes.size()) picture.boxes.push_back({{}, is_backward(*n)});
-    picture.boxes[box[i]].nodes.push_back(n);
-    for (const Input& in : n->inputs()) {
+    const std::size_t k = merged ? group[0] : stands[i];
+    if (box_of[k] == nodes.size()) {
+      box_of[k] = picture.boxes.size();
+      picture.boxes.push_back({nodes[k], name(*nodes[k]), merged ? group.size() : 1, is_backward(*nodes[k])});
+    }
+    box[i] = box_of[k];
+    picture.boxes[box[i]].nodes.push_back(nodes[i]);
+  }
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    for (const Input& in : nodes[i]->inputs()) {
       if (!in.node) continue;
-      const std::size_t from = box[graph.index_of(in.node.get())], to = box[i];
+      const std::size_t source = graph.index_of(in.node.get()), from = box[source], to = box[i];
+      if (stands[source] == stands[i]) continue;  // inside a composition
       if (picture.boxes[from].backward) picture.arrows.try_emplace({to, from}, Flow::up);
       else picture.arrows.try_emplace({from, to}, picture.boxes[to].backward ? Flow::read : Flow::down);
     }
-  }
   return picture;
 }
 
@@ -77,7 +95,7 @@ class Clusters {
  public:
   explicit Clusters(const Picture& picture) {
     for (std::size_t b = 0; b < picture.boxes.size(); ++b)
-      if (const ScopePath* scope = picture.boxes[b].first().scope(); scope && !scope->path.empty())
+      if (const ScopePath* scope = picture.boxes[b].shown->scope(); scope && !scope->path.empty())
         add(scope).boxes.push_back(b);
   }
   void write(std::ostream& out) const { write(out, roots_); }
@@ -86,11 +104,11 @@ class Clusters {
   /// frame under the other, where it would make stairs of them.
   void stack(const Picture& picture, std::ostream& out) const {
     for (const auto& [ends, flow] : picture.arrows) {
-      const Node &above = picture.boxes[ends.first].first(), &below = picture.boxes[ends.second].first();
+      const Node &above = *picture.boxes[ends.first].shown, &below = *picture.boxes[ends.second].shown;
       const auto frame = frames_.find(below.scope());
       if (flow == Flow::read || above.scope() == below.scope() || frame == frames_.end()) continue;
       for (const std::size_t b : frame->second.boxes)
-        if (picture.boxes[b].first().is_variable()) out << fmt::format("{}->{} [style=invis];\n", ends.first, b);
+        if (picture.boxes[b].shown->is_variable()) out << fmt::format("{}->{} [style=invis];\n", ends.first, b);
     }
   }
 
@@ -122,13 +140,16 @@ class Clusters {
 };
 
 std::string label_of(const Drawn& d) {
-  const Node& n = d.first();
-  std::string text = n.is_variable() && !n.name().empty() ? std::string(n.name()) : std::string(n.op());
-  if (d.nodes.size() > 1) text += fmt::format("  x{}", d.nodes.size());
+  const Node& n = *d.shown;
+  std::string text(n.is_variable() && !n.name().empty() ? n.name() : d.op);
+  if (d.alike > 1) text += fmt::format("  x{}", d.alike);
   text = escaped(text) + "\\n";
   std::string constants;
-  for (const Input& in : n.inputs())
-    if (!in.node && in.shape.rank() > 0) constants += (constants.empty() ? "" : ", ") + in.shape.str();
+  for (const Node* part : d.nodes) {
+    if (part != &n && (d.op == n.op() || part->composition_number() != n.composition_number())) continue;
+    for (const Input& in : part->inputs())
+      if (!in.node && in.shape.rank() > 0) constants += (constants.empty() ? "" : ", ") + in.shape.str();
+  }
   if (!constants.empty()) text += constants + " to ";
   return text + n.shape().str();
 }
@@ -157,11 +178,11 @@ void write_dot(std::ostream& out, const Graph& graph, const DotOptions& options)
   for (std::size_t b = 0; b < picture.boxes.size(); ++b) {
     const Drawn& d = picture.boxes[b];
     std::string label = label_of(d), style;
-    if (d.first().is_variable()) style = ", style=filled, fillcolor=lightyellow";
+    if (d.shown->is_variable()) style = ", style=filled, fillcolor=lightyellow";
     if (d.backward) style = ", color=steelblue, fontcolor=\"#1f4e79\", penwidth=1.5";
     for (const Node* n : d.nodes)
       if (const auto note = options.notes.find(n); note != options.notes.end()) label += "\\n" + escaped(note->second);
-    if (options.profile && !d.first().is_variable()) {
+    if (options.profile && !d.shown->is_variable()) {
       Profiler::Entry all;
       for (const Node* n : d.nodes) {
         const Profiler::Entry e = options.profile->of(*n);

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <tuple>
 #include <utility>
 
 #include <ebb/graph/error.h>
@@ -16,7 +17,7 @@ namespace {
 /// Nodes point at the paths from any thread and at any age, so they are never freed; a program has as many as layers.
 struct Scopes {
   std::mutex mutex;
-  std::map<std::pair<const ScopePath*, std::string_view>, const ScopePath*> paths;
+  std::map<std::tuple<const ScopePath*, std::string_view, bool>, const ScopePath*> paths;
   std::deque<ScopePath> arena;
 };
 Scopes& scopes() {
@@ -28,14 +29,15 @@ Scopes& scopes() {
     ::pthread_atfork([] { scopes().mutex.lock(); }, [] { scopes().mutex.unlock(); }, [] { scopes().mutex.unlock(); });
 }  // namespace
 
-const ScopePath* detail::enter_scope(const ScopePath* parent, std::string_view name) {
+const ScopePath* detail::enter_scope(const ScopePath* parent, std::string_view name, bool composition) {
+  if (parent && parent->is_composition) parent = parent->parent;
   Scopes& all = scopes();
   const std::lock_guard lock(all.mutex);
-  if (const auto it = all.paths.find({parent, name}); it != all.paths.end()) return it->second;
-  ScopePath& made = all.arena.emplace_back(
-      ScopePath{parent, std::string(name),
-                parent && !parent->path.empty() ? fmt::format("{}.{}", parent->path, name) : std::string(name)});
-  all.paths.emplace(std::pair{parent, std::string_view(made.name)}, &made);
+  if (const auto it = all.paths.find({parent, name, composition}); it != all.paths.end()) return it->second;
+  std::string path = parent ? parent->path : std::string();
+  if (!composition) path += path.empty() ? std::string(name) : fmt::format(".{}", name);
+  const ScopePath& made = all.arena.emplace_back(ScopePath{parent, std::string(name), std::move(path), composition});
+  all.paths.emplace(std::tuple{parent, std::string_view(made.name), composition}, &made);
   return &made;
 }
 

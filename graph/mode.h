@@ -8,9 +8,10 @@ namespace ebb {
 
 /// A position in the tree of layers, such as "encoder.conv1". Interned: one object per path, alive for good.
 struct ScopePath {
-  const ScopePath* parent;  ///< null at the root, whose path is empty
-  std::string name;         ///< of this step, such as "conv1"
-  std::string path;         ///< of all steps, joined by dots
+  const ScopePath* parent;      ///< null at the root, whose path is empty
+  std::string name;             ///< of this step, such as "conv1"
+  std::string path;             ///< of all steps, joined by dots
+  bool is_composition = false;  ///< `name` is that of a function which `parent` runs, whose path it has (composition.h)
 };
 
 class Observer;
@@ -21,12 +22,13 @@ struct Mode {
   signed char training = -1;  // -1: follows `record`
   const ScopePath* scope = nullptr;
   Observer* observer = nullptr;
+  std::uint32_t composition = 0;   // number of the one that runs; 0: none
   std::int64_t batch = 0;          // tensors that a batched one stands for here (batch.h); 0: there are none
   std::uint64_t batch_number = 0;  // of the vmap() or jacobian() that they belong to: each has another
   bool as_one = false;             // a batched tensor is read as one of another axis
 };
 inline constinit thread_local Mode mode;
-const ScopePath* enter_scope(const ScopePath* parent, std::string_view name);
+const ScopePath* enter_scope(const ScopePath* parent, std::string_view name, bool composition = false);
 }  // namespace detail
 
 /// True when ops on tracked tensors are recorded (the default).

@@ -88,7 +88,13 @@ class Node {
   /// In the order of the op's arguments.
   std::span<const Input> inputs() const { return {inputs_, static_cast<std::size_t>(count_)}; }
   /// Path of the layer that ran the op; null if no layer was running.
-  const ScopePath* scope() const { return scope_; }
+  const ScopePath* scope() const { return scope_ && scope_->is_composition ? scope_->parent : scope_; }
+  /// Name of the composition that the op is a part of, such as "mean"; empty for none (composition.h).
+  std::string_view composition() const {
+    return scope_ && scope_->is_composition ? std::string_view(scope_->name) : std::string_view();
+  }
+  /// Each call of a composition has a number of its own; 0 outside of any.
+  std::uint32_t composition_number() const { return scope_ && scope_->is_composition ? composition_ : 0; }
   /// The kept output, if any.
   const Kept& kept_output() const { return kept_output_; }
   bool freed() const { return freed_; }  ///< true after free_kept()
@@ -143,7 +149,8 @@ class Node {
   Input* inputs_;
   const ScopePath* scope_;
   Kept kept_output_;
-  std::size_t block_bytes_;
+  std::uint32_t block_bytes_;
+  std::uint32_t composition_;
   Node* next_dead_ = nullptr;
   Shape shape_;
   DType dtype_;

@@ -112,21 +112,6 @@ void Observation::report(const Tensor& output, double flops, std::span<const Att
   for (Observer* o = observer_; o; o = o->outer()) o->ran(event);
 }
 
-namespace {
-
-/// Calls `tell` with each observer, none of which sees what the others do.
-template <class Tell>
-void each_observer(const Tell& tell) {
-  Observer* const observer = std::exchange(mode.observer, nullptr);
-  struct Restore {
-    Observer* to;
-    ~Restore() { mode.observer = to; }
-  } const restore{observer};
-  for (Observer* o = observer; o; o = o->outer()) tell(*o);
-}
-
-}  // namespace
-
 void observe_gradient(const Node& node, int input, const Tensor& gradient) {
   each_observer([&](Observer& o) { o.made_gradient(node, input, gradient); });
 }

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <ebb/graph/mode.h>
@@ -17,6 +18,7 @@ namespace ebb {
 
 class Tensor;
 struct Attribute;
+struct CompositionEvent;
 
 /// One op that has run, forward or as part of a backward rule.
 struct OpEvent {
@@ -39,6 +41,11 @@ class Observer {
 
   /// After an op has run. What it calls inside is part of it.
   virtual void ran(const OpEvent&) {}
+  /// Before the ops of a composition (composition.h), such as those of mean(); they are seen too.
+  virtual void enters_composition(std::string_view /*name*/) {}
+  /// After them, with inputs and result; not when it throws.
+  virtual void composed(const CompositionEvent&) {}
+  virtual void leaves_composition() {}  ///< the last, also when it throws
   /// After a backward rule gave the gradient of an input of a node; of one that added to what others gave, the sum.
   virtual void made_gradient(const Node&, int /*input*/, const Tensor&) {}
   virtual void enters_rule(const Node&) {
@@ -117,6 +124,17 @@ class Observation {
   Observer* observer_;
   std::chrono::steady_clock::time_point start_, stop_;
 };
+
+/// Calls `tell` with each observer, none of which sees what the others do.
+template <class Tell>
+void each_observer(const Tell& tell) {
+  Observer* const observer = std::exchange(mode.observer, nullptr);
+  struct Restore {
+    Observer* to;
+    ~Restore() { mode.observer = to; }
+  } const restore{observer};
+  for (Observer* o = observer; o; o = o->outer()) tell(*o);
+}
 
 /// Tells the observers of a gradient.
 void observe_gradient(const Node& node, int input, const Tensor& gradient);

@@ -6,6 +6,7 @@
 #include <array>
 
 #include <ebb/graph/batch.h>
+#include <ebb/graph/composition.h>
 #include <ebb/ops/kernels/convolve.h>
 #include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/kernels/window.h>
@@ -315,7 +316,9 @@ Tensor conv2d_transpose(const Tensor& g, const Tensor& kernel, Pair image, Conv2
 Tensor conv2d_plain(const Tensor& x, const Tensor& kernel, Conv2dOptions o) {
   window_of("conv2d_plain", x.shape(), kernel.shape(), o);
   const Shape& k = kernel.shape();
-  return matmul(im2col(x, {k[0], k[1]}, o), reshape(kernel, {k[0] * k[1] * k[2], k[3]}));  // (n, oh, ow, out)
+  Composition whole("conv2d_plain");
+  return whole.gives(matmul(im2col(x, {k[0], k[1]}, o), reshape(kernel, {k[0] * k[1] * k[2], k[3]})), {&x, &kernel},
+                     [&] { return detail::window_attributes(0, o); });
 }
 
 }  // namespace ebb

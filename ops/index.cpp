@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include <ebb/graph/batch.h>
+#include <ebb/graph/composition.h>
 #include <ebb/ops/kernels/copy.h>
 #include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/kernels/rows.h>
@@ -237,7 +238,10 @@ Tensor place(const Tensor& g, const Tensor& indices, std::int64_t classes) {
 }
 
 Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype) {
-  return place(ones(indices.shape(), dtype), indices, classes);
+  Composition whole("one_hot");
+  return whole.gives(place(ones(indices.shape(), dtype), indices, classes), {&indices}, [=] {
+    return Attributes{{"classes", classes}};
+  });
 }
 
 }  // namespace ebb

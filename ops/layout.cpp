@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include <ebb/graph/batch.h>
+#include <ebb/graph/composition.h>
 #include <ebb/ops/kernels/copy.h>
 #include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/ops.h>
@@ -284,7 +285,12 @@ Tensor pad(const Tensor& x, PadOptions o) {
   const int axis = x.shape().normalize(o.axis, "pad");
   if (o.before < 0 || o.after < 0)
     fail<ValueError>("pad", fmt::format("pads must not be negative, got {} and {}", o.before, o.after));
-  return unslice(x, axis, o.before, 1, detail::add_sizes(detail::add_sizes(o.before, x.shape()[axis]), o.after));
+  Composition whole("pad");
+  return whole.gives(
+      unslice(x, axis, o.before, 1, detail::add_sizes(detail::add_sizes(o.before, x.shape()[axis]), o.after)), {&x},
+      [&] {
+        return Attributes{{"axis", axis}, {"before", o.before}, {"after", o.after}};
+      });
 }
 
 Tensor concat(std::span<const Tensor> parts, int axis) {
@@ -296,6 +302,7 @@ Tensor concat(std::initializer_list<Tensor> parts, int axis) {
 }
 
 Tensor stack(std::span<const Tensor> parts, int axis) {
+  Composition whole("stack");
   std::vector<Tensor> rows;
   rows.reserve(parts.size());
   for (const Tensor& p : parts) {
@@ -304,7 +311,7 @@ Tensor stack(std::span<const Tensor> parts, int axis) {
       fail<ShapeError>("stack", fmt::format("axis {} does not exist in {}", axis, p.shape().str()));
     rows.push_back(reshape(p, p.shape().inserted(at, 1)));
   }
-  return concat(rows, axis);
+  return whole.gives(concat(rows, axis), parts, [=] { return Attributes{{"axis", axis}}; });
 }
 
 }  // namespace ebb

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include <ebb/graph/apply.h>
+#include <ebb/graph/composition.h>
 #include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/kernels/functions.h>
 #include <ebb/ops/ops.h>
@@ -62,17 +63,25 @@ Tensor bce_with_logits(const Tensor& logits, const Tensor& targets) {
   if (logits.shape() != targets.shape())
     fail<ShapeError>(BceWithLogits::name, fmt::format("logits {} and targets {} differ in shape", logits.shape().str(),
                                                       targets.shape().str()));
-  return mean(apply(BceWithLogits{}, logits, targets));
+  Composition whole(BceWithLogits::name);
+  return whole.gives(mean(apply(BceWithLogits{}, logits, targets)), {&logits, &targets});
 }
 
 Tensor mse(const Tensor& prediction, const Tensor& target) {
-  return mean(square(difference("mse", prediction, target)));
+  Composition whole("mse");
+  return whole.gives(mean(square(difference("mse", prediction, target))), {&prediction, &target});
 }
-Tensor mae(const Tensor& prediction, const Tensor& target) { return mean(abs(difference("mae", prediction, target))); }
+Tensor mae(const Tensor& prediction, const Tensor& target) {
+  Composition whole("mae");
+  return whole.gives(mean(abs(difference("mae", prediction, target))), {&prediction, &target});
+}
 
 Tensor huber(const Tensor& prediction, const Tensor& target, double delta) {
   if (!(delta > 0)) fail<ValueError>(Huber::name, fmt::format("delta must be above 0, got {}", delta));
-  return mean(apply(Huber{delta}, difference("huber", prediction, target)));
+  Composition whole(Huber::name);
+  return whole.gives(mean(apply(Huber{delta}, difference("huber", prediction, target))), {&prediction, &target}, [=] {
+    return Attributes{{"delta", delta}};
+  });
 }
 
 Tensor kl_divergence(const Tensor& logits, const Tensor& targets) {
@@ -82,10 +91,13 @@ Tensor kl_divergence(const Tensor& logits, const Tensor& targets) {
   if (logits.shape() != targets.shape())
     fail<ShapeError>("kl_divergence", fmt::format("logits {} and targets {} differ in shape", logits.shape().str(),
                                                   targets.shape().str()));
+  Composition whole("kl_divergence");
   const Tensor none = equal(targets, zeros_like(targets)),
                zero = scalar(0, logits.dtype());  // 0 log 0 = 0, whatever the logit
   const Tensor safe = where(greater(targets, 0.0), targets, scalar(1, targets.dtype()));
-  return sum(targets * (log(safe) - where(none, zero, log_softmax(logits)))) / static_cast<double>(logits.size(0));
+  return whole.gives(
+      sum(targets * (log(safe) - where(none, zero, log_softmax(logits)))) / static_cast<double>(logits.size(0)),
+      {&logits, &targets});
 }
 
 }  // namespace ebb

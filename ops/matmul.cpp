@@ -5,6 +5,7 @@
 #include <array>
 
 #include <ebb/graph/batch.h>
+#include <ebb/graph/composition.h>
 #include <ebb/ops/kernels/blas.h>
 #include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/kernels/functions.h>
@@ -263,7 +264,8 @@ Tensor linear(const Tensor& x, const Tensor& kernel, const Tensor& bias, Tensor 
 }
 
 Tensor linear_plain(const Tensor& x, const Tensor& kernel, const Tensor& bias, Tensor (*activation)(const Tensor&)) {
-  const Tensor y = matmul(x, kernel) + bias;
+  Composition whole("linear_plain");
+  const Tensor y = whole.gives(matmul(x, kernel) + bias, {&x, &kernel, &bias});
   return activation ? activation(y) : y;
 }
 

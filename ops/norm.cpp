@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <ebb/graph/batch.h>
+#include <ebb/graph/composition.h>
 #include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/kernels/rows.h>
 #include <ebb/ops/ops.h>
@@ -245,13 +246,20 @@ Tensor rows_for(std::string_view op, const Tensor& x, const Tensor& gamma, const
 }  // namespace
 
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, BatchNormOptions o) {
-  return reshape(apply(BatchNorm{o}, rows_for(BatchNorm::name, x, gamma, beta, o), gamma, beta), x.shape());
+  Composition whole(BatchNorm::name);
+  return whole.gives(reshape(apply(BatchNorm{o}, rows_for(BatchNorm::name, x, gamma, beta, o), gamma, beta), x.shape()),
+                     {&x, &gamma, &beta}, [&] {
+                       return Attributes{{"epsilon", o.epsilon}};
+                     });
 }
 
 Tensor batch_norm_plain(const Tensor& x, const Tensor& gamma, const Tensor& beta, BatchNormOptions o) {
+  Composition whole("batch_norm_plain");
   const Tensor rows = rows_for("batch_norm_plain", x, gamma, beta, o), m = mean(rows, 0), v = variance(rows, 0);
   if (o.moments) *o.moments = {m.detach(), v.detach()};
-  return reshape((rows - m) / sqrt(v + o.epsilon) * gamma + beta, x.shape());
+  return whole.gives(reshape((rows - m) / sqrt(v + o.epsilon) * gamma + beta, x.shape()), {&x, &gamma, &beta}, [&] {
+    return Attributes{{"epsilon", o.epsilon}};
+  });
 }
 
 }  // namespace ebb

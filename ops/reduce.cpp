@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <ebb/graph/batch.h>
+#include <ebb/graph/composition.h>
 #include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/kernels/rows.h>
 #include <ebb/ops/ops.h>
@@ -410,6 +411,10 @@ struct Argmax {
   Tensor batched(const Tensor& x) const { return detail::run_whole(Argmax{axis + 1}, detail::whole(x)); }
 };
 
+Attributes reduction_attributes(unsigned mask, ReduceOptions options) {
+  return {{"mask", mask}, {"keepdims", options.keepdims}};
+}
+
 }  // namespace
 
 Tensor sum(const Tensor& x, Axes axes, ReduceOptions options) {
@@ -423,7 +428,9 @@ Tensor mean(const Tensor& x, Axes axes, ReduceOptions options) {
   for (int i = 0; i < x.rank(); ++i)
     if (mask >> i & 1) n *= x.shape()[i];
   if (n == 0) fail<ShapeError>("mean", fmt::format("no elements to average in {}", x.shape().str()));
-  return apply(Sum{mask, options.keepdims}, x) / static_cast<double>(n);
+  Composition whole("mean");
+  return whole.gives(apply(Sum{mask, options.keepdims}, x) / static_cast<double>(n), {&x},
+                     [&] { return reduction_attributes(mask, options); });
 }
 
 Tensor max(const Tensor& x, Axes axes, ReduceOptions options) {
@@ -444,15 +451,19 @@ void expect_reducible(std::string_view op, const Tensor& x, const Axes& axes) {
 
 Tensor min(const Tensor& x, Axes axes, ReduceOptions options) {
   expect_reducible("min", x, axes);
-  return -max(-x, axes, options);
+  Composition whole("min");
+  return whole.gives(-max(-x, axes, options), {&x},
+                     [&] { return reduction_attributes(axes.mask(x.shape(), "min"), options); });
 }
 
 Tensor variance(const Tensor& x, Axes axes, ReduceOptions options) {
   expect_reducible("variance", x, axes);
+  Composition whole("variance");
   // The mean that was taken off has been rounded: its rest, whose own gradient is 0, is taken off the squares.
   const Tensor d = x - mean(x, axes, {.keepdims = true});
   const Tensor v = mean(square(d), axes, options);
-  return v - minimum(square(mean(d.detach(), axes, options)), v.detach());
+  return whole.gives(v - minimum(square(mean(d.detach(), axes, options)), v.detach()), {&x},
+                     [&] { return reduction_attributes(axes.mask(x.shape(), "variance"), options); });
 }
 
 Tensor logsumexp(const Tensor& x, Axes axes, ReduceOptions options) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <ebb/graph/batch.h>
+#include <ebb/graph/composition.h>
 #include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/kernels/functions.h>
 #include <ebb/ops/kernels/rows.h>
@@ -325,7 +326,10 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels, CrossEntropyOpt
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels) { return cross_entropy(logits, labels, {}); }
 
 Tensor cross_entropy_plain(const Tensor& logits, const Tensor& labels, CrossEntropyOptions o) {
-  return target_of("cross_entropy_plain", logits, labels, o).loss(logits);
+  Composition whole("cross_entropy_plain");
+  return whole.gives(target_of("cross_entropy_plain", logits, labels, o).loss(logits), {&logits, &labels}, [&] {
+    return Attributes{{"label_smoothing", o.label_smoothing}};
+  });
 }
 
 }  // namespace ebb

@@ -257,7 +257,8 @@ void OnnxGraph::write(const std::filesystem::path& path, const OnnxOptions& opti
 }  // namespace detail
 
 void export_onnx(Module& module, const std::filesystem::path& path, const Shape& sample, const OnnxOptions& options) {
-  const detail::Program program = detail::trace(module, sample, options.input, "export_onnx");
+  const detail::Program program = detail::trace(module, sample, options.input, "export_onnx",
+                                                [](std::string_view op) { return detail::onnx_row(op) != nullptr; });
   detail::OnnxGraph graph(module, program);
   graph.build();
   graph.write(path, options);

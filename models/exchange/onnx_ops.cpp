@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <numbers>
+#include <numeric>
 
 #include <ebb/models/exchange/onnx_graph.h>
 #include <ebb/ops/kernels/window.h>
@@ -113,6 +114,17 @@ void leaky(OnnxGraph& e, const Step& s, std::string_view type) {
 void elu_of(OnnxGraph& e, const Step& s, std::string_view type) {
   mapped(e, s, [&](const std::string& x) { return e.node(type, {x}, OnnxAttributes()("alpha", s.number("alpha"))); });
 }
+void selu_of(OnnxGraph& e, const Step& s, std::string_view type) {
+  mapped(e, s, [&](const std::string& x) {
+    return e.node(type, {x}, OnnxAttributes()("alpha", s.number("alpha"))("gamma", s.number("scale")));
+  });
+}
+void clip_to(OnnxGraph& e, const Step& s, std::string_view type) {
+  const DType t = e.dtype(s.output);
+  mapped(e, s, [&](const std::string& x) {
+    return e.node(type, {x, e.number(s.number("low"), t), e.number(s.number("high"), t)});
+  });
+}
 void along_last(OnnxGraph& e, const Step& s, std::string_view type) {
   const bool first = e.runs_first(s.inputs);
   e.give(s, e.node(type, {e.in_order(s.inputs[0], first)}, OnnxAttributes()("axis", std::int64_t{first ? 1 : -1})),
@@ -173,15 +185,13 @@ void slice_of(OnnxGraph& e, const Step& s, std::string_view type) {
                        e.list({first ? axis_first(axis) : axis}), e.list({step})}),
          first);
 }
-/// Zeros around: what pad() is made of.
+/// Zeros around.
 void pad_by(OnnxGraph& e, const Step& s, std::string_view type) {
-  if (s.integer("step") != 1) OnnxGraph::refuse(s, "with a step cannot be expressed in ONNX opset 13");
   const bool first = e.runs_first(s.inputs);
-  const std::int64_t axis = s.integer("axis"), begin = s.integer("begin"), rank = e.shape(s.inputs[0]).rank();
-  const std::int64_t at = first ? axis_first(axis) : axis, size = e.shape(s.inputs[0])[static_cast<int>(axis)];
+  const std::int64_t axis = s.integer("axis"), rank = e.shape(s.inputs[0]).rank(), at = first ? axis_first(axis) : axis;
   Ints pads(static_cast<std::size_t>(2 * rank));
-  pads[static_cast<std::size_t>(at)] = begin;
-  pads[static_cast<std::size_t>(rank + at)] = s.integer("size") - begin - size;
+  pads[static_cast<std::size_t>(at)] = s.integer("before");
+  pads[static_cast<std::size_t>(rank + at)] = s.integer("after");
   e.give(s, e.node(type, {e.in_order(s.inputs[0], first), e.list(pads), e.number(0, e.dtype(s.output))}), first);
 }
 void concat_of(OnnxGraph& e, const Step& s, std::string_view type) {
@@ -312,14 +322,20 @@ void pick_of(OnnxGraph& e, const Step& s, std::string_view type) {
                                OnnxAttributes()("axis", std::int64_t{-1}));
   e.give(s, e.node("Squeeze", {y, last}));
 }
-void place_of(OnnxGraph& e, const Step& s, std::string_view type) {
-  const DType t = e.dtype(s.output);
+std::string hot(OnnxGraph& e, const Step& s, std::string_view type, int indices) {
   const std::string classes = e.constant(scalar(static_cast<double>(e.shape(s.output).at(-1)), i64));
-  const std::string hot = e.node(type, {e.full(s.inputs[1]), classes, e.constant(tensor({0, 1}, t))});
-  e.give(s, e.node("Mul", {hot, e.node("Unsqueeze", {e.full(s.inputs[0]), e.list({-1})})}));
+  return e.node(type, {e.full(indices), classes, e.constant(tensor({0, 1}, e.dtype(s.output)))});
 }
+void one_hot_of(OnnxGraph& e, const Step& s, std::string_view type) { e.give(s, hot(e, s, type, s.inputs[0])); }
+void place_of(OnnxGraph& e, const Step& s, std::string_view type) {
+  const std::string values = e.node("Unsqueeze", {e.full(s.inputs[0]), e.list({-1})});
+  e.give(s, e.node("Mul", {hot(e, s, type, s.inputs[1]), values}));
+}
+/// Over all axes but the last.
 void normalize_batch(OnnxGraph& e, const Step& s, std::string_view) {
-  const OnnxAttributes over = OnnxAttributes()("axes", Ints{0})("keepdims", std::int64_t{1});
+  Ints axes(static_cast<std::size_t>(e.shape(s.output).rank() - 1));
+  std::iota(axes.begin(), axes.end(), 0);
+  const OnnxAttributes over = OnnxAttributes()("axes", axes)("keepdims", std::int64_t{1});
   const std::string x = e.plain(s.inputs[0]), centered = e.node("Sub", {x, e.node("ReduceMean", {x}, over)});
   const std::string variance = e.node("ReduceMean", {e.node("Mul", {centered, centered})}, over);
   const std::string deviation =
@@ -337,6 +353,7 @@ constexpr auto rows = std::to_array<OnnxRow>({
     {"batch_norm", "", normalize_batch},
     {"broadcast_to", "Expand", broadcast_as},
     {"cast", "Cast", cast_to},
+    {"clip", "Clip", clip_to},
     {"concat", "Concat", concat_of},
     {"conv2d", "Conv", convolution},
     {"conv2d_grouped", "Conv", convolution},
@@ -367,8 +384,11 @@ constexpr auto rows = std::to_array<OnnxRow>({
     {"max_pool2d", "MaxPool", pooling},
     {"maximum", "Max", elementwise},
     {"mean", "ReduceMean", reduce},
+    {"min", "ReduceMin", reduce},
     {"minimum", "Min", elementwise},
     {"mul", "Mul", product},
+    {"one_hot", "OneHot", one_hot_of},
+    {"pad", "Pad", pad_by},
     {"pick", "GatherElements", pick_of},
     {"place", "OneHot", place_of},
     {"pow", "Pow", elementwise},
@@ -376,6 +396,7 @@ constexpr auto rows = std::to_array<OnnxRow>({
     {"reciprocal", "Reciprocal", elementwise},
     {"relu", "Relu", elementwise},
     {"reshape", "Reshape", reshape_to},
+    {"selu", "Selu", selu_of},
     {"sigmoid", "Sigmoid", elementwise},
     {"sign", "Sign", elementwise},
     {"silu", "Sigmoid", silu_of},
@@ -389,7 +410,6 @@ constexpr auto rows = std::to_array<OnnxRow>({
     {"sum", "ReduceSum", reduce},
     {"tanh", "Tanh", elementwise},
     {"transpose", "Transpose", transpose_by},
-    {"unslice", "Pad", pad_by},
     {"where", "Where", where},
 });
 

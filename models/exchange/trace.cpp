@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include <ebb/graph/composition.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/observe.h>
 #include <ebb/ops/ops.h>
@@ -17,27 +18,19 @@ namespace {
 /// Lists the ops of one pass that depend on its input; what they read besides is a constant.
 class Recorder : public Observer {
  public:
-  Recorder(const Tensor& input, std::string_view caller) : caller_(caller) { add(input, true); }
-
-  void ran(const OpEvent& event) override {
-    Step step;
-    std::vector<const Tensor*> read(event.inputs.begin(), event.inputs.end());
-    for (const Attribute& a : event.attributes) {
-      if (const auto* t = std::get_if<Tensor>(&a.value)) read.push_back(t);
-      else step.attributes.push_back(a);
-    }
-    step.op = event.op;
-    step.path = current_scope();
-    if (std::ranges::none_of(read, [&](const Tensor* t) { return is_computed(step, *t); }))
-      return;  // a constant by itself
-    for (const Tensor* t : read) {
-      const int known = find(*t);
-      step.inputs.push_back(known >= 0 ? known : add(*t, false));
-    }
-    step.output = add(event.output, true);
-    out_.steps.push_back(std::move(step));
+  Recorder(const Tensor& input, std::string_view caller, bool (*knows)(std::string_view))
+      : caller_(caller), knows_(knows) {
+    add(input, true);
   }
 
+  void ran(const OpEvent& event) override {
+    if (!inside_) record(event.op, event.inputs, event.output, event.attributes);
+  }
+  void enters_composition(std::string_view name) override { inside_ += inside_ || knows_(name); }
+  void composed(const CompositionEvent& event) override {
+    if (inside_ == 1) record(event.name, event.inputs, event.output, event.attributes);
+  }
+  void leaves_composition() override { inside_ -= inside_ > 0; }
   Program finish(const Tensor& result) {
     for (const auto& [storage, version] : versions_)
       if (storage->version() != version)
@@ -50,6 +43,26 @@ class Recorder : public Observer {
   }
 
  private:
+  void record(std::string_view op, std::span<const Tensor* const> inputs, const Tensor& output,
+              std::span<const Attribute> attributes) {
+    Step step;
+    std::vector<const Tensor*> read(inputs.begin(), inputs.end());
+    for (const Attribute& a : attributes) {
+      if (const auto* t = std::get_if<Tensor>(&a.value)) read.push_back(t);
+      else step.attributes.push_back(a);
+    }
+    step.op = op;
+    step.path = current_scope();
+    if (std::ranges::none_of(read, [&](const Tensor* t) { return is_computed(step, *t); }))
+      return;  // a constant by itself
+    for (const Tensor* t : read) {
+      const int known = find(*t);
+      step.inputs.push_back(known >= 0 ? known : add(*t, false));
+    }
+    step.output = add(output, true);
+    out_.steps.push_back(std::move(step));
+  }
+
   /// The newest value that this tensor shows, or -1. The values are held, so that no address is used again.
   int find(const Tensor& t) const {
     const auto it = at_.find(t.raw());
@@ -81,150 +94,26 @@ class Recorder : public Observer {
   }
 
   std::string_view caller_;
+  bool (*knows_)(std::string_view);
+  int inside_ = 0;  // of a composition that is one step: how many are open
   Program out_;
   std::unordered_map<const std::byte*, std::vector<int>> at_;
   std::unordered_map<const Storage*, std::uint32_t> versions_;
   std::unordered_map<const Storage*, bool> computed_;
 };
 
-// ---- several ops that are one elsewhere -----------------------------------------------------------------------------
-
-/// Rewrites the last op of some groups as one that stands for the group; the others are then dropped as unused.
-class Joiner {
- public:
-  explicit Joiner(Program& p) : p_(p), maker_(p.values.size(), -1) {}
-
-  void run() {
-    for (std::size_t i = 0; i < p_.steps.size(); ++i) {
-      Step& s = p_.steps[i];
-      if (s.op == "add") join_bias(s);
-      else if (s.op == "affine") join_mean(s);
-      else if (s.op == "reshape") join_depthwise(s) || join_grouped(s);
-      maker_[static_cast<std::size_t>(s.output)] = static_cast<int>(i);
-    }
-    drop_unused();
+/// Leaves out what the result does not depend on.
+void drop_unused(Program& p) {
+  std::vector<bool> used(p.values.size());
+  used[static_cast<std::size_t>(p.output)] = true;
+  for (std::size_t i = p.steps.size(); i-- > 0;) {
+    Step& s = p.steps[i];
+    if (!used[static_cast<std::size_t>(s.output)]) s.op.clear();
+    else
+      for (const int id : s.inputs) used[static_cast<std::size_t>(id)] = true;
   }
-
- private:
-  const TracedValue& value(int id) const { return p_.values[static_cast<std::size_t>(id)]; }
-  const Tensor& tensor(int id) const { return value(id).value; }
-  /// The op that made a value, when it is one of this name.
-  const Step* made_by(int id, std::string_view op) const {
-    const int at = maker_[static_cast<std::size_t>(id)];
-    return at >= 0 && p_.steps[static_cast<std::size_t>(at)].op == op ? &p_.steps[static_cast<std::size_t>(at)]
-                                                                      : nullptr;
-  }
-  static void become(Step& s, std::string_view op, std::vector<int> inputs, Attributes attributes) {
-    s.op = op, s.inputs = std::move(inputs), s.attributes = std::move(attributes);
-  }
-
-  bool join_bias(Step& s) {
-    for (const std::string_view op : {"conv2d", "conv2d_grouped", "conv2d_transpose"}) {
-      const Step* conv = made_by(s.inputs[0], op);
-      if (!conv || conv->inputs.size() != 2 || value(s.inputs[1]).computed ||
-          tensor(s.inputs[1]).shape() != Shape{tensor(s.output).size(-1)})
-        continue;
-      become(s, op, {conv->inputs[0], conv->inputs[1], s.inputs[1]}, Attributes(conv->attributes));
-      return true;
-    }
-    return false;
-  }
-
-  bool join_mean(Step& s) {
-    const Step* sum = made_by(s.inputs[0], "sum");
-    if (!sum || s.number("shift") != 0) return false;
-    const Tensor& x = tensor(sum->inputs[0]);
-    if (x.numel() == 0 || s.number("scale") != 1.0 / static_cast<double>(x.numel() / tensor(sum->output).numel()))
-      return false;
-    become(s, "mean", sum->inputs, Attributes(sum->attributes));
-    return true;
-  }
-
-  int add_constant(const Tensor& t) {
-    p_.values.push_back({t, false, t.shape()});
-    maker_.push_back(-1);
-    return static_cast<int>(p_.values.size()) - 1;
-  }
-  /// kh, kw, channels of patches.
-  struct Patch {
-    std::int64_t kh, kw, c;
-    std::int64_t taps() const { return kh * kw; }
-  };
-  Patch patch_of(const Step& columns) const {
-    const auto& kernel = columns.integers("kernel");
-    return {kernel[0], kernel[1], tensor(columns.inputs[0]).size(3)};
-  }
-  bool is_patches(const Step& columns, int id, const Shape& more) const {  // as (places, more...)
-    const Shape& s = tensor(columns.output).shape();
-    return tensor(id).shape() == more.inserted(0, s.without(3).numel());
-  }
-  void become_grouped(Step& s, const Step& columns, const Tensor& kernel) {
-    Attributes a = columns.attributes;
-    const int x = columns.inputs[0];
-    become(s, "conv2d_grouped", {x, add_constant(kernel)}, std::move(a));
-  }
-
-  /// sum(patches (places, taps, c) * kernel (taps, c), 1)
-  bool join_depthwise(Step& s) {
-    const Step* sum = made_by(s.inputs[0], "sum");
-    const Step* product = sum ? made_by(sum->inputs[0], "mul") : nullptr;
-    const Step* rows = product ? made_by(product->inputs[0], "reshape") : nullptr;
-    const Step* columns = rows ? made_by(rows->inputs[0], "im2col") : nullptr;
-    if (!columns || value(product->inputs[1]).computed) return false;
-    const Patch p = patch_of(*columns);
-    const Tensor& kernel = tensor(product->inputs[1]);
-    if (!is_patches(*columns, rows->output, {p.taps(), p.c}) || kernel.shape() != Shape{p.taps(), p.c} ||
-        sum->integer("mask") != 2 || sum->integer("keepdims") ||
-        tensor(s.output).shape() != tensor(columns->output).shape().with(3, p.c))
-      return false;
-    become_grouped(s, *columns, reshape(kernel, {p.kh, p.kw, 1, p.c}));
-    return true;
-  }
-
-  /// patches (groups, places, taps * in) times kernel (groups, taps * in, out), the groups put side by side again
-  bool join_grouped(Step& s) {
-    const Step* joined = made_by(s.inputs[0], "transpose");
-    const Step* product = joined ? made_by(joined->inputs[0], "matmul") : nullptr;
-    const Step* stacked = product ? made_by(product->inputs[0], "reshape") : nullptr;
-    const Step* turned = stacked ? made_by(stacked->inputs[0], "transpose") : nullptr;
-    const Step* rows = turned ? made_by(turned->inputs[0], "reshape") : nullptr;
-    const Step* columns = rows ? made_by(rows->inputs[0], "im2col") : nullptr;
-    if (!columns || value(product->inputs[1]).computed) return false;
-    const Patch p = patch_of(*columns);
-    const Tensor& kernel = tensor(product->inputs[1]);
-    if (kernel.rank() != 3 || product->integer("transpose_a") || product->integer("transpose_b")) return false;
-    const std::int64_t groups = kernel.size(0), in = p.c / groups, out = kernel.size(2),
-                       places = tensor(rows->output).size(0);
-    const auto begins = [](const std::vector<std::int64_t>& axes, std::initializer_list<std::int64_t> with) {
-      return std::equal(with.begin(), with.end(), axes.begin());
-    };
-    if (!is_patches(*columns, rows->output, {p.taps(), groups, in}) ||
-        !begins(turned->integers("axes"), {2, 0, 1, 3}) ||
-        tensor(stacked->output).shape() != Shape{groups, places, p.taps() * in} ||
-        !begins(joined->integers("axes"), {1, 0, 2}) ||
-        tensor(s.output).shape() != tensor(columns->output).shape().with(3, groups * out))
-      return false;
-    become_grouped(
-        s, *columns,
-        reshape(transpose(reshape(kernel, {groups, p.taps(), in, out}), {1, 2, 0, 3}), {p.kh, p.kw, in, groups * out}));
-    return true;
-  }
-
-  void drop_unused() {
-    std::vector<bool> used(p_.values.size());
-    used[static_cast<std::size_t>(p_.output)] = true;
-    for (std::size_t i = p_.steps.size(); i-- > 0;) {
-      Step& s = p_.steps[i];
-      if (!used[static_cast<std::size_t>(s.output)]) s.op.clear();
-      else
-        for (const int id : s.inputs) used[static_cast<std::size_t>(id)] = true;
-    }
-    std::erase_if(p_.steps, [](const Step& s) { return s.op.empty(); });
-  }
-
-  Program& p_;
-  std::vector<int> maker_;
-};
+  std::erase_if(p.steps, [](const Step& s) { return s.op.empty(); });
+}
 
 // ---- several passes ------------------------------------------------------------------------------------------------
 
@@ -321,17 +210,18 @@ const std::vector<std::int64_t>& Step::integers(std::string_view name) const {
 }
 std::string Step::place() const { return path.empty() ? op : fmt::format("{}: {}", path, op); }
 
-Program trace(Module& module, const Shape& sample, DType dtype, std::string_view caller) {
+Program trace(Module& module, const Shape& sample, DType dtype, std::string_view caller,
+              bool (*knows)(std::string_view)) {
   const NoGrad quiet;
   const Training inference(false);
   const auto pass = [&](int number) {
     const std::int64_t n = number == 1 ? Program::other_batch : Program::batch;
     const Tensor x = made_up(sample.inserted(0, n), dtype, number);
     Program p = [&] {
-      Recorder recorder(x, caller);
+      Recorder recorder(x, caller, knows);
       return recorder.finish(module(x));
     }();
-    Joiner(p).run();
+    drop_unused(p);
     return p;
   };
   Program first = pass(0);

@@ -34,9 +34,7 @@ struct Step {
   std::string place() const;
 };
 
-/// The ops on the way from the input, value 0, to the output, in order. Besides the primitive ops there are some that
-/// stand for several: mean, conv2d_grouped (inputs x and a kernel (kh, kw, in / groups, out)); and a convolution may
-/// have a bias as its third input.
+/// The ops and compositions on the way from the input, value 0, to the output, in order.
 struct Program {
   static constexpr std::int64_t batch = 3, other_batch = 5;
   std::vector<TracedValue> values;
@@ -46,6 +44,8 @@ struct Program {
 
 /// Runs the module at inference on several batches of made-up data. Throws ValueError, naming op and layer, where the
 /// passes differ in what may not depend on the data: the ops that run, their options, and the constants that they read.
-Program trace(Module& module, const Shape& sample, DType dtype, std::string_view caller);
+/// A composition (ebb/graph/composition.h) is one step if `knows` says so of its name, else it is the ops inside.
+Program trace(Module& module, const Shape& sample, DType dtype, std::string_view caller,
+              bool (*knows)(std::string_view op));
 
 }  // namespace ebb::detail

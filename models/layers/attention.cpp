@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include <ebb/graph/composition.h>
 #include <ebb/graph/error.h>
 
 namespace ebb {
@@ -28,9 +29,10 @@ Tensor table_init(const Shape& shape, DType dtype) { return normal(shape, 0, 0.0
 }  // namespace
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, bool causal) {
+  Composition whole("attention");
   Tensor scores = matmul(q / std::sqrt(static_cast<double>(q.size(-1))), k, {.transpose_b = true});
   if (causal && scores.numel() > 0) scores = scores + causal_mask(q.size(-2), k.size(-2), q.dtype());
-  return matmul(softmax(scores), v);
+  return whole.gives(matmul(softmax(scores), v), {&q, &k, &v}, [=] { return Attributes{{"causal", causal}}; });
 }
 
 MultiHeadAttention::MultiHeadAttention(MultiHeadAttentionOptions options) : options_(options) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include <ebb/graph/error.h>
+#include <ebb/ops/kernels/window.h>
 
 namespace ebb {
 
@@ -12,15 +13,13 @@ void detail::expect_images(std::string_view layer, const Tensor& x) {
   if (x.rank() != 4) fail<ShapeError>(layer, fmt::format("needs an image batch (n, h, w, c), got {}", x.shape().str()));
 }
 
-namespace {
-
-template <class Options>
-Tensor finished(Tensor y, const Tensor& bias, const Options& o) {
-  if (o.use_bias) y = y + bias;
-  return o.activation ? o.activation(y) : y;
+Tensor detail::finished(Composition& whole, const Tensor& y, const Tensor& x, const Tensor& kernel, const Tensor& bias,
+                        const Conv2dOptions& options, Activation activation) {
+  const auto attributes = [&] { return window_attributes(0, options); };
+  const Tensor sum = bias.defined() ? whole.gives(y + bias, {&x, &kernel, &bias}, attributes)
+                                    : whole.gives(y, {&x, &kernel}, attributes);
+  return activation ? activation(sum) : sum;
 }
-
-}  // namespace
 
 DepthwiseConv2D::DepthwiseConv2D(DepthwiseConv2DOptions options) : options_(options) {
   detail::expect_initializers("DepthwiseConv2D", options.weight_init, options.bias_init);
@@ -36,8 +35,9 @@ Tensor DepthwiseConv2D::forward(const Tensor& x) {
     if (options_.use_bias) bias = make_parameter(options_.bias_init, {c * m}, x, "bias");
   }
   const Tensor kernel = reshape(weight, {options_.kernel.h, options_.kernel.w, 1, -1});
-  return finished(conv2d_grouped(x, kernel, weight.size(2), {options_.stride, options_.pad, options_.dilation}), bias,
-                  options_);
+  const Conv2dOptions o{options_.stride, options_.pad, options_.dilation};
+  Composition whole("conv2d_grouped");
+  return detail::finished(whole, conv2d_grouped(x, kernel, weight.size(2), o), x, kernel, bias, o, options_.activation);
 }
 
 void DepthwiseConv2D::visit(Visitor& v) {
@@ -63,7 +63,9 @@ Tensor Conv2DTranspose::forward(const Tensor& x) {
   };
   const Pair image{grown(x.size(1), kernel.h, stride.h) - options_.pad.top - options_.pad.bottom,
                    grown(x.size(2), kernel.w, stride.w) - options_.pad.left - options_.pad.right};
-  return finished(conv2d_transpose(x, weight, image, {stride, options_.pad}), bias, options_);
+  const Conv2dOptions o{stride, options_.pad};
+  Composition whole("conv2d_transpose");
+  return detail::finished(whole, conv2d_transpose(x, weight, image, o), x, weight, bias, o, options_.activation);
 }
 
 void Conv2DTranspose::visit(Visitor& v) {

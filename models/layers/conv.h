@@ -1,5 +1,6 @@
 // Convolutions beside Conv2D.
 #pragma once
+#include <ebb/graph/composition.h>
 #include <cstdint>
 #include <string_view>
 
@@ -61,9 +62,13 @@ class Conv2DTranspose : public Module {
   Conv2DTransposeOptions options_;
 };
 
-/// Throws ShapeError of a layer whose input is not (n, h, w, c).
 namespace detail {
+/// Throws ShapeError of a layer whose input is not (n, h, w, c).
 void expect_images(std::string_view layer, const Tensor& x);
-}
+/// What a layer makes of its convolution y = whole(x, kernel): y plus the bias if that is defined, together one op
+/// named `whole`, and the activation if any.
+Tensor finished(Composition& whole, const Tensor& y, const Tensor& x, const Tensor& kernel, const Tensor& bias,
+                const Conv2dOptions& options, Activation activation);
+}  // namespace detail
 
 }  // namespace ebb

@@ -60,9 +60,10 @@ void Conv2D::build(const Tensor& x) {
 Tensor Conv2D::forward(const Tensor& x) {
   build(x);
   if (has_bias_and_relu() && options_.groups == 1) return conv2d_relu(x, weight, bias, geometry());
-  const Tensor y =
-      options_.groups == 1 ? conv2d(x, weight, geometry()) : conv2d_grouped(x, weight, options_.groups, geometry());
-  return activated(options_.use_bias ? y + bias : y, options_.activation);
+  const bool one_group = options_.groups == 1;
+  Composition whole(one_group ? "conv2d" : "conv2d_grouped");
+  const Tensor y = one_group ? conv2d(x, weight, geometry()) : conv2d_grouped(x, weight, options_.groups, geometry());
+  return detail::finished(whole, y, x, weight, bias, geometry(), options_.activation);
 }
 
 Tensor Conv2D::forward_joined(const Tensor& x, const Module& next) {

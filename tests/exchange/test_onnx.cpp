@@ -5,6 +5,7 @@
 #include <ebb/models/exchange/onnx.h>
 #include <ebb/models/exchange/protobuf.h>
 #include <ebb/models/layers/combine.h>
+#include <ebb/models/layers/conv.h>
 #include <ebb/models/layers/norm.h>
 #include <ebb/models/layers/recurrent.h>
 #include <ebb/ops/ops.h>
@@ -237,7 +238,15 @@ TEST_CASE("onnx: groups, pools and activations are single ops again") {
         Types{"Transpose", "Conv", "GlobalMaxPool", "Flatten"});
   CHECK(types({Dense(2), [](const Tensor& x) { return leaky_relu(x); }}, {3}) == Types{"Gemm", "LeakyRelu"});
   CHECK(types({Dense(2), [](const Tensor& x) { return elu(x, 0.5); }}, {3}) == Types{"Gemm", "Elu"});
-  CHECK(types({Dense(2), selu}, {3}) == Types{"Gemm", "Elu", "Mul"});
+  CHECK(types({Dense(2), selu}, {3}) == Types{"Gemm", "Selu"});
+  CHECK(types({[](const Tensor& x) { return clip(x, -1, 1); }}, {3}) == Types{"Clip"});
+  CHECK(types({[](const Tensor& x) { return min(x, 1); }}, {3, 2}) == Types{"ReduceMin"});
+  CHECK(types({[](const Tensor& x) { return pad(x, {.axis = 1, .after = 2}); }}, {3, 2}) == Types{"Pad"});
+  CHECK(types({[](const Tensor& x) { return one_hot(argmax(x), 3); }}, {3}) == Types{"ArgMax", "OneHot"});
+  CHECK(types({Conv2DTranspose({.filters = 2})}, {5, 5, 4}) == Types{"Transpose", "ConvTranspose", "Transpose"});
+  // a composition that ONNX does not have is written as its ops
+  CHECK(types({[](const Tensor& x) { return variance(x, {1}); }}, {3, 2}) ==
+        Types{"ReduceMean", "Sub", "Mul", "ReduceMean", "ReduceMean", "Mul", "Min", "Sub"});
   CHECK(types({Dense(2), softmax}, {3}) == Types{"Gemm", "Softmax"});
   CHECK(types({[](const Tensor& x) { return mean(x, 1); }}, {3, 2}) == Types{"ReduceMean"});
   Sequential grouped({5, 5, 4}, {Conv2D({.filters = 6, .groups = 2})});
