@@ -18,7 +18,7 @@ struct DotOptions {
   /// Draw nodes of the same op, shape and layer as one, marked with their number, where there are at least this many:
   /// the steps of a recurrent network become one cell. 0 draws all.
   int collapse = 3;
-  bool open = true;  ///< draw each op of a composition such as mean(); false: as one node (composition.h)
+  bool open = false;  ///< draw each op of a composition such as mean(), which is else one node (composition.h)
   /// Adds time, share, GFLOP/s and GB/s to each node, and colors the slow ones. Must outlive the call.
   const Profiler* profile = nullptr;
   /// The value whose gradients the graph holds: what was computed after it is drawn in blue, with data flowing up

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Reference vectors from PyTorch: values and gradients of ops, losses and layers, and trajectories of optimizers, in float64.
 
-  tests/parity.py FILE [--seed N]      writes FILE (tests/parity.json is seed 1)
-  tests/parity.py --live PROGRAM       new random vectors, read at once by PROGRAM (ebb_tests)
+  tests/parity.py --ops GRADCHECK FILE         writes FILE (tests/parity.json is seed 1)
+  tests/parity.py --ops GRADCHECK --live TESTS new random vectors, read at once by TESTS (the program ebb_tests)
 
-Needs Debian's python3-torch. Images and kernels are turned from ebb's NHWC and HWIO on the way in, and back on the way out.
+GRADCHECK is the program gradcheck: the cases of ops, their inputs and what PyTorch is asked for come from the table of ops
+(apps/gradcheck/op_table_*.cpp). Needs Debian's python3-torch. Images and kernels are turned from ebb's NHWC and HWIO on the way
+in, and back on the way out.
 """
 import argparse
 import json
@@ -13,6 +15,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import zlib
 
 import torch
 import torch.nn.functional as F
@@ -24,33 +27,46 @@ def uniform(*shape, low=-1.0, high=1.0):
     return torch.rand(*shape) * (high - low) + low
 
 
-def positive(*shape):
-    return uniform(*shape, low=0.3, high=2.0)
-
-
-def away_from_zero(*shape):
-    x = uniform(*shape)
-    return x + 0.2 * torch.sign(x)
-
-
 def packed(t):
     return {"shape": list(t.shape), "values": t.detach().reshape(-1).tolist()}
 
 
-def conv(**options):
-    def f(x, k):
-        return F.conv2d(x.permute(0, 3, 1, 2), k.permute(3, 2, 0, 1), **options).permute(0, 2, 3, 1)
-    return f
+# ---- words of the expressions in the table of ops ----
+
+def conv(x, k, **options):
+    return F.conv2d(x.permute(0, 3, 1, 2), k.permute(3, 2, 0, 1), **options).permute(0, 2, 3, 1)
 
 
-def conv_same(x, k):  # what Keras calls "same": the odd zero goes to the bottom and right
-    x = F.pad(x.permute(0, 3, 1, 2), (0, 1, 0, 1))
-    return F.conv2d(x, k.permute(3, 2, 0, 1), stride=2).permute(0, 2, 3, 1)
+def conv_back(x, k, **options):
+    return F.conv_transpose2d(x.permute(0, 3, 1, 2), k.permute(3, 2, 0, 1), **options).permute(0, 2, 3, 1)
 
 
-def pool(kind, *args, **options):
-    return lambda x: kind(x.permute(0, 3, 1, 2), *args, **options).permute(0, 2, 3, 1)
+def padded(x, top, bottom, left, right):
+    return F.pad(x, (0, 0, left, right, top, bottom))
 
+
+def max_pool(x, size, **options):
+    return F.max_pool2d(x.permute(0, 3, 1, 2), size, **options).permute(0, 2, 3, 1)
+
+
+def avg_pool(x, size, **options):
+    return F.avg_pool2d(x.permute(0, 3, 1, 2), size, count_include_pad=False, **options).permute(0, 2, 3, 1)
+
+
+def columns(x, kernel):  # patches with the channels last
+    n, h, w, c = x.shape
+    patches = F.unfold(x.permute(0, 3, 1, 2), kernel).reshape(n, c, kernel[0] * kernel[1], h - kernel[0] + 1, w - kernel[1] + 1)
+    return patches.permute(0, 3, 4, 2, 1).flatten(3)
+
+
+def from_columns(x, image, kernel):
+    n, h, w, size = x.shape
+    taps = kernel[0] * kernel[1]
+    patches = x.reshape(n, h * w, taps, size // taps).permute(0, 3, 2, 1).reshape(n, size, h * w)
+    return F.fold(patches, image, kernel).permute(0, 2, 3, 1)
+
+
+# ---- layers ----
 
 def channels_first(f):  # over images and what goes with them
     return lambda x, *more: f(x.permute(0, 3, 1, 2), *more).permute(0, 2, 3, 1)
@@ -84,88 +100,13 @@ def attention_inputs():
     return (uniform(2, 3, 4),) + tuple(uniform(4, 4) if i % 2 == 0 else uniform(4) for i in range(8))
 
 
-def weighted(x):  # Keras divides by the number of rows, PyTorch's mean by the sum of their weights
-    return F.cross_entropy(x, LABELS, weight=WEIGHTS, reduction="sum") / len(LABELS)
-
-
-LABELS = torch.tensor([2, 0, 1, 2])
-SHARES = torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
-WEIGHTS = torch.tensor([0.5, 2.0, 1.5])
-INDICES = torch.tensor([3, 0, 3, 1])
-
-OPS = {
-    "add": (lambda a, b: a + b, lambda: (uniform(2, 3), uniform(3))),
-    "sub": (lambda a, b: a - b, lambda: (uniform(2, 1), uniform(2, 3))),
-    "mul": (lambda a, b: a * b, lambda: (uniform(2, 3), uniform(2, 3))),
-    "div": (lambda a, b: a / b, lambda: (uniform(2, 3), positive(2, 3))),
-    "pow": (lambda a, b: a**b, lambda: (positive(2, 3), uniform(2, 3))),
-    "pow_scalar": (lambda a: a**2.5, lambda: (positive(2, 3),)),
-    "maximum": (torch.maximum, lambda: (uniform(2, 3), uniform(2, 3))),
-    "minimum": (torch.minimum, lambda: (uniform(2, 3), uniform(2, 3))),
-    "exp": (torch.exp, lambda: (uniform(5),)),
-    "log": (torch.log, lambda: (positive(5),)),
-    "log1p": (torch.log1p, lambda: (positive(5),)),
-    "sqrt": (torch.sqrt, lambda: (positive(5),)),
-    "square": (torch.square, lambda: (uniform(5),)),
-    "reciprocal": (torch.reciprocal, lambda: (positive(5),)),
-    "abs": (torch.abs, lambda: (away_from_zero(5),)),
-    "sin": (torch.sin, lambda: (uniform(5),)),
-    "cos": (torch.cos, lambda: (uniform(5),)),
-    "erf": (torch.erf, lambda: (uniform(5),)),
-    "tanh": (torch.tanh, lambda: (uniform(5),)),
-    "sigmoid": (torch.sigmoid, lambda: (uniform(5, low=-6, high=6),)),
-    "softplus": (F.softplus, lambda: (uniform(5, low=-6, high=6),)),
-    "relu": (F.relu, lambda: (away_from_zero(5),)),
-    "leaky_relu": (lambda x: F.leaky_relu(x, 0.3), lambda: (away_from_zero(5),)),
-    "elu": (F.elu, lambda: (away_from_zero(5),)),
-    "selu": (F.selu, lambda: (away_from_zero(5),)),
-    "gelu": (F.gelu, lambda: (uniform(5),)),
-    "silu": (F.silu, lambda: (uniform(5),)),
-    "clip": (lambda x: torch.clamp(x, -0.5, 0.5), lambda: (uniform(9),)),
-    "sum": (lambda x: x.sum(1), lambda: (uniform(2, 3, 2),)),
-    "mean": (lambda x: x.mean((0, 2)), lambda: (uniform(2, 3, 2),)),
-    "max": (lambda x: x.amax(1), lambda: (uniform(2, 3, 2),)),
-    "min": (lambda x: x.amin(1), lambda: (uniform(2, 3, 2),)),
-    "variance": (lambda x: x.var(1, unbiased=False), lambda: (uniform(2, 5),)),
-    "logsumexp": (lambda x: x.logsumexp(1), lambda: (uniform(2, 5),)),
-    "transpose": (lambda x: x.permute(2, 0, 1), lambda: (uniform(2, 3, 2),)),
-    "slice": (lambda x: x[:, 1:6:2], lambda: (uniform(2, 7),)),
-    "pad": (lambda x: F.pad(x, (1, 2)), lambda: (uniform(2, 3),)),
-    "concat": (lambda a, b: torch.cat((a, b), 1), lambda: (uniform(2, 3), uniform(2, 2))),
-    "stack": (lambda a, b: torch.stack((a, b), 1), lambda: (uniform(2, 3), uniform(2, 3))),
-    "gather": (lambda x: x[INDICES], lambda: (uniform(4, 3),)),
-    "pick": (lambda x: x.gather(1, LABELS[:, None])[:, 0], lambda: (uniform(4, 3),)),
-    "matmul": (torch.matmul, lambda: (uniform(3, 4), uniform(4, 2))),
-    "matmul_tt": (lambda a, b: a.T @ b.T, lambda: (uniform(4, 3), uniform(2, 4))),
-    "matmul_batch": (torch.matmul, lambda: (uniform(2, 3, 4), uniform(2, 4, 2))),
-    "linear": (lambda x, w, b: F.linear(x, w.T, b), lambda: (uniform(3, 4), uniform(4, 2), uniform(2))),
-    "conv2d": (conv(), lambda: (uniform(2, 5, 4, 3), uniform(3, 2, 3, 2))),
-    "conv2d_stride_pad": (conv(stride=2, padding=1), lambda: (uniform(1, 6, 5, 2), uniform(3, 3, 2, 2))),
-    "conv2d_dilation": (conv(dilation=2), lambda: (uniform(1, 7, 6, 2), uniform(3, 2, 2, 2))),
-    "conv2d_same": (conv_same, lambda: (uniform(1, 6, 4, 2), uniform(3, 3, 2, 2))),
-    "max_pool2d": (pool(F.max_pool2d, 2), lambda: (uniform(1, 5, 4, 2),)),
-    "max_pool2d_overlap": (pool(F.max_pool2d, 3, stride=1), lambda: (uniform(1, 5, 4, 2),)),
-    "avg_pool2d": (pool(F.avg_pool2d, 2), lambda: (uniform(1, 5, 4, 2),)),
-    "avg_pool2d_pad": (pool(F.avg_pool2d, 3, stride=2, padding=1, count_include_pad=False), lambda: (uniform(1, 5, 4, 2),)),
-    "softmax": (lambda x: F.softmax(x, -1), lambda: (uniform(2, 4),)),
-    "log_softmax": (lambda x: F.log_softmax(x, -1), lambda: (uniform(2, 4),)),
-    "cross_entropy": (lambda x: F.cross_entropy(x, LABELS), lambda: (uniform(4, 3, low=-3, high=3),)),
-    "cross_entropy_smooth": (lambda x: F.cross_entropy(x, LABELS, label_smoothing=0.1), lambda: (uniform(4, 3),)),
-    "cross_entropy_shares": (lambda x: F.cross_entropy(x, SHARES), lambda: (uniform(4, 3),)),
-    "bce_with_logits": (F.binary_cross_entropy_with_logits, lambda: (uniform(2, 3), uniform(2, 3, low=0, high=1))),
-    "mse": (F.mse_loss, lambda: (uniform(2, 3), uniform(2, 3))),
-    "mae": (F.l1_loss, lambda: (uniform(2, 3), uniform(2, 3))),
-    "huber": (lambda a, b: F.huber_loss(a, b, delta=0.4), lambda: (uniform(2, 3), uniform(2, 3))),
-    "kl_divergence": (lambda x, t: F.kl_div(F.log_softmax(x, -1), t, reduction="batchmean"), lambda: (uniform(2, 3), positive(2, 3))),
-    "cross_entropy_weights": (weighted, lambda: (uniform(4, 3),)),
+LAYERS = {
     "batch_norm": (channels_first(lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True, eps=1e-3)),
                    lambda: (uniform(3, 2, 4, 3), uniform(3), uniform(3))),
     "layer_norm": (lambda x, w, b: F.layer_norm(x, (4,), w, b, eps=1e-3), lambda: (uniform(2, 3, 4), uniform(4), uniform(4))),
     "group_norm": (channels_first(lambda x, w, b: F.group_norm(x, 2, w, b, eps=1e-3)), lambda: (uniform(2, 3, 2, 4), uniform(4), uniform(4))),
-    "conv2d_grouped": (conv(groups=2, stride=2), lambda: (uniform(2, 5, 6, 4), uniform(3, 2, 2, 6))),
-    "conv2d_depthwise": (conv(groups=3, padding=1), lambda: (uniform(1, 5, 4, 3), uniform(3, 3, 1, 3))),
-    "conv2d_transposed": (channels_first(lambda x, k: F.conv_transpose2d(x, k.permute(3, 2, 0, 1), stride=2, padding=1)),
-                          lambda: (uniform(2, 3, 4, 3), uniform(4, 4, 2, 3))),
+    "conv2d_grouped": (lambda x, k: conv(x, k, groups=2, stride=2), lambda: (uniform(2, 5, 6, 4), uniform(3, 2, 2, 6))),
+    "conv2d_transposed": (lambda x, k: conv_back(x, k, stride=2, padding=1), lambda: (uniform(2, 3, 4, 3), uniform(4, 4, 2, 3))),
     "rnn": (recurrent(torch.rnn_tanh, [0]), lambda: (uniform(2, 4, 3), uniform(3, 2), uniform(2, 2), uniform(2))),
     "gru": (recurrent(torch.gru, [1, 0, 2]), lambda: (uniform(2, 4, 3), uniform(3, 6), uniform(2, 6), uniform(6), uniform(6))),
     "lstm": (recurrent(torch.lstm, [0, 1, 2, 3]), lambda: (uniform(2, 4, 3), uniform(3, 8), uniform(2, 8), uniform(8))),
@@ -187,16 +128,33 @@ OPTIMIZERS = {
 }
 
 
-def vectors(seed):
+def vector(name, seed, f, make):
+    torch.manual_seed(seed + zlib.crc32(name.encode()))  # the others stay as they are when one is added
+    inputs = [t.requires_grad_() for t in make()]
+    y = f(*inputs)
+    cotangent = torch.rand_like(y)
+    gradients = torch.autograd.grad(y, inputs, cotangent)
+    return {"inputs": [packed(t) for t in inputs], "output": packed(y), "cotangent": packed(cotangent),
+            "gradients": [packed(g) for g in gradients]}
+
+
+def expression(text):
+    return lambda *xs: eval(text, globals(), dict(zip("xyz", xs)) | {"xs": xs})
+
+
+def vectors(program, seed):
+    out = {"source": f"PyTorch {torch.__version__}, float64, seed {seed}", "ops": {}, "layers": {}, "optimizers": {}}
+    cases = subprocess.run([program, "--vectors", "--seed", str(seed)], stdout=subprocess.PIPE, text=True, check=True).stdout
+    for case in map(json.loads, cases.splitlines()):
+        name, text = case["name"], case["torch"]
+        try:
+            out["ops"][name] = {"torch": text} | vector(
+                name, seed, expression(text), lambda: [torch.tensor(x["values"]).reshape(x["shape"]) for x in case["inputs"]])
+        except Exception as e:
+            sys.exit(f"parity.py: {name}: {text}: {e}")
+    for name, (f, make) in LAYERS.items():
+        out["layers"][name] = vector(name, seed, f, make)
     torch.manual_seed(seed)
-    out = {"source": f"PyTorch {torch.__version__}, float64, seed {seed}", "ops": {}, "optimizers": {}}
-    for name, (f, make) in OPS.items():
-        inputs = [t.requires_grad_() for t in make()]
-        y = f(*inputs)
-        cotangent = torch.rand_like(y)
-        gradients = torch.autograd.grad(y, inputs, cotangent)
-        out["ops"][name] = {"inputs": [packed(t) for t in inputs], "output": packed(y), "cotangent": packed(cotangent),
-                            "gradients": [packed(g) for g in gradients]}
     # A curved slope: the gradient is 4 (A w)^3 A + w + 9, taken by hand so that only the optimizer is compared. It has no
     # minimum nearby, where dividing by the root of a vanishing mean square would blow rounding up.
     a, start = uniform(4, 4), uniform(4)
@@ -214,22 +172,35 @@ def vectors(seed):
     return out
 
 
+def lines(all_vectors):
+    """JSON with one case a line, as a diff can show it."""
+    groups = []
+    for key, group in all_vectors.items():
+        if isinstance(group, dict):
+            rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(case)}" for name, case in group.items())
+            groups.append(f"{json.dumps(key)}: {{\n{rows}\n}}")
+        else:
+            groups.append(f"{json.dumps(key)}: {json.dumps(group)}")
+    return "{\n" + ",\n".join(groups) + "\n}\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?")
+    parser.add_argument("--ops", metavar="GRADCHECK", required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--live", metavar="PROGRAM")
+    parser.add_argument("--live", metavar="TESTS")
     args = parser.parse_args()
     if args.live:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
-            json.dump(vectors(random.randrange(1 << 30)), f)
+            f.write(lines(vectors(args.ops, random.randrange(1 << 30))))
             f.flush()
             return subprocess.run([args.live, "-tc=parity*"], env=os.environ | {"EBB_PARITY": f.name}).returncode
     if not args.file:
-        parser.error("name a file, or --live PROGRAM")
+        parser.error("name a file, or --live TESTS")
+    text = lines(vectors(args.ops, args.seed))
     with open(args.file, "w") as f:
-        json.dump(vectors(args.seed), f)
-        f.write("\n")
+        f.write(text)
     return 0
 
 

@@ -2,6 +2,7 @@
 #include <boost/program_options.hpp>
 
 #include <fmt/core.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -101,6 +102,7 @@ int run(int argc, char** argv) {
           {"help,h", "this text"},
           {"sees", po::value<double>()->default_value(0),
            "an error of one element by this part of its input's size must be seen for certain (direction)"},
+          {"vectors", "print the cases that tests/parity.py compares with PyTorch, with inputs, one JSON text a line"},
           {"version", "what this build is"},
       });
   po::variables_map v;
@@ -149,6 +151,16 @@ int run(int argc, char** argv) {
   if (chosen.empty()) throw UsageError(fmt::format("no op \"{}\"; --list names them", v["op"].as<std::string>()));
   if (v.count("list")) {
     for (const Row* row : chosen) app::print("{}\n", row->name);
+    return 0;
+  }
+
+  if (v.count("vectors")) {
+    for (const auto& [name, row, c, torch] : ebb::testing::parity_cases()) {
+      nlohmann::ordered_json line{{"name", name}, {"torch", torch}, {"inputs", nlohmann::json::array()}};
+      for (const ebb::Tensor& x : ebb::testing::inputs_for(row, c, seed))
+        line["inputs"].push_back({{"shape", x.shape()}, {"values", x.to_vector()}});
+      app::print("{}\n", line.dump());
+    }
     return 0;
   }
 

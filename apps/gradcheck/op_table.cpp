@@ -1,5 +1,7 @@
 #include "op_table.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -14,6 +16,27 @@ const std::vector<Row>& rows() {
     return out;
   }();
   return all;
+}
+
+std::vector<Parity> parity_cases() {
+  std::vector<Parity> out;
+  const auto elements = [](const Case& c) {
+    std::int64_t n = 0;
+    for (const Shape& s : c.shapes) n = s.numel() == 0 ? 1000 : n + s.numel();
+    return n;
+  };
+  for (const Row& row : rows()) {
+    const std::string name = row.op() == row.name ? row.name : fmt::format("{}/{}", row.name, row.op());
+    const bool known = !row.elsewhere.torch.starts_with("none: ");
+    const Case* largest = nullptr;
+    for (const Case& c : row.cases)
+      if (known && !c.f && elements(c) <= 100 && (!largest || elements(c) > elements(*largest))) largest = &c;
+    for (const Case& c : row.cases)
+      if (&c == largest || !c.torch.empty())
+        out.push_back({fmt::format("{}#{}", name, &c - row.cases.data()), row, c,
+                       c.torch.empty() ? row.elsewhere.torch : c.torch});
+  }
+  return out;
 }
 
 std::vector<Tensor> inputs_for(const Row& row, const Case& c, std::uint64_t seed) {

@@ -35,7 +35,18 @@ inline constexpr Domain anywhere{}, positive{0.4, 2.5}, off_zero{-2, 2, 0.15}, s
 /// Shapes of the inputs, and options or repeated inputs through a function of its own.
 struct Case {
   std::vector<Shape> shapes;
-  Function f = nullptr;  // null: the row's
+  Function f = nullptr;    // null: the row's
+  std::string torch = "";  // what PyTorch is asked for; empty: the row's, if the function is the row's
+};
+
+/// The op in other libraries.
+struct Elsewhere {
+  /// `torch`: of the inputs x, y, z, or xs, in the words of tests/parity.py: "torch.exp(x)"; or "none: " and the
+  /// reason. `no_onnx`: why the op is not exported; empty for one that is, by the table in
+  /// models/exchange/onnx_ops.cpp.
+  Elsewhere(std::string torch_, std::string no_onnx_ = "") : torch(std::move(torch_)), no_onnx(std::move(no_onnx_)) {}
+  Elsewhere(const char* torch_) : torch(torch_) {}
+  std::string torch, no_onnx;
 };
 
 /// A call that must be refused, the type of what it throws and the whole message.
@@ -63,6 +74,7 @@ Refusal refuses(std::function<Tensor()> call, std::string message) {
 
 struct Row {
   std::string name;  // the function in ops/ops.h
+  Elsewhere elsewhere;
   Function f;
   std::vector<Case> cases;
   Domain domain = anywhere;
@@ -81,6 +93,7 @@ struct ValueRow {
   std::string name;  // the function, or the primitive where it is internal
   std::function<Tensor()> f;
   std::vector<double> expected;
+  std::string no_onnx = "";  // as Elsewhere's
 };
 
 std::vector<Row> elementwise_rows();
@@ -91,6 +104,16 @@ std::vector<ValueRow> value_rows();
 
 /// All rows.
 const std::vector<Row>& rows();
+
+/// A case that is compared with PyTorch: that of a row with the most elements up to 100, and those with an expression
+/// of their own.
+struct Parity {
+  std::string name;  // "sum#3"
+  const Row& row;
+  const Case& c;
+  const std::string& torch;
+};
+std::vector<Parity> parity_cases();
 
 /// float64 inputs for a case, the same every time.
 std::vector<Tensor> inputs_for(const Row& row, const Case& c, std::uint64_t seed = 1);

@@ -21,7 +21,8 @@ Tensor weights(const Tensor& x) {
 
 using Loss = Tensor (*)(const Tensor&, const Tensor&, CrossEntropyOptions);
 
-Row entropy(std::string name, Loss f, std::string node) {
+Row entropy(std::string name, std::string no_onnx, Loss f) {
+  const std::string labels = "F.cross_entropy(x, 2 * torch.arange(len(x)) % x.shape[1]";
   const auto sparse = [f](double smoothing) {
     return
         [f, smoothing](In x) { return f(x[0], classes(x[0].size(0), x[0].size(1)), {.label_smoothing = smoothing}); };
@@ -30,18 +31,25 @@ Row entropy(std::string name, Loss f, std::string node) {
     return [f, smoothing](In x) { return f(x[0], weights(x[0]), {.label_smoothing = smoothing}); };
   };
   return {name,
+          {labels + ")", no_onnx},
           sparse(0),
           {{{{3, 4}}},
            {{{1, 1}}},
-           {{{5, 3}}, sparse(0.1)},
-           {{{3, 4}}, dense(0)},
+           {{{5, 3}}, sparse(0.1), labels + ", label_smoothing=0.1)"},
+           {{{3, 4}}, dense(0), "F.cross_entropy(x, torch.sigmoid(torch.cos(torch.arange(12.0))).reshape(3, 4))"},
            {{{2, 5}}, dense(0.2)},
            {{{2, 3}}, [f](In x) { return f(x[0], cast(classes(2, 3), u8), {}); }},
            {{{3, 4}},
             [f](In x) {
               return f(x[0], classes(3, 4),
                        {.label_smoothing = 0.1, .class_weights = cast(tensor({1, 0.5, 2, 0}), x[0].dtype())});
-            }}},
+            }},
+           // divided by the number of rows, as in Keras, not by the sum of their weights
+           {{{3, 4}},
+            [f](In x) {
+              return f(x[0], classes(3, 4), {.class_weights = cast(tensor({1, 0.5, 2, 0}), x[0].dtype())});
+            },
+            labels + ", torch.tensor([1, 0.5, 2, 0]), reduction='sum') / 3"}},
           anywhere,
           {refuses<ShapeError>([f] { return f(zeros({4}), zeros({4}, i64), {}); },
                                name + ": needs logits (n, classes), got (4,)"),
@@ -90,17 +98,18 @@ Row entropy(std::string name, Loss f, std::string node) {
                  return f(zeros({2, 4}), zeros({2, 4}, f64), {});
                },
                name + ": types differ: float32 (2, 4) and float64 (2, 4); cast(x, f32) converts")},
-          {{{{700, 101}}}},
-          node};
+          {{{{700, 101}}}}};
 }
 
-Row normalized(std::string name, Tensor (*f)(const Tensor&, const Tensor&, const Tensor&, BatchNormOptions),
-               std::string node) {
+Row normalized(std::string name, Tensor (*f)(const Tensor&, const Tensor&, const Tensor&, BatchNormOptions)) {
+  const std::string torch =
+      "F.batch_norm(x.reshape(-1, x.shape[-1]), None, None, y, z, training=True, eps=1e-3).reshape(x.shape)";
   const Tensor x = zeros({2, 3}), c = zeros({3});
   return {name,
+          torch,
           [f](In in) { return f(in[0], in[1], in[2], {}); },
           {{{{5, 3}, {3}, {3}}},
-           {{{2, 3, 2, 2}, {2}, {2}}},
+           {{{2, 3, 2, 2}, {2}, {2}}, nullptr, torch},
            {{{70, 1}, {1}, {1}}},
            {{{3, 66}, {66}, {66}}},
            {{{4, 3}, {3}, {3}}, [f](In in) { return f(in[0] + 20, in[1], in[2], {.epsilon = 0.1}); }}},
@@ -116,8 +125,7 @@ Row normalized(std::string name, Tensor (*f)(const Tensor&, const Tensor&, const
            refuses<ValueError>([=] { return f(x, c, c, {.epsilon = 0}); }, name + ": epsilon must be above 0, got 0"),
            refuses<DTypeError>([=] { return f(x, c, zeros({3}, f64), {}); },
                                name + ": types differ: float32 (2, 3) and float64 (3,); cast(x, f32) converts")},
-          {{{{3000, 37}, {37}, {37}}}, {{{3, 41, 41, 5}, {5}, {5}}}, {{{700, 129}, {129}, {129}}}},
-          node};
+          {{{{3000, 37}, {37}, {37}}}, {{{3, 41, 41, 5}, {5}, {5}}}, {{{700, 129}, {129}, {129}}}}};
 }
 
 std::vector<Refusal> row_errors(std::string op, Tensor (*f)(const Tensor&)) {
@@ -140,6 +148,7 @@ std::vector<Row> class_rows() {
   const Tensor index = tensor({2, 0, 2, 1, 2, 0}, {2, 3}, i64);
   return {
       {"gather",
+       "x[torch.tensor([[2, 0, 2], [1, 2, 0]])]",
        [index](In x) { return gather(x[0], index); },
        {{{{3, 2}}},
         {{{3}}},
@@ -167,6 +176,8 @@ std::vector<Row> class_rows() {
        2,
        false},
       {"scatter_rows",
+       {"torch.zeros(4, *x.shape[2:]).index_add(0, torch.tensor([[2, 0, 2], [1, 2, 0]]).flatten(), x.flatten(0, 1))",
+        "the gradient of gather"},
        [index](In x) { return scatter_rows(x[0], index, 4); },
        {{{{2, 3, 2}}},
         {{{2, 3}}},
@@ -184,6 +195,7 @@ std::vector<Row> class_rows() {
             },
             "scatter_rows: index 2 is outside of [0, 2)")}},
       {"pick",
+       "x.gather(-1, torch.tensor([[2, 0, 2], [1, 2, 0]])[..., None])[..., 0]",
        [index](In x) { return pick(x[0], index); },
        {{{{2, 3, 4}}},
         {{{2, 3, 3}}},
@@ -201,6 +213,7 @@ std::vector<Row> class_rows() {
             },
             "pick: index 3 is outside of [0, 3)")}},
       {"place",
+       "torch.zeros(*x.shape, 4).scatter(-1, torch.tensor([[2, 0, 2], [1, 2, 0]])[..., None], x[..., None])",
        [index](In x) { return place(x[0], index, 4); },
        {{{{2, 3}}}, {{{}}, [](In x) { return place(x[0], scalar(1, i64), 3); }}},
        anywhere,
@@ -209,43 +222,46 @@ std::vector<Row> class_rows() {
         refuses<ValueError>([] { return place(zeros({1}), tensor({4}, i64), 4); },
                             "place: index 4 is outside of [0, 4)")}},
       {"softmax",
+       "F.softmax(x, -1)",
        [](In x) { return softmax(x[0]); },
        {{{{5}}}, {{{3, 4}}}, {{{2, 1, 3}}}, {{{2, 1}}}, {{{0, 3}}}, {{{3, 0}}}},
        anywhere,
        row_errors("softmax", softmax),
        {{{{2000, 37}}}}},
       {"log_softmax",
+       "F.log_softmax(x, -1)",
        [](In x) { return log_softmax(x[0]); },
        {{{{5}}}, {{{3, 4}}}, {{{2, 1, 3}}}, {{{2, 1}}}, {{{0, 3}}}},
        anywhere,
        row_errors("log_softmax", log_softmax),
        {{{{2000, 37}}}}},
-      entropy("cross_entropy", cross_entropy, ""),
-      entropy("cross_entropy_plain", cross_entropy_plain, "log_softmax"),
-      normalized("batch_norm", batch_norm, ""),
-      normalized("batch_norm_plain", batch_norm_plain, "sqrt"),
+      entropy("cross_entropy", "a loss", cross_entropy),
+      entropy("cross_entropy_plain", "", cross_entropy_plain),
+      normalized("batch_norm", batch_norm),
+      normalized("batch_norm_plain", batch_norm_plain),
       {"bce_with_logits",
+       {"F.binary_cross_entropy_with_logits(x, y)", "a loss"},
        [](In x) { return bce_with_logits(x[0], x[1]); },
        {{{{2, 3}, {2, 3}}}, {{{}, {}}}, {{{1}, {1}}}},
        anywhere,
        pair_errors("bce_with_logits", "logits", "targets", bce_with_logits),
-       {{{{300, 257}, {300, 257}}}},
-       ""},
+       {{{{300, 257}, {300, 257}}}}},
       {"mse",
+       "F.mse_loss(x, y)",
        [](In x) { return mse(x[0], x[1]); },
        {{{{2, 3}, {2, 3}}}, {{{}, {}}}, {{{1}, {1}}}},
        anywhere,
        pair_errors("mse", "prediction", "target", mse),
-       {{{{300, 257}, {300, 257}}}},
-       "square"},
+       {{{{300, 257}, {300, 257}}}}},
       {"mae",
+       "F.l1_loss(x, y)",
        [](In x) { return mae(x[0], x[1]); },
        {{{{2, 3}, {2, 3}}}, {{{}, {}}}, {{{1}, {1}}}},
        spread,
        pair_errors("mae", "prediction", "target", mae),
-       {{{{300, 257}, {300, 257}}}},
-       "abs"},
+       {{{{300, 257}, {300, 257}}}}},
       {"huber",
+       {"F.huber_loss(x, y, delta=0.9)", "a loss"},
        [](In x) { return huber(x[0], x[1], 0.9); },
        {{{{2, 3}, {2, 3}}}, {{{}, {}}}, {{{1}, {1}}}},
        spread,
@@ -255,9 +271,9 @@ std::vector<Row> class_rows() {
             },
             "huber: prediction (2, 1) and target (2,) differ in shape"),
         refuses<ValueError>([] { return huber(zeros({2}), zeros({2}), 0); }, "huber: delta must be above 0, got 0")},
-       {{{{300, 257}, {300, 257}}}},
-       ""},
+       {{{{300, 257}, {300, 257}}}}},
       {"kl_divergence",
+       "F.kl_div(F.log_softmax(x, -1), y, reduction='batchmean')",
        [](In x) { return kl_divergence(x[0], x[1]); },
        {{{{2, 3}, {2, 3}}}, {{{1, 1}, {1, 1}}}},
        positive,
@@ -268,9 +284,9 @@ std::vector<Row> class_rows() {
               return kl_divergence(zeros({2, 4}), zeros({2}));
             },
             "kl_divergence: logits (2, 4) and targets (2,) differ in shape")},
-       {{{{700, 101}, {700, 101}}}},
-       "log_softmax"},
+       {{{{700, 101}, {700, 101}}}}},
       {"dropout",
+       "none: random",
        [](In x) {
          Generator same(7);
          const Training on(true);
@@ -280,8 +296,7 @@ std::vector<Row> class_rows() {
        anywhere,
        {refuses<ValueError>([] { return dropout(zeros({2}), 1); }, "dropout: the rate must be in [0, 1), got 1"),
         refuses<ValueError>([] { return dropout(zeros({2}), -0.1); }, "dropout: the rate must be in [0, 1), got -0.1")},
-       {{{{300, 257}}}},
-       "mul"},
+       {{{{300, 257}}}}},
   };
 }
 
@@ -348,9 +363,9 @@ std::vector<ValueRow> value_rows() {
          return stop_gradient(variable(tensor({1, 2})));
        },
        {1, 2}},
-      {"sign", slope([](In x) { return abs(x[0]); }), {-1, 0, 1, 1}},
-      {"share", slope([](In x) { return maximum(x[0], x[1]); }), {0, 0.5, 1, 0.5}},
-      {"share", slope([](In x) { return minimum(x[0], x[1]); }), {1, 0.5, 0, 0.5}},
+      {"sign", slope([](In x) { return abs(x[0]); }), {-1, 0, 1, 1}, "part of a gradient"},
+      {"share", slope([](In x) { return maximum(x[0], x[1]); }), {0, 0.5, 1, 0.5}, "part of a gradient"},
+      {"share", slope([](In x) { return minimum(x[0], x[1]); }), {1, 0.5, 0, 0.5}, "part of a gradient"},
       // ties share the gradient of max; the first takes that of max_pool2d
       {"max",
        [] {

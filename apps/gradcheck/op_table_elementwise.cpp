@@ -37,18 +37,19 @@ std::vector<Refusal> pair_errors(const std::string& op, Tensor (*f)(const Tensor
           refuses<ValueError>([f] { return f(zeros({2}), Tensor()); }, op + ": input 1 is undefined")};
 }
 
-Row binary(std::string name, Tensor (*f)(const Tensor&, const Tensor&), Domain domain = anywhere, bool repeats = true) {
+Row binary(std::string name, Elsewhere elsewhere, Tensor (*f)(const Tensor&, const Tensor&), Domain domain = anywhere,
+           bool repeats = true) {
   std::vector<Case> cases = pairs(f);
   if (!repeats) cases.pop_back();
-  return {name, [f](In x) { return f(x[0], x[1]); }, cases, domain, pair_errors(name, f), large_pairs()};
+  return {name, elsewhere, [f](In x) { return f(x[0], x[1]); }, cases, domain, pair_errors(name, f), large_pairs()};
 }
 
 std::vector<Case> singles() { return {{{{}}}, {{{1}}}, {{{7}}}, {{{2, 3}}}, {{{3, 1, 2}}}, {{{0, 4}}}}; }
 std::vector<Case> large_single() { return {{{{300, 257}}}}; }
 
-Row unary(std::string name, Tensor (*f)(const Tensor&), Domain domain = anywhere, std::string node = "") {
-  const std::string& op = node.empty() ? name : node;
-  return {name,
+Row unary(std::string op, Elsewhere elsewhere, Tensor (*f)(const Tensor&), Domain domain = anywhere) {
+  return {op,
+          elsewhere,
           [f](In x) { return f(x[0]); },
           singles(),
           domain,
@@ -58,30 +59,31 @@ Row unary(std::string name, Tensor (*f)(const Tensor&), Domain domain = anywhere
                },
                op + ": needs float32 or float64, got uint8 (2, 3); cast(x, f32) converts"),
            refuses<ValueError>([f] { return f(Tensor()); }, op + ": input 0 is undefined")},
-          large_single(),
-          node};
+          large_single()};
 }
 
-Row one_input(std::string name, Function f, Domain domain, std::string node, std::vector<Refusal> errors = {}) {
-  return {name, f, singles(), domain, errors, large_single(), node};
+Row one_input(std::string name, Elsewhere elsewhere, Function f, Domain domain, std::string node,
+              std::vector<Refusal> errors = {}) {
+  return {name, elsewhere, f, singles(), domain, errors, large_single(), node};
 }
 
 }  // namespace
 
 std::vector<Row> elementwise_rows() {
   return {
-      binary("add", add),
-      binary("sub", sub),
-      binary("mul", mul),
-      binary("div", div, off_zero),
-      binary("pow", pow, positive),
+      binary("add", "x + y", add),
+      binary("sub", "x - y", sub),
+      binary("mul", "x * y", mul),
+      binary("div", "x / y", div, off_zero),
+      binary("pow", "x ** y", pow, positive),
       // at a tie, as in f(x, x), the halves add up to the gradient of x, but a step through the tie has no derivative
-      binary("maximum", maximum, spread, false),
-      binary("minimum", minimum, spread, false),
-      one_input("affine", [](In x) { return affine(x[0], -1.5, 0.25); }, anywhere, "",
+      binary("maximum", "torch.maximum(x, y)", maximum, spread, false),
+      binary("minimum", "torch.minimum(x, y)", minimum, spread, false),
+      one_input("affine", "-1.5 * x + 0.25", [](In x) { return affine(x[0], -1.5, 0.25); }, anywhere, "",
                 {refuses<DTypeError>([] { return affine(zeros({2}, i64), 1, 1); },
                                      "affine: needs float32 or float64, got int64 (2,); cast(x, f32) converts")}),
       {"pow",
+       "x ** 2.5",
        [](In x) { return pow(x[0], 2.5); },
        {{{{}}},
         {{{2, 3}}},
@@ -93,14 +95,16 @@ std::vector<Row> elementwise_rows() {
        large_single(),
        "pow_scalar"},
       {"pow",
+       "x ** 2",
        [](In x) { return pow(x[0], 2.0); },
        {{{{4}}}, {{{4}}, [](In x) { return square(pow(x[0], 1.0)); }}},
        anywhere,
        {},
        {},
        "square"},
-      {"operator/", [](In x) { return 2.0 / x[0]; }, singles(), off_zero, {}, large_single(), "div"},
+      {"operator/", "2 / x", [](In x) { return 2.0 / x[0]; }, singles(), off_zero, {}, large_single(), "div"},
       {"operators",
+       "(1 - (x + 2) * 3) / 4 + (-x - 0.5) * x + 0.5 * (2 + x) - (x - x) / (x * x + 1)",
        [](In x) {
          return (1.0 - (x[0] + 2.0) * 3.0) / 4.0 + (-x[0] - 0.5) * x[0] + 0.5 * (2.0 + x[0]) -
                 (x[0] - x[0]) / (x[0] * x[0] + 1);
@@ -110,33 +114,34 @@ std::vector<Row> elementwise_rows() {
        {},
        {},
        "affine"},
-      unary("exp", exp),
-      unary("log", log, positive),
-      unary("log1p", log1p, {-0.6, 2}),
-      unary("sqrt", sqrt, positive),
-      unary("square", square),
-      unary("reciprocal", reciprocal, off_zero),
-      unary("abs", abs, off_zero),
-      unary("sin", sin),
-      unary("cos", cos),
-      unary("erf", erf),
-      unary("tanh", tanh),
-      unary("sigmoid", sigmoid),
-      unary("softplus", softplus),
-      unary("relu", relu, off_zero),
+      unary("exp", "torch.exp(x)", exp),
+      unary("log", "torch.log(x)", log, positive),
+      unary("log1p", "torch.log1p(x)", log1p, {-0.6, 2}),
+      unary("sqrt", "torch.sqrt(x)", sqrt, positive),
+      unary("square", "torch.square(x)", square),
+      unary("reciprocal", "torch.reciprocal(x)", reciprocal, off_zero),
+      unary("abs", "torch.abs(x)", abs, off_zero),
+      unary("sin", "torch.sin(x)", sin),
+      unary("cos", "torch.cos(x)", cos),
+      unary("erf", "torch.erf(x)", erf),
+      unary("tanh", "torch.tanh(x)", tanh),
+      unary("sigmoid", "torch.sigmoid(x)", sigmoid),
+      unary("softplus", "F.softplus(x)", softplus),
+      unary("relu", "torch.relu(x)", relu, off_zero),
       one_input(
-          "leaky_relu", [](In x) { return leaky_relu(x[0], 0.2); }, off_zero, ""),
+          "leaky_relu", "F.leaky_relu(x, 0.2)", [](In x) { return leaky_relu(x[0], 0.2); }, off_zero, ""),
       one_input(
-          "elu", [](In x) { return elu(x[0], 0.7); }, off_zero, ""),
+          "elu", "F.elu(x, 0.7)", [](In x) { return elu(x[0], 0.7); }, off_zero, ""),
       one_input(
-          "selu", [](In x) { return selu(x[0]); }, off_zero, "elu"),
-      unary("gelu", gelu),
-      unary("silu", silu),
+          "selu", "F.selu(x)", [](In x) { return selu(x[0]); }, off_zero, ""),
+      unary("gelu", "F.gelu(x)", gelu),
+      unary("silu", "F.silu(x)", silu),
       one_input(
-          "clip", [](In x) { return clip(x[0], -0.5, 0.5); }, spread, "minimum",
+          "clip", "torch.clamp(x, -0.5, 0.5)", [](In x) { return clip(x[0], -0.5, 0.5); }, spread, "",
           {refuses<ValueError>([] { return clip(zeros({2}), 1, 0); }, "clip: low 1 is above high 0"),
            refuses<ValueError>([] { return clip(zeros({2}), 0, std::nan("")); }, "clip: low 0 is above high nan")}),
       {"where",
+       "torch.where(z > 0, x, y) * z.sum()",
        [](In x) { return where(greater(x[2].detach(), 0.0), x[0], x[1]) * sum(x[2]); },
        {{{{2, 3}, {2, 3}, {2, 3}}},
         {{{3}, {2, 1}, {1}}},
@@ -153,6 +158,7 @@ std::vector<Row> elementwise_rows() {
        {{{{100, 257}, {257}, {100, 1}}}, {{{300, 257}, {300, 257}, {300, 257}}}, {{{}, {257}, {300, 257}}}}},
       // to float64, where differences see a derivative; the tests in float32 run a conversion
       {"cast",
+       "x * 3",
        [](In x) { return cast(cast(x[0] * 2, f64) * 1.5, x[0].dtype()); },
        {{{{}}},
         {{{1}}},
@@ -166,7 +172,8 @@ std::vector<Row> elementwise_rows() {
        {},
        "affine"},
       one_input(
-          "stop_gradient", [](In x) { return x[0] * 2 + stop_gradient(ones_like(x[0])); }, anywhere, "add"),
+          "stop_gradient", "x * 2 + 1", [](In x) { return x[0] * 2 + stop_gradient(ones_like(x[0])); }, anywhere,
+          "add"),
   };
 }
 

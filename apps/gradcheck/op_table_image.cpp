@@ -37,9 +37,12 @@ std::vector<Case> convolutions(Function (*with)(Conv2dOptions)) {
   uneven.top = 2;
   uneven.right = 1;
   return {{{{1, 4, 5, 2}, {3, 2, 2, 3}}},
-          {{{2, 7, 7, 3}, {3, 3, 3, 2}}, with({.stride = 2, .pad = 1})},
-          {{{1, 5, 6, 1}, {2, 3, 1, 2}}, with({.stride = {2, 1}, .pad = same})},
-          {{{2, 6, 5, 2}, {2, 2, 2, 1}}, with({.dilation = {2, 3}})},
+          {{{2, 7, 7, 3}, {3, 3, 3, 2}}, with({.stride = 2, .pad = 1}), "conv(x, y, stride=2, padding=1)"},
+          // what Keras calls "same": the odd zero goes to the bottom and right
+          {{{1, 5, 6, 1}, {2, 3, 1, 2}},
+           with({.stride = {2, 1}, .pad = same}),
+           "conv(padded(x, 0, 1, 1, 1), y, stride=(2, 1))"},
+          {{{2, 6, 5, 2}, {2, 2, 2, 1}}, with({.dilation = {2, 3}}), "conv(x, y, dilation=(2, 3))"},
           {{{1, 3, 3, 1}, {3, 3, 1, 1}}, with({.stride = 3, .pad = uneven, .dilation = 1})},
           {{{1, 5, 5, 1}, {3, 3, 1, 2}}, with({.stride = 2, .pad = same, .dilation = 2})},
           {{{3, 1, 1, 2}, {1, 1, 2, 2}}},
@@ -58,7 +61,9 @@ std::vector<Case> large_convolutions(Function (*with)(Conv2dOptions)) {
 
 std::vector<Case> fused_convolutions() {
   return {{{{1, 4, 5, 2}, {3, 2, 2, 3}, {3}}},
-          {{{2, 7, 7, 3}, {3, 3, 3, 2}, {2}}, conv_relu({.pad = 1}, 2)},  // 7 -> 3: a row and a column are left over
+          {{{2, 7, 7, 3}, {3, 3, 3, 2}, {2}},
+           conv_relu({.pad = 1}, 2),
+           "max_pool(torch.relu(conv(x, y, padding=1) + z), 2)"},  // 7 -> 3: a row and a column are left over
           {{{1, 5, 6, 1}, {2, 3, 1, 2}, {2}}, conv_relu({.stride = {2, 1}, .pad = Padding::same()}, {1, 3})},
           {{{2, 6, 5, 1}, {2, 2, 1, 18}, {18}}, conv_relu({.dilation = {2, 3}}, {2, 1})},
           {{{0, 3, 3, 2}, {2, 2, 2, 1}, {1}}, conv_relu({}, 2)}};
@@ -108,14 +113,16 @@ std::vector<Refusal> convolution_errors(std::string op, Tensor (*f)(const Tensor
               op + ": kernel 2x2, stride 1x1 and dilation 1x1 must be positive and pads not negative")};
 }
 
-std::vector<Case> poolings(Function (*with)(PoolOptions)) {
+std::vector<Case> poolings(Function (*with)(PoolOptions), const std::string& torch) {
   Padding corner = 0;
   corner.bottom = corner.left = 1;
   return {{{{1, 4, 4, 2}}},
           {{{2, 11, 5, 1}}},  // 11 -> 5, as Keras does
-          {{{1, 5, 6, 2}}, with({.size = 3, .stride = 2})},
+          {{{1, 5, 6, 2}}, with({.size = 3, .stride = 2}), torch + "(x, 3, stride=2)"},
           {{{1, 5, 5, 2}}, with({.size = 2, .pad = Padding::same()})},
-          {{{1, 6, 5, 1}}, with({.size = {3, 2}, .stride = {1, 3}, .pad = 1})},
+          {{{1, 6, 5, 1}},
+           with({.size = {3, 2}, .stride = {1, 3}, .pad = 1}),
+           torch + "(x, (3, 2), stride=(1, 3), padding=1)"},
           {{{1, 4, 4, 1}}, with({.size = 2, .stride = 1, .pad = corner})},
           {{{2, 1, 1, 3}}, with({.size = 1})},
           {{{0, 4, 4, 1}}}};
@@ -174,10 +181,11 @@ std::vector<Row> image_rows() {
       },
       "conv2d: types differ: float32 (1, 3, 3, 1) and float64 (2, 2, 1, 1); cast(x, f32) converts"));
   return {
-      {"conv2d", conv({}), convolutions(conv), anywhere, fused_errors, large_convolutions(conv)},
-      {"conv2d_plain", conv_plain({}), convolutions(conv_plain), anywhere,
-       convolution_errors("conv2d_plain", conv2d_plain), large_convolutions(conv_plain), "im2col"},
+      {"conv2d", "conv(x, y)", conv({}), convolutions(conv), anywhere, fused_errors, large_convolutions(conv)},
+      {"conv2d_plain", "conv(x, y)", conv_plain({}), convolutions(conv_plain), anywhere,
+       convolution_errors("conv2d_plain", conv2d_plain), large_convolutions(conv_plain)},
       {"conv2d_relu",
+       "torch.relu(conv(x, y) + z)",
        conv_relu(),
        fused_convolutions(),
        anywhere,
@@ -208,12 +216,14 @@ std::vector<Row> image_rows() {
             "conv2d_relu: types differ: float32 (1, 3, 3, 1) and float64 (2,); cast(x, f32) converts")},
        large_fused_convolutions()},
       {"conv2d_grouped",
+       "conv(x, y, groups=2)",
        [](In x) { return conv2d_grouped(x[0], x[1], 2); },
        {{{{2, 4, 5, 4}, {3, 2, 2, 6}}},
         {{{1, 5, 5, 2}, {3, 3, 1, 2}}},
         {{{1, 5, 4, 2}, {2, 2, 1, 4}}},
         {{{1, 6, 5, 3}, {3, 3, 1, 3}},
-         [](In x) { return conv2d_grouped(x[0], x[1], 3, {.stride = 2, .pad = Padding::same()}); }}},
+         [](In x) { return conv2d_grouped(x[0], x[1], 3, {.stride = 2, .pad = Padding::same()}); },
+         "conv(padded(x, 0, 1, 1, 1), y, stride=2, groups=3)"}},
        anywhere,
        {refuses<ShapeError>(
             [] {
@@ -230,12 +240,12 @@ std::vector<Row> image_rows() {
               return conv2d_grouped(zeros({1, 3, 3, 4}), zeros({2, 2, 2, 3}), 2);
             },
             "conv2d_grouped: 2 groups do not fit the image (1, 3, 3, 4) and the kernel (2, 2, 2, 3)")},
-       {{{{9, 13, 13, 4}, {3, 3, 2, 6}}}},
-       "matmul"},
+       {{{{9, 13, 13, 4}, {3, 3, 2, 6}}}}},
       {"conv2d_transpose",
+       "conv_back(x, y)",
        conv_back({4, 5}),
        {{{{1, 2, 4, 3}, {3, 2, 2, 3}}},
-        {{{2, 4, 4, 2}, {3, 3, 3, 2}}, conv_back(7, {.stride = 2, .pad = 1})},
+        {{{2, 4, 4, 2}, {3, 3, 3, 2}}, conv_back(7, {.stride = 2, .pad = 1}), "conv_back(x, y, stride=2, padding=1)"},
         {{{1, 3, 6, 2}, {2, 3, 1, 2}}, conv_back({5, 6}, {.stride = {2, 1}, .pad = Padding::same()})},
         {{{1, 2, 3, 1}, {2, 2, 2, 1}}, conv_back({4, 6}, {.dilation = {2, 3}})},
         {{{0, 2, 4, 1}, {3, 2, 2, 1}}}},
@@ -253,6 +263,7 @@ std::vector<Row> image_rows() {
             "conv2d_transpose: needs a kernel (kh, kw, in, out), got (2, 2)")},
        {{{{37, 26, 26, 8}, {3, 3, 1, 8}}, conv_back(28)}}},
       {"im2col",
+       "columns(x, (3, 2))",
        columns({3, 2}),
        {{{{1, 4, 5, 2}}},
         {{{2, 5, 4, 3}}, columns(3, {.stride = 2, .pad = 1})},
@@ -266,6 +277,7 @@ std::vector<Row> image_rows() {
            "im2col: a window of 4x4 does not fit into (1, 3, 3, 1) padded to 3x3")},
        {{{{37, 28, 28, 2}}}}},
       {"col2im",
+       {"from_columns(x, (4, 5), (3, 2))", "opset 13 has no Col2Im"},
        [](In x) {
          return col2im(x[0], {4, 5}, {3, 2});
        },
@@ -286,13 +298,15 @@ std::vector<Row> image_rows() {
            return col2im(x[0], 28, {3, 2});
          }}}},
       {"max_pool2d",
+       "max_pool(x, 2)",
        max_pool({}),
-       poolings(max_pool),
+       poolings(max_pool, "max_pool"),
        spread,
        pooling_errors("max_pool2d", max_pool2d),
        {{{{37, 28, 28, 3}}}, {{{5, 13, 13, 16}}, max_pool({.size = 3, .stride = 2, .pad = 1})}}},
       // internal: the second derivative of max_pool2d is that of this one's gradient
       {"max_unpool2d",
+       {"none: internal; compared as the gradient of max_pool2d", "part of a gradient"},
        [](In x) {
          return detail::max_unpool2d(x[0], tensor({0, 3, 1, 2, 3, 0}, {1, 1, 3, 2}, u8), {}, {1, 2, 7, 2});
        },
@@ -302,8 +316,9 @@ std::vector<Row> image_rows() {
            return detail::max_unpool2d(x[0], tensor({299, 4}, {1, 2, 1, 1}, i64), {.size = {1, 300}}, {1, 2, 300, 1});
          }}}},
       {"avg_pool2d",
+       "avg_pool(x, 2)",
        avg_pool({}),
-       poolings(avg_pool),
+       poolings(avg_pool, "avg_pool"),
        anywhere,
        pooling_errors("avg_pool2d", avg_pool2d),
        {{{{37, 28, 28, 3}}}, {{{5, 13, 13, 17}}, avg_pool({.size = 3, .stride = 2, .pad = 1})}}},

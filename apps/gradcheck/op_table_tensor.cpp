@@ -1,4 +1,6 @@
 // Rows of reductions, layout and products.
+#include <fmt/format.h>
+
 #include "op_table.h"
 
 // clang-format off: a table, whose rows are read one beside the other
@@ -9,7 +11,7 @@ namespace {
 using Reduction = Tensor (*)(const Tensor&, Axes, ReduceOptions);
 
 /// Every kind of axis subset: all, first, last, middle, gaps between, negative, kept; size 1 and scalars.
-std::vector<Case> reductions(Reduction f, bool empty) {
+std::vector<Case> reductions(Reduction f, bool empty, const std::string& torch) {
   const auto over = [f](Axes axes, bool keep = false) {
     return [f, axes, keep](In x) { return f(x[0], axes, {.keepdims = keep}); };
   };
@@ -18,9 +20,9 @@ std::vector<Case> reductions(Reduction f, bool empty) {
                           {{{3, 1, 4}}},
                           {{{3, 4}}, over(0)},
                           {{{3, 4}}, over(-1)},
-                          {{{2, 3, 4}}, over(1)},
+                          {{{2, 3, 4}}, over(1), fmt::format(fmt::runtime(torch), "1")},
                           {{{2, 3, 4}}, over({0, 2})},
-                          {{{2, 3, 4}}, over({0, 2}, true)},
+                          {{{2, 3, 4}}, over({0, 2}, true), fmt::format(fmt::runtime(torch), "(0, 2), keepdim=True")},
                           {{{2, 3, 2, 2}}, over({-1, 1}, true)},
                           {{{2, 3}}, over({}, true)},
                           {{{1, 3}}, over(0)}};
@@ -38,7 +40,8 @@ std::vector<Case> large_reductions(Reduction f) {
   return {{{{300, 257}}}, {{{9001, 33}}, over(0)}, {{{300, 257}}, over(1)}, {{{50, 40, 30}}, over({0, 2})}};
 }
 
-Row reduction(std::string name, Reduction f, std::string node, Domain domain, bool empty, std::string none = "") {
+/// `torch` has {} where the axes stand.
+Row reduction(std::string name, std::string torch, Reduction f, Domain domain, bool empty, std::string none = "") {
   std::vector<Refusal> errors{
       refuses<ShapeError>(
           [f] {
@@ -55,7 +58,13 @@ Row reduction(std::string name, Reduction f, std::string node, Domain domain, bo
     errors.push_back(refuses<DTypeError>([f] { return f(zeros({2}, i64), {}, {}); },
                                          name + ": needs float32 or float64, got int64 (2,); cast(x, f32) converts"));
   if (!none.empty()) errors.push_back(refuses<ShapeError>([f] { return f(zeros({0, 3}), 0, {}); }, name + none));
-  return {name, [f](In x) { return f(x[0], {}, {}); }, reductions(f, empty), domain, errors, large_reductions(f), node};
+  return {name,
+          fmt::format(fmt::runtime(torch), "tuple(range(x.dim()))"),
+          [f](In x) { return f(x[0], {}, {}); },
+          reductions(f, empty, torch),
+          domain,
+          errors,
+          large_reductions(f)};
 }
 
 Function times(MatmulOptions o) {
@@ -65,19 +74,23 @@ Function times(MatmulOptions o) {
 Function activated(Tensor (*f)(const Tensor&)) {
   return [f](In x) { return linear(x[0], x[1], x[2], f); };
 }
-Case dense(Tensor (*f)(const Tensor&)) { return {{{2, 3}, {3, 4}, {4}}, activated(f)}; }
+Case dense(Tensor (*f)(const Tensor&), std::string torch) {
+  return {{{2, 3}, {3, 4}, {4}}, activated(f), torch + "(x @ y + z)"};
+}
 
 }  // namespace
 
 std::vector<Row> tensor_rows() {
   return {
-      reduction("sum", sum, "", anywhere, true),
-      reduction("mean", mean, "sum", anywhere, false, ": no elements to average in (0, 3)"),
-      reduction("max", max, "", spread, false, ": no elements to choose from in (0, 3)"),
-      reduction("min", min, "max", spread, false, ": no elements to reduce in (0, 3)"),
-      reduction("variance", variance, "square", anywhere, false, ": no elements to reduce in (0, 3)"),
-      reduction("logsumexp", logsumexp, "", anywhere, false, ": no elements to reduce in (0, 3)"),
+      reduction("sum", "x.sum({})", sum, anywhere, true),
+      reduction("mean", "x.mean({})", mean, anywhere, false, ": no elements to average in (0, 3)"),
+      reduction("max", "x.amax({})", max, spread, false, ": no elements to choose from in (0, 3)"),
+      reduction("min", "x.amin({})", min, spread, false, ": no elements to reduce in (0, 3)"),
+      reduction("variance", "x.var(unbiased=False, dim={})", variance, anywhere, false,
+                ": no elements to reduce in (0, 3)"),
+      reduction("logsumexp", "x.logsumexp({})", logsumexp, anywhere, false, ": no elements to reduce in (0, 3)"),
       {"sum_to",
+       "x.sum_to_size(3, 1)",
        [](In x) {
          return sum_to(x[0], {3, 1});
        },
@@ -96,6 +109,7 @@ std::vector<Row> tensor_rows() {
        {},
        "sum"},
       {"reshape",
+       "x.reshape(2, -1)",
        [](In x) {
          return reshape(x[0], {2, -1});
        },
@@ -133,6 +147,7 @@ std::vector<Row> tensor_rows() {
        2,
        false},
       {"flatten",
+       "x.flatten(1)",
        [](In x) { return flatten(x[0]); },
        {{{{2, 3, 4}}}, {{{0, 3, 2}}}, {{{3}}}, {{{2, 1, 1, 3}}}},
        anywhere,
@@ -142,6 +157,7 @@ std::vector<Row> tensor_rows() {
        2,
        false},
       {"transpose",
+       "x.permute(*reversed(range(x.dim())))",
        [](In x) { return transpose(x[0]); },
        {{{{2, 3}}},
         {{{5}}},
@@ -149,7 +165,8 @@ std::vector<Row> tensor_rows() {
         {{{2, 3, 4}},
          [](In x) {
            return transpose(x[0], {2, 0, 1});
-         }},
+         },
+         "x.permute(2, 0, 1)"},
         {{{2, 3, 1, 2}},
          [](In x) {
            return transpose(x[0], {-1, 1, 0, 2});
@@ -176,6 +193,7 @@ std::vector<Row> tensor_rows() {
        2,
        false},
       {"broadcast_to",
+       "x.expand(2, 3, 4)",
        [](In x) {
          return broadcast_to(x[0], {2, 3, 4});
        },
@@ -203,11 +221,12 @@ std::vector<Row> tensor_rows() {
            return broadcast_to(x[0], {40, 257, 9});
          }}}},
       {"slice",
+       "x[..., 1:-1]",
        [](In x) { return slice(x[0], {.axis = -1, .begin = 1, .end = -1}); },
        {{{{5}}},
         {{{2, 4}}},
-        {{{7, 2}}, [](In x) { return slice(x[0], {.begin = 1, .step = 3}); }},
-        {{{2, 7, 2}}, [](In x) { return slice(x[0], {.axis = 1, .begin = -100, .end = 100, .step = 2}); }},
+        {{{7, 2}}, [](In x) { return slice(x[0], {.begin = 1, .step = 3}); }, "x[1::3]"},
+        {{{2, 7, 2}}, [](In x) { return slice(x[0], {.axis = 1, .begin = -100, .end = 100, .step = 2}); }, "x[:, ::2]"},
         {{{3, 2}}, [](In x) { return slice(x[0], {.begin = 2, .end = 2}); }},
         {{{0, 3}}},
         // the second gradient of one value is added in place
@@ -222,6 +241,7 @@ std::vector<Row> tensor_rows() {
        2,
        false},
       {"pad",
+       "F.pad(x, (1, 2))",
        [](In x) { return pad(x[0], {.axis = -1, .before = 1, .after = 2}); },
        {{{{3}}}, {{{2, 1, 3}}}, {{{2, 0}}}, {{{2, 3}}, [](In x) { return pad(x[0], {.after = 1}); }}},
        anywhere,
@@ -229,10 +249,11 @@ std::vector<Row> tensor_rows() {
                             "pad: pads must not be negative, got -1 and 0"),
         refuses<ShapeError>([] { return pad(zeros({}), {}); }, "pad: axis 0 does not exist in ()")},
        {},
-       "unslice",
+       "",
        2,
        false},
       {"concat",
+       "torch.cat(xs, -1)",
        [](In x) { return concat(x, -1); },
        {{{{2, 3}, {2, 1}}},
         {{{3}}},
@@ -265,6 +286,7 @@ std::vector<Row> tensor_rows() {
        2,
        false},
       {"stack",
+       "torch.stack(xs, -1)",
        [](In x) { return stack(x, -1); },
        {{{{2, 3}, {2, 3}}},
         {{{}, {}, {}}},
@@ -278,19 +300,20 @@ std::vector<Row> tensor_rows() {
        {refuses<ShapeError>([] { return stack(std::vector{zeros({2})}, 2); }, "stack: axis 2 does not exist in (2,)"),
         refuses<ValueError>([] { return stack(std::vector<Tensor>{}); }, "concat: nothing to join")},
        {},
-       "concat",
+       "",
        2,
        false},
       {"matmul",
+       "x @ y",
        times({}),
        {{{{2, 3}, {3, 4}}},
         {{{1, 1}, {1, 1}}},
         {{{5, 7}, {7, 3}}},
         {{{3, 2}, {3, 4}}, times({true, false})},
         {{{2, 3}, {4, 3}}, times({false, true})},
-        {{{3, 2}, {4, 3}}, times({true, true})},
+        {{{3, 2}, {4, 3}}, times({true, true}), "x.T @ y.T"},
         {{{2, 2, 3}, {2, 3, 2}}},
-        {{{3, 1, 2, 3}, {2, 3, 2}}},
+        {{{3, 1, 2, 3}, {2, 3, 2}}, nullptr, "x @ y"},
         {{{2, 3}, {2, 3, 4}}},
         {{{2, 3, 2}, {1, 4, 3}}, times({true, true})},
         {{{2, 3, 2}, {3, 4}}, times({true, false})},
@@ -338,14 +361,15 @@ std::vector<Row> tensor_rows() {
             "matmul: needs float32 or float64, got int64 (2, 3); cast(x, f32) converts")},
        {{{{201, 99}, {99, 77}}}, {{{33, 99}, {99, 301}}}, {{{6, 40, 50}, {6, 50, 40}}}, {{{3, 101, 40}, {40, 77}}}}},
       {"linear",
+       "F.linear(x, y.T, z)",
        [](In x) { return linear(x[0], x[1], x[2]); },
        {{{{2, 3}, {3, 4}, {4}}},
         {{{2, 2, 3}, {3, 1}, {1}}},
         {{{0, 3}, {3, 2}, {2}}},
         {{{1, 5}, {5, 2}, {}}},
-        dense(sigmoid),
-        dense(tanh),
-        dense(softplus)},
+        dense(sigmoid, "torch.sigmoid"),
+        dense(tanh, "torch.tanh"),
+        dense(softplus, "F.softplus")},
        anywhere,
        {refuses<ShapeError>(
             [] {
@@ -361,6 +385,7 @@ std::vector<Row> tensor_rows() {
         {{{201, 99}, {99, 307}, {307}}, activated(sigmoid)},
         {{{201, 99}, {99, 77}, {77}}, activated(tanh)}}},
       {"linear",
+       "torch.relu(x @ y + z)",
        activated(relu),
        {{{{3, 4}, {4, 5}, {5}}}, {{{2, 0}, {0, 3}, {3}}}},
        spread,
@@ -368,12 +393,12 @@ std::vector<Row> tensor_rows() {
        {{{{201, 99}, {99, 77}, {77}}}},
        "linear_relu"},
       {"linear_plain",
+       "x @ y + z",
        [](In x) { return linear_plain(x[0], x[1], x[2]); },
        {{{{2, 3}, {3, 4}, {4}}}},
        anywhere,
        {},
-       {},
-       "matmul"},
+       {}},
   };
 }
 

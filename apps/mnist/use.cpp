@@ -270,6 +270,7 @@ int graph(const std::vector<std::string>& args) {
   po::options_description own = app::option_group(
       "Drawing",
       {
+          {"open", "draw the ops inside of functions such as attention and mean, which are else one node"},
           {"dot", po::value<std::string>(), "write the drawing (Graphviz) to this file; default: standard output"},
           {"batch", po::value<std::int64_t>()->default_value(32), "samples in the batch that is drawn"},
           {"backward", "the graph of the gradients too"},
@@ -312,7 +313,10 @@ int graph(const std::vector<std::string>& args) {
     for (const auto& entry : gradients.entries()) roots.push_back(entry.gradient);
   const ebb::Graph drawn(roots);
   ebb::verify(drawn);
-  ebb::DotOptions how{.name = "mnist", .profile = profiler ? &*profiler : nullptr, .loss = loss.node().get()};
+  ebb::DotOptions how{.name = "mnist",
+                      .open = v.count("open") != 0,
+                      .profile = profiler ? &*profiler : nullptr,
+                      .loss = loss.node().get()};
   for (const auto& entry : gradients.entries()) {
     std::string& note = how.notes[entry.gradient.node().get()];
     note += fmt::format("{}{}", note.empty() ? "gradient of " : ", ", entry.variable->name());

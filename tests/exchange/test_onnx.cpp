@@ -2,7 +2,9 @@
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
+#include <ebb/graph/observe.h>
 #include <ebb/models/exchange/onnx.h>
+#include <ebb/models/exchange/onnx_graph.h>
 #include <ebb/models/exchange/protobuf.h>
 #include <ebb/models/layers/combine.h>
 #include <ebb/models/layers/conv.h>
@@ -14,10 +16,12 @@
 #include <fstream>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "op_table.h"
 #include "temp_dir.h"
 
 using namespace ebb;
@@ -363,4 +367,47 @@ TEST_CASE("onnx: too large a model, and a file that cannot be written") {
         }).find("m.onnx: the model takes 2.0 GiB, an ONNX file holds less than 2") != std::string::npos);
   Sequential net({4}, {Dense(2)});
   CHECK_THROWS_AS(export_onnx(net, "/nonexistent/m.onnx", {4}), IoError);
+}
+
+namespace {
+
+/// The ops that run and have no row, outside of compositions that have one.
+std::set<std::string> without_row(const std::function<void()>& f) {
+  struct Missing : Observer {
+    void ran(const OpEvent& e) override {
+      if (!inside && !detail::onnx_row(e.op)) ops.emplace(e.op);
+    }
+    void enters_composition(std::string_view name) override { inside += inside || detail::onnx_row(name); }
+    void leaves_composition() override { inside -= inside > 0; }
+    int inside = 0;
+    std::set<std::string> ops;
+  } missing;
+  f();
+  return missing.ops;
+}
+
+}  // namespace
+
+TEST_CASE("onnx: each op is written, or its row in the table of ops says why not") {
+  using namespace ebb::testing;
+  const NoGrad quiet;
+  const auto expect = [](const std::string& name, const std::string& why_not, const std::set<std::string>& missing) {
+    for (const std::string& op : missing)
+      CHECK_MESSAGE(!why_not.empty(), name << ": ONNX: no row of \"" << op
+                                           << "\"; add one to `rows` in models/exchange/onnx_ops.cpp, such as {\"" << op
+                                           << "\", \"Abs\", elementwise}, or say why not in the row of " << name
+                                           << " in apps/gradcheck/op_table_*.cpp: {\"" << name << "\", {\"torch."
+                                           << name << "(x)\", \"opset 13 has no such op\"}, ...}");
+    if (missing.empty())
+      CHECK_MESSAGE(why_not.empty(),
+                    name << ": is written as ONNX; its row in apps/gradcheck/op_table_*.cpp says not: " << why_not);
+  };
+  std::set<std::string> with_row;
+  for (const Row& row : rows()) {
+    with_row.insert(row.name);
+    expect(row.name, row.elsewhere.no_onnx,
+           without_row([&] { row.function(row.cases[0])(inputs_for(row, row.cases[0])); }));
+  }
+  for (const ValueRow& row : value_rows())
+    if (!with_row.contains(row.name) && row.no_onnx.empty()) expect(row.name, "", without_row([&] { row.f(); }));
 }

@@ -39,7 +39,7 @@ Tensor twice_the_mean(const Tensor& x) {
   return whole.gives(mean(x) * 2, {&x});
 }
 
-std::string drawn(const Tensor& y, const DotOptions& options = {.open = false}) {
+std::string drawn(const Tensor& y, const DotOptions& options = {}) {
   std::ostringstream out;
   write_dot(out, Graph(y), options);
   return out.str();
@@ -149,7 +149,7 @@ TEST_CASE("composition: layers draw their bias with the convolution, attention a
   }
   CHECK(boxes(convolved) == 4);  // weight, bias and the two
   MultiHeadAttention attention({.heads = 2, .causal = true});
-  const std::string attended = drawn(attention(variable(ones({1, 3, 4}))), {.collapse = 0, .open = false});
+  const std::string attended = drawn(attention(variable(ones({1, 3, 4}))), {.collapse = 0});
   CHECK(attended.find("[label=\"attention\\n") != std::string::npos);
   CHECK(attended.find("softmax") == std::string::npos);
 }
@@ -159,7 +159,7 @@ TEST_CASE("composition: the gradient of one that was drawn is drawn beside it") 
   const Tensor loss = twice_the_mean(square(x));
   const Gradients g = backward(loss, {.create_graph = true});
   std::ostringstream out;
-  write_dot(out, Graph(std::vector{loss, g[x]}), {.open = false, .loss = loss.node().get()});
+  write_dot(out, Graph(std::vector{loss, g[x]}), {.loss = loss.node().get()});
   CHECK(out.str().find("[label=\"twice_the_mean\\n()\"]") != std::string::npos);
   CHECK(out.str().find("color=steelblue") != std::string::npos);
 }

@@ -56,6 +56,15 @@ std::string read(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
+/// What to write where an op has no row.
+std::string row_of(const std::string& name) {
+  return fmt::format(
+      "\"{0}\" has no row: add one to apps/gradcheck/op_table_*.cpp, such as unary(\"{0}\", "
+      "\"torch.{0}(x)\", {0}), or {{\"{0}\", \"torch.{0}(x)\", [](In x) {{ return {0}(x[0]); }}, "
+      "{{{{{{{{2, 3}}}}}}}}}},",
+      name);
+}
+
 /// All matches of a pattern's first group.
 std::vector<std::pair<std::string, std::size_t>> matches(const std::string& text, const std::string& pattern) {
   std::vector<std::pair<std::string, std::size_t>> out;
@@ -342,9 +351,12 @@ TEST_CASE("op table: every primitive and every function of ops.h has a row") {
     const std::string text = read(std::filesystem::relative(entry.path(), EBB_SOURCE_DIR).string());
     for (const auto& [name, at] : matches(text, "static constexpr std::string_view name = \"(\\w+)\"")) {
       const std::string body = text.substr(at, text.find("\n};", at) - at);
-      CAPTURE(name);
-      if (body.find(" backward(") != std::string::npos) CHECK(seen.contains(name));
-      else CHECK(listed.contains(name));
+      if (body.find(" backward(") != std::string::npos) CHECK_MESSAGE(seen.contains(name), row_of(name));
+      else
+        CHECK_MESSAGE(listed.contains(name), "\"" << name
+                                                  << "\" has no gradient and no row: add one to value_rows() in "
+                                                  << "apps/gradcheck/op_table_class.cpp: {\"" << name
+                                                  << "\", [] { return " << name << "(tensor({1, 2})); }, {1, 2}},");
       ++primitives;
     }
   }
@@ -352,7 +364,6 @@ TEST_CASE("op table: every primitive and every function of ops.h has a row") {
   const auto declared = matches(read("ops/ops.h"), "\\nTensor (\\w+)\\(");
   CHECK(declared.size() > 70);
   for (const auto& [name, at] : declared) {
-    CAPTURE(name);
-    CHECK((functions.contains(name) || listed.contains(name)));
+    CHECK_MESSAGE((functions.contains(name) || listed.contains(name)), row_of(name));
   }
 }
