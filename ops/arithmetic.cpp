@@ -109,6 +109,20 @@ struct Pow {
   }
 };
 
+struct Atan2 {
+  static constexpr std::string_view name = "atan2";
+  static constexpr Tangent tangents = Tangent::symmetric;
+  static constexpr Keeps keeps = Keeps::inputs;
+  static constexpr bool broadcasts = true;
+  Tensor forward(const Tensor& y, const Tensor& x) const {
+    return float_zip<Loop::calls>(name, y, x, [](auto v, auto w) { return std::atan2(v, w); });
+  }
+  Tensor backward(const Saved& s, const Tensor& g, int i) const {
+    const Tensor y = s.input(0), x = s.input(1), d = chain_div(chain_mul(g, i == 0 ? x : y), square(x) + square(y));
+    return i == 0 ? d : -d;
+  }
+};
+
 /// 1 where x > y, one half at a tie, else 0: the share of the gradient that the larger input takes.
 struct Share {
   static constexpr std::string_view name = "share";
@@ -228,6 +242,20 @@ struct Sqrt {
   Tensor backward(const Saved& s, const Tensor& g) const { return chain_div(g * 0.5, s.output()); }
 };
 
+struct Rsqrt {
+  static constexpr std::string_view name = "rsqrt";
+  static constexpr Tangent tangents = Tangent::symmetric;
+  static constexpr Vmap vmap = Vmap::aligned;
+  static constexpr Keeps keeps = Keeps::output;
+  Tensor forward(const Tensor& x) const {
+    return float_map(name, x, [](auto v) { return 1 / std::sqrt(v); });
+  }
+  Tensor backward(const Saved& s, const Tensor& g) const {
+    const Tensor y = s.output();
+    return chain_mul(chain_mul(chain_mul(g * -0.5, y), y), y);
+  }
+};
+
 struct Square {
   static constexpr std::string_view name = "square";
   static constexpr Tangent tangents = Tangent::symmetric;
@@ -342,6 +370,7 @@ Tensor sub(const Tensor& a, const Tensor& b) { return apply(Sub{}, a, b); }
 Tensor mul(const Tensor& a, const Tensor& b) { return apply(Mul{}, a, b); }
 Tensor div(const Tensor& a, const Tensor& b) { return apply(Div{}, a, b); }
 Tensor pow(const Tensor& a, const Tensor& b) { return apply(Pow{}, a, b); }
+Tensor atan2(const Tensor& y, const Tensor& x) { return apply(Atan2{}, y, x); }
 Tensor maximum(const Tensor& a, const Tensor& b) { return apply(Maximum{}, a, b); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return apply(Minimum{}, a, b); }
 Tensor affine(const Tensor& x, double scale, double shift) { return apply(Affine{scale, shift}, x); }
@@ -365,6 +394,7 @@ Tensor exp(const Tensor& x) { return apply(Exp{}, x); }
 Tensor log(const Tensor& x) { return apply(Log{}, x); }
 Tensor log1p(const Tensor& x) { return apply(Log1p{}, x); }
 Tensor sqrt(const Tensor& x) { return apply(Sqrt{}, x); }
+Tensor rsqrt(const Tensor& x) { return apply(Rsqrt{}, x); }
 Tensor square(const Tensor& x) { return apply(Square{}, x); }
 Tensor reciprocal(const Tensor& x) { return apply(Reciprocal{}, x); }
 Tensor abs(const Tensor& x) { return apply(Abs{}, x); }

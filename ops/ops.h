@@ -20,11 +20,12 @@ namespace ebb {
 // two tensors does not do so: 0 times an infinite factor is no number.
 
 // ---- arithmetic, with broadcasting ---------------------------------------------------------------------------------
-Tensor add(const Tensor& a, const Tensor& b);      ///< a + b
-Tensor sub(const Tensor& a, const Tensor& b);      ///< a - b
-Tensor mul(const Tensor& a, const Tensor& b);      ///< a * b, elementwise
-Tensor div(const Tensor& a, const Tensor& b);      ///< a / b
-Tensor pow(const Tensor& a, const Tensor& b);      ///< a^b; the gradient for b needs a >= 0, and is 0 at a = 0
+Tensor add(const Tensor& a, const Tensor& b);    ///< a + b
+Tensor sub(const Tensor& a, const Tensor& b);    ///< a - b
+Tensor mul(const Tensor& a, const Tensor& b);    ///< a * b, elementwise
+Tensor div(const Tensor& a, const Tensor& b);    ///< a / b
+Tensor pow(const Tensor& a, const Tensor& b);    ///< a^b; the gradient for b needs a >= 0, and is 0 at a = 0
+Tensor atan2(const Tensor& y, const Tensor& x);  ///< angle of the point (x, y), in [-pi, pi]; gradient 0 at the origin
 Tensor maximum(const Tensor& a, const Tensor& b);  ///< the larger; at a tie each input gets half of the gradient
 Tensor minimum(const Tensor& a, const Tensor& b);  ///< the smaller; at a tie each input gets half of the gradient
 Tensor affine(const Tensor& x, double scale, double shift);  ///< x * scale + shift
@@ -49,6 +50,7 @@ Tensor exp(const Tensor& x);         ///< e^x
 Tensor log(const Tensor& x);         ///< natural logarithm
 Tensor log1p(const Tensor& x);       ///< log(1 + x), exact for small x
 Tensor sqrt(const Tensor& x);        ///< the gradient is infinite at 0
+Tensor rsqrt(const Tensor& x);       ///< 1 / sqrt(x)
 Tensor square(const Tensor& x);      ///< x^2
 Tensor reciprocal(const Tensor& x);  ///< 1 / x
 Tensor abs(const Tensor& x);         ///< gradient 0 at 0

@@ -76,6 +76,7 @@ std::vector<Row> elementwise_rows() {
       binary("mul", "x * y", mul),
       binary("div", "x / y", div, off_zero),
       binary("pow", "x ** y", pow, positive),
+      binary("atan2", {"torch.atan2(x, y)", "opset 13 has the arctangent of a number only"}, atan2, off_zero),
       // at a tie, as in f(x, x), the halves add up to the gradient of x, but a step through the tie has no derivative
       binary("maximum", "torch.maximum(x, y)", maximum, spread, false),
       binary("minimum", "torch.minimum(x, y)", minimum, spread, false),
@@ -118,6 +119,7 @@ std::vector<Row> elementwise_rows() {
       unary("log", "torch.log(x)", log, positive),
       unary("log1p", "torch.log1p(x)", log1p, {-0.6, 2}),
       unary("sqrt", "torch.sqrt(x)", sqrt, positive),
+      unary("rsqrt", "torch.rsqrt(x)", rsqrt, positive),
       unary("square", "torch.square(x)", square),
       unary("reciprocal", "torch.reciprocal(x)", reciprocal, off_zero),
       unary("abs", "torch.abs(x)", abs, off_zero),

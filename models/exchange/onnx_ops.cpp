@@ -87,6 +87,9 @@ void mapped(OnnxGraph& e, const Step& s, const Emit& emit) {
 void square_of(OnnxGraph& e, const Step& s, std::string_view type) {
   mapped(e, s, [&](const std::string& x) { return e.node(type, {x, x}); });
 }
+void rsqrt_of(OnnxGraph& e, const Step& s, std::string_view type) {
+  mapped(e, s, [&](const std::string& x) { return e.node(type, {e.node("Sqrt", {x})}); });
+}
 void log1p_of(OnnxGraph& e, const Step& s, std::string_view type) {
   mapped(e, s, [&](const std::string& x) {
     return e.node(type, {e.node("Add", {x, e.number(1, e.dtype(s.output))})});
@@ -396,6 +399,7 @@ constexpr auto rows = std::to_array<OnnxRow>({
     {"reciprocal", "Reciprocal", elementwise},
     {"relu", "Relu", elementwise},
     {"reshape", "Reshape", reshape_to},
+    {"rsqrt", "Reciprocal", rsqrt_of},
     {"selu", "Selu", selu_of},
     {"sigmoid", "Sigmoid", elementwise},
     {"sign", "Sign", elementwise},

@@ -246,6 +246,7 @@ TEST_CASE("onnx: groups, pools and activations are single ops again") {
   CHECK(types({[](const Tensor& x) { return clip(x, -1, 1); }}, {3}) == Types{"Clip"});
   CHECK(types({[](const Tensor& x) { return min(x, 1); }}, {3, 2}) == Types{"ReduceMin"});
   CHECK(types({[](const Tensor& x) { return pad(x, {.axis = 1, .after = 2}); }}, {3, 2}) == Types{"Pad"});
+  CHECK(types({[](const Tensor& x) { return rsqrt(x); }}, {3}) == Types{"Sqrt", "Reciprocal"});
   CHECK(types({[](const Tensor& x) { return one_hot(argmax(x), 3); }}, {3}) == Types{"ArgMax", "OneHot"});
   CHECK(types({Conv2DTranspose({.filters = 2})}, {5, 5, 4}) == Types{"Transpose", "ConvTranspose", "Transpose"});
   // a composition that ONNX does not have is written as its ops
@@ -307,6 +308,8 @@ TEST_CASE("onnx: what cannot be expressed is refused by layer and op") {
   CHECK(refusal(net, {4, 4, 1}) == "export_onnx: layers.1: col2im cannot be expressed in ONNX opset 13");
   CHECK(refusal([](const Tensor& x) { return cross_entropy(x, zeros({x.size(0)}, i64)); }) ==
         "export_onnx: cross_entropy cannot be expressed in ONNX opset 13");
+  CHECK(refusal([](const Tensor& x) { return atan2(x, x); }) ==
+        "export_onnx: atan2 cannot be expressed in ONNX opset 13");
   CHECK(refusal(
             [](const Tensor& x) {
               return col2im(im2col(x, 2), {4, 4}, 2);
