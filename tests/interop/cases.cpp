@@ -119,7 +119,8 @@ std::vector<Case> cases() {
   function("op_arithmetic", row,
            [](const Tensor& x) { return (x * x - 2.0 * x + 3.0) / (square(x) + 1.0) + reciprocal(x + 9.0) - x; });
   function("op_powers", row, [](const Tensor& x) {
-    return pow(abs(x) + 0.1, 1.5) + pow(abs(x) + 0.5, x) + sqrt(abs(x)) + log(abs(x) + 1.0) + log1p(square(x));
+    return pow(abs(x) + 0.1, 1.5) + pow(abs(x) + 0.5, x) + sqrt(abs(x)) + log(abs(x) + 1.0) + log1p(square(x)) +
+           rsqrt(abs(x) + 0.5);
   });
   function("op_waves", row, [](const Tensor& x) { return sin(x) + cos(x) + exp(-x) + erf(x) + softplus(x); });
   function("op_choice", row, [](const Tensor& x) {
