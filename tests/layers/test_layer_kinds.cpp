@@ -93,9 +93,10 @@ std::string refusal(const F& f) {
 TEST_CASE("layer kinds: each has a case here") {
   for (const detail::LayerKind& kind : detail::layer_kinds())
     CHECK_MESSAGE(std::ranges::any_of(cases, [&](const Case& c) { return word(c) == kind.word; }),
-                  "the layer \"" << kind.word
+                  "the layer \"" << std::string(kind.word)
                                  << "\" has no case: add one to `cases` in tests/layers/test_layer_kinds.cpp, "
-                                 << "its text and the shape of a small sample: {\"" << kind.word << " 2\", {4}},");
+                                 << "its text and the shape of a small sample: {\"" << std::string(kind.word)
+                                 << " 2\", {4}},");
   for (const Case& c : cases) CHECK_MESSAGE(detail::layer_kind(word(c)), "there is no layer \"" << word(c) << "\"");
 }
 

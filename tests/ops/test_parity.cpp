@@ -103,7 +103,7 @@ struct Worst {
   }
 };
 
-constexpr const char* write_again =
+const std::string write_again =
     "tests/parity.py --ops build/release/gradcheck tests/parity.json writes the vectors again (it needs python3-torch)";
 
 }  // namespace
