@@ -1,4 +1,5 @@
 // Arithmetic with broadcasting, and functions of one number.
+// (over 400 lines because every op has its struct)
 #include <array>
 #include <cmath>
 #include <numbers>

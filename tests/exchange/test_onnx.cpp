@@ -1,4 +1,5 @@
 // ONNX files, decoded here from their bytes. What other runtimes make of them is compared in tests/interop.
+// (over 400 lines because it decodes the format itself)
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/mode.h>
