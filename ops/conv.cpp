@@ -9,6 +9,7 @@
 #include <ebb/graph/composition.h>
 #include <ebb/ops/kernels/convolve.h>
 #include <ebb/ops/kernels/elementwise.h>
+#include <ebb/ops/kernels/patches.h>
 #include <ebb/ops/kernels/window.h>
 #include <ebb/ops/ops.h>
 #include <ebb/ops/pool.h>
@@ -18,12 +19,6 @@ namespace ebb {
 namespace {
 
 using detail::Window;
-
-/// Images to a block of patches.
-template <class T>
-std::int64_t block_of(const Window& v) {
-  return detail::block_images(v, v.positions() * v.patch() * static_cast<std::int64_t>(sizeof(T)));
-}
 
 struct Im2col {
   static constexpr std::string_view name = "im2col";
@@ -39,7 +34,7 @@ struct Im2col {
       using T = decltype(zero);
       const T* from = x.values<T>().data();
       T* to = out.mutable_values<T>().data();
-      detail::parallel_for(v.n, block_of<T>(v), [&](std::int64_t begin, std::int64_t end) {
+      detail::parallel_for(v.n, detail::block_of_patches<T>(v), [&](std::int64_t begin, std::int64_t end) {
         detail::patches_of(v, from, begin, end, to + begin * v.positions() * v.patch());
       });
     });
@@ -71,7 +66,7 @@ struct Col2im {
       using T = decltype(zero);
       const T* from = rows.values<T>().data();
       T* into = out.mutable_values<T>().data();
-      detail::parallel_for(v.n, block_of<T>(v), [&](std::int64_t begin, std::int64_t end) {
+      detail::parallel_for(v.n, detail::block_of_patches<T>(v), [&](std::int64_t begin, std::int64_t end) {
         detail::add_patches(v, from + begin * v.positions() * v.patch(), begin, end, into);
       });
     });

@@ -33,13 +33,4 @@ template <class T>
 void convolve_back(const Window& v, std::int64_t out_channels, const T* x, const T* k, const Upstream<T>& up, T* dx,
                    T* dk, T* db);
 
-/// Patches of images [begin, end) as rows, and the adjoint, which adds to images.
-template <class T>
-void patches_of(const Window& v, const T* x, std::int64_t begin, std::int64_t end, T* rows);
-template <class T>
-void add_patches(const Window& v, const T* rows, std::int64_t begin, std::int64_t end, T* x);
-
-/// Images to a block, so that `bytes` for each of them fill about half of an L2 cache.
-std::int64_t block_images(const Window& v, std::int64_t bytes);
-
 }  // namespace ebb::detail

@@ -8,6 +8,19 @@
 #include <ebb/ops/kernels/elementwise.h>
 
 namespace ebb::detail {
+namespace {
+
+struct Pads {
+  std::int64_t before, after;
+};
+/// The padding "same": as much as ceil(size / stride) windows of `span` elements need. An odd one goes to the end.
+Pads same_padding(std::int64_t size, std::int64_t span, std::int64_t stride) {
+  const std::int64_t last = size == 0 ? -stride : (size - 1) / stride * stride;  // where the last window begins
+  const std::int64_t all = std::max<std::int64_t>(0, last + span - size);
+  return {all / 2, all - all / 2};
+}
+
+}  // namespace
 
 Window::Window(std::string_view op, const Shape& image, Pair kernel, Pair stride, Padding pad, Pair dilation)
     : kh(kernel.h),
@@ -34,14 +47,9 @@ Window::Window(std::string_view op, const Shape& image, Pair kernel, Pair stride
     fail<ShapeError>(op, fmt::format("a window of {}x{} elements, {}x{} apart, is too large", kh, kw, dh, dw));
   std::int64_t bottom = pad.bottom, right = pad.right;
   if (pad.is_same) {
-    const std::int64_t all_h =
-        h == 0 ? std::max<std::int64_t>(0, span_h - sh) : std::max<std::int64_t>(0, (h - 1) / sh * sh + span_h - h);
-    const std::int64_t all_w =
-        w == 0 ? std::max<std::int64_t>(0, span_w - sw) : std::max<std::int64_t>(0, (w - 1) / sw * sw + span_w - w);
-    top = all_h / 2;
-    left = all_w / 2;
-    bottom = all_h - top;
-    right = all_w - left;
+    const Pads vertical = same_padding(h, span_h, sh), horizontal = same_padding(w, span_w, sw);
+    top = vertical.before, bottom = vertical.after;
+    left = horizontal.before, right = horizontal.after;
   }
   const std::int64_t padded_h = add_sizes(add_sizes(h, top), bottom), padded_w = add_sizes(add_sizes(w, left), right);
   if (padded_h < span_h || padded_w < span_w)

@@ -1,13 +1,15 @@
-// (over 400 lines because transforms of tiles, filters and results are one calculation)
 #include <ebb/ops/kernels/winograd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 
 #include <ebb/ops/kernels/copy.h>
+#include <ebb/ops/kernels/direct.h>
 #include <ebb/ops/kernels/tile.h>
+#include <ebb/ops/kernels/winograd_maps.h>
 
 namespace ebb {
 namespace {
@@ -26,115 +28,7 @@ bool winograd() { return allowed; }
 namespace detail {
 namespace {
 
-template <int R, int C>
-struct Matrix {
-  static constexpr int rows = R, cols = C;
-  float at[R][C];
-  constexpr Matrix<C, R> transposed() const {
-    Matrix<C, R> t{};
-    for (int i = 0; i < R; ++i)
-      for (int j = 0; j < C; ++j) t.at[j][i] = at[i][j];
-    return t;
-  }
-};
-
-// y = out [(filter g filter^T) * (in x in^T)] out^T, from the interpolation points 0, 1, -1, then 2, then -2, and
-// infinity.
-template <int M>
-struct Maps;
-template <>
-struct Maps<2> {
-  static constexpr Matrix<4, 4> in{{{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}}};
-  static constexpr Matrix<4, 3> filter{{{1, 0, 0}, {.5f, .5f, .5f}, {.5f, -.5f, .5f}, {0, 0, 1}}};
-  static constexpr Matrix<2, 4> out{{{1, 1, 1, 0}, {0, 1, -1, -1}}};
-};
-template <>
-struct Maps<3> {
-  static constexpr Matrix<5, 5> in{
-      {{2, -1, -2, 1, 0}, {0, -2, -1, 1, 0}, {0, 2, -3, 1, 0}, {0, -1, 0, 1, 0}, {0, 2, -1, -2, 1}}};
-  static constexpr Matrix<5, 3> filter{
-      {{.5f, 0, 0}, {-.5f, -.5f, -.5f}, {-1 / 6.f, 1 / 6.f, -1 / 6.f}, {1 / 6.f, 1 / 3.f, 2 / 3.f}, {0, 0, 1}}};
-  static constexpr Matrix<3, 5> out{{{1, 1, 1, 1, 0}, {0, 1, -1, 2, 0}, {0, 1, 1, 4, 1}}};
-};
-template <>
-struct Maps<4> {
-  static constexpr Matrix<6, 6> in{{{4, 0, -5, 0, 1, 0},
-                                    {0, -4, -4, 1, 1, 0},
-                                    {0, 4, -4, -1, 1, 0},
-                                    {0, -2, -1, 2, 1, 0},
-                                    {0, 2, -1, -2, 1, 0},
-                                    {0, 4, 0, -5, 0, 1}}};
-  static constexpr Matrix<6, 3> filter{{{.25f, 0, 0},
-                                        {-1 / 6.f, -1 / 6.f, -1 / 6.f},
-                                        {-1 / 6.f, 1 / 6.f, -1 / 6.f},
-                                        {1 / 24.f, 1 / 12.f, 1 / 6.f},
-                                        {1 / 24.f, -1 / 12.f, 1 / 6.f},
-                                        {0, 0, 1}}};
-  static constexpr Matrix<4, 6> out{
-      {{1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}}};
-};
-template <int M>
-struct Adjoints {
-  static constexpr auto in = Maps<M>::in.transposed();
-  static constexpr auto filter = Maps<M>::filter.transposed();
-  static constexpr auto out = Maps<M>::out.transposed();
-};
-
-/// sum += row I of L, from column K on, times v; zeros and ones cost nothing.
-template <const auto& L, int I, int K, bool Started, class V>
-inline void EBB_INLINE combine(const V* v, V& sum) {
-  if constexpr (K < L.cols) {
-    constexpr float l = L.at[I][K];
-    if constexpr (l == 0) return combine<L, I, K + 1, Started>(v, sum);
-    if constexpr (l != 0) {
-      if constexpr (!Started) sum = l == 1 ? v[K] : l * v[K];
-      else if constexpr (l == 1) sum += v[K];
-      else if constexpr (l == -1) sum -= v[K];
-      else sum += l * v[K];
-      combine<L, I, K + 1, true>(v, sum);
-    }
-  }
-}
-template <const auto& L, int I, class V, class Use>
-inline void EBB_INLINE each_row(const V* v, const Use& use) {
-  if constexpr (I < L.rows) {
-    V sum;
-    combine<L, I, 0, false>(v, sum);
-    use(I, sum);
-    each_row<L, I + 1>(v, use);
-  }
-}
-/// store(i, j, element of L x L^T) for a square x of registers; load(i, j, register).
-template <const auto& L, class V, class Load, class Store>
-inline void EBB_INLINE sandwich(const Load& load, const Store& store) {
-  V half[L.rows][L.cols];
-#pragma GCC unroll 8
-  for (int j = 0; j < L.cols; ++j) {
-    V column[L.cols];
-#pragma GCC unroll 8
-    for (int i = 0; i < L.cols; ++i) load(i, j, column[i]);
-    each_row<L, 0>(column, [&](int i, const V& sum) EBB_INLINE { half[i][j] = sum; });
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < L.rows; ++i) each_row<L, 0>(half[i], [&](int j, const V& sum) EBB_INLINE { store(i, j, sum); });
-}
-
-// By the number of lanes: a type given as a template argument would lose that it may lie at any address.
-template <int W>
-inline const typename Lanes<W>::type& EBB_INLINE at(const float* p) {
-  return *reinterpret_cast<const typename Lanes<W>::type*>(p);
-}
-template <int W>
-inline typename Lanes<W>::type& EBB_INLINE at(float* p) {
-  return *reinterpret_cast<typename Lanes<W>::type*>(p);
-}
-
-template <int W>
-inline bool EBB_INLINE is_zero(const typename Lanes<W>::type& v) {
-  bool all = true;
-  for (int k = 0; k < W; ++k) all = all && v[k] == 0;
-  return all;
-}
+using namespace winograd_maps;
 
 /// A square of an image: `size` x `size` positions from (y, x) on, some of which may lie outside.
 struct Square {
@@ -204,51 +98,70 @@ inline void EBB_INLINE gather(const Window& v, int m, std::int64_t images, bool 
   });
 }
 
+bool all_finite(const float* x, std::int64_t n) {
+  std::int32_t odd = 0;
+  simd([&]() EBB_INLINE {
+    for (std::int64_t i = 0; i < n; ++i) odd |= (std::bit_cast<std::int32_t>(x[i]) & 0x7f800000) == 0x7f800000;
+  });
+  return odd == 0;
+}
+
 }  // namespace
 
 // Not a multiple of the page size, which would put one element of all points into the same few lines of the L1 cache.
 std::int64_t Winograd::plane(std::int64_t rows, std::int64_t columns) { return rows * columns + 16; }
 
-Winograd::Winograd(const Window& v, std::int64_t out) {
+int Winograd::tile_size(const Convolution<float>& c) {
+  const Window& v = c.v;
   if (!winograd() || isa() == Isa::baseline || v.kh != 3 || v.kw != 3 || v.sh != 1 || v.sw != 1 || v.dh != 1 ||
       v.dw != 1)
-    return;
-  if (v.c == 0 || out == 0 || v.c % Product::lanes || out % Product::lanes || v.n * v.positions() == 0) return;
-  // Passes over a register of each: products, transforms, and for small batches what the filters' transform costs.
-  const auto n = static_cast<double>(v.n), c = static_cast<double>(v.c), o = static_cast<double>(out);
-  double best = 9.0 * n * static_cast<double>(v.positions()) * c * o;
+    return 0;
+  if (v.c == 0 || c.out == 0 || v.c % Product::lanes || c.out % Product::lanes || v.n * v.positions() == 0) return 0;
+  // Passes over a register of each: products, transforms, and for small batches what the filters' transform costs. To
+  // transform a number takes about as long as eight products.
+  constexpr double transform = 8;
+  const auto n = static_cast<double>(v.n), in = static_cast<double>(v.c), out = static_cast<double>(c.out);
+  double best = 9.0 * n * static_cast<double>(v.positions()) * in * out;
   int best_m = 0;
-  for (const int size : {2, 3, 4}) {
-    m = size;
-    const double squares = n * static_cast<double>(tiles(v)), p = static_cast<double>(points());
-    const double cost = squares * p * (c * o + 8 * (c + o)) + 8 * p * c * o;
-    if (cost < best) best = cost, best_m = size;
+  for (const int m : {2, 3, 4}) {
+    const double squares = n * static_cast<double>(tiles(v, m)), p = static_cast<double>(points(m));
+    const double cost = squares * p * (in * out + transform * (in + out)) + transform * p * in * out;
+    if (cost < best) best = cost, best_m = m;
   }
-  m = best_m;
+  return best_m;
 }
 
-std::int64_t Winograd::block_images(const Window& v, std::int64_t out, std::int64_t most) const {
-  constexpr std::int64_t rows = 16;
-  const std::int64_t bytes = tiles(v) * points() * (v.c + out) * 4, enough = (rows + tiles(v) - 1) / tiles(v);
-  return std::clamp<std::int64_t>((512 << 10) / bytes, 1, std::max(enough, most));
+Winograd::Winograd(const Convolution<float>& convolution) : c(convolution), m(tile_size(c)) {
+  constexpr std::int64_t most_kept = 1 << 16;  // elements, 256 KiB, and up to four times that when transformed
+  if (c.pass != Pass::forward || c.v.n != 1 || c.kernel_size() > most_kept) filters_of_.emplace();
 }
 
-std::int64_t Winograd::scratch_size(const Window& v, std::int64_t out, std::int64_t images) const {
-  const std::int64_t t = images * tiles(v);
-  return points() * (plane(t, v.c) + plane(t, out) + std::max(v.c, out));
+/// Images to a block, so that their transforms fill half of an L2 cache: so few that all threads have some, but enough
+/// for products with rows that are worth the passes over the filters and over their gradient.
+std::int64_t Winograd::block() const {
+  constexpr std::int64_t rows = 16, most_forward = 8;
+  const std::int64_t most = c.pass == Pass::forward ? most_forward : c.v.n / most_groups;
+  const std::int64_t bytes = tiles() * points() * (c.v.c + c.out) * 4, enough = (rows + tiles() - 1) / tiles();
+  return std::clamp<std::int64_t>(half_l2 / bytes, 1, std::max(enough, most));
 }
 
-Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool flip) const {
-  Tensor result = Tensor::workspace({points(), plane(c, out)}, f32);
+Scratch<float> Winograd::scratch(std::int64_t images) const {
+  const std::int64_t t = images * tiles();
+  return Scratch<float>(points() * (plane(t, c.v.c) + plane(t, c.out) + std::max(c.v.c, c.out)));
+}
+
+Tensor Winograd::transformed() const {
+  const std::int64_t size = c.v.c * c.out, step = plane(c.v.c, c.out);
+  Tensor result = Tensor::workspace({points(), step}, f32);
   float* to = result.mutable_values<float>().data();
+  const float* k = c.k;
   Tensor turned;
-  if (flip) {
-    turned = Tensor::workspace({9, out, c}, f32);
+  if (c.pass != Pass::forward) {
+    turned = Tensor::workspace({9, c.out, c.v.c}, f32);
     float* t = turned.mutable_values<float>().data();
-    transpose_each(t, k, 9, c, out);
+    transpose_each(t, k, 9, c.v.c, c.out);
     k = t;
   }
-  const std::int64_t size = c * out, step = plane(c, out);
   with(m, [&](auto mm, auto lanes) EBB_INLINE {
     constexpr int W = decltype(lanes)::value;
     using V = typename Lanes<W>::type;
@@ -260,14 +173,60 @@ Tensor Winograd::filters(const float* k, std::int64_t c, std::int64_t out, bool 
   return result;
 }
 
-bool Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* u,
-                       const float* bias, bool relu, float* y, float* scratch) const {
-  const std::int64_t t = images * tiles(v), step_in = plane(t, v.c), step_out = plane(t, out);
-  float *in = scratch, *sums = in + points() * step_in, *copy = sums + points() * step_out;
+/// For a single image, whose products take little longer than the transform: a thread keeps its last ones beside a copy
+/// of the kernel. Every number of it is compared, since a kernel may be changed in ways that nobody is told of.
+const float* Winograd::kept_filters() const {
+  struct Kept {
+    Tensor kernel, filters;
+    int m = 0;
+  };
+  thread_local std::array<Kept, 8> kept;
+  thread_local std::size_t oldest = 0;
+  const Shape shape{9, c.v.c, c.out};
+  const auto bytes = static_cast<std::size_t>(shape.numel()) * sizeof(float);
+  for (const Kept& e : kept)
+    if (e.m == m && e.kernel.shape() == shape && std::memcmp(e.kernel.values<float>().data(), c.k, bytes) == 0)
+      return e.filters.values<float>().data();
+  Kept& e = kept[oldest++ % kept.size()];
+  e = {};
+  e = {Tensor::workspace(shape, f32), transformed(), m};
+  std::memcpy(e.kernel.mutable_values<float>().data(), c.k, bytes);
+  return e.filters.values<float>().data();
+}
+
+const float* Winograd::filters() {
+  Tensor& u = (*filters_of_)[static_cast<std::size_t>(thread_index())];
+  if (!u.defined()) u = transformed();
+  return u.values<float>().data();
+}
+
+void Winograd::forward(const Piece& p, const float* bias, bool relu, float* y, float* scratch) {
+  const float* u = filters_of_ ? filters() : kept_filters();
+  if (outputs(p.begin, p.end, u, bias, relu, y, scratch)) return;
+  Direct direct(c);
+  const Scratch<float> margin = direct.scratch(1);
+  for (std::int64_t i = p.begin; i < p.end; ++i, y += c.outputs())
+    if (!outputs(i, i + 1, u, bias, relu, y, scratch))
+      direct.forward({i, i + 1, 0, c.v.oh, p.pool, p.at}, bias, relu, y, margin.data);
+}
+
+void Winograd::gather_inputs(std::int64_t begin, std::int64_t end, float* planes, float* copy) const {
+  const Window& v = c.v;
+  const float* x = c.x + begin * v.image_size();
+  const std::int64_t images = end - begin, step = plane(images * tiles(), v.c);
   with(m, [&](auto mm, auto lanes) EBB_INLINE {
     constexpr int M = decltype(mm)::value, W = decltype(lanes)::value;
-    gather<Maps<M>::in, W>(v, M, images, true, v.c, x, v.image_size(), in, step_in, copy);
+    gather<Maps<M>::in, W>(v, M, images, true, v.c, x, v.image_size(), planes, step, copy);
   });
+}
+
+bool Winograd::outputs(std::int64_t begin, std::int64_t end, const float* u, const float* bias, bool relu, float* y,
+                       float* scratch) const {
+  const Window& v = c.v;
+  const std::int64_t out = c.out, images = end - begin, t = images * tiles(), step_in = plane(t, v.c),
+                     step_out = plane(t, out);
+  float *in = scratch, *sums = in + points() * step_in, *copy = sums + points() * step_out;
+  gather_inputs(begin, end, in, copy);
   for (std::int64_t p = 0; p < points(); ++p)
     multiply({.m = t,
               .n = out,
@@ -312,29 +271,32 @@ bool Winograd::forward(const Window& v, std::int64_t out, std::int64_t images, c
   return finite;
 }
 
-bool Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, const float* x, const float* dy,
-                        const float* flipped, float* dx, float* sums, bool add, float* scratch) const {
-  const std::int64_t t = images * tiles(v), step_in = plane(t, v.c), step_out = plane(t, out);
+bool Winograd::backward(const Piece& p, const float* dy, float* dx, float* sums, bool add, float* scratch) {
+  const Window& v = c.v;
+  const float* flipped = dx ? filters() : nullptr;
+  if (dx) dx += p.begin * v.image_size();
+  const std::int64_t out = c.out, images = p.end - p.begin, t = images * tiles(), step_in = plane(t, v.c),
+                     step_out = plane(t, out);
   float *in = scratch, *up = in + points() * step_in, *copy = up + points() * step_out;
   with(m, [&](auto mm, auto lanes) EBB_INLINE {
     constexpr int M = decltype(mm)::value, W = decltype(lanes)::value;
     gather<Adjoints<M>::out, W>(v, M, images, false, out, dy, v.positions() * out, up, step_out, copy);
-    if (sums) gather<Maps<M>::in, W>(v, M, images, true, v.c, x, v.image_size(), in, step_in, copy);
   });
-  for (std::int64_t p = 0; p < points(); ++p) {
+  if (sums) gather_inputs(p.begin, p.end, in, copy);
+  for (std::int64_t point = 0; point < points(); ++point) {
     if (sums)
       multiply({.m = v.c,
                 .n = out,
                 .outer = 1,
                 .inner = t,
-                .a = in + p * step_in,
+                .a = in + point * step_in,
                 .a_row = 1,
                 .a_outer = 0,
                 .a_inner = v.c,
-                .b = up + p * step_out,
+                .b = up + point * step_out,
                 .b_outer = 0,
                 .b_inner = out,
-                .c = sums + p * plane(v.c, out),
+                .c = sums + point * plane(v.c, out),
                 .c_row = out,
                 .add = add});
     if (dx)  // the transformed inputs have had their turn
@@ -342,14 +304,14 @@ bool Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
                 .n = v.c,
                 .outer = 1,
                 .inner = out,
-                .a = up + p * step_out,
+                .a = up + point * step_out,
                 .a_row = out,
                 .a_outer = 0,
                 .a_inner = 1,
-                .b = flipped + p * plane(v.c, out),
+                .b = flipped + point * plane(v.c, out),
                 .b_outer = 0,
                 .b_inner = v.c,
-                .c = in + p * step_in,
+                .c = in + point * step_in,
                 .c_row = v.c});
   }
   bool finite = true;
@@ -364,12 +326,12 @@ bool Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
       float* square = s.inside() ? to : copy;
       const std::int64_t row = (s.inside() ? v.w : M + 2) * v.c;
       if (!s.inside()) std::fill(copy, copy + s.size * row, 0.f);
-      for (std::int64_t c = 0; c < v.c; c += W)
+      for (std::int64_t e = 0; e < v.c; e += W)
         sandwich<Adjoints<M>::in, V>([&](int a, int b, V& z)
-                                         EBB_INLINE { z = at<W>(in + (a * (M + 2) + b) * step_in + n * v.c + c); },
+                                         EBB_INLINE { z = at<W>(in + (a * (M + 2) + b) * step_in + n * v.c + e); },
                                      [&](int a, int b, const V& sum) EBB_INLINE {
                                        odd += sum - sum;
-                                       at<W>(square + a * row + b * v.c + c) += sum;
+                                       at<W>(square + a * row + b * v.c + e) += sum;
                                      });
       if (!s.inside())
         s.rows([&](std::int64_t a, std::int64_t first, std::int64_t count) EBB_INLINE {
@@ -383,9 +345,8 @@ bool Winograd::backward(const Window& v, std::int64_t out, std::int64_t images, 
   return finite;
 }
 
-void Winograd::filter_gradient(std::int64_t c, std::int64_t out, std::int64_t parts, const float* sums,
-                               float* dk) const {
-  const std::int64_t size = c * out, step = plane(c, out);
+bool Winograd::kernel_gradient(std::int64_t parts, const float* sums, float* dk) const {
+  const std::int64_t size = c.v.c * c.out, step = plane(c.v.c, c.out);
   parallel_for(size, even_block(size, elementwise_block / (points() * parts), Product::lanes),
                [&](std::int64_t begin, std::int64_t end) {
                  with(m, [&](auto mm, auto lanes) EBB_INLINE {
@@ -402,6 +363,7 @@ void Winograd::filter_gradient(std::int64_t c, std::int64_t out, std::int64_t pa
                          [&](int i, int j, const V& sum) EBB_INLINE { at<W>(dk + (i * 3 + j) * size + e) = sum; });
                  });
                });
+  return all_finite(dk, c.kernel_size());
 }
 
 }  // namespace detail
