@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include <ebb/graph/batch.h>
 #include <ebb/graph/error.h>
 #include <ebb/graph/observe.h>
@@ -23,6 +25,10 @@ void fill_inputs(Input* slots, const Tensor* const* inputs, int count, Keeps kee
         keeps == Keeps::inputs || keeps == Keeps::inputs_and_output || (keeps == Keeps::other_inputs && other_wanted);
     ::new (slots + i) Input{t.node(), keep ? kept(t) : Kept{}, t.shape(), t.dtype()};
   }
+}
+
+void move_to(std::span<Tensor> out, std::span<Tensor> gradients) {
+  std::ranges::move(gradients.first(std::min(out.size(), gradients.size())), out.begin());
 }
 
 void refuse_none(std::string_view op) { fail<ValueError>(op, "needs at least one input, got none"); }

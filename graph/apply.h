@@ -29,6 +29,10 @@ namespace ebb {
 ///   Tensor backward(saved, g)             one input
 ///   Tensor backward(saved, g, int i)      called for each input whose gradient is wanted
 ///   range of Tensor backward(saved, g)    all at once, where the inputs share work; unwanted ones may stay undefined
+/// A rule in ops can be differentiated again, and runs in vmap(). Where the same takes fewer passes over memory by
+/// hand, an op has that as `fast_backward(saved, g)`, of the first or the third form: the engine takes it where nothing
+/// is recorded and no tensor stands for several. gradcheck() and the op table's tests hold both to the same numbers.
+/// Optional, for what only backward reads: `bool recorded`, set by apply() before forward to whether a node follows.
 /// Optional, for memory plans: `const Tensor& state() const`, what the op itself holds for backward, and `static
 /// constexpr int temporaries`, how many tensors like the output backward makes that live beside all of its results (-1:
 /// its one result is the gradient that it got); `double flops(std::span<const Shape* const> inputs, const Shape&
@@ -64,6 +68,11 @@ concept RuleForEach = requires(const Op& op, const Saved& s, const Tensor& g) {
 };
 template <class Op>
 concept RuleForAll = requires(const Op& op, const Saved& s, const Tensor& g) { op.backward(s, g); };
+
+template <class Op>
+concept FastRule = requires(const Op& op, const Saved& s, const Tensor& g) { op.fast_backward(s, g); };
+/// Whether backward takes the fast rules.
+inline bool fast_rules() { return !mode.record && mode.batch == 0; }
 
 template <class Op>
 concept AddsGradient = requires(const Op& op, const Tensor& g, Tensor& sum) { op.add_gradient(g, sum); };
@@ -108,6 +117,8 @@ Attributes attributes_of(const Op& op) {
 /// Constructs the inputs of a node in their place behind it.
 void fill_inputs(Input* slots, const Tensor* const* inputs, int count, Keeps keeps);
 Kept kept(const Tensor& t);
+/// The first gradients that a rule gave for all inputs, for as many as there are.
+void move_to(std::span<Tensor> out, std::span<Tensor> gradients);
 
 template <class Op>
 class OpNode final : public Node {
@@ -139,17 +150,16 @@ class OpNode final : public Node {
   }
 
   void backward(const Saved& saved, const Tensor& g, std::span<Tensor> out) const override {
+    if constexpr (FastRule<Op>)
+      if (fast_rules())
+        return hand_out(
+            saved, [&] { return op_.fast_backward(saved, g); }, out);
     if constexpr (RuleForEach<Op>) {
       for (int i = 0; i < static_cast<int>(out.size()); ++i)
         if (saved.wants(i)) out[static_cast<std::size_t>(i)] = op_.backward(saved, g, i);
     } else if constexpr (RuleForAll<Op>) {
-      if constexpr (std::same_as<decltype(op_.backward(saved, g)), Tensor>) {
-        if (saved.wants(0)) out[0] = op_.backward(saved, g);
-      } else {
-        std::size_t i = 0;
-        for (Tensor& t : op_.backward(saved, g))
-          if (i < out.size()) out[i++] = std::move(t);
-      }
+      hand_out(
+          saved, [&] { return op_.backward(saved, g); }, out);
     }
   }
   void tangent(const Saved& saved, std::span<const Tensor> in, Tensor& out) const override;
@@ -165,6 +175,15 @@ class OpNode final : public Node {
         op_(std::move(op)) {
     fill_inputs(reinterpret_cast<Input*>(this + 1), inputs, count, keeps_of<Op>());
     if constexpr (keeps_of<Op>() == Keeps::output || keeps_of<Op>() == Keeps::inputs_and_output) keep_output(kept(out));
+  }
+  template <class Rule>
+  static void hand_out(const Saved& saved, const Rule& rule, std::span<Tensor> out) {
+    if constexpr (std::same_as<decltype(rule()), Tensor>) {
+      if (saved.wants(0)) out[0] = rule();
+    } else {
+      auto gradients = rule();
+      move_to(out, gradients);
+    }
   }
   static_assert(alignof(Op) <= 64 && std::is_nothrow_move_constructible_v<Op>);
   Op op_;
@@ -278,6 +297,7 @@ void OpNode<Op>::tangent([[maybe_unused]] const Saved& saved, [[maybe_unused]] s
 template <Primitive Op, std::same_as<Tensor>... T>
 Tensor apply(Op op, const T&... inputs) {
   const std::array<const Tensor*, sizeof...(T)> in{&inputs...};
+  if constexpr (requires { op.recorded; }) op.recorded = recording() && (inputs.tracked() || ...);
   return detail::run(detail::kind_of<Op, T...>(), &op, in);
 }
 

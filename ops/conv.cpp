@@ -30,8 +30,7 @@ struct Im2col {
     detail::expect_float(name, x);
     const Window v(name, x.shape(), kernel, options.stride, options.pad, options.dilation);
     Tensor out = Tensor::empty({v.n, v.oh, v.ow, v.patch()}, x.dtype());
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       const T* from = x.values<T>().data();
       T* to = out.mutable_values<T>().data();
       detail::parallel_for(v.n, detail::block_of_patches<T>(v), [&](std::int64_t begin, std::int64_t end) {
@@ -62,8 +61,7 @@ struct Col2im {
       fail<ShapeError>(name, fmt::format("patches {} do not come from an image of {}x{} by a {}x{} window",
                                          rows.shape().str(), image.h, image.w, kernel.h, kernel.w));
     Tensor out = zeros(to, rows.dtype());
-    visit_float(rows.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(rows.dtype(), [&]<class T>(T) {
       const T* from = rows.values<T>().data();
       T* into = out.mutable_values<T>().data();
       detail::parallel_for(v.n, detail::block_of_patches<T>(v), [&](std::int64_t begin, std::int64_t end) {
@@ -105,8 +103,7 @@ struct Conv2d {
     const Window v = window_of(name, x.shape(), k.shape(), options);
     const std::int64_t out_c = k.shape()[3];
     Tensor out = Tensor::empty({v.n, v.oh, v.ow, out_c}, x.dtype());
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       detail::convolve<T>(v, out_c, x.values<T>().data(), k.values<T>().data(), {}, out.mutable_values<T>().data());
     });
     return out;
@@ -141,8 +138,7 @@ struct Conv2dTranspose {
           name, fmt::format("{} is not what a kernel {} makes of an image of {}x{}, which is {}", g.shape().str(),
                             k.shape().str(), image.h, image.w, Shape{v.n, v.oh, v.ow, out_c}.str()));
     Tensor out = Tensor::empty(to, g.dtype());
-    visit_float(g.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(g.dtype(), [&]<class T>(T) {
       detail::convolve_back<T>(v, out_c, nullptr, k.values<T>().data(), {.g = g.values<T>().data()},
                                out.mutable_values<T>().data(), nullptr, nullptr);
     });
@@ -171,8 +167,7 @@ struct Conv2dKernel {
     const Window v(name, x.shape(), kernel, options.stride, options.pad, options.dilation);
     const std::int64_t out_c = g.shape()[3];
     Tensor out = Tensor::empty({kernel.h, kernel.w, v.c, out_c}, x.dtype());
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       detail::convolve_back<T>(v, out_c, x.values<T>().data(), nullptr, {.g = g.values<T>().data()}, nullptr,
                                out.mutable_values<T>().data(), nullptr);
     });
@@ -209,8 +204,8 @@ struct Conv2dRelu {
   static constexpr Keeps keeps = Keeps::inputs_and_output;
   Conv2dOptions options;
   Pair pool;
-  bool recorded;  // the choice is only for backward
-  Tensor choice = {};
+  bool recorded = false;
+  Tensor choice = {};  // of the pool's elements, if recorded
   const Tensor& state() const { return choice; }
   Attributes attributes() const {
     Attributes a = detail::window_attributes(0, options);  // the kernel is an input
@@ -238,8 +233,7 @@ struct Conv2dRelu {
       fail<ShapeError>(name, fmt::format("a pool of {}x{} does not fit into {}x{}", pool.h, pool.w, v.oh, v.ow));
     Tensor out = Tensor::empty({v.n, v.oh / pool.h, v.ow / pool.w, out_c}, x.dtype());
     if (recorded && pools()) choice = Tensor::empty(out.shape(), u8);
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       detail::convolve<T>(v, out_c, x.values<T>().data(), k.values<T>().data(),
                           {bias.values<T>().data(), true, pool,
                            choice.defined() ? choice.mutable_values<std::uint8_t>().data() : nullptr},
@@ -251,20 +245,21 @@ struct Conv2dRelu {
     const Tensor x = s.input(0), k = s.input(1), y = s.output().detach();
     const Window v = window_of(Conv2d::name, x.shape(), k.shape(), options);
     const std::int64_t out_c = k.shape()[3];
-    if (recording() || detail::batching()) {  // to be differentiated again: the same in ops
-      Tensor dy = where(greater(y, 0.0), g, zeros(g.shape(), g.dtype()));
-      if (pools()) dy = detail::max_unpool2d(dy, choice, {.size = pool}, {v.n, v.oh, v.ow, out_c});
-      return {s.wants(0) ? conv2d_transpose(dy, k, {v.h, v.w}, options) : Tensor(),
-              s.wants(1) ? apply(Conv2dKernel{{v.kh, v.kw}, options}, x, dy) : Tensor(),
-              s.wants(2) ? sum(dy, {0, 1, 2}) : Tensor()};
-    }
+    Tensor dy = where(greater(y, 0.0), g, zeros(g.shape(), g.dtype()));
+    if (pools()) dy = detail::max_unpool2d(dy, choice, {.size = pool}, {v.n, v.oh, v.ow, out_c});
+    return {s.wants(0) ? conv2d_transpose(dy, k, {v.h, v.w}, options) : Tensor(),
+            s.wants(1) ? apply(Conv2dKernel{{v.kh, v.kw}, options}, x, dy) : Tensor(),
+            s.wants(2) ? sum(dy, {0, 1, 2}) : Tensor()};
+  }
+  std::array<Tensor, 3> fast_backward(const Saved& s, const Tensor& g) const {
+    const Tensor x = s.input(0), k = s.input(1), y = s.output();
+    const Window v = window_of(Conv2d::name, x.shape(), k.shape(), options);
     std::array<Tensor, 3> out;
     for (int i = 0; i < 3; ++i)
       if (s.wants(i)) out[static_cast<std::size_t>(i)] = Tensor::empty(s.input_shape(i), x.dtype());
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       const auto to = [&](std::size_t i) { return out[i].defined() ? out[i].mutable_values<T>().data() : nullptr; };
-      detail::convolve_back<T>(v, out_c, x.values<T>().data(), k.values<T>().data(),
+      detail::convolve_back<T>(v, k.shape()[3], x.values<T>().data(), k.values<T>().data(),
                                {g.values<T>().data(), y.values<T>().data(), pool,
                                 choice.defined() ? choice.values<std::uint8_t>().data() : nullptr},
                                to(0), to(1), to(2));
@@ -301,8 +296,7 @@ Tensor col2im(const Tensor& patches, Pair image, Pair kernel, Conv2dOptions o) {
 }
 Tensor conv2d(const Tensor& x, const Tensor& kernel, Conv2dOptions o) { return apply(Conv2d{o}, x, kernel); }
 Tensor conv2d_relu(const Tensor& x, const Tensor& kernel, const Tensor& bias, Conv2dOptions o, Pair pool) {
-  return apply(Conv2dRelu{o, pool, recording() && (x.tracked() || kernel.tracked() || bias.tracked())}, x, kernel,
-               bias);
+  return apply(Conv2dRelu{o, pool}, x, kernel, bias);
 }
 Tensor conv2d_transpose(const Tensor& g, const Tensor& kernel, Pair image, Conv2dOptions o) {
   return apply(Conv2dTranspose{image, o}, g, kernel);

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include <ebb/graph/batch.h>
+#include <ebb/graph/apply.h>
 #include <ebb/graph/composition.h>
 #include <ebb/ops/kernels/elementwise.h>
 #include <ebb/ops/kernels/rows.h>
@@ -178,8 +178,7 @@ struct BatchNorm {
     const Rows r(x.shape());
     moments = Tensor::empty({2, r.c}, x.dtype());
     Tensor y = Tensor::empty(x.shape(), x.dtype());
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       const T* px = x.values<T>().data();
       T *py = y.mutable_values<T>().data(), *pm = moments.mutable_values<T>().data();
       moments_of(r, px, pm);
@@ -206,25 +205,24 @@ struct BatchNorm {
   // dx = gamma / s (g - (dbeta + x^ dgamma) / n).
   std::vector<Tensor> backward(const Saved& s, const Tensor& g) const {
     const Tensor x = s.input(0), gamma = s.input(1);
-    if (!recording() && !detail::batching()) return fused(x, gamma, g, s.wants(0));
     const Tensor centered = x - mean(x, 0), scale = pow(mean(square(centered), 0) + options.epsilon, -0.5),
                  normal = centered * scale;
     const Tensor dbeta = sum(g, 0), dgamma = sum(g * normal, 0);
     return {gamma * scale * (g - (dbeta + normal * dgamma) / static_cast<double>(x.size(0))), dgamma, dbeta};
   }
-  Tensor batched(const Tensor& x, const Tensor& gamma, const Tensor& beta) const {
-    return batch_norm_plain(x, gamma, beta, options);
-  }
-  /// The same where nobody asks for the gradient of a gradient.
-  std::vector<Tensor> fused(const Tensor& x, const Tensor& gamma, const Tensor& g, bool with_dx) const {
+  std::vector<Tensor> fast_backward(const Saved& s, const Tensor& g) const {
+    const Tensor x = s.input(0), gamma = s.input(1);
     const Rows r(x.shape());
-    Tensor pair = Tensor::empty({2, r.c}, x.dtype()), dx = with_dx ? Tensor::empty(x.shape(), x.dtype()) : Tensor();
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    Tensor pair = Tensor::empty({2, r.c}, x.dtype()), dx = s.wants(0) ? Tensor::empty(x.shape(), x.dtype()) : Tensor();
+    visit_float(x.dtype(), [&]<class T>(T) {
       slopes_of(r, x.values<T>().data(), g.values<T>().data(), gamma.values<T>().data(), moments.values<T>().data(),
-                options.epsilon, with_dx ? dx.mutable_values<T>().data() : nullptr, pair.mutable_values<T>().data());
+                options.epsilon, dx.defined() ? dx.mutable_values<T>().data() : nullptr,
+                pair.mutable_values<T>().data());
     });
     return {dx, row_of(pair, 0), row_of(pair, 1)};
+  }
+  Tensor batched(const Tensor& x, const Tensor& gamma, const Tensor& beta) const {
+    return batch_norm_plain(x, gamma, beta, options);
   }
 };
 

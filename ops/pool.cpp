@@ -97,10 +97,8 @@ struct Repool {
   Tensor forward(const Tensor& x) const {
     const Window v = window_of(name, x.shape(), options);
     Tensor out = Tensor::empty({v.n, v.oh, v.ow, v.c}, x.dtype());
-    visit_float(x.dtype(), [&](auto zero) {
-      with_index(choice.dtype(), [&](auto index_zero) {
-        using T = decltype(zero);
-        using I = decltype(index_zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
+      with_index(choice.dtype(), [&]<class I>(I) {
         const T* px = x.values<T>().data();
         const I* pi = choice.values<I>().data();
         T* py = out.mutable_values<T>().data();
@@ -124,11 +122,10 @@ struct Repool {
 Tensor Unpool::forward(const Tensor& g) const {
   const Window v = window_of(name, image, options);
   Tensor out = Tensor::empty(image, g.dtype());
-  visit_float(g.dtype(), [&](auto zero) {
-    with_index(choice.dtype(), [&](auto index_zero) {
-      using T = decltype(zero);
+  visit_float(g.dtype(), [&]<class T>(T) {
+    with_index(choice.dtype(), [&]<class I>(I) {
       const T* pg = g.values<T>().data();
-      const auto* pi = choice.values<decltype(index_zero)>().data();
+      const I* pi = choice.values<I>().data();
       T* px = out.mutable_values<T>().data();
       over_images(v, [&](std::int64_t begin, std::int64_t end) {
         const std::int64_t first = begin * v.positions() * v.c;
@@ -145,8 +142,8 @@ struct MaxPool2d {
   static constexpr std::string_view name = "max_pool2d";
   PoolOptions options;
   Attributes attributes() const { return pool_attributes(options); }
-  bool recorded;  // the choice is only for backward
-  Tensor choice = {};
+  bool recorded = false;
+  Tensor choice = {};  // if recorded
   const Tensor& state() const { return choice; }
 
   Tensor forward(const Tensor& x) {
@@ -154,12 +151,11 @@ struct MaxPool2d {
     const Window v = window_of(name, x.shape(), options);
     Tensor out = Tensor::empty({v.n, v.oh, v.ow, v.c}, x.dtype());
     if (recorded) choice = Tensor::empty(out.shape(), v.kh * v.kw <= 255 ? u8 : i64);
-    visit_float(x.dtype(), [&](auto zero) {
-      with_index(choice.defined() ? choice.dtype() : u8, [&](auto index_zero) {
-        using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
+      with_index(choice.defined() ? choice.dtype() : u8, [&]<class I>(I) {
         const T* px = x.values<T>().data();
         T* py = out.mutable_values<T>().data();
-        auto* pi = choice.defined() ? choice.mutable_values<decltype(index_zero)>().data() : nullptr;
+        I* pi = choice.defined() ? choice.mutable_values<I>().data() : nullptr;
         over_images(v, [&](std::int64_t begin, std::int64_t end) {
           const std::int64_t first = begin * v.positions() * v.c;
           detail::max_windows(v, end - begin, px + begin * v.image_size(), false, py + first, pi ? pi + first : pi);
@@ -203,8 +199,7 @@ struct AvgPool2d {
     detail::expect_float(name, x);
     const Window v = window_of(name, x.shape(), options);
     Tensor out = Tensor::empty({v.n, v.oh, v.ow, v.c}, x.dtype());
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       const T* px = x.values<T>().data();
       T* py = out.mutable_values<T>().data();
       typedef T V __attribute__((vector_size(64), aligned(alignof(T)), may_alias));
@@ -256,8 +251,7 @@ struct AvgPool2d {
 Tensor AvgUnpool2d::forward(const Tensor& g) const {
   const Window v = window_of(name, image, options);
   Tensor out = zeros(image, g.dtype());
-  visit_float(g.dtype(), [&](auto zero) {
-    using T = decltype(zero);
+  visit_float(g.dtype(), [&]<class T>(T) {
     const T* pg = g.values<T>().data();
     T* px = out.mutable_values<T>().data();
     over_images(v, [&](std::int64_t begin, std::int64_t end) {
@@ -294,7 +288,7 @@ Tensor detail::max_pool2d_batched(const Tensor& x, PoolOptions o, Tensor* choice
   return y;
 }
 
-Tensor max_pool2d(const Tensor& x, PoolOptions o) { return apply(MaxPool2d{o, recording() && x.tracked()}, x); }
+Tensor max_pool2d(const Tensor& x, PoolOptions o) { return apply(MaxPool2d{o}, x); }
 Tensor avg_pool2d(const Tensor& x, PoolOptions o) { return apply(AvgPool2d{o}, x); }
 
 }  // namespace ebb
