@@ -7,8 +7,7 @@ constexpr std::int64_t edge_items = 3;  // kept at each end of a shortened axis
 
 void write(std::string& out, const Tensor& t, int axis, std::int64_t offset, std::int64_t stride) {
   if (axis == t.rank()) {
-    visit_dtype(t.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_dtype(t.dtype(), [&]<class T>(T) {
       const T v = t.values<T>()[static_cast<std::size_t>(offset)];
       // not format_to, which would compile all of the formatting for its iterator
       if constexpr (std::is_floating_point_v<T>) out += fmt::format("{:.6g}", v);

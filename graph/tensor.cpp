@@ -130,8 +130,7 @@ Tensor tensor(std::initializer_list<double> values, const Shape& shape, DType dt
   if (values.size() != static_cast<std::size_t>(shape.numel()))
     fail<ShapeError>("tensor", fmt::format("{} values do not fill {}", values.size(), shape.str()));
   Tensor t = Tensor::empty(shape, dtype);
-  visit_dtype(dtype, [&](auto zero) {
-    using T = decltype(zero);
+  visit_dtype(dtype, [&]<class T>(T) {
     std::ranges::transform(values, t.mutable_values<T>().begin(), [](double v) { return static_cast<T>(v); });
   });
   return t;
@@ -143,10 +142,7 @@ Tensor tensor(std::initializer_list<double> values, DType dtype) {
 
 Tensor full(const Shape& shape, double value, DType dtype) {
   Tensor t = Tensor::empty(shape, dtype);
-  visit_dtype(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    std::ranges::fill(t.mutable_values<T>(), static_cast<T>(value));
-  });
+  visit_dtype(dtype, [&]<class T>(T) { std::ranges::fill(t.mutable_values<T>(), static_cast<T>(value)); });
   return t;
 }
 
@@ -158,8 +154,7 @@ Tensor ones_like(const Tensor& t) { return ones(t.shape(), t.dtype()); }
 
 Tensor arange(std::int64_t n, DType dtype) {
   Tensor t = Tensor::empty({n}, dtype);
-  visit_dtype(dtype, [&](auto zero) {
-    using T = decltype(zero);
+  visit_dtype(dtype, [&]<class T>(T) {
     T next{};
     for (T& v : t.mutable_values<T>()) v = next++;
   });

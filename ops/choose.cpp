@@ -17,8 +17,7 @@ template <class F>
 Tensor compare(std::string_view op, const Tensor& a, const Tensor& b, const F& f) {
   detail::expect_alike(op, a, b);
   Tensor out = Tensor::empty(broadcast(a.shape(), b.shape(), op), u8);
-  visit_dtype(a.dtype(), [&](auto zero) {
-    using T = decltype(zero);
+  visit_dtype(a.dtype(), [&]<class T>(T) {
     constexpr auto how =
         std::is_same_v<T, float> ? detail::Loop::vector : detail::Loop::calls;  // one version for the others
     detail::zip(a, b, out, &f, detail::zip_run<T, std::uint8_t, how, F>);
@@ -90,8 +89,7 @@ struct Where {
     detail::expect_alike(name, a, b);
     Tensor out = Tensor::empty(broadcast(broadcast(a.shape(), b.shape(), name), condition.shape(), name), a.dtype());
     const detail::Walk<3> walk(out.shape(), {&condition.shape(), &a.shape(), &b.shape()});
-    visit_float(a.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(a.dtype(), [&]<class T>(T) {
       const std::uint8_t* pc = condition.values<std::uint8_t>().data();
       const T *pa = a.values<T>().data(), *pb = b.values<T>().data();
       T* po = out.mutable_values<T>().data();
@@ -126,11 +124,10 @@ struct Cast {
   DType to;
   Tensor forward(const Tensor& x) const {
     Tensor out = Tensor::empty(x.shape(), to);
-    visit_dtype(x.dtype(), [&](auto from_zero) {
-      visit_dtype(to, [&](auto to_zero) {
+    visit_dtype(x.dtype(), [&]<class From>(From) {
+      visit_dtype(to, [&]<class To>(To) {
         constexpr std::identity same;
-        detail::map(x, out, &same,
-                    detail::map_run<decltype(from_zero), decltype(to_zero), detail::Loop::vector, std::identity>);
+        detail::map(x, out, &same, detail::map_run<From, To, detail::Loop::vector, std::identity>);
       });
     });
     return out;

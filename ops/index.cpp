@@ -89,8 +89,7 @@ struct ScatterRows {
     const Shape rest(std::span(g.shape().begin() + lead, g.shape().end()));
     Tensor out = Tensor::empty(rest.inserted(0, rows), g.dtype());
     if (out.numel() == 0) return out;
-    visit_float(g.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(g.dtype(), [&]<class T>(T) {
       const T* from = g.values<T>().data();
       T* to = out.mutable_values<T>().data();
       const auto index = indices.values<std::int64_t>();
@@ -105,38 +104,36 @@ struct ScatterRows {
       std::copy_backward(begin, begin + rows, begin + rows + 1);  // each had moved to where the next one began
       begin[0] = 0;
       const std::int64_t work = n * (1 + count / rows);
-      detail::parallel_for(rows, std::max<std::int64_t>(1, detail::elementwise_block / work),
-                           [=](std::int64_t first, std::int64_t last) {
-                             detail::simd_for<T>([=]() EBB_INLINE {
-                               constexpr std::int64_t widest = 256;
-                               double sums[widest];
-                               for (std::int64_t row = first; row < last; ++row) {
-                                 const std::int64_t* const which = order + begin[row];
-                                 const std::int64_t many = begin[row + 1] - begin[row];
-                                 T* __restrict y = to + row * n;
-                                 if (many == 0) std::fill(y, y + n, T(0));
-                                 else if (many == 1) std::copy_n(from + which[0] * n, n, y);
-                                 else if (many <= 8) {
-                                   const T* __restrict a = from + which[0] * n, * __restrict b = from + which[1] * n;
-                                   for (std::int64_t j = 0; j < n; ++j) y[j] = a[j] + b[j];
-                                   for (std::int64_t i = 2; i < many; ++i) {
-                                     const T* __restrict x = from + which[i] * n;
-                                     for (std::int64_t j = 0; j < n; ++j) y[j] += x[j];
-                                   }
-                                 } else
-                                   for (std::int64_t column = 0; column < n; column += widest) {
-                                     const std::int64_t columns = std::min(widest, n - column);
-                                     std::fill(sums, sums + columns, 0.0);
-                                     const T* const x = from + column;
-                                     detail::add_rows<T>(
-                                         many, columns,
-                                         [=](std::int64_t i, std::int64_t j) EBB_INLINE { return x[which[i] * n + j]; },
-                                         sums);
-                                     for (std::int64_t j = 0; j < columns; ++j) y[column + j] = static_cast<T>(sums[j]);
-                                   }
-                               }
-                             });
-                           });
+      detail::parallel_simd_for<T>(
+          rows, std::max<std::int64_t>(1, detail::elementwise_block / work),
+          [=](std::int64_t first, std::int64_t last) EBB_INLINE {
+            constexpr std::int64_t widest = 256;
+            double sums[widest];
+            for (std::int64_t row = first; row < last; ++row) {
+              const std::int64_t* const which = order + begin[row];
+              const std::int64_t many = begin[row + 1] - begin[row];
+              T* __restrict y = to + row * n;
+              if (many == 0) std::fill(y, y + n, T(0));
+              else if (many == 1) std::copy_n(from + which[0] * n, n, y);
+              else if (many <= 8) {
+                const T* __restrict a = from + which[0] * n, * __restrict b = from + which[1] * n;
+                for (std::int64_t j = 0; j < n; ++j) y[j] = a[j] + b[j];
+                for (std::int64_t i = 2; i < many; ++i) {
+                  const T* __restrict x = from + which[i] * n;
+                  for (std::int64_t j = 0; j < n; ++j) y[j] += x[j];
+                }
+              } else
+                for (std::int64_t column = 0; column < n; column += widest) {
+                  const std::int64_t columns = std::min(widest, n - column);
+                  std::fill(sums, sums + columns, 0.0);
+                  const T* const x = from + column;
+                  detail::add_rows<T>(
+                      many, columns, [=](std::int64_t i, std::int64_t j) EBB_INLINE { return x[which[i] * n + j]; },
+                      sums);
+                  for (std::int64_t j = 0; j < columns; ++j) y[column + j] = static_cast<T>(sums[j]);
+                }
+            }
+          });
     });
     return out;
   }
@@ -158,8 +155,7 @@ struct Pick {
     const Tensor& indices = held.value();
     detail::expect_float(name, x);
     Tensor out = Tensor::empty(indices.shape(), x.dtype());
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       const T* row = x.values<T>().data();
       T* to = out.mutable_values<T>().data();
       const std::int64_t classes = x.size(-1);
@@ -192,8 +188,7 @@ struct Place {
       fail<ShapeError>(name,
                        fmt::format("values {} and indices {} differ in shape", g.shape().str(), indices.shape().str()));
     Tensor out = Tensor::empty(g.shape().inserted(g.rank(), classes), g.dtype());
-    visit_float(g.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(g.dtype(), [&]<class T>(T) {
       const T* from = g.values<T>().data();
       T* to = out.mutable_values<T>().data();
       const std::int64_t* index = indices.values<std::int64_t>().data();

@@ -114,23 +114,20 @@ struct Slice {
   /// A recurrent layer takes a slice for each step: as many whole tensors of zeros would be more work than all the
   /// rest.
   void add_gradient(const Tensor& g, Tensor& sum) const {
-    visit_float(g.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(g.dtype(), [&]<class T>(T) {
       const AxisView v(sum.shape(), axis, g.dtype());
       const std::int64_t row = v.row / static_cast<std::int64_t>(sizeof(T));
       const std::int64_t run = step == 1 ? count * row : row, runs = step == 1 ? 1 : count;
       const T* from = g.values<T>().data();
       T* to = sum.mutable_values<T>().data();
-      detail::parallel_for(v.outer * runs, detail::even_rows(v.outer * runs, run),
-                           [=, this](std::int64_t first, std::int64_t last) {
-                             detail::simd_for<T>([=, this]() EBB_INLINE {
-                               for (std::int64_t i = first; i < last; ++i) {
-                                 const T* __restrict x = from + i * run;
-                                 T* __restrict y = to + (i / runs * v.n + begin + i % runs * step) * row;
-                                 for (std::int64_t j = 0; j < run; ++j) y[j] += x[j];
-                               }
-                             });
-                           });
+      detail::parallel_simd_for<T>(v.outer * runs, detail::even_rows(v.outer * runs, run),
+                                   [=, this](std::int64_t first, std::int64_t last) EBB_INLINE {
+                                     for (std::int64_t i = first; i < last; ++i) {
+                                       const T* __restrict x = from + i * run;
+                                       T* __restrict y = to + (i / runs * v.n + begin + i % runs * step) * row;
+                                       for (std::int64_t j = 0; j < run; ++j) y[j] += x[j];
+                                     }
+                                   });
     });
   }
 };

@@ -112,8 +112,7 @@ struct Matmul {
     const Shape batch_a = batch_of(a.shape()), batch_b = batch_of(b.shape()), batch = broadcast(batch_a, batch_b, name);
     Tensor out = Tensor::empty(batch.inserted(batch.rank(), m).inserted(batch.rank() + 1, n), a.dtype());
     if (out.numel() == 0) return out;
-    visit_float(a.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(a.dtype(), [&]<class T>(T) {
       const T *pa = a.values<T>().data(), *pb = b.values<T>().data();
       T* pc = out.mutable_values<T>().data();
       if (batch.rank() == 0) return product(ta, tb, m, n, k, pa, pb, pc, [](T*, auto, auto, auto) {});
@@ -181,8 +180,7 @@ struct Linear {
     const std::int64_t m = x.size(0), k = x.size(1), n = kernel.size(1);
     Tensor out = Tensor::empty({m, n}, x.dtype());
     if (out.numel() == 0) return out;
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       const T* pb = bias.values<T>().data();
       product(false, false, m, n, k, x.values<T>().data(), kernel.values<T>().data(), out.mutable_values<T>().data(),
               [pb, n](T* c, std::int64_t rows, std::int64_t columns, std::int64_t first) {

@@ -169,8 +169,7 @@ Tensor normal(const Shape& shape, double mean, double stddev, DType dtype, Gener
   const auto n = static_cast<std::size_t>(out.numel()), pairs = (n + 1) / 2;
   std::vector<std::uint32_t> words(4 * pairs);
   generator.fill(words);
-  visit_float(dtype, [&](auto zero) {
-    using T = decltype(zero);
+  visit_float(dtype, [&]<class T>(T) {
     T* to = out.mutable_values<T>().data();
     for (std::size_t i = 0; i < pairs; ++i) {  // Box and Muller, 1958
       const double r = std::sqrt(-2 * std::log(1 - unit(words[4 * i], words[4 * i + 1])));
@@ -192,8 +191,7 @@ Tensor bernoulli(const Shape& shape, double keep, double value, DType dtype, Gen
   const std::int64_t n = out.numel();
   const auto limit = static_cast<std::uint64_t>(keep * 0x1p32);  // a word is kept when it is below: 2^32 keeps all
   const auto last = static_cast<std::uint32_t>(limit - (limit != 0));
-  visit_float(dtype, [&](auto zero) {
-    using T = decltype(zero);
+  visit_float(dtype, [&]<class T>(T) {
     const T on = limit != 0 ? static_cast<T>(value) : T(0);
     fill_with(generator, reserve(generator, n), n, out.mutable_values<T>().data(),
               [=](std::uint32_t word) EBB_INLINE { return word <= last ? on : T(0); });

@@ -76,14 +76,12 @@ void sum_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
   constexpr std::int64_t piece = elementwise_block;
   if (rows > 8 || n <= piece) {
     const std::int64_t block = rows * n <= piece ? rows : std::max<std::int64_t>(1, piece / n);
-    return detail::parallel_for(rows, block, [=](std::int64_t begin, std::int64_t end) {
-      detail::simd_for<T>([=]() EBB_INLINE {
-        for (std::int64_t i = begin; i < end; ++i) {
-          double all = 0;
-          for (std::int64_t at = 0; at < n; at += piece) all += detail::sum_of(x + i * n + at, std::min(piece, n - at));
-          y[i] = static_cast<T>(all);
-        }
-      });
+    return detail::parallel_simd_for<T>(rows, block, [=](std::int64_t begin, std::int64_t end) EBB_INLINE {
+      for (std::int64_t i = begin; i < end; ++i) {
+        double all = 0;
+        for (std::int64_t at = 0; at < n; at += piece) all += detail::sum_of(x + i * n + at, std::min(piece, n - at));
+        y[i] = static_cast<T>(all);
+      }
     });
   }
   const std::int64_t pieces = (n + piece - 1) / piece;
@@ -123,37 +121,34 @@ struct ColumnSums {
     Tensor memory = pieces == 1 ? Tensor() : Tensor::workspace({outer * pieces, inner}, f64);
     double* const parts = pieces == 1 ? nullptr : memory.mutable_values<double>().data();
     const std::int64_t work = std::min(n, piece) * std::min(inner, strip);
-    detail::parallel_for(outer * pieces * strips,
-                         std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, work)),
-                         [=, this](std::int64_t begin, std::int64_t end) {
-                           detail::simd_for<T>([=, this]() EBB_INLINE {
-                             for (std::int64_t i = begin; i < end; ++i) {
-                               const std::int64_t part = i / strips, column = i % strips * strip,
-                                                  first = part % pieces * piece, rows = std::min(piece, n - first);
-                               double sums[widest];
-                               const std::int64_t columns = std::min(strip, inner - column);
-                               add(x + (part / pieces * n + first) * inner + column, rows, columns, sums);
-                               double* const to = parts + part * inner + column;
-                               T* const only = y + part * inner + column;
-                               if (parts) std::copy(sums, sums + columns, to);
-                               else
-                                 for (std::int64_t j = 0; j < columns; ++j) only[j] = static_cast<T>(sums[j]);
-                             }
-                           });
-                         });
+    detail::parallel_simd_for<T>(
+        outer * pieces * strips, std::max<std::int64_t>(1, elementwise_block / std::max<std::int64_t>(1, work)),
+        [=, this](std::int64_t begin, std::int64_t end) EBB_INLINE {
+          for (std::int64_t i = begin; i < end; ++i) {
+            const std::int64_t part = i / strips, column = i % strips * strip, first = part % pieces * piece,
+                               rows = std::min(piece, n - first);
+            double sums[widest];
+            const std::int64_t columns = std::min(strip, inner - column);
+            add(x + (part / pieces * n + first) * inner + column, rows, columns, sums);
+            double* const to = parts + part * inner + column;
+            T* const only = y + part * inner + column;
+            if (parts) std::copy(sums, sums + columns, to);
+            else
+              for (std::int64_t j = 0; j < columns; ++j) only[j] = static_cast<T>(sums[j]);
+          }
+        });
     if (!parts) return;
     for (std::int64_t o = 0; o < outer; ++o)
-      detail::parallel_for(inner, std::max<std::int64_t>(64, elementwise_block / pieces),
-                           [=, this](std::int64_t begin, std::int64_t end) {
-                             detail::simd_for<double>([=, this]() EBB_INLINE {
-                               double* __restrict to = parts + o * pieces * inner;
-                               for (std::int64_t k = 1; k < pieces; ++k) {
-                                 const double* __restrict from = to + k * inner;
-                                 for (std::int64_t j = begin; j < end; ++j) to[j] += from[j];
-                               }
-                               for (std::int64_t j = begin; j < end; ++j) y[o * inner + j] = static_cast<T>(to[j]);
-                             });
-                           });
+      detail::parallel_simd_for<double>(inner, std::max<std::int64_t>(64, elementwise_block / pieces),
+                                        [=, this](std::int64_t begin, std::int64_t end) EBB_INLINE {
+                                          double* __restrict to = parts + o * pieces * inner;
+                                          for (std::int64_t k = 1; k < pieces; ++k) {
+                                            const double* __restrict from = to + k * inner;
+                                            for (std::int64_t j = begin; j < end; ++j) to[j] += from[j];
+                                          }
+                                          for (std::int64_t j = begin; j < end; ++j)
+                                            y[o * inner + j] = static_cast<T>(to[j]);
+                                        });
   }
 
  private:
@@ -199,10 +194,8 @@ template <class T>
 void largest_in_rows(const T* x, T* y, std::int64_t rows, std::int64_t n) {
   if (rows > 8 || n <= elementwise_block) {
     const std::int64_t block = rows * n <= elementwise_block ? rows : std::max<std::int64_t>(1, elementwise_block / n);
-    return detail::parallel_for(rows, block, [=](std::int64_t begin, std::int64_t end) {
-      detail::simd_for<T>([=]() EBB_INLINE {
-        for (std::int64_t i = begin; i < end; ++i) y[i] = Largest::row(x + i * n, n);
-      });
+    return detail::parallel_simd_for<T>(rows, block, [=](std::int64_t begin, std::int64_t end) EBB_INLINE {
+      for (std::int64_t i = begin; i < end; ++i) y[i] = Largest::row(x + i * n, n);
     });
   }
   std::vector<T> parts(static_cast<std::size_t>((n + elementwise_block - 1) / elementwise_block));
@@ -264,8 +257,7 @@ struct Sum {
       const Run r = last_run(shape, left);
       const Shape next = reduced(shape, left & ~r.rest, true);
       Tensor to = Tensor::empty(r.rest ? next : out_shape, x.dtype());
-      visit_float(x.dtype(), [&](auto zero) {
-        using T = decltype(zero);
+      visit_float(x.dtype(), [&]<class T>(T) {
         const T* const in = from.values<T>().data();
         T* const out = to.mutable_values<T>().data();
         if (to.numel() == 0) return;
@@ -300,10 +292,8 @@ struct Max {
       if (r.n == 0) fail<ShapeError>(name, fmt::format("no elements to choose from in {}", x.shape().str()));
       shape = reduced(shape, left & ~r.rest, true);
       Tensor to = Tensor::empty(shape, x.dtype());
-      visit_float(x.dtype(), [&](auto zero) {
-        using T = decltype(zero);
-        largest_of(from.values<T>().data(), to.mutable_values<T>().data(), r);
-      });
+      visit_float(x.dtype(),
+                  [&]<class T>(T) { largest_of(from.values<T>().data(), to.mutable_values<T>().data(), r); });
       from = to;
       left = r.rest;
     }
@@ -359,8 +349,7 @@ struct BroadcastTo {
     Tensor out = Tensor::empty(shape, x.dtype());
     const Tensor zero = scalar(0, x.dtype());
     const auto first = [](auto v, auto) { return v; };
-    visit_float(x.dtype(), [&](auto z) {
-      using T = decltype(z);
+    visit_float(x.dtype(), [&]<class T>(T) {
       detail::zip(x, zero, out, &first, detail::zip_run<T, T, detail::Loop::vector, decltype(first)>);
     });
     return out;
@@ -395,8 +384,7 @@ struct Argmax {
     const Run r = last_run(x.shape(), 1u << axis);
     if (r.n == 0) fail<ShapeError>(name, fmt::format("no elements to choose from in {}", x.shape().str()));
     Tensor out = Tensor::empty(x.shape().without(axis), i64);
-    visit_dtype(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_dtype(x.dtype(), [&]<class T>(T) {
       const T* in = x.values<T>().data();
       std::int64_t* best = out.mutable_values<std::int64_t>().data();
       detail::parallel_for(r.outer, detail::even_rows(r.outer, r.n * r.inner),

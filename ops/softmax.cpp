@@ -60,8 +60,7 @@ Tensor each_row(std::string_view op, const Tensor& x, const F& row) {
   Tensor out = Tensor::empty(x.shape(), x.dtype());
   const std::int64_t n = x.size(-1);
   if (x.numel() == 0) return out;
-  visit_float(x.dtype(), [&](auto zero) {
-    using T = decltype(zero);
+  visit_float(x.dtype(), [&]<class T>(T) {
     const T* px = x.values<T>().data();
     T* py = out.mutable_values<T>().data();
     detail::parallel_for(x.numel() / n, rows_of(n), [=](std::int64_t begin, std::int64_t end) {
@@ -79,14 +78,11 @@ Tensor each_row(const Tensor& g, const Tensor& y, const F& row) {
   Tensor out = Tensor::empty(y.shape(), y.dtype());
   const std::int64_t n = y.size(-1);
   if (y.numel() == 0) return out;
-  visit_float(y.dtype(), [&](auto zero) {
-    using T = decltype(zero);
+  visit_float(y.dtype(), [&]<class T>(T) {
     const T *pg = g.values<T>().data(), *py = y.values<T>().data();
     T* po = out.mutable_values<T>().data();
-    detail::parallel_for(y.numel() / n, rows_of(n), [=](std::int64_t begin, std::int64_t end) {
-      detail::simd_for<T>([=]() EBB_INLINE {
-        for (std::int64_t i = begin * n; i < end * n; i += n) row(pg + i, py + i, po + i, n);
-      });
+    detail::parallel_simd_for<T>(y.numel() / n, rows_of(n), [=](std::int64_t begin, std::int64_t end) EBB_INLINE {
+      for (std::int64_t i = begin * n; i < end * n; i += n) row(pg + i, py + i, po + i, n);
     });
   });
   return out;
@@ -215,8 +211,7 @@ struct CrossEntropyGrad {
   Tensor forward(const Tensor& x, const Tensor& g) const {
     const std::int64_t rows = x.shape()[0], n = x.shape()[1];
     Tensor out = Tensor::empty(x.shape(), x.dtype());
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       const T* px = x.values<T>().data();
       T* py = out.mutable_values<T>().data();
       const T share = static_cast<T>(g.item()) / static_cast<T>(rows);
@@ -270,8 +265,7 @@ struct CrossEntropy {
     const std::int64_t piece = rows_of(n);
     double total = 0;
     std::vector<double> totals(rows <= piece ? 0 : static_cast<std::size_t>((rows + piece - 1) / piece));
-    visit_float(x.dtype(), [&](auto zero) {
-      using T = decltype(zero);
+    visit_float(x.dtype(), [&]<class T>(T) {
       const T* px = x.values<T>().data();
       const double keep = 1 - target.smoothing, spread = target.smoothing / static_cast<double>(n);
       const std::int64_t* classes = target.sparse() ? target.labels().values<std::int64_t>().data() : nullptr;

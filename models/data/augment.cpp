@@ -103,8 +103,7 @@ Tensor Augment::operator()(const Tensor& images, Generator& generator) const {
   const double* u = amounts.values<double>().data();
   const double* knots = grids.defined() ? grids.values<double>().data() : nullptr;
   const double middle_y = static_cast<double>(h - 1) / 2, middle_x = static_cast<double>(w - 1) / 2;
-  visit_float(images.dtype(), [&](auto zero) {
-    using T = decltype(zero);
+  visit_float(images.dtype(), [&]<class T>(T) {
     const T* from = images.values<T>().data();
     T* to = out.mutable_values<T>().data();
     detail::parallel_for(n, 8, [&](std::int64_t begin, std::int64_t end) {

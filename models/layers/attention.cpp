@@ -14,8 +14,7 @@ namespace {
 /// (t, s) of 0, and minus infinity where step j lies after step i.
 Tensor causal_mask(std::int64_t t, std::int64_t s, DType dtype) {
   Tensor mask = zeros({t, s}, dtype);
-  visit_float(dtype, [&](auto zero) {
-    using T = decltype(zero);
+  visit_float(dtype, [&]<class T>(T) {
     T* p = mask.mutable_values<T>().data();
     for (std::int64_t i = 0; i < t; ++i)
       for (std::int64_t j = i + 1; j < s; ++j) p[i * s + j] = -std::numeric_limits<T>::infinity();

@@ -35,8 +35,7 @@ Tensor uniform_of_variance(const Shape& shape, double variance, DType dtype) {
 Tensor truncated_normal(const Shape& shape, double variance, DType dtype) {
   const double stddev = std::sqrt(variance) / 0.87962566103423978;  // deviation of a normal cut off at +-2
   Tensor out = normal(shape, 0, 1, dtype);
-  visit_float(dtype, [&](auto zero) {
-    using T = decltype(zero);
+  visit_float(dtype, [&]<class T>(T) {
     for (T& v : out.mutable_values<T>()) {
       while (std::abs(v) > 2) v = static_cast<T>(normal({}, 0, 1, f64).item());
       v *= static_cast<T>(stddev);

@@ -23,8 +23,7 @@ namespace {
 /// The parameter is multiplied by `keep` on the way.
 template <std::size_t N, class Rule>
 void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, const Rule& rule) {
-  visit_float(w.dtype(), [&](auto zero) {
-    using T = decltype(zero);
+  visit_float(w.dtype(), [&]<class T>(T) {
     T* pw = w.mutable_values<T>().data();
     const T* pg = g.values<T>().data();
     std::array<T*, 3> s{};

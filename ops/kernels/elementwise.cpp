@@ -106,15 +106,13 @@ Tensor float_zip(std::string_view op, const Tensor& a, const Tensor& b, const vo
 }
 
 void add_in_place(Tensor& to, const Tensor& from) {
-  visit_float(to.dtype(), [&](auto zero) {
-    using T = decltype(zero);
+  visit_float(to.dtype(), [&]<class T>(T) {
     T* y = to.mutable_values<T>().data();
     const T* x = from.values<T>().data();
-    parallel_for(to.numel(), even_block(to.numel(), elementwise_block, 16), [=](std::int64_t begin, std::int64_t end) {
-      simd_for<T>([=]() EBB_INLINE {
-        for (std::int64_t i = begin; i < end; ++i) y[i] += x[i];
-      });
-    });
+    parallel_simd_for<T>(to.numel(), even_block(to.numel(), elementwise_block, 16),
+                         [=](std::int64_t begin, std::int64_t end) EBB_INLINE {
+                           for (std::int64_t i = begin; i < end; ++i) y[i] += x[i];
+                         });
   });
 }
 

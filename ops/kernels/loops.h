@@ -71,6 +71,17 @@ void simd_for(const F& f) {
   else f();
 }
 
+/// Both: body(begin, end), a lambda marked EBB_INLINE, over [0, n) for elements of type T.
+template <class T, class F>
+void parallel_simd_for(std::int64_t n, std::int64_t block, const F& body) {
+  parallel_for(n, block, [&](std::int64_t begin, std::int64_t end) {
+    simd_for<T>([&]() EBB_INLINE {
+      const F own = body;  // which no store can change
+      own(begin, end);
+    });
+  });
+}
+
 /// An integer as wide as T, for loops over both: one width is what vectorizes.
 template <class T>
 using IntegerOf = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;

@@ -51,6 +51,12 @@ std::uint64_t float_mode() { return 0; }
 void set_float_mode(std::uint64_t) {}
 #endif
 
+// How often a thread looks before it gives its core away: a look with its pause takes 10 to 50 ns. Nearly all gaps
+// between two loops of a training step are shorter than a worker looks (0.2 ms or more), and to wake one that sleeps
+// costs the caller some microseconds. The caller's wait for the last blocks is shorter than a block, or a worker was
+// taken off its core: then to go on looking would keep it off.
+constexpr int looks_of_worker = 20000, looks_of_caller = 4000;
+
 thread_local bool inside_block = false;
 thread_local int index_in_pool = 0;
 
@@ -91,8 +97,8 @@ class Pool {
       shares_[i].ticket.store(pack(job_, share_begin(i, blocks)), std::memory_order_release);
     wake();
     take(job_, 0);
-    for (int spins = 0; done_.load(std::memory_order_acquire) != blocks; ++spins) {
-      if (spins < 4000) pause();
+    for (int looks = 0; done_.load(std::memory_order_acquire) != blocks; ++looks) {
+      if (looks < looks_of_caller) pause();
       else std::this_thread::yield();
     }
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
@@ -144,7 +150,7 @@ class Pool {
     std::uint32_t seen = 0;
     while (!stop_) {
       std::uint32_t now = started_.load(std::memory_order_acquire);
-      for (int spins = 0; now == seen && spins < 20000; ++spins) {
+      for (int looks = 0; now == seen && looks < looks_of_worker; ++looks) {
         pause();
         now = started_.load(std::memory_order_acquire);
       }
