@@ -20,7 +20,7 @@ struct BceWithLogits {
   static constexpr Vmap vmap = Vmap::aligned;
   static constexpr Keeps keeps = Keeps::inputs;
   Tensor forward(const Tensor& x, const Tensor& t) const {
-    return detail::float_zip(name, x, t, [](auto v, auto p) EBB_INLINE {
+    return detail::float_zip<detail::Loop::whole>(name, x, t, [](auto v, auto p) EBB_INLINE {
       const auto wrong = v > 0 ? 1 - p : -p;
       return (wrong == 0 ? 0 : v * wrong) + detail::log1p_of(detail::exp_of(-std::abs(v)));
     });

@@ -42,6 +42,13 @@ EBB_INLINE inline void largest(const Window& pool, const Window::Place& in, cons
     }
 }
 
+/// simd_for where the choice is a byte. Windows of more than 255 elements are rare: one version does for them.
+template <class T, class I, class F>
+void simd_for_choice(const F& f) {
+  if constexpr (sizeof(I) == 1) simd_for<T>(f);
+  else f();
+}
+
 }  // namespace
 
 template <class T>
@@ -64,7 +71,7 @@ void max_windows(const Window& of, std::int64_t images, const T* x, bool relu, T
   const std::int64_t rows = pool.oh, cols = pool.ow, channels = pool.c;
   const T floor = relu ? T(0) : -std::numeric_limits<T>::infinity();
   const std::int64_t at_once = windows_in_line(channels);
-  simd_for<T>([&]() EBB_INLINE {
+  simd_for_choice<T, I>([&]() EBB_INLINE {
     IntegerOf<T> where[line];
     for (std::int64_t i = 0; i < images * rows; ++i)
       for (std::int64_t q0 = 0; q0 < cols; q0 += at_once) {
@@ -112,7 +119,7 @@ void unmax_windows(const Window& pool, std::int64_t images, const T* g, const T*
   const std::int64_t channels = pool.c, at_once = windows_in_line(channels);
   const bool apart = pool.apart;  // then each element is written once
   const std::int64_t covered_h = pool.oh * pool.kh, covered_w = pool.ow * pool.kw;
-  simd_for<T>([&]() EBB_INLINE {
+  simd_for_choice<T, I>([&]() EBB_INLINE {
     T on[line];
     IntegerOf<T> where[line];
     T* image = dx;

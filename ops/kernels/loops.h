@@ -42,7 +42,8 @@ Isa best_isa();
 const char* name_of(Isa isa);
 
 // A function body compiled three times: the callee is always inlined, so its loops are vectorized for the wrapper's
-// instruction set. Nothing but such a body may be called through these.
+// instruction set. Nothing but such a body may be called through these. Where there are better sets, the baseline is
+// compiled for size: it runs only on x86-64 processors without AVX2, made before 2013 for the most part.
 template <class F>
 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi,bmi2,prefer-vector-width=512"), noinline)) void
 run_avx512(const F& f) {
@@ -52,13 +53,20 @@ template <class F>
 __attribute__((target("avx2,fma,bmi,bmi2"), noinline)) void run_avx2(const F& f) {
   f();
 }
+template <class F>
+#if defined(__x86_64__)
+__attribute__((cold, noinline))
+#endif
+void run_baseline(const F& f) {
+  f();
+}
 /// Runs f (a lambda marked EBB_INLINE) with the best instruction set.
 template <class F>
 void simd(const F& f) {
   switch (isa()) {
     case Isa::avx512: return run_avx512(f);
     case Isa::avx2: return run_avx2(f);
-    case Isa::baseline: return f();
+    case Isa::baseline: return run_baseline(f);
   }
 }
 
@@ -67,7 +75,7 @@ void simd(const F& f) {
 template <class T, class F>
 void simd_for(const F& f) {
   if constexpr (std::is_same_v<T, float>) simd(f);
-  else if constexpr (std::is_same_v<T, double>) isa() == Isa::baseline ? f() : run_avx2(f);
+  else if constexpr (std::is_same_v<T, double>) isa() == Isa::baseline ? run_baseline(f) : run_avx2(f);
   else f();
 }
 
