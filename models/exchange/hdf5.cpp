@@ -26,6 +26,7 @@
 #include <ebb/graph/error.h>
 #include <ebb/graph/printable.h>
 #include <ebb/models/exchange/foreign.h>
+#include <ebb/models/files/descriptor.h>
 
 namespace ebb {
 namespace {
@@ -144,10 +145,8 @@ class File {
   static constexpr int most_names = 100'000;
   static hid_t open(const std::filesystem::path& path) {
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // what goes wrong is thrown, not printed
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) throw IoError(fmt::format("{}: cannot open: {}", path.string(), std::strerror(errno)));
-    ::close(fd);
-    H5PLset_loading_state(0);  // a file may ask for a library to unpack it
+    detail::InputFile{path};                      // throws what the system refuses, which the library does not tell
+    H5PLset_loading_state(0);                     // a file may ask for a library to unpack it
     return H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   }
 
@@ -309,15 +308,13 @@ std::pair<Found, std::string> read_apart(const std::filesystem::path& path, cons
   const auto size = std::filesystem::file_size(path, ignored);
   const rlim_t now = address_space(), memory = now && !ignored ? now + size + (rlim_t{64} << 20) + to.size() : 0;
   const int seconds = patience(ignored ? 0 : size);
+  const auto refused = [&] { return IoError(fmt::format("{}: cannot read: {}", path.string(), std::strerror(errno))); };
   int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0)
-    throw IoError(fmt::format("{}: cannot read: {}", path.string(), std::strerror(errno)));
+  if (::pipe2(ends, O_CLOEXEC) != 0) throw refused();
+  const detail::Descriptor from(ends[0]);
+  detail::Descriptor to_parent(ends[1]);
   const pid_t child = ::fork();
-  if (child < 0) {
-    const int error = errno;
-    ::close(ends[0]), ::close(ends[1]);
-    throw IoError(fmt::format("{}: cannot read: {}", path.string(), std::strerror(error)));
-  }
+  if (child < 0) throw refused();
   if (child == 0) {
     for (const int s : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGINT, SIGTERM}) ::signal(s, SIG_DFL);
     std::string out;
@@ -334,16 +331,15 @@ std::pair<Found, std::string> read_apart(const std::filesystem::path& path, cons
                         path.string());
     }
     for (std::size_t done = 0; done < out.size();) {
-      const ssize_t n = ::write(ends[1], out.data() + done, out.size() - done);
+      const ssize_t n = ::write(to_parent.fd(), out.data() + done, out.size() - done);
       if (n <= 0) break;
       done += static_cast<std::size_t>(n);
     }
     ::_exit(0);
   }
-  ::close(ends[1]);
+  to_parent = detail::Descriptor();
   std::string text;
-  const bool ended = read_all(ends[0], 6 * seconds, text);  // of the clock: the machine may be busy
-  ::close(ends[0]);
+  const bool ended = read_all(from.fd(), 6 * seconds, text);  // of the clock: the machine may be busy
   if (!ended) ::kill(child, SIGKILL);
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {

@@ -19,11 +19,14 @@
 #include <system_error>
 
 #include <ebb/graph/error.h>
+#include <ebb/models/files/descriptor.h>
 #include <ebb/models/files/write_signals.h>
 
 namespace ebb {
 namespace {
 
+using detail::Descriptor;
+using detail::retried;
 namespace fs = std::filesystem;
 using Pieces = std::span<const std::span<const std::byte>>;
 
@@ -31,29 +34,6 @@ using Pieces = std::span<const std::span<const std::byte>>;
   throw IoError(fmt::format("{}: cannot write: {}", path.string(), reason));
 }
 [[noreturn]] void refused(const fs::path& path, int error) { refused(path, std::generic_category().message(error)); }
-
-/// A system call, again as long as a signal interrupts it.
-template <class Call>
-auto retried(Call call) {
-  auto result = call();
-  while (result < 0 && errno == EINTR) result = call();
-  return result;
-}
-
-/// A file descriptor that closes itself.
-class File {
- public:
-  explicit File(int fd) : fd_(fd) {}
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  ~File() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int fd() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 /// Removes a file at the end, unless told to keep it.
 class Remover {
@@ -121,12 +101,12 @@ Place place_of(const fs::path& path) {
 }
 
 /// Opens a device or a pipe to write to; a pipe that nobody reads would be waited for without end.
-int open_direct(const fs::path& path) {
-  const int fd = retried([&] { return ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC); });
-  if (fd < 0 && errno == ENXIO) refused(path, "nobody reads from this pipe");
-  if (fd < 0) refused(path, errno);
-  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-  return fd;
+Descriptor open_direct(const fs::path& path) {
+  Descriptor file(retried([&] { return ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC); }));
+  if (file.fd() < 0 && errno == ENXIO) refused(path, "nobody reads from this pipe");
+  if (file.fd() < 0) refused(path, errno);
+  ::fcntl(file.fd(), F_SETFL, ::fcntl(file.fd(), F_GETFL) & ~O_NONBLOCK);
+  return file;
 }
 
 constexpr std::string_view temporary_prefix = ".ebb-tmp-";
@@ -145,15 +125,15 @@ bool names(const fs::path& name, int fd) {
 /// Creates a file of a new name in the directory of `target`; sets `name`. The name does not grow with the
 /// target's, which may already be as long as the system allows. The file is locked as long as it is open: what
 /// is not was left by a process that died, whatever machine of a shared disk it ran on.
-int create_beside(const fs::path& target, mode_t mode, fs::path& name) {
+Descriptor create_beside(const fs::path& target, mode_t mode, fs::path& name) {
   for (int i = 0;; ++i) {
     name = temporary_name(target, i);
-    const int fd = retried([&] { return ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode); });
-    if (fd < 0 && errno == EEXIST) continue;
-    if (fd < 0) return fd;
-    const bool locked = ::flock(fd, LOCK_EX | LOCK_NB) == 0;
-    if (locked ? names(name, fd) : errno != EWOULDBLOCK) return fd;  // some file systems have no locks
-    ::close(fd);  // another process took it for a remnant before it was locked
+    Descriptor file(retried([&] { return ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode); }));
+    if (file.fd() < 0 && errno == EEXIST) continue;
+    if (file.fd() < 0) return file;
+    const bool locked = ::flock(file.fd(), LOCK_EX | LOCK_NB) == 0;
+    if (locked ? names(name, file.fd()) : errno != EWOULDBLOCK) return file;  // some file systems have no locks
+    // else another process took it for a remnant before it was locked
   }
 }
 
@@ -167,7 +147,7 @@ void remove_remnants(const fs::path& directory) {
         file.find_first_not_of("0123456789-", temporary_prefix.size()) != std::string::npos)
       continue;
     const fs::path path = directory / file;
-    const File remnant(::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    const Descriptor remnant(::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     if (remnant.fd() >= 0 && ::flock(remnant.fd(), LOCK_EX | LOCK_NB) == 0 && names(path, remnant.fd()))
       ::unlink(path.c_str());
   }
@@ -176,18 +156,18 @@ void remove_remnants(const fs::path& directory) {
 fs::path directory_of(const fs::path& target) { return target.has_parent_path() ? target.parent_path() : "."; }
 
 /// create_beside(); throws.
-int create_or_refuse(const fs::path& path, const fs::path& target, mode_t mode, fs::path& name) {
-  const int fd = create_beside(target, mode, name);
-  if (fd < 0 && errno == ENOENT) refused(path, "No such directory");
-  if (fd < 0) refused(path, errno);
-  return fd;
+Descriptor create_or_refuse(const fs::path& path, const fs::path& target, mode_t mode, fs::path& name) {
+  Descriptor file = create_beside(target, mode, name);
+  if (file.fd() < 0 && errno == ENOENT) refused(path, "No such directory");
+  if (file.fd() < 0) refused(path, errno);
+  return file;
 }
 
 /// A rename is on the disk only once its directory is. Some file systems cannot sync a directory, and one
 /// that may not be listed cannot be opened: neither is an error.
 void sync_directory(const fs::path& path, const fs::path& target) {
   const fs::path directory = directory_of(target);
-  const File file(retried([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  const Descriptor file(retried([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
   if (file.fd() < 0) return;
   if (retried([&] { return ::fsync(file.fd()); }) != 0 && errno != EINVAL) refused(path, errno);
 }
@@ -253,7 +233,7 @@ class Second {
       error = ::link(target.c_str(), name_.c_str()) == 0 ? 0 : errno;
     }
     if (error != 0)
-      copied_.emplace(create_or_refuse(beside, beside, 0600, name_));  // a file system without links, or another one
+      copied_ = create_or_refuse(beside, beside, 0600, name_);  // a file system without links, or another one
     remover_.emplace(name_);
     if (error == 0) return;
     std::error_code refusal;
@@ -271,8 +251,7 @@ class Second {
 
  private:
   fs::path name_;
-  File linked_;
-  std::optional<File> copied_;
+  Descriptor linked_, copied_;
   std::optional<Remover> remover_;
 };
 
@@ -281,7 +260,7 @@ class Second {
 void write_atomically(const fs::path& path, Pieces pieces, std::span<const fs::path> older) {
   const Place at = place_of(path);
   if (at.target.empty()) {
-    const File device(open_direct(path));
+    const Descriptor device = open_direct(path);
     write_all(path, device.fd(), pieces);
     return;
   }
@@ -291,7 +270,7 @@ void write_atomically(const fs::path& path, Pieces pieces, std::span<const fs::p
   remove_remnants(directory_of(at.target));  // first, for the room they take
   const mode_t mode = at.exists ? at.old.st_mode & 0777 : 0666;
   fs::path name;
-  const File file(create_or_refuse(path, at.target, mode, name));
+  const Descriptor file = create_or_refuse(path, at.target, mode, name);
   Remover remover(name);
   if (at.exists) ::fchmod(file.fd(), mode);  // bits that umask took; without them the file is only more private
   write_all(path, file.fd(), pieces);
@@ -315,8 +294,8 @@ void write_atomically(const fs::path& path, std::string_view text) {
 void check_writable(const fs::path& path, bool overwrite, std::uintmax_t bytes) {
   const Place at = place_of(path);
   if (at.target.empty()) {
-    const int fd = open_direct(path);
-    if (!S_ISFIFO(at.old.st_mode)) ::close(fd);  // whoever reads a pipe would take that for its end
+    Descriptor device = open_direct(path);
+    if (S_ISFIFO(at.old.st_mode)) device.release();  // stays open: whoever reads a pipe would take closing for its end
     return;
   }
   if (at.exists && at.old.st_size > 0 && !overwrite) throw FileExists(fmt::format("{}: exists already", path.string()));
@@ -324,11 +303,11 @@ void check_writable(const fs::path& path, bool overwrite, std::uintmax_t bytes) 
   // was told by stat(). The target is not created for that: another process may put its own there before it is removed
   // again.
   if (at.exists) {
-    const File probe(retried([&] { return ::open(at.target.c_str(), O_WRONLY | O_CLOEXEC); }));
+    const Descriptor probe(retried([&] { return ::open(at.target.c_str(), O_WRONLY | O_CLOEXEC); }));
     if (probe.fd() < 0) refused(path, errno);
   }
   fs::path name;
-  const File probe(create_or_refuse(path, at.target, 0600, name));
+  const Descriptor probe = create_or_refuse(path, at.target, 0600, name);
   if (::unlink(name.c_str()) != 0) refused(path, errno);
   struct stat folder;
   const uid_t me = ::geteuid();

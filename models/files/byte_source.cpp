@@ -1,16 +1,11 @@
 // (over 400 lines because plain files and gzip files answer the same questions, and stand side by side)
 #include <ebb/models/files/byte_source.h>
 
-#include <fcntl.h>
 #include <fmt/core.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstring>
 #include <future>
 #include <limits>
 #include <memory>
@@ -33,17 +28,6 @@ constexpr std::int64_t local_bytes = 30, end_bytes = 22, longest_comment = 65535
 constexpr std::size_t central_bytes = 46;
 constexpr std::uint32_t local_mark = 0x04034b50, central_mark = 0x02014b50, end_mark = 0x06054b50,
                         descriptor_mark = 0x08074b50;
-
-[[noreturn]] void refused(const std::filesystem::path& path, std::string_view what, int error) {
-  throw IoError(fmt::format("{}: cannot {}: {}", path.string(), what, std::strerror(error)));
-}
-
-int open_file(const std::filesystem::path& path) {
-  // O_NONBLOCK: opening a pipe by mistake must not wait for a writer; regular files do not care.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) refused(path, "open", errno);
-  return fd;
-}
 
 /// Little-endian numbers at a place that the caller has checked to be there.
 std::uint32_t u16(std::span<const std::uint8_t> b, std::size_t i) {
@@ -94,14 +78,8 @@ std::vector<std::byte> gzipped(std::span<const std::span<const std::byte>> piece
 
 }  // namespace
 
-Source::File::~File() { ::close(fd_); }
-
-Source::Source(const std::filesystem::path& path, int) : path_(path), file_(open_file(path)), label_(path.string()) {
-  struct stat info;
-  if (::fstat(file_.fd(), &info) != 0) refused(path_, "read", errno);
-  if (S_ISDIR(info.st_mode)) refused(path_, "read", EISDIR);
-  if (!S_ISREG(info.st_mode)) throw IoError(fmt::format("{}: cannot read: not a regular file", path_.string()));
-  end_ = file_bytes_ = info.st_size;
+Source::Source(const std::filesystem::path& path, int)
+    : path_(path), file_(path), label_(path.string()), end_(file_.size()) {
   refill();
   if (filled_ < 4 || u32(buffer_, 0) != local_mark) return;  // also the empty zip
   kind_ = Kind::zip;
@@ -193,7 +171,7 @@ void Source::check_member() {
 
 std::int64_t Source::limit() const {
   if (kind_ == Kind::zip) return member_.size;
-  return kind_ == Kind::gzip ? file_bytes_ * max_deflate_ratio : file_bytes_;
+  return kind_ == Kind::gzip ? file_.size() * max_deflate_ratio : file_.size();
 }
 
 std::string_view Source::kind() const { return kind_ == Kind::plain ? "plain" : kind_ == Kind::gzip ? "gzip" : "zip"; }
@@ -220,13 +198,9 @@ void Source::start_inflating(int window) {
 /// Reads the next piece of the file; filled_ is 0 at the end.
 void Source::refill() {
   const std::size_t most = std::min(buffer_.size(), static_cast<std::size_t>(end_ - at_));
-  ssize_t n = 0;
-  do n = ::pread(file_.fd(), buffer_.data(), most, at_);
-  while (n < 0 && errno == EINTR);
-  if (n < 0) refused(path_, "read", errno);
   used_ = 0;
-  filled_ = static_cast<std::size_t>(n);
-  at_ += n;
+  filled_ = file_.read(at_, std::as_writable_bytes(std::span(buffer_).first(most)));
+  at_ += static_cast<std::int64_t>(filled_);
 }
 
 std::size_t Source::copy_some(std::span<std::uint8_t> out) {
@@ -271,9 +245,9 @@ void Source::end_member() {
 
 bool Source::can_hold(std::int64_t bytes) const {
   constexpr std::int64_t free_of_charge = std::int64_t{64} << 20;
-  if (!packed()) return bytes == file_bytes_;
+  if (!packed()) return bytes == file_.size();
   if (bytes > limit()) return false;
-  if (bytes <= file_bytes_ + free_of_charge) return true;
+  if (bytes <= file_.size() + free_of_charge) return true;
   Source all(path_, 0);
   all.kind_ = kind_;
   all.members_ = {member_};
@@ -288,18 +262,11 @@ bool Source::can_hold(std::int64_t bytes) const {
 }
 
 std::vector<std::uint8_t> Source::bytes_at(std::int64_t begin, std::int64_t count) {
-  if (begin < 0 || count < 0 || begin > file_bytes_ - count)
-    fail_packed_at(file_bytes_, "expected more of the zip, found the end of the file");
+  if (begin < 0 || count < 0 || begin > file_.size() - count)
+    fail_packed_at(file_.size(), "expected more of the zip, found the end of the file");
   std::vector<std::uint8_t> out(static_cast<std::size_t>(count));
-  for (std::size_t done = 0; done < out.size();) {
-    const ssize_t n =
-        ::pread(file_.fd(), out.data() + done, out.size() - done, begin + static_cast<std::int64_t>(done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) refused(path_, "read", errno);
-    if (n == 0)
-      fail_packed_at(begin + static_cast<std::int64_t>(done), "expected more of the zip, found the end of the file");
-    done += static_cast<std::size_t>(n);
-  }
+  if (const std::size_t n = file_.read(begin, std::as_writable_bytes(std::span(out))); n < out.size())
+    fail_packed_at(begin + static_cast<std::int64_t>(n), "expected more of the zip, found the end of the file");
   return out;
 }
 
@@ -309,15 +276,15 @@ std::vector<Source::Member> Source::find_members(bool one) {
   const auto expect = [&](bool fine, std::int64_t position, std::string_view what) {
     if (!fine) fail_packed_at(position, fmt::format("expected {}", what));
   };
-  const std::int64_t tail_at = std::max<std::int64_t>(0, file_bytes_ - end_bytes - longest_comment);
-  const std::vector<std::uint8_t> tail = bytes_at(tail_at, file_bytes_ - tail_at);
+  const std::int64_t tail_at = std::max<std::int64_t>(0, file_.size() - end_bytes - longest_comment);
+  const std::vector<std::uint8_t> tail = bytes_at(tail_at, file_.size() - tail_at);
   auto e = static_cast<std::int64_t>(tail.size()) - end_bytes;
   const auto is_end = [&](std::int64_t i) {
     const auto at = static_cast<std::size_t>(i);
     return u32(tail, at) == end_mark && u16(tail, at + 20) == tail.size() - at - static_cast<std::size_t>(end_bytes);
   };
   while (e >= 0 && !is_end(e)) --e;
-  expect(e >= 0, file_bytes_, "the directory of the zip, found the end of the file");
+  expect(e >= 0, file_.size(), "the directory of the zip, found the end of the file");
   const std::int64_t end_at = tail_at + e;
   const std::span<const std::uint8_t> end = std::span(tail).subspan(static_cast<std::size_t>(e));
   const std::size_t count = u16(end, 10);

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include <ebb/models/files/descriptor.h>
+
 namespace ebb::detail {
 
 /// Reads a file from its beginning to its end: plain, gzip of one or more members, or the one file in a zip (stored or
@@ -42,7 +44,7 @@ class Source {
   /// without being kept, so that no broken file costs memory; then the answer is exact, or the error that reading would
   /// meet.
   bool can_hold(std::int64_t bytes) const;
-  std::int64_t file_bytes() const { return file_bytes_; }
+  std::int64_t file_bytes() const { return file_.size(); }
   /// "plain", "gzip" or "zip".
   std::string_view kind() const;
   bool packed() const { return kind_ != Kind::plain; }
@@ -55,17 +57,6 @@ class Source {
 
  private:
   enum class Kind { plain, gzip, zip };
-  class File {  ///< a descriptor that closes itself
-   public:
-    explicit File(int fd) : fd_(fd) {}
-    File(const File&) = delete;
-    File& operator=(const File&) = delete;
-    ~File();
-    int fd() const { return fd_; }
-
-   private:
-    int fd_;
-  };
   struct Member {  ///< of a zip: where its bytes are, and what they must give
     std::int64_t begin = 0, packed = 0, size = 0;
     std::uint32_t crc = 0;
@@ -88,8 +79,7 @@ class Source {
   [[noreturn]] void no_memory() const;
 
   std::filesystem::path path_;
-  File file_;
-  std::int64_t file_bytes_ = 0;
+  InputFile file_;
   Kind kind_ = Kind::plain;
   std::vector<Member> members_;
   Member member_;

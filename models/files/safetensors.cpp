@@ -2,27 +2,23 @@
 // the writer)
 #include <ebb/models/files/safetensors.h>
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <cstdint>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include <ebb/graph/error.h>
 #include <ebb/models/files/atomic_file.h>
+#include <ebb/models/files/descriptor.h>
 #include <ebb/models/files/elements.h>
 
 namespace ebb {
@@ -71,45 +67,17 @@ template <class... Args>
 /// copy, but kill the process when somebody shortens it.)
 class FileReader {
  public:
-  explicit FileReader(const fs::path& path) : path_(path) {
-    // O_NONBLOCK: opening a pipe by mistake must not wait for a writer; regular files do not care.
-    fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd_ < 0) refused(errno);
-    struct stat info;
-    const int error = ::fstat(fd_, &info) != 0 ? errno : S_ISDIR(info.st_mode) ? EISDIR : 0;
-    if (error == 0 && S_ISREG(info.st_mode)) {
-      size_ = static_cast<std::uint64_t>(info.st_size);
-      return;
-    }
-    ::close(fd_);
-    if (error) refused(error);
-    refused("not a regular file");
-  }
-  FileReader(const FileReader&) = delete;
-  FileReader& operator=(const FileReader&) = delete;
-  ~FileReader() { ::close(fd_); }
+  explicit FileReader(const fs::path& path) : path_(path), file_(path) {}
 
-  std::uint64_t size() const { return size_; }
+  std::uint64_t size() const { return static_cast<std::uint64_t>(file_.size()); }
   void read(std::uint64_t at, std::span<std::byte> out) {
-    while (!out.empty()) {
-      const ssize_t n = ::pread(fd_, out.data(), out.size(), static_cast<off_t>(at));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) refused(errno);
-      if (n == 0) refused("the file became shorter while it was read");
-      out = out.subspan(static_cast<std::size_t>(n));
-      at += static_cast<std::uint64_t>(n);
-    }
+    if (file_.read(static_cast<std::int64_t>(at), out) < out.size())
+      throw IoError(fmt::format("{}: cannot read: the file became shorter while it was read", path_.string()));
   }
 
  private:
-  [[noreturn]] void refused(std::string_view reason) const {
-    throw IoError(fmt::format("{}: cannot read: {}", path_.string(), reason));
-  }
-  [[noreturn]] void refused(int error) const { refused(std::generic_category().message(error)); }
-
   const fs::path& path_;
-  int fd_ = -1;
-  std::uint64_t size_ = 0;
+  detail::InputFile file_;
 };
 
 /// What the header says of a tensor; the fields are set as they are met.

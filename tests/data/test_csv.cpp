@@ -165,7 +165,7 @@ TEST_CASE("csv: every broken rule has its message, with line and column") {
   CHECK(says("label," + std::string(3'000'000, 'x') + "\n") ==
         "line 1: expected the end of the line within 65536 bytes");
   CHECK_THROWS_WITH_AS(load_digits_csv(dir / "none"),
-                       ((dir / "none").string() + ": cannot open: No such file or directory").c_str(), IoError);
+                       ((dir / "none").string() + ": cannot read: No such file or directory").c_str(), IoError);
   CHECK_THROWS_AS(load_digits_csv(dir.path()), IoError);
 }
 

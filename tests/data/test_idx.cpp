@@ -285,7 +285,7 @@ TEST_CASE("idx: a flipped bit in gzip is found, or changes nothing") {
 TEST_CASE("idx: files that the system refuses") {
   const TempDir dir;
   CHECK_THROWS_WITH_AS(ebb::read_idx(dir / "none"),
-                       ((dir / "none").string() + ": cannot open: No such file or directory").c_str(), ebb::IoError);
+                       ((dir / "none").string() + ": cannot read: No such file or directory").c_str(), ebb::IoError);
   CHECK_THROWS_WITH_AS(ebb::read_idx(dir.path()), (dir.path().string() + ": cannot read: Is a directory").c_str(),
                        ebb::IoError);
   REQUIRE(::mkfifo((dir / "pipe").c_str(), 0600) == 0);

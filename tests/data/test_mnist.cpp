@@ -277,7 +277,7 @@ TEST_CASE("mnist: a folder that cannot be looked into is not one in which files 
   const TempDir dir;
   const fs::path images = dir / "train-images-idx3-ubyte", labels = dir / "t10k-labels-idx1-ubyte";
   fs::create_symlink("t10k-labels-idx1-ubyte", labels);
-  const std::string loop = ": cannot open: Too many levels of symbolic links";
+  const std::string loop = ": cannot read: Too many levels of symbolic links";
   {
     fake(dir.path());
     fs::remove(dir / "t10k-labels-idx1-ubyte.gz");
@@ -293,7 +293,7 @@ TEST_CASE("mnist: a folder that cannot be looked into is not one in which files 
   fs::permissions(dir.path(), fs::perms::none);
   const uid_t me = ::geteuid();
   if (me == 0) REQUIRE(::seteuid(65534) == 0);
-  const std::string denied = images.string() + ": cannot open: Permission denied";
+  const std::string denied = images.string() + ": cannot read: Permission denied";
   CHECK_THROWS_WITH_AS(ebb::load_mnist(dir.path()), denied.c_str(), ebb::IoError);
   CHECK_THROWS_WITH_AS(ebb::find_dataset(DatasetName::mnist, dir.path()), denied.c_str(), ebb::IoError);
   CHECK(::seteuid(me) == 0);

@@ -205,7 +205,7 @@ TEST_CASE("hdf5: what is no file of Keras is refused") {
   const TempDir dir;
   Sequential net({3}, {Dense(2)});
   CHECK_THROWS_WITH_AS(load_keras_h5(net, dir / "none.h5"),
-                       (dir / "none.h5: cannot open: No such file or directory").c_str(), IoError);
+                       (dir / "none.h5: cannot read: No such file or directory").c_str(), IoError);
   std::ofstream(dir / "text.h5") << "no HDF5";
   CHECK_THROWS_WITH_AS(load_keras_h5(net, dir / "text.h5"), (dir / "text.h5: no HDF5 file").c_str(), DataError);
 }
