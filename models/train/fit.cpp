@@ -8,11 +8,13 @@
 #include <exception>
 #include <map>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include <ebb/autograd/backward.h>
 #include <ebb/autograd/tools.h>
 #include <ebb/graph/error.h>
+#include <ebb/graph/graph.h>
 #include <ebb/graph/mode.h>
 #include <ebb/models/train/measure.h>
 #include <ebb/models/train/progress.h>
@@ -92,6 +94,26 @@ void warn_of_unreached(const Gradients& gradients, const TrainingState& state) {
   if (!names.empty()) state.say(fmt::format("warning: the loss does not depend on {}", names));
 }
 
+/// A model that ends in softmax and is trained with cross_entropy, which takes logits, learns badly, and nothing fails.
+/// log_softmax before cross_entropy changes nothing.
+void warn_of_probabilities(const Tensor& loss, const TrainingState& state) {
+  constexpr std::pair<std::string_view, std::string_view> mistakes[] = {
+      {"cross_entropy", "softmax"},   {"cross_entropy", "sigmoid"},   {"log_softmax", "softmax"},
+      {"bce_with_logits", "sigmoid"}, {"bce_with_logits", "softmax"}, {"bce_with_logits", "log_softmax"}};
+  constexpr std::string_view moves[] = {"reshape", "gather", "cast"};  // the elements stay what they are
+  const Graph graph(loss);
+  for (const Node* node : graph.nodes()) {
+    if (node->is_variable()) continue;
+    const Node* from = node->inputs()[0].node.get();
+    while (from && std::ranges::count(moves, from->op())) from = from->inputs()[0].node.get();
+    if (!from) continue;
+    const std::string_view op = from->op() == "linear_sigmoid" ? "sigmoid" : from->op();  // Dense does both in one pass
+    if (!std::ranges::count(mistakes, std::pair(node->op(), op))) continue;
+    return state.say(fmt::format("warning: {} expects logits, but gets the output of {}{}: remove this {}", node->op(),
+                                 op, from->scope() ? fmt::format(" ({})", from->scope()->path) : "", op));
+  }
+}
+
 /// Gives the default generator back its state at the end.
 class RestoreGenerator {
  public:
@@ -114,7 +136,7 @@ class Run {
   bool begin_batch();                            ///< makes the next batch; false when the epoch is over
   const Batch& batch() const { return batch_; }  ///< with the inputs augmented
   std::span<const NamedTensor> parameters() { return trained_; }  ///< those that are trained in this epoch
-  void check_and_clip(Gradients& gradients);                      ///< the checks: in the first step only
+  void check_and_clip(const Tensor& loss, Gradients& gradients);  ///< the checks: in the first step only
   void end_batch(double loss, const Tensor& output);
   void end_epoch();
   History end();
@@ -248,9 +270,10 @@ bool Run::begin_batch() {
   return true;
 }
 
-void Run::check_and_clip(Gradients& gradients) {
+void Run::check_and_clip(const Tensor& loss, Gradients& gradients) {
   if (!std::exchange(checked_, true)) {
     warn_of_unreached(gradients, state_);
+    warn_of_probabilities(loss, state_);
     if (const std::string line = optimizer_.overlooked(state_.module, gradients); !line.empty()) state_.say(line);
   }
   if (o_.clip_value > 0) clip_by_value(gradients, o_.clip_value);
@@ -339,7 +362,7 @@ History fit(Module& module, Optimizer& optimizer, const Dataset& all, const FitO
         const Tensor output = module(inputs);
         const Tensor loss = loss_of(o, output, labels);
         Gradients gradients = backward(loss);
-        run.check_and_clip(gradients);
+        run.check_and_clip(loss, gradients);
         optimizer.step(run.parameters(), gradients);
         run.end_batch(loss.item(), output);
       }

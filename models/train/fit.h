@@ -45,9 +45,11 @@ enum class Verbose { automatic, silent, bar, lines };
 
 /// How fit() trains.
 struct FitOptions {
-  int epochs = 1;                          ///< passes through the data
-  std::int64_t batch = 32;                 ///< samples a step
-  Loss loss = cross_entropy;               ///< of logits: a network needs no softmax at its end
+  int epochs = 1;           ///< passes through the data
+  std::int64_t batch = 32;  ///< samples a step
+  /// Minimized. cross_entropy takes logits: the network needs no softmax at its end, and one that is there is warned
+  /// of.
+  Loss loss = cross_entropy;
   std::optional<Dataset> validation = {};  ///< evaluated at the end of every epoch
   double validation_split = 0;             ///< this last share of the data is held out, before shuffling
   /// Seed of dropout and of the order of samples. Both also depend on the optimizer's number of steps, so that a second

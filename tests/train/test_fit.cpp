@@ -6,6 +6,7 @@
 #include <ebb/graph/mode.h>
 #include <ebb/graph/storage.h>
 #include <ebb/models/data/mnist.h>
+#include <ebb/models/layers/combine.h>
 #include <ebb/models/layers/layers.h>
 #include <ebb/models/layers/norm.h>
 #include <ebb/models/layers/sequential.h>
@@ -636,6 +637,56 @@ TEST_CASE("fit: names the parameters that the loss never reaches, once") {
   const std::string warning = "warning: the loss does not depend on idle.weight, idle.bias\n";
   CHECK(text.find(warning) != std::string::npos);
   CHECK(text.find(warning) == text.rfind(warning));
+}
+
+TEST_CASE("fit: a softmax before a loss that takes logits is warned of, wherever the model ends in it") {
+  const Tensor labels = tensor({0, 1, 0, 1}, i64), shares = one_hot(labels, 2);
+  const auto said = [&](const std::vector<Layer>& layers, const Loss& loss, const Tensor& y,
+                        const std::vector<double>& weights = {}) {
+    Sequential net({2}, layers);
+    Stderr err;
+    fit(net, SGD(), {randn({4, 2}), y},
+        {.epochs = 2, .batch = 2, .loss = loss, .class_weight = weights, .verbose = Verbose::lines});
+    std::string text = err.text(), out;
+    for (std::size_t at = 0; (at = text.find("warning", at)) != std::string::npos;) {
+      const std::size_t end = text.find('\n', at);
+      out += text.substr(at, end - at);
+      at = end;
+    }
+    return out;
+  };
+  const auto warning = [](const std::string& loss, const std::string& op, const std::string& layer) {
+    return "warning: " + loss + " expects logits, but gets the output of " + op + " (" + layer + "): remove this " + op;
+  };
+  const Loss entropy = cross_entropy, binary = bce_with_logits;
+  const Loss smoothed = [](const Tensor& x, const Tensor& y) { return cross_entropy(x, y, {.label_smoothing = 0.1}); };
+  const std::vector<Layer> probabilities{Dense(2, softmax)};
+  CHECK(said(probabilities, entropy, labels) == warning("cross_entropy", "softmax", "layers.0"));
+  CHECK(said(probabilities, smoothed, shares) == warning("cross_entropy", "softmax", "layers.0"));
+  CHECK(said(probabilities, entropy, labels, {1, 2}) == warning("cross_entropy", "softmax", "layers.0"));
+  CHECK(said(probabilities, smoothed, labels, {1, 2}) == warning("cross_entropy", "softmax", "layers.0"));
+  CHECK(said(probabilities, kl_divergence, shares) == warning("log_softmax", "softmax", "layers.0"));
+  CHECK(said({Dense(2), softmax}, entropy, labels) == warning("cross_entropy", "softmax", "layers.1"));
+  CHECK(said({Dense(2), [](const Tensor& x) { return softmax(x); }}, entropy, labels) ==
+        warning("cross_entropy", "softmax", "layers.1"));
+  CHECK(said({Dense(2, tanh), Sequential({Dense(2), Sequential({softmax, Dropout(0.0)}), Flatten()})}, entropy,
+             labels) == warning("cross_entropy", "softmax", "layers.1.layers.1.layers.0"));
+  CHECK(said({Dense(2, sigmoid)}, entropy, labels) == warning("cross_entropy", "sigmoid", "layers.0"));
+  CHECK(said({Dense(2, sigmoid)}, binary, shares) == warning("bce_with_logits", "sigmoid", "layers.0"));
+  CHECK(said(probabilities, binary, shares) == warning("bce_with_logits", "softmax", "layers.0"));
+  CHECK(said({Dense(2), log_softmax}, binary, shares) == warning("bce_with_logits", "log_softmax", "layers.1"));
+
+  // No false alarm: the softmax is in the middle or scaled, its output only a part, or the loss takes probabilities.
+  CHECK(said({Dense(2)}, entropy, labels) == "");
+  CHECK(said({Dense(2), softmax, Dense(2)}, entropy, labels) == "");
+  CHECK(said({Dense(2, softmax), [](const Tensor& x) { return x * 20; }}, entropy, labels) == "");
+  CHECK(said({Residual({Dense(2), softmax})}, entropy, labels) == "");  // x + softmax(..) is not bounded
+  CHECK(said(probabilities, mse, shares) == "");
+  CHECK(said({Dense(2, sigmoid)}, mae, shares) == "");
+  // log_softmax twice is log_softmax once: the loss is the right one.
+  CHECK(said({Dense(2), log_softmax}, entropy, labels) == "");
+  const Tensor x = randn({4, 2});
+  CHECK(cross_entropy(log_softmax(x), labels).item() == doctest::Approx(cross_entropy(x, labels).item()).epsilon(1e-6));
 }
 
 namespace {
