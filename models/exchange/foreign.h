@@ -18,6 +18,8 @@ struct Foreign {
 };
 
 std::vector<Foreign> foreign_tensors(Naming naming, Sequential& net);
+/// Whether the table of layers in interop.cpp has a row for the kind of this word: a test demands one for each.
+bool has_exchange_row(std::string_view word);
 
 /// Assigns one value for each of `to`, after all shapes and types were seen to fit; undefined ones are left out, with a
 /// complaint.

@@ -2,18 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <numeric>
+#include <algorithm>
+#include <iterator>
 #include <unordered_map>
 #include <utility>
 
 #include <ebb/graph/error.h>
 #include <ebb/models/exchange/foreign.h>
 #include <ebb/models/files/safetensors.h>
-#include <ebb/models/layers/attention.h>
-#include <ebb/models/layers/combine.h>
-#include <ebb/models/layers/conv.h>
-#include <ebb/models/layers/norm.h>
-#include <ebb/models/layers/recurrent.h>
+#include <ebb/models/layers/layer_kinds.h>
 #include <ebb/ops/ops.h>
 
 namespace ebb {
@@ -45,6 +42,30 @@ Turn gates(std::vector<std::int64_t> order, int axis) {
   };
 }
 
+/// What the options of a layer say that matters here.
+struct Facts final : detail::Fields {
+  bool activated = false;
+  std::int64_t heads = 0;
+  std::vector<std::pair<std::string, std::vector<Layer>>> parts;  // lists of layers inside, as PyTorch calls them
+
+  void operator()(std::string_view name, std::int64_t& value, std::string_view, bool) override {
+    if (name == "heads") heads = value;
+  }
+  void operator()(std::string_view, Pair&, std::string_view, bool) override {}
+  void number(std::string_view, double&, std::string_view) override {}
+  void rate(double&) override {}
+  void flag(std::string_view, bool&) override {}
+  void padding(Padding&) override {}
+  void activation(Activation& value) override { activated = value != nullptr; }
+  void sizes(std::vector<std::int64_t>&, std::string_view) override {}
+  void layers(std::string_view name, std::vector<Layer>& value, std::string_view, bool) override {
+    parts.emplace_back(name == "layers" ? "body" : name, value);
+  }
+  void branches(std::vector<std::vector<Layer>>& value, std::string_view) override {
+    for (const auto& branch : value) parts.emplace_back(fmt::format("branches.{}", parts.size()), branch);
+  }
+};
+
 class Walk {
  public:
   explicit Walk(Naming naming) : naming_(naming) {}
@@ -57,6 +78,15 @@ class Walk {
   }
   std::vector<Foreign> out;
 
+  /// How the other side has a kind of layer.
+  struct Row {
+    std::string_view word;                                                ///< of the kind in layer_kinds.cpp
+    void (Walk::*add)(Module&, const Facts&, const Tensor& x) = nullptr;  ///< adds its weights; null: it has none
+    bool any_order = false;  ///< it can follow the Flatten of an image, whose elements PyTorch has in another order
+    int more = 0;            ///< modules that PyTorch has for it beyond one, without the activation
+  };
+  static const Row* row_of(std::string_view word);
+
  private:
   static Tensor run(Module& m, const Tensor& x) { return x.defined() ? m(x) : x; }
   bool torch() const { return naming_ == Naming::torch; }
@@ -64,32 +94,33 @@ class Walk {
   /// One layer, which stands at `place` among its neighbors; the next one's place comes back in it.
   Tensor visit(Module& m, const std::string& prefix, int& place, const Tensor& x) {
     const std::string torch_name = fmt::format("{}{}", prefix, place++);
-    std::string name = torch_name;
-    const auto inside = [&](const std::string& member) { return fmt::format("{}.{}.", torch_name, member); };
     if (auto* sequential = dynamic_cast<Sequential*>(&m)) return list(sequential->layers(), torch_name + ".", x);
-    if (auto* residual = dynamic_cast<Residual*>(&m)) {
+    Facts facts;
+    const detail::LayerKind* kind = detail::layer_kind_of(m, facts);
+    if (!facts.parts.empty()) {
       expect_not_flat(m, torch_name);
-      const ResidualOptions o = residual->options();
-      list(o.layers, inside("body"), x), list(o.shortcut, inside("shortcut"), x);
+      for (const auto& [name, layers] : facts.parts) list(layers, fmt::format("{}.{}.", torch_name, name), x);
       return run(m, x);
     }
-    if (auto* concat = dynamic_cast<Concat*>(&m)) {
-      expect_not_flat(m, torch_name);
-      int i = 0;
-      for (const std::vector<Layer>& branch : concat->options().branches)
-        list(branch, fmt::format("{}.branches.{}.", torch_name, i++), x);
-      return run(m, x);
-    }
-    const std::string kind = detail::snake_case(keras_class(m.type()));
-    if (!torch()) {
-      const int alike = counts_[kind]++;
-      name = alike ? fmt::format("{}_{}", kind, alike) : kind;
-    }
-    layer_ = name;
+    layer_ = torch() ? torch_name : counted(detail::snake_case(keras_class(m.type())));
     tensors_.clear();
     for (const NamedTensor& t : named_tensors(m)) tensors_[t.path] = t.tensor;
-    place += weights(m, x);
+    const Row* row = kind ? row_of(kind->word) : nullptr;
+    if (!(row ? row->any_order : works_by_element(m))) expect_not_flat(m, layer_);
+    if (row && row->add) (this->*row->add)(m, facts, x);
+    else if (!tensors_.empty()) refuse(m, layer_, "has no counterpart");
+    place += (row ? row->more : 0) + (facts.activated ? 1 : 0);
     return run(m, x);
+  }
+  static bool works_by_element(const Module& m) {
+    const auto* function = dynamic_cast<const Function*>(&m);
+    const Activation f = function ? function->plain() : nullptr;
+    return f && f != static_cast<Activation>(softmax) && f != static_cast<Activation>(log_softmax);
+  }
+  /// Keras' name for the next layer of a kind.
+  std::string counted(const std::string& kind) {
+    const int alike = counts_[kind]++;
+    return alike ? fmt::format("{}_{}", kind, alike) : kind;
   }
 
   Tensor* find(const std::string& path) {
@@ -117,49 +148,13 @@ class Walk {
              "image");
   }
 
-  /// Adds the weights of one layer; returns how many modules PyTorch has for it beyond one.
-  int weights(Module& m, const Tensor& x) {
-    const auto activated = [](const auto& o) { return o.activation ? 1 : 0; };
-    if (auto* dense = dynamic_cast<Dense*>(&m)) return dense_weights(*dense), activated(dense->options());
-    if (auto* norm = dynamic_cast<BatchNormalization*>(&m)) return batch_norm_weights(*norm), 0;
-    if (dynamic_cast<Dropout*>(&m)) return 0;
-    if (const auto* function = dynamic_cast<Function*>(&m)) {
-      const Activation f = function->plain();
-      if (!f || f == static_cast<Activation>(softmax) || f == static_cast<Activation>(log_softmax))
-        expect_not_flat(m, layer_);
-      return 0;
-    }
-    expect_not_flat(m, layer_);
-    if (dynamic_cast<Flatten*>(&m)) {
-      if (torch() && !x.defined())
-        refuse(m, layer_, "the model must know its input's shape: Sequential(sample, {layers})");
-      // channels first there: the same order when there is one channel, or one pixel
-      if (torch() && x.rank() == 4 && x.size(3) > 1 && x.size(1) * x.size(2) > 1) flat_ = x.shape().without(0);
-      return 0;
-    }
-    if (auto* conv = dynamic_cast<Conv2D*>(&m)) return kernel({3, 2, 0, 1}, {2, 3, 1, 0}), activated(conv->options());
-    if (auto* conv = dynamic_cast<Conv2DTranspose*>(&m))
-      return kernel({3, 2, 0, 1}, {2, 3, 1, 0}), activated(conv->options());
-    if (auto* conv = dynamic_cast<DepthwiseConv2D*>(&m)) {
-      if (const Shape k = conv->weight.shape(); torch())  // (kh, kw, c, m) there (c * m, 1, kh, kw)
-        add("weight", "weight", both(permute({2, 3, 0, 1}), as({k[2] * k[3], 1, k[0], k[1]})),
-            both(as({k[2], k[3], k[0], k[1]}), permute({2, 3, 0, 1})));
-      else add("weight", "kernel");
-      add("bias", "bias");
-      return activated(conv->options());
-    }
-    if (dynamic_cast<LayerNormalization*>(&m) || dynamic_cast<GroupNormalization*>(&m)) {
-      add("weight", torch() ? "weight" : "gamma");
-      add("bias", torch() ? "bias" : "beta");
-      return 0;
-    }
-    if (dynamic_cast<Embedding*>(&m) || dynamic_cast<PositionEmbedding*>(&m))
-      return add("weight", torch() ? "weight" : "embeddings"), 0;
-    if (auto* recurrent = dynamic_cast<Recurrent*>(&m)) return recurrent_weights(*recurrent), 0;
-    if (auto* attention = dynamic_cast<MultiHeadAttention*>(&m)) return attention_weights(*attention), 0;
-    if (dynamic_cast<GlobalAvgPool2D*>(&m) || dynamic_cast<GlobalMaxPool2D*>(&m)) return 1;  // and a Flatten
-    if (!tensors_.empty()) refuse(m, layer_, "has no counterpart");
-    return 0;
+  // ---- the weights of each kind of layer ----
+
+  void flatten(Module& m, const Facts&, const Tensor& x) {
+    if (torch() && !x.defined())
+      refuse(m, layer_, "the model must know its input's shape: Sequential(sample, {layers})");
+    // channels first there: the same order when there is one channel, or one pixel
+    if (torch() && x.rank() == 4 && x.size(3) > 1 && x.size(1) * x.size(2) > 1) flat_ = x.shape().without(0);
   }
 
   void kernel(std::initializer_list<int> there, std::initializer_list<int> back) {
@@ -168,20 +163,31 @@ class Walk {
     add("bias", "bias");
   }
 
-  void dense_weights(Dense& m) {
-    if (!flat_.rank()) {
-      kernel({1, 0}, {1, 0});
-    } else {  // rows in the order (h, w, c); there columns in the order (c, h, w)
-      const std::int64_t units = m.weight.size(1), rows = flat_.numel();
-      add("weight", "weight",
-          both(as({flat_[0], flat_[1], flat_[2], units}), both(permute({3, 2, 0, 1}), as({units, rows}))),
-          both(as({units, flat_[2], flat_[0], flat_[1]}), both(permute({2, 3, 1, 0}), as({rows, units}))));
-      add("bias", "bias");
-    }
+  void conv(Module&, const Facts&, const Tensor&) { kernel({3, 2, 0, 1}, {2, 3, 1, 0}); }
+
+  void depthwise(Module&, const Facts&, const Tensor&) {
+    Tensor* weight = find("weight");
+    if (!weight) return;
+    if (const Shape k = weight->shape(); torch())  // (kh, kw, c, m) there (c * m, 1, kh, kw)
+      add("weight", "weight", both(permute({2, 3, 0, 1}), as({k[2] * k[3], 1, k[0], k[1]})),
+          both(as({k[2], k[3], k[0], k[1]}), permute({2, 3, 0, 1})));
+    else add("weight", "kernel");
+    add("bias", "bias");
+  }
+
+  void dense(Module&, const Facts&, const Tensor&) {
+    Tensor* weight = find("weight");
+    if (!flat_.rank() || !weight) return kernel({1, 0}, {1, 0});
+    // rows in the order (h, w, c); there columns in the order (c, h, w)
+    const std::int64_t units = weight->size(1), rows = flat_.numel();
+    add("weight", "weight",
+        both(as({flat_[0], flat_[1], flat_[2], units}), both(permute({3, 2, 0, 1}), as({units, rows}))),
+        both(as({units, flat_[2], flat_[0], flat_[1]}), both(permute({2, 3, 1, 0}), as({rows, units}))));
+    add("bias", "bias");
     flat_ = {};
   }
 
-  void batch_norm_weights(BatchNormalization& m) {
+  void batch_norm(Module&, const Facts&, const Tensor&) {
     Turn there, back;
     if (flat_.rank()) {
       const Shape f = flat_;
@@ -191,35 +197,52 @@ class Walk {
     constexpr std::pair<const char*, const char*> names[] = {
         {"weight", "gamma"}, {"bias", "beta"}, {"running_mean", "moving_mean"}, {"running_var", "moving_variance"}};
     for (const auto& [ours, keras] : names) add(ours, torch() ? ours : keras, there, back);
-    if (torch() && m.running_mean.defined()) add("num_batches_tracked", scalar(0, i64), [](const Tensor&) {});
+    if (torch() && find("running_mean")) add("num_batches_tracked", scalar(0, i64), [](const Tensor&) {});
   }
 
-  void recurrent_weights(Recurrent& m) {
-    const bool gru = dynamic_cast<GRU*>(&m) != nullptr;
+  void scale_and_shift(Module&, const Facts&, const Tensor&) {
+    add("weight", torch() ? "weight" : "gamma");
+    add("bias", torch() ? "bias" : "beta");
+  }
+
+  void embeddings(Module&, const Facts&, const Tensor&) { add("weight", torch() ? "weight" : "embeddings"); }
+
+  void recurrent(Module&, const Facts&, const Tensor&) {
+    const Turn same = [](const Tensor& t) { return t; };
+    recurrent_weights(same);
     Tensor* bias = find("bias");
-    if (!bias) return;
-    if (!torch()) {
+    if (torch() && bias)  // two there, which are added
+      add("bias_hh_l0", zeros_like(*bias), [bias](const Tensor& v) { bias->assign(bias->detach() + v); });
+  }
+
+  void gru(Module&, const Facts&, const Tensor&) {
+    const Turn order = gates({1, 0, 2}, 0);  // z, r, h against r, z, n
+    if (torch()) return recurrent_weights(order), add("recurrent_bias", "bias_hh_l0", order, order);
+    Tensor *bias = find("bias"), *more = find("recurrent_bias");
+    if (!bias || !more) return;
+    add("weight", "kernel");
+    add("recurrent_weight", "recurrent_kernel");
+    add("bias", stack(std::vector<Tensor>{bias->detach(), more->detach()}, 0), [bias, more](const Tensor& v) {
+      bias->assign(v.rows(0, 1).viewed_as(bias->shape())), more->assign(v.rows(1, 2).viewed_as(more->shape()));
+    });
+  }
+
+  void recurrent_weights(const Turn& order) {
+    if (torch()) {
+      add("weight", "weight_ih_l0", both(permute({1, 0}), order), both(order, permute({1, 0})));
+      add("recurrent_weight", "weight_hh_l0", both(permute({1, 0}), order), both(order, permute({1, 0})));
+      add("bias", "bias_ih_l0", order, order);
+    } else {
       add("weight", "kernel");
       add("recurrent_weight", "recurrent_kernel");
-      Tensor* more = gru ? find("recurrent_bias") : nullptr;
-      if (!more) return add("bias", "bias");
-      return add("bias", stack(std::vector<Tensor>{bias->detach(), more->detach()}, 0), [bias, more](const Tensor& v) {
-        bias->assign(v.rows(0, 1).viewed_as(bias->shape())), more->assign(v.rows(1, 2).viewed_as(more->shape()));
-      });
+      add("bias", "bias");
     }
-    const Turn order = gru ? gates({1, 0, 2}, 0) : Turn([](const Tensor& t) { return t; });  // z, r, h against r, z, n
-    add("weight", "weight_ih_l0", both(permute({1, 0}), order), both(order, permute({1, 0})));
-    add("recurrent_weight", "weight_hh_l0", both(permute({1, 0}), order), both(order, permute({1, 0})));
-    add("bias", "bias_ih_l0", order, order);
-    if (gru) return add("recurrent_bias", "bias_hh_l0", order, order);
-    add("bias_hh_l0", zeros_like(*bias),
-        [bias](const Tensor& v) { bias->assign(bias->detach() + v); });  // two there, which are added
   }
 
-  void attention_weights(MultiHeadAttention& m) {
+  void attention(Module& m, const Facts& facts, const Tensor&) {
     Tensor* query = find("query.weight");
     if (!query) return;
-    const std::int64_t d = query->size(0), all = query->size(1), heads = m.options().heads;
+    const std::int64_t d = query->size(0), all = query->size(1), heads = facts.heads;
     const std::string members[] = {"query", "key", "value"};
     if (!torch()) {
       for (const std::string& name : members) {
@@ -253,7 +276,40 @@ class Walk {
   std::unordered_map<std::string, int> counts_;
 };
 
+const Walk::Row* Walk::row_of(std::string_view word) {
+  static constexpr Row rows[] = {
+      {"conv", &Walk::conv},
+      {"depthwise", &Walk::depthwise},
+      {"deconv", &Walk::conv},
+      {.word = "dense", .add = &Walk::dense, .any_order = true},
+      {"pool"},
+      {"avgpool"},
+      {.word = "globalavgpool", .more = 1},  // and a Flatten
+      {.word = "globalmaxpool", .more = 1},
+      {"flatten", &Walk::flatten},
+      {"reshape"},
+      {.word = "dropout", .any_order = true},
+      {"spatialdropout"},
+      {.word = "batchnorm", .add = &Walk::batch_norm, .any_order = true},
+      {"layernorm", &Walk::scale_and_shift},
+      {"groupnorm", &Walk::scale_and_shift},
+      {"standardize"},  // refused once it holds numbers: no counterpart
+      {"embedding", &Walk::embeddings},
+      {"position", &Walk::embeddings},
+      {"rnn", &Walk::recurrent},
+      {"gru", &Walk::gru},
+      {"lstm", &Walk::recurrent},
+      {"attention", &Walk::attention},
+      {"residual"},  // of layers that have rows of their own
+      {"concat"},
+  };
+  const Row* row = std::ranges::find(rows, word, &Row::word);
+  return row == std::end(rows) ? nullptr : row;
+}
+
 }  // namespace
+
+bool detail::has_exchange_row(std::string_view word) { return Walk::row_of(word); }
 
 std::vector<Foreign> detail::foreign_tensors(Naming naming, Sequential& net) {
   const NoGrad quiet;

@@ -392,11 +392,9 @@ std::string describe_architecture(const std::vector<Layer>& layers) {
       out.emplace_back(name);
       continue;
     }
-    const auto kind = std::ranges::find_if(detail::layer_kinds(), [&](const LayerKind& k) {
-      Usage any;
-      return k.look(*layer, any);
-    });
-    if (kind == detail::layer_kinds().end())
+    Usage any;
+    const LayerKind* kind = detail::layer_kind_of(*layer, any);
+    if (!kind)
       throw ValueError(fmt::format("describe_architecture: {}: no text describes a {}", layer->name(), layer->type()));
     Printer printer(*kind);
     kind->look(*layer, printer);

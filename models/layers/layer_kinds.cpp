@@ -163,6 +163,12 @@ const LayerKind* layer_kind(std::string_view word) {
   return nullptr;
 }
 
+const LayerKind* layer_kind_of(const Module& layer, Fields& f) {
+  for (const LayerKind& kind : table)
+    if (kind.look(layer, f)) return &kind;
+  return nullptr;
+}
+
 std::string kind_words() {
   std::vector<std::string_view> words;
   for (const LayerKind& kind : table) words.push_back(kind.word);

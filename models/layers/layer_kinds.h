@@ -44,6 +44,8 @@ struct LayerKind {
 std::span<const LayerKind> layer_kinds();
 /// The row of a word; null when there is none.
 const LayerKind* layer_kind(std::string_view word);
+/// The row of a layer, which shows its options to `f`; null when there is none.
+const LayerKind* layer_kind_of(const Module& layer, Fields& f);
 
 /// conv, dense, ..., without the activations.
 std::string kind_words();

@@ -1,11 +1,14 @@
 // Weights in the names and layouts of PyTorch and Keras. What PyTorch makes of them is compared in tests/interop.
 #include <doctest/doctest.h>
 #include <ebb/graph/error.h>
+#include <ebb/models/exchange/foreign.h>
 #include <ebb/models/exchange/interop.h>
 #include <ebb/models/files/safetensors.h>
+#include <ebb/models/layers/architecture.h>
 #include <ebb/models/layers/attention.h>
 #include <ebb/models/layers/combine.h>
 #include <ebb/models/layers/conv.h>
+#include <ebb/models/layers/layer_kinds.h>
 #include <ebb/models/layers/norm.h>
 #include <ebb/models/layers/recurrent.h>
 #include <ebb/ops/ops.h>
@@ -14,6 +17,7 @@
 #endif
 
 #include <fstream>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -131,6 +135,67 @@ TEST_CASE("interop: both ways give the model back, of each kind of layer") {
       (torch ? load_torch : load_keras)(from, dir / "w");
       CHECK(same_bits(from(x), y));
     }
+}
+
+TEST_CASE("interop: every kind of layer goes both ways, or is refused") {
+  struct Example {
+    Shape sample;
+    const char* text;
+  };
+  const Shape image{6, 6, 4}, rows{5, 4};
+  const std::map<std::string_view, Example> examples{{"conv", {image, "conv 3 2 relu, conv 2 1"}},
+                                                     {"depthwise", {image, "depthwise 2 multiplier 2 relu"}},
+                                                     {"deconv", {image, "deconv 3 2 stride 2 relu"}},
+                                                     {"dense", {rows, "dense 3 tanh, dense 2 nobias"}},
+                                                     {"pool", {image, "pool 2, conv 2 1"}},
+                                                     {"avgpool", {image, "avgpool 2, conv 2 1"}},
+                                                     {"globalavgpool", {image, "globalavgpool, dense 2"}},
+                                                     {"globalmaxpool", {image, "globalmaxpool, dense 2"}},
+                                                     {"flatten", {image, "flatten, dense 2"}},
+                                                     {"reshape", {rows, "reshape 20, dense 2"}},
+                                                     {"dropout", {rows, "dropout 0.5, dense 2"}},
+                                                     {"spatialdropout", {image, "spatialdropout 0.5, conv 2 1"}},
+                                                     {"batchnorm", {image, "batchnorm, flatten, batchnorm, dense 2"}},
+                                                     {"layernorm", {rows, "layernorm"}},
+                                                     {"groupnorm", {image, "groupnorm 2"}},
+                                                     {"standardize", {rows, "standardize"}},
+                                                     {"embedding", {{4}, "embedding 7 3"}},
+                                                     {"position", {rows, "position"}},
+                                                     {"rnn", {rows, "rnn 3"}},
+                                                     {"gru", {rows, "gru 3"}},
+                                                     {"lstm", {rows, "lstm 3 sequences"}},
+                                                     {"attention", {rows, "attention 2"}},
+                                                     {"residual", {image, "residual (conv 3 2 same | conv 3 1)"}},
+                                                     {"concat", {image, "concat (conv 3 1 | conv 2 2 same, relu)"}}};
+  for (const detail::LayerKind& kind : detail::layer_kinds()) {
+    CAPTURE(kind.word);
+    CHECK_MESSAGE(detail::has_exchange_row(kind.word), "add a row to the table in models/exchange/interop.cpp");
+    REQUIRE_MESSAGE(examples.contains(kind.word), "add an example of this kind of layer to this test");
+    const Example& example = examples.at(kind.word);
+    Sequential net(example.sample, parse_architecture(example.text));
+    for (const Naming naming : {Naming::torch, Naming::keras}) {
+      if (kind.word == "standardize") {
+        dynamic_cast<Standardize&>(*net.layers()[0]).fit(randn({9, 5, 4}));
+        CHECK_THROWS_WITH_AS(named_as(naming, net),
+                             naming == Naming::torch
+                                 ? "PyTorch names: layer 0 (Standardize): has no counterpart"
+                                 : "Keras names: layer standardize (Standardize): has no counterpart",
+                             ValueError);
+        continue;
+      }
+      for (const NamedTensor& t : named_tensors(net)) t.tensor->assign(uniform(t.tensor->shape(), 0.5, 1.5));
+      const auto theirs = named_as(naming, net);
+      CHECK_FALSE(theirs.empty());
+      std::vector<Tensor> ours;
+      for (const NamedTensor& t : named_tensors(net)) {
+        ours.push_back(t.tensor->clone());
+        t.tensor->assign(zeros(t.tensor->shape()));
+      }
+      assign_as(naming, net, theirs, "here");
+      std::size_t i = 0;
+      for (const NamedTensor& t : named_tensors(net)) CHECK(same_bits(t.tensor->detach(), ours[i++]));
+    }
+  }
 }
 
 TEST_CASE("interop: PyTorch's two biases of a recurrent layer are added") {
