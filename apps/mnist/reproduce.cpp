@@ -128,7 +128,7 @@ std::shared_ptr<ebb::Optimizer> optimizer_of(const Experiment& e) {
   if (e.optimizer == "adam") return std::make_shared<ebb::Adam>();
   if (e.optimizer == "sgd") return std::make_shared<ebb::SGD>();
   // All notebooks are older than Keras 3, whose epsilon moved into the root.
-  return std::make_shared<ebb::RMSprop>(ebb::RMSpropOptions{.eps_inside_sqrt = false});
+  return std::make_shared<ebb::RMSprop>(ebb::RMSpropOptions{.epsilon_inside_sqrt = false});
 }
 
 struct Settings {

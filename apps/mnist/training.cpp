@@ -40,7 +40,7 @@ std::unique_ptr<ebb::Optimizer> make_optimizer(const po::variables_map& v) {
     if (name != "rmsprop") throw UsageError("--rmsprop-eps belongs to --optimizer rmsprop");
     if (where != "inside" && where != "outside")
       throw UsageError(fmt::format("--rmsprop-eps must be inside or outside, got \"{}\"", where));
-    options["eps_inside_sqrt"] = where == "inside";
+    options["epsilon_inside_sqrt"] = where == "inside";
   }
   const auto names = ebb::optimizer_names();
   if (std::ranges::find(names, name) == names.end())

@@ -28,7 +28,7 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
     const T* pg = g.values<T>().data();
     std::array<T*, 3> s{};
     for (std::size_t i = 0; i < slots.size(); ++i) s[i] = slots[i].mutable_values<T>().data();
-    // Once the parameter is shared, in smaller blocks: a rule takes longer than most loops do
+    // A rule takes longer per element than most loops do: threads share a parameter in smaller blocks.
     const std::int64_t n = w.numel(), block = n <= detail::elementwise_block
                                                   ? n
                                                   : detail::even_block(n, detail::elementwise_block / 4, 16);
@@ -39,8 +39,8 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
         [[maybe_unused]] T* __restrict p = s[0], * __restrict q = s[1], * __restrict r = s[2];
         const T k = static_cast<T>(keep);
         for (std::int64_t i = begin; i < end; ++i) {
-          // All is read before anything is written: where these lie a multiple of 4 KiB apart, a processor takes a read
-          // behind a write for one of the same number, and waits.
+          // All is read before anything is written: a load waits for an earlier store whose address differs from its
+          // own by a multiple of 4 KiB (4 KiB aliasing).
           T x = a[i] * k;
           const T d = b[i];
           if constexpr (N == 0) rule(x, d);
@@ -69,6 +69,10 @@ void fused(Tensor& w, const Tensor& g, std::span<Tensor> slots, double keep, con
   });
 }
 
+/// Names of options in files and programs of before, and what they are called now.
+constexpr std::pair<const char*, const char*> renamed[] = {
+    {"eps", "epsilon"}, {"eps_inside_sqrt", "epsilon_inside_sqrt"}, {"start", "initial_accumulator_value"}};
+
 template <class Rule>
 std::unique_ptr<Optimizer> make(const OptimizerOptions& given) {
   Rule rule;
@@ -76,7 +80,9 @@ std::unique_ptr<Optimizer> make(const OptimizerOptions& given) {
   OptimizerOptions left = given;
   rule.each([&](const char* name, auto& value, Range = Range::any) {
     names += (names.empty() ? "" : ", ") + std::string(name);
-    const auto option = left.extract(name);
+    auto option = left.extract(name);
+    for (const auto& [old, now] : renamed)
+      if (option.empty() && now == std::string_view(name)) option = left.extract(old);
     if (option.empty()) return;
     const double v = option.mapped();
     if constexpr (std::is_same_v<decltype(value), bool&>)
@@ -84,20 +90,21 @@ std::unique_ptr<Optimizer> make(const OptimizerOptions& given) {
     value = static_cast<std::remove_reference_t<decltype(value)>>(v);
   });
   if (!left.empty())
-    throw ValueError(fmt::format("{}: no option \"{}\"; there are {}", Rule::name, left.begin()->first, names));
+    throw ValueError(
+        fmt::format("{}: unknown option \"{}\"; expected one of {}", Rule::name, left.begin()->first, names));
   return std::make_unique<OptimizerOf<Rule>>(rule);
 }
 
-struct Kind {
+struct NamedRule {
   std::string_view name;
   std::unique_ptr<Optimizer> (*make)(const OptimizerOptions&);
 };
 template <class... Rules>
-constexpr std::array<Kind, sizeof...(Rules)> kinds_of() {
-  return {Kind{Rules::name, make<Rules>}...};
+constexpr std::array<NamedRule, sizeof...(Rules)> rules_of() {
+  return {NamedRule{Rules::name, make<Rules>}...};
 }
-constexpr auto kinds =
-    kinds_of<SGDOptions, RMSpropOptions, AdamOptions, AdamWOptions, NadamOptions, AdagradOptions, LionOptions>();
+constexpr auto rules =
+    rules_of<SGDOptions, RMSpropOptions, AdamOptions, AdamWOptions, NadamOptions, AdagradOptions, LionOptions>();
 
 }  // namespace
 
@@ -114,14 +121,15 @@ void detail::expect_in(Range range, std::string_view who, std::string_view what,
 
 std::vector<std::string> optimizer_names() {
   std::vector<std::string> out;
-  for (const Kind& k : kinds) out.emplace_back(k.name);
+  for (const NamedRule& rule : rules) out.emplace_back(rule.name);
   return out;
 }
 
 std::unique_ptr<Optimizer> make_optimizer(std::string_view name, const OptimizerOptions& options) {
-  for (const Kind& k : kinds)
-    if (k.name == name) return k.make(options);
-  throw ValueError(fmt::format("no optimizer \"{}\"; there are {}", name, fmt::join(optimizer_names(), ", ")));
+  for (const NamedRule& rule : rules)
+    if (rule.name == name) return rule.make(options);
+  throw ValueError(
+      fmt::format("unknown optimizer \"{}\"; expected one of {}", name, fmt::join(optimizer_names(), ", ")));
 }
 
 // ---- what all share ------------------------------------------------------------------------------------------------
@@ -198,7 +206,7 @@ void Optimizer::step_one(Tensor& w, const Tensor& g, const Step& step) {
 template <class Each>
 void Optimizer::step_all(std::size_t count, const Gradients& gradients, const Each& each) {
   const FlushDenormals
-      flush;  // moments of weights that get no gradient for a thousand steps decay to where arithmetic is slow
+      flush;  // the moments of a weight without gradients decay to denormal numbers, with which arithmetic is slow
   if (detail::mode.observer)  // before anything changes
     for (std::size_t i = 0; i < count; ++i) {
       const auto [w, path] = each(i);
@@ -269,7 +277,7 @@ template <std::size_t N, class F>
 void fused(const detail::Change& c, const F& formula) {
   fused<N>(c.w, c.g, c.slots, c.keep, formula);
 }
-AdamOptions adam_of(const AdamWOptions& o) { return {o.lr, o.beta1, o.beta2, o.eps, o.weight_decay}; }
+AdamOptions adam_of(const AdamWOptions& o) { return {o.lr, o.beta1, o.beta2, o.epsilon, o.weight_decay}; }
 
 }  // namespace
 
@@ -291,8 +299,8 @@ void SGDOptions::change(const detail::Change& c) const {
 
 void RMSpropOptions::change(const detail::Change& c) const {
   const double rate = c.lr, share = rho, again = momentum;
-  // eps inside the root or outside of it, without a branch in the loop
-  const double in = eps_inside_sqrt ? eps : 0, out = eps_inside_sqrt ? 0 : eps;
+  // epsilon inside the root or outside of it, without a branch in the loop
+  const double in = epsilon_inside_sqrt ? epsilon : 0, out = epsilon_inside_sqrt ? 0 : epsilon;
   const auto scaled = [=](auto d, auto v) {
     using T = decltype(d);
     return static_cast<T>(rate) * d / (std::sqrt(v + static_cast<T>(in)) + static_cast<T>(out));
@@ -327,7 +335,7 @@ void AdamOptions::begin(double t, detail::StepFactors& f) const {
   f.of_mean = std::sqrt(1 - std::pow(beta2, t)) / (1 - std::pow(beta1, t));
 }
 void AdamOptions::change(const detail::Change& c) const {
-  const double a = c.lr * c.at.of_mean, b1 = beta1, b2 = beta2, e = eps;
+  const double a = c.lr * c.at.of_mean, b1 = beta1, b2 = beta2, e = epsilon;
   fused<2>(c, [=](auto& x, auto d, auto& m, auto& v) {
     using T = decltype(d);
     m += (d - m) * static_cast<T>(1 - b1);
@@ -350,7 +358,7 @@ void NadamOptions::begin(double t, detail::StepFactors& f) const {
   f.of_square = 1 / (1 - std::pow(beta2, t));
 }
 void NadamOptions::change(const detail::Change& c) const {
-  const double b1 = beta1, b2 = beta2, e = eps;
+  const double b1 = beta1, b2 = beta2, e = epsilon;
   const double from_m = c.lr * c.at.of_mean, from_g = c.lr * c.at.of_gradient, correction = c.at.of_square;
   fused<2>(c, [=](auto& x, auto d, auto& m, auto& v) {
     using T = decltype(d);
@@ -362,7 +370,7 @@ void NadamOptions::change(const detail::Change& c) const {
 }
 
 void AdagradOptions::change(const detail::Change& c) const {
-  const double rate = c.lr, e = eps;
+  const double rate = c.lr, e = epsilon;
   fused<1>(c, [=](auto& x, auto d, auto& a) {
     using T = decltype(d);
     a += d * d;

@@ -153,24 +153,25 @@ struct SGDOptions {
   }
 };
 
-/// v = rho v + (1 - rho) g^2; w -= lr g / sqrt(v + eps). Centered subtracts the squared mean of g from v; with momentum
-/// the step is accumulated (Keras 3, rmsprop.py; Tieleman and Hinton 2012).
+/// v = rho v + (1 - rho) g^2; w -= lr g / sqrt(v + epsilon). Centered subtracts the squared mean of g from v; with
+/// momentum the step is accumulated (Keras 3, rmsprop.py; Tieleman and Hinton 2012).
 struct RMSpropOptions {
-  double lr = 1e-3;             ///< learning rate
-  double rho = 0.9;             ///< decay rate of the running mean of g^2
-  double momentum = 0;          ///< share of the last step that is taken again
-  double eps = 1e-7;            ///< keeps the division defined
-  bool centered = false;        ///< subtract the squared mean of g
-  bool eps_inside_sqrt = true;  ///< Keras 3: g / sqrt(v + eps). false: g / (sqrt(v) + eps), as Keras 2 and PyTorch
-  double weight_decay = 0;      ///< the parameter falls by this share of itself, times lr
+  double lr = 1e-3;                 ///< learning rate
+  double rho = 0.9;                 ///< decay rate of the running mean of g^2
+  double momentum = 0;              ///< share of the last step that is taken again
+  double epsilon = 1e-7;            ///< keeps the division defined
+  bool centered = false;            ///< subtract the squared mean of g
+  bool epsilon_inside_sqrt = true;  ///< Keras 3: g / sqrt(v + epsilon). false: g / (sqrt(v) + epsilon), as PyTorch
+  double weight_decay = 0;          ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "rmsprop";
   int slots() const { return 1 + (centered ? 1 : 0) + (momentum > 0 ? 1 : 0); }
   void change(const detail::Change& c) const;  ///< the formula
   template <class F>
   void each(F f) {
-    f("lr", lr), f("rho", rho, Range::share), f("momentum", momentum, Range::share), f("eps", eps, Range::above_zero);
-    f("centered", centered), f("eps_inside_sqrt", eps_inside_sqrt), f("weight_decay", weight_decay);
+    f("lr", lr), f("rho", rho, Range::share), f("momentum", momentum, Range::share),
+        f("epsilon", epsilon, Range::above_zero);
+    f("centered", centered), f("epsilon_inside_sqrt", epsilon_inside_sqrt), f("weight_decay", weight_decay);
   }
 };
 
@@ -179,17 +180,17 @@ namespace detail {
 template <class Rule, class F>
 void each_of_adam(Rule& o, F& f) {
   f("lr", o.lr), f("beta1", o.beta1, Range::share), f("beta2", o.beta2, Range::share),
-      f("eps", o.eps, Range::above_zero);
+      f("epsilon", o.epsilon, Range::above_zero);
 }
 }  // namespace detail
 
-/// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= a m / (sqrt(v) + eps), a = lr sqrt(1 - b2^t) / (1 - b1^t)
+/// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= a m / (sqrt(v) + epsilon), a = lr sqrt(1 - b2^t) / (1 - b1^t)
 /// (Kingma and Ba 2015, the form before section 2.1; Keras 3, adam.py).
 struct AdamOptions {
   double lr = 1e-3;         ///< learning rate
   double beta1 = 0.9;       ///< decay rate of the running mean of g
   double beta2 = 0.999;     ///< decay rate of the running mean of g^2
-  double eps = 1e-7;        ///< keeps the division defined
+  double epsilon = 1e-7;    ///< keeps the division defined
   double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "adam";
@@ -207,7 +208,7 @@ struct AdamWOptions {
   double lr = 1e-3;             ///< learning rate
   double beta1 = 0.9;           ///< decay rate of the running mean of g
   double beta2 = 0.999;         ///< decay rate of the running mean of g^2
-  double eps = 1e-7;            ///< keeps the division defined
+  double epsilon = 1e-7;        ///< keeps the division defined
   double weight_decay = 0.004;  ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "adamw";
@@ -221,13 +222,13 @@ struct AdamWOptions {
 };
 
 /// Adam with Nesterov's momentum: u_t = b1 (1 - 0.96^(t d) / 2), U_t = u_1 ... u_t, m and v as in Adam;
-/// w -= lr (u_{t+1} m / (1 - U_{t+1}) + (1 - u_t) g / (1 - U_t)) / (sqrt(v / (1 - b2^t)) + eps)
+/// w -= lr (u_{t+1} m / (1 - U_{t+1}) + (1 - u_t) g / (1 - U_t)) / (sqrt(v / (1 - b2^t)) + epsilon)
 /// (Dozat 2016; Keras 3, nadam.py, where d = 1).
 struct NadamOptions {
   double lr = 1e-3;           ///< learning rate
   double beta1 = 0.9;         ///< decay rate of the running mean of g
   double beta2 = 0.999;       ///< decay rate of the running mean of g^2
-  double eps = 1e-7;          ///< keeps the division defined
+  double epsilon = 1e-7;      ///< keeps the division defined
   double momentum_decay = 1;  ///< PyTorch: 0.004
   double weight_decay = 0;    ///< the parameter falls by this share of itself, times lr
 
@@ -242,21 +243,21 @@ struct NadamOptions {
   }
 };
 
-/// a += g^2; w -= lr g / sqrt(a + eps) (Duchi et al. 2011; Keras 3, adagrad.py).
+/// a += g^2; w -= lr g / sqrt(a + epsilon) (Duchi et al. 2011; Keras 3, adagrad.py).
 struct AdagradOptions {
-  double lr = 1e-3;         ///< learning rate
-  double start = 0.1;       ///< initial value of the accumulated squares
-  double eps = 1e-7;        ///< keeps the division defined; may be 0 where the squares start above 0
-  double weight_decay = 0;  ///< the parameter falls by this share of itself, times lr
+  double lr = 1e-3;                        ///< learning rate
+  double initial_accumulator_value = 0.1;  ///< of the accumulated squares
+  double epsilon = 1e-7;                   ///< keeps the division defined; may be 0 where the squares start above 0
+  double weight_decay = 0;                 ///< the parameter falls by this share of itself, times lr
 
   static constexpr std::string_view name = "adagrad";
   int slots() const { return 1; }
-  double slot_start() const { return start; }
+  double slot_start() const { return initial_accumulator_value; }
   void change(const detail::Change& c) const;  ///< the formula
   template <class F>
   void each(F f) {
-    f("lr", lr), f("start", start, Range::not_negative),
-        f("eps", eps, start > 0 ? Range::not_negative : Range::above_zero);
+    f("lr", lr), f("initial_accumulator_value", initial_accumulator_value, Range::not_negative),
+        f("epsilon", epsilon, initial_accumulator_value > 0 ? Range::not_negative : Range::above_zero);
     f("weight_decay", weight_decay);
   }
 };
@@ -283,7 +284,7 @@ class OptimizerOf : public Optimizer {
  public:
   /// ValueError on options out of range.
   explicit OptimizerOf(Rule rule = {}) : Optimizer(rule.lr, rule.weight_decay), rule_(rule) {
-    rule.each([](const char* option, auto value, Range range = Range::any) {
+    rule_.each([](const char* option, auto value, Range range = Range::any) {
       detail::expect_in(range, Rule::name, option, static_cast<double>(value));
     });
   }

@@ -70,14 +70,14 @@ std::unique_ptr<Optimizer> optimizer_of(const std::string& name) {
   if (name == "sgd") return std::make_unique<SGD>(SGDOptions{.lr = 0.01});
   if (name == "sgd_momentum") return std::make_unique<SGD>(SGDOptions{.lr = 0.01, .momentum = 0.9});
   if (name == "sgd_nesterov") return std::make_unique<SGD>(SGDOptions{.lr = 0.01, .momentum = 0.9, .nesterov = true});
-  if (name == "rmsprop") return std::make_unique<RMSprop>(RMSpropOptions{.eps_inside_sqrt = false});
+  if (name == "rmsprop") return std::make_unique<RMSprop>(RMSpropOptions{.epsilon_inside_sqrt = false});
   if (name == "rmsprop_centered")
-    return std::make_unique<RMSprop>(RMSpropOptions{.centered = true, .eps_inside_sqrt = false});
+    return std::make_unique<RMSprop>(RMSpropOptions{.centered = true, .epsilon_inside_sqrt = false});
   if (name == "rmsprop_momentum")
-    return std::make_unique<RMSprop>(RMSpropOptions{.momentum = 0.9, .eps_inside_sqrt = false});
-  if (name == "adam") return std::make_unique<Adam>(AdamOptions{.eps = 1e-14});
-  if (name == "adamw") return std::make_unique<AdamW>(AdamWOptions{.eps = 1e-14, .weight_decay = 0.1});
-  if (name == "adagrad") return std::make_unique<Adagrad>(AdagradOptions{.lr = 0.01, .eps = 0});
+    return std::make_unique<RMSprop>(RMSpropOptions{.momentum = 0.9, .epsilon_inside_sqrt = false});
+  if (name == "adam") return std::make_unique<Adam>(AdamOptions{.epsilon = 1e-14});
+  if (name == "adamw") return std::make_unique<AdamW>(AdamWOptions{.epsilon = 1e-14, .weight_decay = 0.1});
+  if (name == "adagrad") return std::make_unique<Adagrad>(AdagradOptions{.lr = 0.01, .epsilon = 0});
   return nullptr;
 }
 

@@ -114,9 +114,9 @@ TEST_CASE("optimizer: RMSprop in all forms") {
         const RMSpropOptions o{.lr = 0.01,
                                .rho = 0.85,
                                .momentum = momentum,
-                               .eps = 1e-3,
+                               .epsilon = 1e-3,
                                .centered = centered,
-                               .eps_inside_sqrt = inside};
+                               .epsilon_inside_sqrt = inside};
         compare(maker<RMSprop>(o), [=] {
           return [=, v = 0.0, a = 0.0, s = 0.0](int, double g) mutable {
             v = 0.85 * v + 0.15 * g * g;
@@ -131,14 +131,14 @@ TEST_CASE("optimizer: RMSprop in all forms") {
 }
 
 TEST_CASE("optimizer: Adam") {
-  for (const AdamOptions o : {AdamOptions{}, AdamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3}})
+  for (const AdamOptions o : {AdamOptions{}, AdamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-3}})
     compare(maker<Adam>(o), [o] {
       return [o, m = 0.0, v = 0.0, p1 = 1.0, p2 = 1.0](int, double g) mutable {
         p1 *= o.beta1;
         p2 *= o.beta2;
         m = o.beta1 * m + (1 - o.beta1) * g;
         v = o.beta2 * v + (1 - o.beta2) * g * g;
-        return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.eps);
+        return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.epsilon);
       };
     });
 }
@@ -153,7 +153,7 @@ TEST_CASE("optimizer: AdamW is Adam with decoupled weight decay") {
           p2 *= o.beta2;
           m = o.beta1 * m + (1 - o.beta1) * g;
           v = o.beta2 * v + (1 - o.beta2) * g * g;
-          return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.eps);
+          return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.epsilon);
         };
       },
       0.05 * 0.1);
@@ -183,7 +183,8 @@ TEST_CASE("optimizer: every one of them decays weights") {
 
 TEST_CASE("optimizer: Nadam") {
   for (const NadamOptions o :
-       {NadamOptions{}, NadamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .momentum_decay = 0.004}})
+       {NadamOptions{},
+        NadamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-3, .momentum_decay = 0.004}})
     compare(maker<Nadam>(o), [o] {
       return [o, m = 0.0, v = 0.0, product = 1.0](int t, double g) mutable {
         const auto u = [&](int k) { return o.beta1 * (1 - 0.5 * std::pow(0.96, k * o.momentum_decay)); };
@@ -191,17 +192,18 @@ TEST_CASE("optimizer: Nadam") {
         m = o.beta1 * m + (1 - o.beta1) * g;
         v = o.beta2 * v + (1 - o.beta2) * g * g;
         const double mean = u(t + 1) * m / (1 - product * u(t + 1)) + (1 - u(t)) * g / (1 - product);
-        return o.lr * mean / (std::sqrt(v / (1 - std::pow(o.beta2, t))) + o.eps);
+        return o.lr * mean / (std::sqrt(v / (1 - std::pow(o.beta2, t))) + o.epsilon);
       };
     });
 }
 
 TEST_CASE("optimizer: Adagrad") {
-  for (const AdagradOptions o : {AdagradOptions{}, AdagradOptions{.lr = 0.1, .start = 0.5, .eps = 1e-2}})
+  for (const AdagradOptions o :
+       {AdagradOptions{}, AdagradOptions{.lr = 0.1, .initial_accumulator_value = 0.5, .epsilon = 1e-2}})
     compare(maker<Adagrad>(o), [o] {
-      return [o, a = o.start](int, double g) mutable {
+      return [o, a = o.initial_accumulator_value](int, double g) mutable {
         a += g * g;
-        return o.lr * g / std::sqrt(a + o.eps);
+        return o.lr * g / std::sqrt(a + o.epsilon);
       };
     });
 }
@@ -228,18 +230,30 @@ TEST_CASE("optimizer: by name, with options by name") {
     OptimizerOptions changed = o->options();
     CHECK(changed.size() >= 4);
     for (auto& [key, value] : changed)
-      value = key == "nesterov" || key == "centered" || key == "eps_inside_sqrt" ? 1 - value : value / 2 + 0.01;
+      value = key == "nesterov" || key == "centered" || key == "epsilon_inside_sqrt" ? 1 - value : value / 2 + 0.01;
     CHECK(make_optimizer(name, changed)->options() == changed);
   }
   const auto o = make_optimizer("sgd", {{"lr", 0.5}, {"momentum", 0.25}, {"nesterov", 1}});
   o->set_lr(0.125);
   CHECK(o->options() == OptimizerOptions{{"lr", 0.125}, {"momentum", 0.25}, {"nesterov", 1}, {"weight_decay", 0}});
   CHECK_THROWS_WITH_AS(make_optimizer("adm"),
-                       "no optimizer \"adm\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion", ValueError);
+                       "unknown optimizer \"adm\"; expected one of sgd, rmsprop, adam, adamw, nadam, adagrad, lion",
+                       ValueError);
   CHECK_THROWS_WITH_AS(make_optimizer("adam", {{"momentum", 0.9}}),
-                       "adam: no option \"momentum\"; there are lr, beta1, beta2, eps, weight_decay", ValueError);
+                       "adam: unknown option \"momentum\"; expected one of lr, beta1, beta2, epsilon, weight_decay",
+                       ValueError);
   CHECK_THROWS_WITH_AS(make_optimizer("sgd", {{"nesterov", 0.5}}), "sgd: nesterov must be 0 or 1, got 0.5", ValueError);
   CHECK_THROWS_WITH_AS(make_optimizer("lion", {{"beta1", 1}}), "lion: beta1 must be in [0, 1), got 1", ValueError);
+}
+
+TEST_CASE("optimizer: options are known by their names of before") {
+  const auto o = make_optimizer("adagrad", {{"start", 0.5}, {"eps", 0.25}});
+  CHECK(o->options() ==
+        OptimizerOptions{{"lr", 1e-3}, {"initial_accumulator_value", 0.5}, {"epsilon", 0.25}, {"weight_decay", 0}});
+  CHECK(make_optimizer("rmsprop", {{"eps_inside_sqrt", 0}})->options().at("epsilon_inside_sqrt") == 0);
+  CHECK_THROWS_WITH_AS(make_optimizer("adam", {{"eps", 0.25}, {"epsilon", 0.5}}),
+                       "adam: unknown option \"eps\"; expected one of lr, beta1, beta2, epsilon, weight_decay",
+                       ValueError);
 }
 
 TEST_CASE("optimizer: state goes from one to another, which goes on with the same bits") {
@@ -335,9 +349,9 @@ TEST_CASE("optimizer: the defaults are those of Keras") {
   CHECK(first(RMSprop(), 3) == doctest::Approx(-1e-3 * 3 / std::sqrt(0.1 * 9 + 1e-7)).epsilon(1e-13));
   CHECK(first(Adam(), 3) ==
         doctest::Approx(-1e-3 * std::sqrt(1 - 0.999) / 0.1 * 0.3 / (std::sqrt(0.001 * 9) + 1e-7)).epsilon(1e-12));
-  // With tiny gradients the two places of eps differ by far: g = 1e-6 gives v = 1e-13.
+  // With tiny gradients the two places of epsilon differ by far: g = 1e-6 gives v = 1e-13.
   CHECK(first(RMSprop(), 1e-6) == doctest::Approx(-1e-9 / std::sqrt(1e-13 + 1e-7)).epsilon(1e-12));
-  CHECK(first(RMSprop({.eps_inside_sqrt = false}), 1e-6) ==
+  CHECK(first(RMSprop({.epsilon_inside_sqrt = false}), 1e-6) ==
         doctest::Approx(-1e-9 / (std::sqrt(1e-13) + 1e-7)).epsilon(1e-12));
   CHECK(SGD().name() == "sgd");
   CHECK(RMSprop().name() == "rmsprop");
@@ -376,7 +390,7 @@ TEST_CASE("optimizer: all of them find the bottom of a bowl") {
   CHECK(bottom(Adagrad({.lr = 1}), 1000) < 1e-8);
   CHECK(bottom(Lion({.lr = 0.01}), 1500) < 1e-2);
   CHECK(bottom(RMSprop({.lr = 0.01}), 1500) < 1e-3);
-  CHECK(bottom(RMSprop({.lr = 0.01, .eps_inside_sqrt = false}), 1500) < 1e-3);
+  CHECK(bottom(RMSprop({.lr = 0.01, .epsilon_inside_sqrt = false}), 1500) < 1e-3);
   CHECK(bottom(RMSprop({.lr = 0.005, .momentum = 0.5, .centered = true}), 3000) < 1e-2);
 }
 
@@ -566,7 +580,7 @@ TEST_CASE("optimizer: centered RMSprop stays finite when the gradient does not v
   for (const auto& [rho, slope] : {std::pair{0.5, 77.0}, {0.5, 2500.0}, {0.95, 3.0}, {0.95, 55.5}})
     for (const bool inside : {true, false}) {
       std::vector<Tensor> w = one(tensor({0}));
-      RMSprop o({.rho = rho, .centered = true, .eps_inside_sqrt = inside});
+      RMSprop o({.rho = rho, .centered = true, .epsilon_inside_sqrt = inside});
       for (int i = 0; i < 400; ++i) o.step(w, backward(sum(w[0] * slope)));
       CHECK(std::isfinite(w[0].item()));
     }
@@ -580,14 +594,15 @@ TEST_CASE("optimizer: options out of range") {
   CHECK_THROWS_WITH_AS(SGD({.momentum = -0.1}), "sgd: momentum must be in [0, 1), got -0.1", ValueError);
   CHECK_THROWS_WITH_AS(RMSprop({.rho = 1.5}), "rmsprop: rho must be in [0, 1), got 1.5", ValueError);
   CHECK_THROWS_WITH_AS(RMSprop({.momentum = 1}), "rmsprop: momentum must be in [0, 1), got 1", ValueError);
-  CHECK_THROWS_WITH_AS(RMSprop({.eps = -1}), "rmsprop: eps must be above 0, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(RMSprop({.epsilon = -1}), "rmsprop: epsilon must be above 0, got -1", ValueError);
   CHECK_THROWS_WITH_AS(Adam({.beta1 = 1}), "adam: beta1 must be in [0, 1), got 1", ValueError);
   CHECK_THROWS_WITH_AS(Adam({.beta2 = NAN}), "adam: beta2 must be in [0, 1), got nan", ValueError);
-  CHECK_THROWS_WITH_AS(Adam({.eps = -1e-9}), "adam: eps must be above 0, got -1e-09", ValueError);
+  CHECK_THROWS_WITH_AS(Adam({.epsilon = -1e-9}), "adam: epsilon must be above 0, got -1e-09", ValueError);
   CHECK_THROWS_WITH_AS(AdamW({.weight_decay = -1}), "optimizer: weight_decay must be a finite number from 0, got -1",
                        ValueError);
   CHECK_THROWS_WITH_AS(Nadam({.momentum_decay = -1}), "nadam: momentum_decay must not be negative, got -1", ValueError);
-  CHECK_THROWS_WITH_AS(Adagrad({.start = -1}), "adagrad: start must not be negative, got -1", ValueError);
+  CHECK_THROWS_WITH_AS(Adagrad({.initial_accumulator_value = -1}),
+                       "adagrad: initial_accumulator_value must not be negative, got -1", ValueError);
   CHECK_THROWS_WITH_AS(Lion({.beta2 = 1}), "lion: beta2 must be in [0, 1), got 1", ValueError);
   SGD sgd;
   CHECK_THROWS_WITH_AS(sgd.set_lr(NAN), "optimizer: lr must be a finite number from 0, got nan", ValueError);
@@ -610,11 +625,11 @@ TEST_CASE("optimizer: state that decays ends at zero, not among denormal numbers
   }
 }
 
-TEST_CASE("optimizer: an eps of 0 is refused: a gradient of 0 would be divided by 0") {
+TEST_CASE("optimizer: an epsilon of 0 is refused: a gradient of 0 would be divided by 0") {
   for (const double eps : {0.0, -1e-7, 1e-60, std::nan("")}) {
-    CHECK_THROWS_AS(Adam({.eps = eps}), ValueError);
-    CHECK_THROWS_AS(Nadam({.eps = eps}), ValueError);
-    CHECK_THROWS_AS(RMSprop({.eps = eps}), ValueError);
-    CHECK_THROWS_AS(Adagrad({.start = 0, .eps = eps}), ValueError);
+    CHECK_THROWS_AS(Adam({.epsilon = eps}), ValueError);
+    CHECK_THROWS_AS(Nadam({.epsilon = eps}), ValueError);
+    CHECK_THROWS_AS(RMSprop({.epsilon = eps}), ValueError);
+    CHECK_THROWS_AS(Adagrad({.initial_accumulator_value = 0, .epsilon = eps}), ValueError);
   }
 }

@@ -21,6 +21,7 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "temp_dir.h"
@@ -600,6 +601,32 @@ TEST_CASE("serialize: every kind of layer is built from a file without a sample"
   }
 }
 
+TEST_CASE("serialize: options of optimizers are read by their names of before") {
+  const TempDir dir;
+  Sequential net({4}, {Dense(3)});
+  SafeTensors file = model_contents(net);
+  file.metadata = {{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4"}};
+  for (const auto& [name, before, now] :
+       {std::tuple{"adagrad", R"("start":0.5,"eps":0.25)",
+                   OptimizerOptions{{"initial_accumulator_value", 0.5}, {"epsilon", 0.25}}},
+        std::tuple{"adam", R"("eps":0.25)", OptimizerOptions{{"epsilon", 0.25}}},
+        std::tuple{"rmsprop", R"("eps":0.25,"eps_inside_sqrt":0)",
+                   OptimizerOptions{{"epsilon", 0.25}, {"epsilon_inside_sqrt", 0}}}}) {
+    CAPTURE(name);
+    file.metadata["ebb.optimizer"] =
+        std::string(R"({"name":")") + name + R"(","options":{"lr":0.5,)" + before + R"(},"steps":7,"groups":[]})";
+    write_safetensors(dir / "m", file);
+    const SavedModel saved = load_model(dir / "m");
+    OptimizerOptions options = saved.optimizer->options();
+    for (const auto& [option, value] : now) CHECK(options.at(option) == value);
+    CHECK(options.at("lr") == 0.5);
+    CHECK_FALSE(options.contains("eps"));
+    CHECK(saved.optimizer->steps() == 7);
+    save_model(net, "dense 3", dir / "again", {}, {.optimizer = saved.optimizer.get()});
+    CHECK(load_model(dir / "again").optimizer->options() == options);
+  }
+}
+
 TEST_CASE("serialize: trainings that do not fit their model") {
   const TempDir dir;
   const std::string path = (dir / "m").string();
@@ -621,9 +648,9 @@ TEST_CASE("serialize: trainings that do not fit their model") {
   const std::string in = path + ": the training in it: ";
   CHECK(with(optimizer("lion"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) == "nothing was thrown");
   CHECK(with(optimizer("lien")) ==
-        in + "no optimizer \"lien\"; there are sgd, rmsprop, adam, adamw, nadam, adagrad, lion");
+        in + "unknown optimizer \"lien\"; expected one of sgd, rmsprop, adam, adamw, nadam, adagrad, lion");
   CHECK(with(optimizer("lion", "{\"momentum\":1}")) ==
-        in + "lion: no option \"momentum\"; there are lr, beta1, beta2, weight_decay");
+        in + "lion: unknown option \"momentum\"; expected one of lr, beta1, beta2, weight_decay");
   CHECK(with(optimizer("lion", "{}", "-1")) ==
         in + "steps: expected a whole number from 0 to 9007199254740992, found -1");
   CHECK(with(optimizer("lion", "{}", "1.5")) ==
