@@ -66,7 +66,7 @@ inline std::string went_wrong(ebb::Sequential& net, std::initializer_list<const 
   return "";
 }
 
-/// How far a fit() came that an exception ended, by its so_far; empty where the network is nothing to be kept.
+/// How far a fit() came that an exception ended, by its record; empty where the network is nothing to be kept.
 inline std::string up_to_there(const ebb::History& so_far, ebb::Sequential& net) {
   use_reserve();
   const bool good = so_far.interrupted && so_far.epochs() + so_far.partial.batches > 0 &&

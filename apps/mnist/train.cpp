@@ -242,7 +242,7 @@ int train(const std::vector<std::string>& args) {
         [&] { return every ? checkpoint_in(file, about[runs_key]).value_or("") : ""; });
   };
   ebb::History so_far, history;
-  t.fit.so_far = &so_far;
+  t.fit.failed = [&](const ebb::History& h) { so_far = h; };
   put_by();
   try {
     history = ebb::fit(t.net, *t.optimizer, all, t.fit);

@@ -146,7 +146,7 @@ int transfer(const std::vector<std::string>& args) {
                           .callbacks = {ebb::TerminateOnNaN()},
                           .verbose = quiet ? ebb::Verbose::silent : ebb::Verbose::automatic,
                           .interrupted = [] { return caught_signal() != 0; },
-                          .so_far = &so_far});
+                          .failed = [&](const ebb::History& h) { so_far = h; }});
     } catch (const std::exception& e) {
       const std::string there = mine && !out.empty() ? up_to_there(so_far, net) : "";
       if (mine && (!there.empty() || (!saved && !rows.empty()))) save();

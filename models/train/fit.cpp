@@ -141,7 +141,7 @@ class Run {
   void end_epoch();
   History end();
   /// After an exception: the module has what was trained, to which the optimizer's state belongs, and
-  /// FitOptions::so_far the record.
+  /// FitOptions::failed is told.
   void fail();
 
  private:
@@ -332,7 +332,7 @@ void Run::fail() {
   state_.show_trained();
   for (const auto& [now, then] : buffers_) now->assign(then);
   optimizer_.set_steps(steps_);
-  if (!o_.so_far) return;
+  if (!o_.failed) return;
   try {
     for (auto& [_, values] : history_.values)  // it may have ended between two of them
       if (static_cast<int>(values.size()) > history_.epochs()) values.pop_back();
@@ -341,8 +341,8 @@ void Run::fail() {
     left.partial = state_.partial;
     left.interrupted = true;
     detail::add_states(left, state_);
-    *o_.so_far = std::move(left);
-  } catch (const std::exception&) {  // no memory for that: then it stays as it was
+    o_.failed(left);
+  } catch (const std::exception&) {  // no memory for the record; what ended the training is what to report
   }
 }
 

@@ -75,9 +75,9 @@ struct FitOptions {
   KerasStyle style = KerasStyle::keras2;  ///< of the progress
   std::function<bool()> interrupted =
       {};  ///< asked after every batch, and between those of a validation; true ends training
-  /// If set and training throws, receives the record up to the last batch, for use as `resume`, with `interrupted` set.
-  /// An epoch whose numbers are already measured counts as done.
-  History* so_far = nullptr;
+  /// Called when an exception ends training, before fit() passes it on: with the record up to the last batch, for use
+  /// as `resume`, and `interrupted` set. An epoch whose numbers are already measured counts as done.
+  std::function<void(const History& so_far)> failed = {};
 };
 
 /// Trains a module until `epochs` are recorded. Same seed, same bits, for any number of threads. Throws ValueError on

@@ -1101,7 +1101,7 @@ TEST_CASE("fit: a training that an exception ends goes on from its last batch to
     const History want = fit(whole, a, data, undisturbed);
     FitOptions o = options();
     History so_far;
-    o.so_far = &so_far;
+    o.failed = [&](const History& h) { so_far = h; };
     bool armed = true;
     o.loss = [&](const Tensor& y, const Tensor& labels) {
       if (((row.where == Where::loss && y.tracked()) || (row.where == Where::validation && !y.tracked())) &&
@@ -1116,7 +1116,6 @@ TEST_CASE("fit: a training that an exception ends goes on from its last batch to
     CHECK(so_far.partial.batches == row.batches);
     CHECK(b.steps() == row.epochs * 4 + row.batches);
     CHECK(so_far.values["loss"].size() == static_cast<std::size_t>(row.epochs));
-    o.so_far = nullptr;
     o.resume = so_far;
     CHECK(fit(net, b, data, o).values == want.values);
     CHECK(same(values_of(net), values_of(whole)));
@@ -1125,11 +1124,17 @@ TEST_CASE("fit: a training that an exception ends goes on from its last batch to
   // An exception before training leaves it as it was.
   Sequential net = small_net();
   FitOptions o = options();
-  History so_far;
-  o.so_far = &so_far;
+  int failed = 0;
+  o.failed = [&](const History&) { ++failed; };
   o.epochs = -1;
   CHECK_THROWS_AS(fit(net, Adam(), data, o), ValueError);
-  CHECK_FALSE(so_far.interrupted);
+  CHECK(failed == 0);
+
+  // What `failed` throws does not hide what ended the training.
+  o = options();
+  o.failed = [](const History&) { throw std::runtime_error("no room for the record"); };
+  o.callbacks = {[](TrainingState&) { throw std::runtime_error("broken"); }};
+  CHECK_THROWS_WITH_AS(fit(net, Adam(), data, o), "broken", std::runtime_error);
 }
 
 TEST_CASE("fit: an interruption is noticed between the batches of a validation, and the epoch goes on there") {
