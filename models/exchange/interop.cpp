@@ -340,7 +340,7 @@ void detail::assign_all(Naming naming, std::vector<Foreign>& to, const std::vect
 Naming naming_of(std::string_view name) {
   if (name == "torch") return Naming::torch;
   if (name == "keras") return Naming::keras;
-  throw ValueError(fmt::format("there are the layouts torch and keras, not \"{}\"", name));
+  throw ValueError(fmt::format("unknown layout \"{}\"; expected torch or keras", name));
 }
 
 std::map<std::string, Tensor> named_as(Naming naming, Sequential& net) {

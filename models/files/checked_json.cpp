@@ -26,7 +26,7 @@ CheckedJson parse_json(std::string_view text) {
     if (event == Event::object_start) keys.emplace_back();
     if (event == Event::object_end) keys.pop_back();
     if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second)
-      throw ValueError(fmt::format("\"{}\" is there twice", printable(parsed.get<std::string>(), 40)));
+      throw ValueError(fmt::format("duplicate key \"{}\"", printable(parsed.get<std::string>(), 40)));
     if (++values > 2 * most_values) throw ValueError(fmt::format("JSON of more than {} values", most_values));
     return true;
   };

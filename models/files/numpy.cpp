@@ -114,9 +114,9 @@ class HeaderParser {
     const bool ordered = found != std::end(known) &&
                          (kind[0] == '<' || kind[0] == '>' || (kind[0] == '|' && size_of(found->second) == 1));
     if (!ordered)
-      fail(at, fmt::format(
-                   "type '{}' is not read; there are <f2 <f4 <f8 <i2 <i4 <i8 <u2 <u4 <u8, the same with >, |i1 |u1 |b1",
-                   detail::printable(kind, 20)));
+      fail(at, fmt::format("type '{}' is not supported; expected one of <f2 <f4 <f8 <i2 <i4 <i8 <u2 <u4 <u8, the same "
+                           "with >, |i1 |u1 |b1",
+                           detail::printable(kind, 20)));
     out.kind = found->second;
     out.big_endian = kind[0] == '>';
   }

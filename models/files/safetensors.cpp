@@ -212,7 +212,7 @@ class HeaderHandler final : public nlohmann::json_sax<json> {
     const bool known = std::ranges::find(other_kinds, kind) != std::end(other_kinds);
     std::string names;
     for (const auto& [name, _] : kinds) names += fmt::format("{}{}", names.empty() ? "" : " ", name);
-    broken(path_, "dtype: {}: {} {}; there are {}", tensor(), printable(kind),
+    broken(path_, "dtype: {}: {} {}; expected one of {}", tensor(), printable(kind),
            known ? "is not supported" : "is unknown", names);
   }
 

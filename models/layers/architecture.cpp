@@ -52,8 +52,8 @@ std::vector<std::string> activation_names() {
 Activation activation_of(std::string_view name) {
   for (const NamedActivation& a : activations)
     if (a.name == name) return a.f;
-  throw ValueError(
-      fmt::format("no activation \"{}\"; there are {}", detail::printable(name, 40), detail::activation_words()));
+  throw ValueError(fmt::format("unknown activation \"{}\"; expected one of {}", detail::printable(name, 40),
+                               detail::activation_words()));
 }
 
 std::string_view activation_name(Activation f) {
@@ -146,7 +146,7 @@ class WordReader final : public Fields {
   void finish(std::size_t parts_column) const {
     if (!words_.empty() && lacks_activation_)
       fail_at_column(text_, words_[0].column,
-                     fmt::format("\"{}\" is no activation; there are {}", printable(words_[0].text, shown),
+                     fmt::format("unknown activation \"{}\"; expected one of {}", printable(words_[0].text, shown),
                                  detail::activation_words()));
     if (!words_.empty())
       fail_at_column(text_, words_[0].column,
@@ -252,8 +252,8 @@ class TextParser {
     const LayerKind* row = detail::layer_kind(kind.text);
     if (!row)
       fail_at_column(text_, kind.column,
-                     fmt::format("no layer \"{}\"; there are {}, {}", printable(kind.text, shown), detail::kind_words(),
-                                 detail::activation_words()));
+                     fmt::format("unknown layer \"{}\"; expected one of {}, {}", printable(kind.text, shown),
+                                 detail::kind_words(), detail::activation_words()));
 
     std::vector<Word> words;
     std::vector<std::vector<Layer>> parts;

@@ -184,7 +184,7 @@ class MemberReader final : public Fields {
     const std::vector<std::string> names = activation_names();
     if (!v->scalar.is_string() || std::ranges::find(names, v->scalar.get<std::string>()) == names.end())
       fail_at_offset(text_, v->at,
-                     fmt::format("{} is no activation; there are {}", printable(v->scalar.dump(), name_shown),
+                     fmt::format("unknown activation {}; expected one of {}", printable(v->scalar.dump(), name_shown),
                                  detail::activation_words()));
     value = activation_of(v->scalar.get<std::string>());
   }
@@ -209,8 +209,8 @@ class MemberReader final : public Fields {
     for (const auto& [name, value] : object_.members)
       if (name != "layer" && std::ranges::find(known_, name) == known_.end())
         fail_at_offset(text_, value.at,
-                       fmt::format("\"{}\" is not understood here{}{}", printable(name, name_shown),
-                                   known_.empty() ? "" : "; there are ", fmt::join(known_, ", ")));
+                       fmt::format("unknown option \"{}\"; expected {}{}", printable(name, name_shown),
+                                   known_.empty() ? "none" : "one of ", fmt::join(known_, ", ")));
   }
 
  private:
@@ -253,8 +253,8 @@ Layer layer_of(std::string_view text, const Value& v) {
   const detail::LayerKind* kind = detail::layer_kind(word);
   if (!kind)
     fail_at_offset(text, name->value.at,
-                   fmt::format("no layer \"{}\"; there are {}, {}", printable(word, name_shown), detail::kind_words(),
-                               detail::activation_words()));
+                   fmt::format("unknown layer \"{}\"; expected one of {}, {}", printable(word, name_shown),
+                               detail::kind_words(), detail::activation_words()));
   try {
     Layer made = kind->make(options);
     options.finish();

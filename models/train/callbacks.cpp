@@ -113,7 +113,7 @@ std::optional<bool> Monitor::better(TrainingState& state, const char* who) {
   warned_ = true;
   std::string keys;
   for (const auto& [name, _] : state.logs) keys += (keys.empty() ? "" : ", ") + name;
-  state.say(fmt::format("warning: {} watches \"{}\", which is not there; there are: {}", who, key_, keys));
+  state.say(fmt::format("warning: {}: nothing measures \"{}\"; measured are {}", who, key_, keys));
   return {};
 }
 

@@ -55,7 +55,7 @@ std::vector<double> weights_of(const Tensor& labels, const std::vector<double>& 
     }
     for (const auto c : v) {
       if (!(c >= 0 && static_cast<std::uint64_t>(c) < classes))
-        throw ValueError(fmt::format("fit: label {} has no class weight: there are {}", c, classes));
+        throw ValueError(fmt::format("fit: label {} has no class weight; class_weight has {}", c, classes));
       out.push_back(of_class[static_cast<std::size_t>(c)]);
     }
   });

@@ -19,7 +19,8 @@ const std::vector<double>& History::operator[](const std::string& key) const {
   if (it != values.end()) return it->second;
   std::string keys;
   for (const auto& [name, _] : values) keys += (keys.empty() ? "" : ", ") + name;
-  throw ValueError(fmt::format("history: no \"{}\"; there are: {}", key, keys));
+  throw ValueError(
+      fmt::format("history: nothing recorded as \"{}\"; recorded are {}", key, keys.empty() ? "no numbers" : keys));
 }
 
 History load_history_csv(const std::filesystem::path& path) {
@@ -40,8 +41,8 @@ History load_history_csv(const std::filesystem::path& path) {
       names = cells;
       for (const std::string& name : names)
         if (name != "epoch" && !out.values.emplace(name, std::vector<double>()).second)
-          refuse(fmt::format("\"{}\" is there twice", name));
-      if (out.values.size() + 1 != names.size()) refuse("\"epoch\" is there twice");
+          refuse(fmt::format("duplicate name \"{}\"", name));
+      if (out.values.size() + 1 != names.size()) refuse("duplicate name \"epoch\"");
       continue;
     }
     if (cells.size() != names.size()) refuse(fmt::format("expected {} numbers, found {}", names.size(), cells.size()));
@@ -50,7 +51,7 @@ History load_history_csv(const std::filesystem::path& path) {
       const char* end = cells[i].data() + cells[i].size();
       const auto [stop, error] = std::from_chars(cells[i].data(), end, v);
       if (cells[i] != "NA" && (error != std::errc() || stop != end))
-        refuse(fmt::format("\"{}\" is no number", cells[i]));
+        refuse(fmt::format("\"{}\" is not a number", cells[i]));
       if (i > 0) out.values[names[i]].push_back(v);
     }
     out.seconds.push_back(0);

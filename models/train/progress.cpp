@@ -42,7 +42,7 @@ KerasStyle style_of(std::string_view name) {
   if (name == "keras2.2") return KerasStyle::keras2_2;
   if (name == "keras2") return KerasStyle::keras2;
   if (name == "keras3") return KerasStyle::keras3;
-  throw ValueError(fmt::format("no style \"{}\"; there are keras2.2, keras2, keras3", name));
+  throw ValueError(fmt::format("unknown style \"{}\"; expected one of keras2.2, keras2, keras3", name));
 }
 
 std::string format_metric(double value) {

@@ -57,7 +57,8 @@ Shape shape_from(const std::string& text) {
     std::int64_t n = 0;
     const auto [stop, error] = std::from_chars(p, end, n);
     if (error != std::errc() || n < 1 || n > 65536 || (stop != end && *stop != ','))
-      throw ValueError(fmt::format("\"{}\" is no input shape", detail::printable(text, 80)));
+      throw ValueError(
+          fmt::format("\"{}\" is not an input shape; expected sizes such as 28,28,1", detail::printable(text, 80)));
     sizes.push_back(n);
     if (stop == end) return Shape(sizes);
     p = stop;

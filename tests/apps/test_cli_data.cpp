@@ -159,7 +159,7 @@ TEST_CASE("mnist plot: trainings and logs, to a file or standard output") {
   CHECK(d["trainings"][0]["name"] == "log");
   CHECK(d["trainings"][0]["history"]["val_loss"].size() == 3);
   std::ofstream(log) << "epoch,loss\n0,x\n";
-  check_failure(mnist({"plot", log}), "log.csv: line 2: \"x\" is no number");
+  check_failure(mnist({"plot", log}), "log.csv: line 2: \"x\" is not a number");
   const std::string bare = (mnist / "bare").string();
   ran(mnist, {"train", "--data", mnist.digits(), "--epochs", "0", "--arch", "flatten, dense 10", "--save", bare});
   check_failure(mnist({"plot", bare}), "holds no history of a training");

@@ -226,7 +226,7 @@ TEST_CASE("interop: what does not fit is listed, and nothing is changed") {
   CHECK(same_bits(named_as(Naming::torch, net).at("0.bias"), before));
   CHECK_THROWS_AS(load_keras(net, "/nonexistent/w"), IoError);
   CHECK(naming_of("keras") == Naming::keras);
-  CHECK_THROWS_WITH_AS(naming_of("jax"), "there are the layouts torch and keras, not \"jax\"", ValueError);
+  CHECK_THROWS_WITH_AS(naming_of("jax"), "unknown layout \"jax\"; expected torch or keras", ValueError);
 }
 
 TEST_CASE("interop: what has no counterpart is refused by layer") {

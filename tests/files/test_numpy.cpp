@@ -196,7 +196,7 @@ TEST_CASE("npy: what breaks the format is refused by byte and rule") {
   for (const std::string kind : {"<c8", "<f16", "|f4", "=f4", "f4", "<U2", "|S2", "|V4", "<M8[s]", "<i3", "<", ""})
     CHECK(header("'" + kind + "'", "False", "(2,)") ==
           "byte 20: type '" + kind +
-              "' is not read; there are <f2 <f4 <f8 <i2 <i4 <i8 <u2 <u4 <u8, the same with >, |i1 |u1 |b1");
+              "' is not supported; expected one of <f2 <f4 <f8 <i2 <i4 <i8 <u2 <u4 <u8, the same with >, |i1 |u1 |b1");
   CHECK(header("<f4", "False", "(2,)") == "byte 20: expected a text in quotes");
   CHECK(header("'<f4'", "1", "(2,)") == "byte 44: expected True or False");
   CHECK(header("'<f4'", "False", "(-2,)") == "byte 61: a size must not be negative, got -2");

@@ -334,7 +334,7 @@ TEST_CASE("safetensors: rule: entries have the three keys and nothing else") {
 }
 
 TEST_CASE("safetensors: rule: dtype known") {
-  const std::string there = "; there are F32 F64 I64 U8 BOOL I8 I16 I32 U16 U32 U64 F16 BF16 F8_E4M3 F8_E5M2";
+  const std::string there = "; expected one of F32 F64 I64 U8 BOOL I8 I16 I32 U16 U32 U64 F16 BF16 F8_E4M3 F8_E5M2";
   for (const std::string kind : {"C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"})
     CHECK(entry_message("{\"dtype\":\"" + kind + "\",\"shape\":[1],\"data_offsets\":[0,2]}", 2) ==
           "dtype: tensor \"a\": \"" + kind + "\" is not supported" + there);

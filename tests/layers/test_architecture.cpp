@@ -120,17 +120,19 @@ TEST_CASE("architecture: names of activations") {
   CHECK(is_relu);
   CHECK(is_none);
   CHECK(activation_of("elu")(tensor({-1}, f64)).item() == doctest::Approx(std::exp(-1.0) - 1).epsilon(1e-14));
-  CHECK_THROWS_WITH_AS(activation_of("rleu"), ("no activation \"rleu\"; there are " + all_names).c_str(), ValueError);
+  CHECK_THROWS_WITH_AS(activation_of("rleu"), ("unknown activation \"rleu\"; expected one of " + all_names).c_str(),
+                       ValueError);
 }
 
 TEST_CASE("architecture: the whole message") {
-  CHECK_THROWS_WITH_AS(parse_architecture("conv 32 3 relu, poool 2, dense 10"),
-                       ("architecture: column 17: no layer \"poool\"; there are " + all_kinds + ", " + all_names +
-                        "\n"
-                        "  conv 32 3 relu, poool 2, dense 10\n"
-                        "                  ^")
-                           .c_str(),
-                       ValueError);
+  CHECK_THROWS_WITH_AS(
+      parse_architecture("conv 32 3 relu, poool 2, dense 10"),
+      ("architecture: column 17: unknown layer \"poool\"; expected one of " + all_kinds + ", " + all_names +
+       "\n"
+       "  conv 32 3 relu, poool 2, dense 10\n"
+       "                  ^")
+          .c_str(),
+      ValueError);
   CHECK_THROWS_WITH_AS(parse_architecture("dense"),
                        "architecture: column 6: the number of units is missing\n"
                        "  dense\n"
@@ -144,8 +146,9 @@ TEST_CASE("architecture: every error and its column") {
   CHECK(refused(", relu") == "architecture: column 1: a layer is expected here");
   CHECK(refused("relu, , relu") == "architecture: column 6: a layer is expected here");
   CHECK(refused("relu, softmin") ==
-        "architecture: column 7: no layer \"softmin\"; there are " + all_kinds + ", " + all_names);
-  CHECK(refused("Conv 3 3") == "architecture: column 1: no layer \"Conv\"; there are " + all_kinds + ", " + all_names);
+        "architecture: column 7: unknown layer \"softmin\"; expected one of " + all_kinds + ", " + all_names);
+  CHECK(refused("Conv 3 3") ==
+        "architecture: column 1: unknown layer \"Conv\"; expected one of " + all_kinds + ", " + all_names);
 
   CHECK(refused("conv") == "architecture: column 5: the number of filters is missing");
   CHECK(refused("conv 32") == "architecture: column 8: the kernel's size is missing");
@@ -175,8 +178,10 @@ TEST_CASE("architecture: every error and its column") {
   CHECK(refused("dropout -0.1") == "architecture: column 9: the rate must be in [0, 1)");
   CHECK(refused("dropout nan") == "architecture: column 9: the rate must be in [0, 1)");
 
-  CHECK(refused("dense 10 rleu") == "architecture: column 10: \"rleu\" is no activation; there are " + all_names);
-  CHECK(refused("conv 8 3 pad 2") == "architecture: column 10: \"pad\" is no activation; there are " + all_names);
+  CHECK(refused("dense 10 rleu") ==
+        "architecture: column 10: unknown activation \"rleu\"; expected one of " + all_names);
+  CHECK(refused("conv 8 3 pad 2") ==
+        "architecture: column 10: unknown activation \"pad\"; expected one of " + all_names);
   CHECK(refused("dense 10 relu relu") == "architecture: column 15: \"relu\" is not understood here");
   CHECK(refused("flatten 3") == "architecture: column 9: \"3\" is not understood here");
   CHECK(refused("pool 2 2") == "architecture: column 8: \"2\" is not understood here");
@@ -212,7 +217,7 @@ TEST_CASE("architecture: errors inside layers") {
   CHECK(refused("concat (conv 3 | relu)") == "architecture: column 16: the kernel's size is missing");
   CHECK(refused("conv 8 3xy") == "architecture: column 10: the kernel's size must be a number, not \"y\"");
   CHECK(refused("conv 8 3 stride 2 stride 3") ==
-        "architecture: column 19: \"stride\" is no activation; there are " + all_names);
+        "architecture: column 19: unknown activation \"stride\"; expected one of " + all_names);
   CHECK(refused("flatten, conv 8 3 groups 3") ==
         "architecture: column 10: Conv2D: 8 filters cannot be shared among 3 groups");
   CHECK(refused("batchnorm momentum 2") ==
@@ -320,19 +325,19 @@ TEST_CASE("architecture: JSON") {
   CHECK(from_json("[{\"layer\": \"dense\"}]") ==
         "architecture: line 1, column 2: the number of units is missing: \"units\"");
   CHECK(from_json("[{\"layer\": \"dense\", \"unit\": 3, \"units\": 3}]") ==
-        "architecture: line 1, column 21: \"unit\" is not understood here; there are units, bias, activation");
+        "architecture: line 1, column 21: unknown option \"unit\"; expected one of units, bias, activation");
   CHECK(from_json("[{\"layer\": \"dense\", \"units\": 3, \"units\": 4}]") ==
         "architecture: line 1, column 33: \"units\" is given twice");
   CHECK(from_json("[{\"layer\": \"dens\"}]") ==
-        "architecture: line 1, column 3: no layer \"dens\"; there are " + all_kinds + ", " + all_names);
+        "architecture: line 1, column 3: unknown layer \"dens\"; expected one of " + all_kinds + ", " + all_names);
   CHECK(from_json("[{\"layer\": \"dense\", \"units\": 3, \"activation\": \"rleu\"}]") ==
-        "architecture: line 1, column 33: \"rleu\" is no activation; there are " + all_names);
+        "architecture: line 1, column 33: unknown activation \"rleu\"; expected one of " + all_names);
   CHECK(from_json("[{\"layer\": \"conv\", \"filters\": 3, \"kernel\": 3, \"padding\": 1}]") ==
         "architecture: line 1, column 47: \"padding\" must be \"same\" or \"valid\"");
   CHECK(from_json("[{\"layer\": \"dropout\", \"rate\": 1}]") ==
         "architecture: line 1, column 23: the rate must be in [0, 1)");
   CHECK(from_json("[{\"layer\": \"relu\", \"slope\": 1}]") ==
-        "architecture: line 1, column 20: \"slope\" is not understood here");
+        "architecture: line 1, column 20: unknown option \"slope\"; expected none");
   CHECK(from_json("[{\"layer\": \"conv\", \"filters\": 8, \"kernel\": 3, \"groups\": 3}]") ==
         "architecture: line 1, column 2: Conv2D: 8 filters cannot be shared among 3 groups");
   CHECK(from_json("[3]") == "architecture: line 1, column 3: a layer is expected here: {\"layer\": ...}");

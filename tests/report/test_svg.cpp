@@ -203,8 +203,8 @@ TEST_CASE("charts: histories") {
   CHECK(has(texts(drawn(history_panels({{"a", full}, {"b", history({{"loss", {1}}})}}))), "Training loss"));
   CHECK(history_panels({{"b", history({{"loss", {1}}})}}).size() == 1);  // labels were no classes
   CHECK_THROWS_WITH_AS(plot_history({}, file), "plot_history: there is no history", ValueError);
-  CHECK_THROWS_WITH_AS(plot_history({{"a", history({{"mae", {1}}})}}, file), "history: no \"loss\"; there are: mae",
-                       ValueError);
+  CHECK_THROWS_WITH_AS(plot_history({{"a", history({{"mae", {1}}})}}, file),
+                       "history: nothing recorded as \"loss\"; recorded are mae", ValueError);
   CHECK(contents(file) == three);
   CHECK_THROWS_AS(plot_history({{"a", full}}, dir / "missing" / "h.svg"), IoError);
 }

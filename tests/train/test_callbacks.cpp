@@ -195,8 +195,7 @@ TEST_CASE("callbacks: EarlyStopping starts afresh with every fit") {
 TEST_CASE("callbacks: EarlyStopping warns when its number is missing") {
   const Trace t = drive({.monitor = "val_loss", .patience = 0}, {3, 2}, "accuracy");
   CHECK(t.stopped == -1);
-  CHECK(t.said ==
-        Strings{"warning: early stopping watches \"val_loss\", which is not there; there are: accuracy, loss"});
+  CHECK(t.said == Strings{"warning: early stopping: nothing measures \"val_loss\"; measured are accuracy, loss"});
   EarlyStopping twice({.monitor = "val_loss"});
   CHECK(drive(twice, {3, 2}, "accuracy").said.size() == 1);
   CHECK(drive(twice, {3, 2}, "accuracy").said.size() == 1);  // said again in another fit
@@ -256,7 +255,7 @@ TEST_CASE("callbacks: ModelCheckpoint keeps the best or the last") {
   missing.epochs(accuracy, {1, 2});
   CHECK_FALSE(std::filesystem::exists(dir / "none"));
   CHECK(missing.said ==
-        Strings{"warning: model checkpoint watches \"val_accuracy\", which is not there; there are: loss, val_loss"});
+        Strings{"warning: model checkpoint: nothing measures \"val_accuracy\"; measured are loss, val_loss"});
   CHECK_THROWS_WITH_AS(ModelCheckpoint({}), "model checkpoint: needs the path of a file", ValueError);
   CHECK_THROWS_WITH_AS(ModelCheckpoint({.path = "x", .every = 0}), "model checkpoint: every must be at least 1, got 0",
                        ValueError);

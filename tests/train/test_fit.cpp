@@ -156,16 +156,17 @@ TEST_CASE("fit: keys and lengths of the history") {
   CHECK(h["accuracy"].size() == 3);
   CHECK_FALSE(h.interrupted);
   for (const double s : h.seconds) CHECK(s > 0);
-  CHECK_THROWS_WITH_AS(h["acc"], "history: no \"acc\"; there are: accuracy, loss", ValueError);
+  CHECK_THROWS_WITH_AS(h["acc"], "history: nothing recorded as \"acc\"; recorded are accuracy, loss", ValueError);
 
   o.validation = data;
   h = fit(net, SGD(), data, o);
   CHECK(h["val_loss"].size() == 3);
-  CHECK_THROWS_WITH_AS(h["lr"], "history: no \"lr\"; there are: accuracy, loss, val_accuracy, val_loss", ValueError);
+  CHECK_THROWS_WITH_AS(
+      h["lr"], "history: nothing recorded as \"lr\"; recorded are accuracy, loss, val_accuracy, val_loss", ValueError);
 
   h = fit(net, SGD(), data, quiet(0));
   CHECK(h.epochs() == 0);
-  CHECK_THROWS_WITH_AS(h["loss"], "history: no \"loss\"; there are: ", ValueError);
+  CHECK_THROWS_WITH_AS(h["loss"], "history: nothing recorded as \"loss\"; recorded are no numbers", ValueError);
 
   // What a callback adds to the logs is recorded too.
   o = quiet(2);
@@ -915,11 +916,11 @@ TEST_CASE("fit: class weights count with every loss, smoothed or not, and every 
     }
     return "";
   };
-  CHECK(refusal(tensor({0, 2, 1, 3, 2}, i64), smoothed) == "fit: label 3 has no class weight: there are 3");
+  CHECK(refusal(tensor({0, 2, 1, 3, 2}, i64), smoothed) == "fit: label 3 has no class weight; class_weight has 3");
   CHECK(refusal(tensor({0, 2, 1, 1, 2}), mse) != "");
   const Loss anything = [](const Tensor& y, const Tensor&) { return sum(square(y)); };
-  CHECK(refusal(tensor({0, 2, 1, 3, 2}, i64), anything) == "fit: label 3 has no class weight: there are 3");
-  CHECK(refusal(tensor({0, 2, 1, -1, 2}, i64), anything) == "fit: label -1 has no class weight: there are 3");
+  CHECK(refusal(tensor({0, 2, 1, 3, 2}, i64), anything) == "fit: label 3 has no class weight; class_weight has 3");
+  CHECK(refusal(tensor({0, 2, 1, -1, 2}, i64), anything) == "fit: label -1 has no class weight; class_weight has 3");
   CHECK(refusal(tensor({0, 2, 1, 1, 2}), anything) ==
         "fit: 3 class weights for labels float32 (5,): needs classes (n) or shares of the classes (n, c)");
   CHECK(refusal(ones({5, 2}), anything) == "fit: 3 class weights for labels float32 (5, 2)");

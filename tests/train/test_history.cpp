@@ -35,10 +35,10 @@ TEST_CASE("history: read back from a CSV log") {
   };
   CHECK(message("") == ": is empty; expected names: epoch,...");
   CHECK(message("loss\n1\n") == ": line 1: expected names: epoch,...");
-  CHECK(message("epoch,a,a\n") == ": line 1: \"a\" is there twice");
-  CHECK(message("epoch,a,epoch\n") == ": line 1: \"epoch\" is there twice");
+  CHECK(message("epoch,a,a\n") == ": line 1: duplicate name \"a\"");
+  CHECK(message("epoch,a,epoch\n") == ": line 1: duplicate name \"epoch\"");
   CHECK(message("epoch,a\n0,1\n1\n") == ": line 3: expected 2 numbers, found 1");
-  CHECK(message("epoch,a\n0,1x\n") == ": line 2: \"1x\" is no number");
+  CHECK(message("epoch,a\n0,1x\n") == ": line 2: \"1x\" is not a number");
   CHECK_THROWS_WITH_AS(load_history_csv(dir / "no"),
                        ((dir / "no").string() + ": cannot read: No such file or directory").c_str(), IoError);
 }

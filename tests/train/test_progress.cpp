@@ -224,7 +224,8 @@ TEST_CASE("progress: styles by name") {
   CHECK(style_of("keras2.2") == KerasStyle::keras2_2);
   CHECK(style_of("keras2") == KerasStyle::keras2);
   CHECK(style_of("keras3") == KerasStyle::keras3);
-  CHECK_THROWS_WITH_AS(style_of("keras4"), "no style \"keras4\"; there are keras2.2, keras2, keras3", ValueError);
+  CHECK_THROWS_WITH_AS(style_of("keras4"), "unknown style \"keras4\"; expected one of keras2.2, keras2, keras3",
+                       ValueError);
 }
 
 TEST_CASE("progress: a file is redrawn and colored by nobody, a terminal as TERM and NO_COLOR say") {

@@ -237,14 +237,20 @@ TEST_CASE("serialize: model files that do not hold what they say") {
   CHECK(with({}) == path + ": holds no architecture (ebb.architecture is not in its metadata)");
   CHECK(with({{"ebb.architecture", "dense 3"}}) ==
         path + ": holds no architecture (ebb.input_shape is not in its metadata)");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4,x"}}) == path + ": \"4,x\" is no input shape");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "-4"}}) == path + ": \"-4\" is no input shape");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "0"}}) == path + ": \"0\" is no input shape");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4,x"}}) ==
+        path + ": \"4,x\" is not an input shape; expected sizes such as 28,28,1");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "-4"}}) ==
+        path + ": \"-4\" is not an input shape; expected sizes such as 28,28,1");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "0"}}) ==
+        path + ": \"0\" is not an input shape; expected sizes such as 28,28,1");
   CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "65537"}}) ==
-        path + ": \"65537\" is no input shape");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4;4"}}) == path + ": \"4;4\" is no input shape");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4,"}}) == path + ": \"4,\" is no input shape");
-  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", ""}}) == path + ": \"\" is no input shape");
+        path + ": \"65537\" is not an input shape; expected sizes such as 28,28,1");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4;4"}}) ==
+        path + ": \"4;4\" is not an input shape; expected sizes such as 28,28,1");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", "4,"}}) ==
+        path + ": \"4,\" is not an input shape; expected sizes such as 28,28,1");
+  CHECK(with({{"ebb.architecture", "dense 3"}, {"ebb.input_shape", ""}}) ==
+        path + ": \"\" is not an input shape; expected sizes such as 28,28,1");
   CHECK(with({{"ebb.architecture", "dense"}, {"ebb.input_shape", "4"}}) ==
         path + ": architecture: column 6: the number of units is missing");
   CHECK(with({{"ebb.architecture", "conv 3 3"}, {"ebb.input_shape", "4"}}) ==
@@ -660,7 +666,7 @@ TEST_CASE("serialize: trainings that do not fit their model") {
   CHECK(with(optimizer("lion", "{}", "18446744073709551615")) ==
         in + "steps: expected a whole number from 0 to 9007199254740992, found 18446744073709551615");
   CHECK(with(optimizer("lion", "{\"lr\":\"x\"}")) == in + "lr: expected a number, found \"x\"");
-  CHECK(with(optimizer("lion", "{\"lr\":1,\"lr\":2}")) == in + "\"lr\" is there twice");
+  CHECK(with(optimizer("lion", "{\"lr\":1,\"lr\":2}")) == in + "duplicate key \"lr\"");
   CHECK(with(optimizer("lion"), {{"optimizer.0.layers.0.weight", zeros({3})}}) ==
         in + "lion: the state float32 (3,) does not fit the parameter float32 (4, 3)");
   CHECK(with(optimizer("adam"), {{"optimizer.0.layers.0.weight", zeros({4, 3})}}) ==
@@ -687,7 +693,7 @@ TEST_CASE("serialize: trainings that do not fit their model") {
   CHECK(history(R"("loss":[1],"lr":[])", "1") == "lr: expected 1 numbers, one for each epoch, found 0");
   CHECK(history(R"("loss":{"a":1})", "1") == "loss: expected a list of numbers, found object");
   CHECK(history(R"("loss":["x"])", "1") == "loss: expected a number, found \"x\"");
-  CHECK(history(R"("loss":[1],"loss":[1])", "1") == "\"loss\" is there twice");
+  CHECK(history(R"("loss":[1],"loss":[1])", "1") == "duplicate key \"loss\"");
   CHECK(history(R"("loss":[1])", "-1") == "seconds: an epoch took -1, expected at least 0");
   CHECK(history(R"("loss":[1])", "1", R"("batches":1.5,"loss":0,"correct":0,"seen":0)")
             .starts_with("batches: expected a whole number"));
