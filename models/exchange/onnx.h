@@ -8,7 +8,7 @@
 
 namespace ebb {
 
-/// Options of export_onnx().
+/// Options for export_onnx().
 struct OnnxOptions {
   DType input = DType::f32;  ///< type of the input's elements: the parameters', or int64 for indices
   std::string name = "ebb";  ///< of the graph

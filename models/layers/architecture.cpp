@@ -1,4 +1,4 @@
-// Architectures as text: reader, printer, help. What layers there are stands in layer_kinds.cpp.
+// Architectures as text: reader, printer, help. The kinds of layers are listed in layer_kinds.cpp.
 // (over 400 lines because reader and printer of the same grammar are kept side by side)
 #include <ebb/models/layers/architecture.h>
 
@@ -77,7 +77,7 @@ struct Word {
 using detail::printable;
 constexpr std::size_t shown = 40;  // of a word, in a message
 
-/// Where errors are reported: the text, or of a long one what is around, and a mark below the column.
+/// Throws with the text, or the part of a long one around the column, and a mark below the column.
 [[noreturn]] void fail_at_column(std::string_view text, std::size_t column, std::string_view what) {
   constexpr std::size_t whole = 200, before = 60;
   const std::size_t begin = text.size() > whole && column > before ? column - before : 0;
@@ -155,14 +155,14 @@ class WordReader final : public Fields {
   }
 
  private:
-  /// Takes a name wherever it stands; its value is then next.
+  /// Removes a name, wherever it stands; next() then gives its value.
   bool take(std::string_view name) {
     const auto found = std::ranges::find(words_, name, &Word::text);
     if (found == words_.end()) return false;
     at_ = words_.erase(found) - words_.begin();
     return true;
   }
-  /// The value of the name that was just taken, or what comes next by position.
+  /// The value of the name that was just taken, or the next word by position.
   Word next(std::string_view what) {
     if (at_ == std::ssize(words_)) fail_at_column(text_, end_, fmt::format("{} is missing", what));
     const Word w = words_[static_cast<std::size_t>(at_)];
@@ -283,7 +283,7 @@ class TextParser {
       return made;
     } catch (const detail::ArchitectureError&) {
       throw;
-    } catch (const ValueError& e) {  // what only the layer itself knows to be wrong
+    } catch (const ValueError& e) {  // a rule that the layer itself checks
       fail_at_column(text_, kind.column, e.what());
     }
   }

@@ -20,16 +20,16 @@ std::vector<Layer> parse_architecture(std::string_view text);
 /// layers. Throws ValueError with line, column and the rule.
 std::vector<Layer> parse_architecture_json(std::string_view json);
 
-/// The text for some layers, which parse_architecture reads back; initializers are left out. Throws ValueError naming a
+/// The text that parse_architecture reads back as these layers; initializers are left out. Throws ValueError naming a
 /// layer that no text describes, such as a lambda.
 std::string describe_architecture(const std::vector<Layer>& layers);
 
-/// A line for each kind of layer: its word, what it needs, what it takes, what it is.
+/// Two lines for each kind of layer: its word, what it needs and takes; what it is.
 std::string architecture_help();
 
-/// The names that a text may use: relu, sigmoid, tanh, ...
+/// Names of activations: relu, sigmoid, tanh, ...
 std::vector<std::string> activation_names();
-/// The function of a name, null for linear; throws ValueError listing the names there are.
+/// The function with this name, null for linear; throws ValueError listing the names.
 Activation activation_of(std::string_view name);
 /// The name of a function, null meaning linear; empty when it has none.
 std::string_view activation_name(Activation f);

@@ -1,5 +1,5 @@
-// Architectures as JSON. The one file that reads them with nlohmann-json, whose values know no line: a small tree that
-// does.
+// Architectures as JSON. The values of nlohmann-json do not know their place in the text, which errors need: its events
+// build a small tree that does.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -22,7 +22,7 @@ using detail::Fields;
 using detail::printable;
 using json = nlohmann::ordered_json;
 
-constexpr std::size_t most_values = 200'000;  // of a text: what the tree takes beside the text stays small
+constexpr std::size_t most_values = 200'000;  // in a text: bounds the memory of the tree
 constexpr std::size_t name_shown = 40;        // in a message
 
 [[noreturn]] void fail_at_offset(std::string_view text, std::size_t offset, std::string_view what) {

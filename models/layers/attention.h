@@ -11,12 +11,12 @@ namespace ebb {
 /// Causal: step i sees steps up to i only.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, bool causal = false);
 
-/// Options of MultiHeadAttention.
+/// Options for MultiHeadAttention.
 struct MultiHeadAttentionOptions {
-  std::int64_t heads = 0;    ///< how many
-  std::int64_t key_dim = 0;  ///< of each head; 0: features / heads
+  std::int64_t heads = 0;    ///< number of heads
+  std::int64_t key_dim = 0;  ///< size of a key of each head; 0: features / heads
   bool causal = false;       ///< no step sees a later one
-  bool use_bias = true;      ///< add one
+  bool use_bias = true;      ///< the dense layers add a bias
 };
 /// Self-attention, (n, t, d) to the same: `heads` attentions side by side between dense layers. Parameters:
 /// query.weight, key.weight, value.weight (d, heads * key_dim), output.weight (heads * key_dim, d) and their biases.

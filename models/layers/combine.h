@@ -8,10 +8,10 @@
 
 namespace ebb {
 
-/// Options of Residual.
+/// Options for Residual.
 struct ResidualOptions {
-  std::vector<Layer> layers;         ///< of the block
-  std::vector<Layer> shortcut = {};  ///< what x passes on its way around; empty: nothing
+  std::vector<Layer> layers;         ///< the layers of the block
+  std::vector<Layer> shortcut = {};  ///< layers that x passes before it is added; empty: none
 };
 /// x + layers(x) (He et al. 2016), or shortcut(x) + layers(x) where the shapes differ:
 ///     Residual({Conv2D({.filters = 32, .pad = Padding::same(), .activation = relu}), Conv2D({.filters = 32, .pad =
@@ -31,11 +31,11 @@ class Residual : public Module {
   Sequential layers_, shortcut_;
 };
 
-/// Options of Concat.
+/// Options for Concat.
 struct ConcatOptions {
   std::vector<std::vector<Layer>> branches;  ///< each a list of layers
 };
-/// What each branch makes of x, joined along the last axis. A branch of several layers is a Sequential:
+/// The results of all branches for one input, joined along the last axis. A branch of several layers is a Sequential:
 ///     Concat({Conv2D({.filters = 8, .kernel = 1}), Sequential({MaxPool2D({.size = 3, .stride = 1, .pad = 1}), relu})})
 class Concat : public Module {
  public:
@@ -47,7 +47,7 @@ class Concat : public Module {
   ConcatOptions options() const;  ///< as given
 
  private:
-  Sequential branches_;  // as a list only; each gets the same x
+  Sequential branches_;  // used as a list only: each branch gets the same x
 };
 
 }  // namespace ebb

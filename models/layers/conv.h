@@ -8,17 +8,17 @@
 
 namespace ebb {
 
-/// Options of DepthwiseConv2D.
+/// Options for DepthwiseConv2D.
 struct DepthwiseConv2DOptions {
-  Pair kernel = 3;                           ///< its size
+  Pair kernel = 3;                           ///< size of the kernel
   std::int64_t multiplier = 1;               ///< output channels for each input channel
   Pair stride = 1;                           ///< step of the kernel
   Padding pad = Padding::valid();            ///< zeros around the image
-  Pair dilation = 1;                         ///< distance of the kernel's elements
-  Activation activation = nullptr;           ///< of the result
-  bool use_bias = true;                      ///< add one
-  Initializer weight_init = glorot_uniform;  ///< of the weight
-  Initializer bias_init = zeros_init;        ///< of the bias
+  Pair dilation = 1;                         ///< distance between the kernel's elements
+  Activation activation = nullptr;           ///< applied to the result
+  bool use_bias = true;                      ///< add a bias
+  Initializer weight_init = glorot_uniform;  ///< first values of the weight
+  Initializer bias_init = zeros_init;        ///< first values of the bias
 };
 /// Each channel convolved by itself: (n, h, w, c) to (n, oh, ow, c * multiplier). Parameters: weight (kh, kw, c,
 /// multiplier), bias (c * multiplier).
@@ -35,16 +35,17 @@ class DepthwiseConv2D : public Module {
   DepthwiseConv2DOptions options_;
 };
 
-/// Options of Conv2DTranspose.
+/// Options for Conv2DTranspose.
 struct Conv2DTransposeOptions {
-  std::int64_t filters = 0;         ///< channels of the result
-  Pair kernel = 3;                  ///< its size
-  Pair stride = 1;                  ///< step of the kernel
-  Padding pad = Padding::valid();   ///< same: the output is stride times the input; valid: the kernel's overhang more
-  Activation activation = nullptr;  ///< of the result
-  bool use_bias = true;             ///< add one
-  Initializer weight_init = glorot_uniform;  ///< of the weight
-  Initializer bias_init = zeros_init;        ///< of the bias
+  std::int64_t filters = 0;  ///< channels of the result
+  Pair kernel = 3;           ///< size of the kernel
+  Pair stride = 1;           ///< step of the kernel
+  Padding pad =
+      Padding::valid();  ///< same: the output is stride times the input; valid: it has the kernel's overhang too
+  Activation activation = nullptr;           ///< applied to the result
+  bool use_bias = true;                      ///< add a bias
+  Initializer weight_init = glorot_uniform;  ///< first values of the weight
+  Initializer bias_init = zeros_init;        ///< first values of the bias
 };
 /// The adjoint of a convolution, which makes images larger: (n, h, w, in) to (n, h * stride + max(kernel - stride, 0),
 /// ..., filters), with same padding (n, h * stride, ..., filters). Parameters: weight (kh, kw, filters, in) as in
@@ -63,7 +64,7 @@ class Conv2DTranspose : public Module {
 };
 
 namespace detail {
-/// Throws ShapeError of a layer whose input is not (n, h, w, c).
+/// Throws ShapeError, naming the layer, unless x is (n, h, w, c).
 void expect_images(std::string_view layer, const Tensor& x);
 /// What a layer makes of its convolution y = whole(x, kernel): y plus the bias if that is defined, together one op
 /// named `whole`, and the activation if any.

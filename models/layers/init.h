@@ -6,8 +6,8 @@
 
 namespace ebb {
 
-/// Makes a parameter of a shape and dtype from the default generator. Fans are those of a dense kernel (in, out) or a
-/// convolution kernel (kh, kw, in, out): fan_in = kh kw in, fan_out = kh kw out, as in Keras.
+/// Makes a parameter of a shape and dtype from the default generator. Fans are those of a dense weight (in, out) or a
+/// convolution's weight (kh, kw, in, out): fan_in = kh kw in, fan_out = kh kw out, as in Keras.
 using Initializer = Tensor (*)(const Shape& shape, DType dtype);
 
 Tensor zeros_init(const Shape& shape, DType dtype = DType::f32);  ///< all 0
@@ -24,11 +24,11 @@ Tensor he_normal(const Shape& shape, DType dtype = DType::f32);
 Tensor lecun_uniform(const Shape& shape, DType dtype = DType::f32);
 /// Normal cut off at two deviations, variance 1 / fan_in.
 Tensor lecun_normal(const Shape& shape, DType dtype = DType::f32);
-/// Orthonormal columns, or rows where those are fewer, of the kernel as a matrix (all other axes, last axis): the Q of
-/// a standard normal matrix, with R's diagonal positive (Saxe et al. 2014; for recurrent kernels).
+/// Orthonormal columns, or rows where those are fewer, of the weight as a matrix (all other axes, last axis): the Q of
+/// a standard normal matrix, with R's diagonal positive (Saxe et al. 2014; for recurrent weights).
 Tensor orthogonal(const Shape& shape, DType dtype = DType::f32);
 
-/// A parameter of the layer that is running: in the dtype of its input `like`, named after the layer's path.
+/// A parameter for the layer that is running: in the dtype of its input `like`, named after the layer's path.
 Tensor make_parameter(Initializer init, const Shape& shape, const Tensor& like, std::string_view name);
 
 namespace detail {

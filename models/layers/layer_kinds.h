@@ -30,7 +30,7 @@ class Fields {
   virtual void branches(std::vector<std::vector<Layer>>& value, std::string_view what) = 0;
 };
 
-/// What the readers throw: found in the text, so that it needs no column any more.
+/// Thrown by the readers: its message has the place in the text already.
 struct ArchitectureError : ValueError {
   using ValueError::ValueError;
 };
@@ -56,8 +56,8 @@ std::string activation_words();
 
 inline constexpr std::int64_t largest_size = 1'000'000;
 inline constexpr int deepest_nesting = 16;
-/// Of a text, of a list of layers, of a layer: more than any network has, and little enough that reading takes no time
-/// to speak of.
+/// Most characters of a text, layers of a list, and options of a layer: more than any network has, and few enough to be
+/// read at once.
 inline constexpr std::size_t longest_architecture = std::size_t{1} << 20, most_layers = 4096, most_options = 64;
 
 }  // namespace ebb::detail

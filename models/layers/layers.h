@@ -14,13 +14,13 @@ namespace ebb {
 /// A function that a layer applies to its result, such as relu; null for none.
 using Activation = Tensor (*)(const Tensor&);
 
-/// Options of Dense.
+/// Options for Dense.
 struct DenseOptions {
   std::int64_t units = 0;                    ///< size of the result's last axis
-  Activation activation = nullptr;           ///< of the result
-  bool use_bias = true;                      ///< add one
-  Initializer weight_init = glorot_uniform;  ///< of the weight
-  Initializer bias_init = zeros_init;        ///< of the bias
+  Activation activation = nullptr;           ///< applied to the result
+  bool use_bias = true;                      ///< add a bias
+  Initializer weight_init = glorot_uniform;  ///< first values of the weight
+  Initializer bias_init = zeros_init;        ///< first values of the bias
 };
 /// (..., in) to (..., units): x W + b. Parameters: weight (in, units), bias (units).
 class Dense : public Module {
@@ -38,18 +38,18 @@ class Dense : public Module {
   DenseOptions options_;
 };
 
-/// Options of Conv2D.
+/// Options for Conv2D.
 struct Conv2DOptions {
   std::int64_t filters = 0;         ///< channels of the result
-  Pair kernel = 3;                  ///< its size
+  Pair kernel = 3;                  ///< size of the kernel
   Pair stride = 1;                  ///< step of the kernel
   Padding pad = Padding::valid();   ///< zeros around the image
-  Pair dilation = 1;                ///< distance of the kernel's elements
-  std::int64_t groups = 1;          ///< channels and filters in so many parts, each filter over its own part only
-  Activation activation = nullptr;  ///< of the result
-  bool use_bias = true;             ///< add one
-  Initializer weight_init = glorot_uniform;  ///< of the weight
-  Initializer bias_init = zeros_init;        ///< of the bias
+  Pair dilation = 1;                ///< distance between the kernel's elements
+  std::int64_t groups = 1;          ///< channels and filters are split into so many groups, each convolved by itself
+  Activation activation = nullptr;  ///< applied to the result
+  bool use_bias = true;             ///< add a bias
+  Initializer weight_init = glorot_uniform;  ///< first values of the weight
+  Initializer bias_init = zeros_init;        ///< first values of the bias
 };
 /// (n, h, w, in) to (n, oh, ow, filters). Parameters: weight (kh, kw, in / groups, filters), bias (filters).
 class Conv2D : public Module {
@@ -62,7 +62,7 @@ class Conv2D : public Module {
   Tensor weight, bias;                                       ///< undefined until built; bias also without use_bias
 
  protected:
-  /// With relu and a bias, and followed by a max-pool of windows side by side.
+  /// One pass for relu and bias, followed by a max-pool whose windows do not overlap.
   Tensor forward_joined(const Tensor& x, const Module& next) override;
 
  private:
@@ -119,9 +119,9 @@ class Flatten : public Module {
   std::string_view type() const override { return "Flatten"; }
 };
 
-/// Options of Reshape.
+/// Options for Reshape.
 struct ReshapeOptions {
-  std::vector<std::int64_t> sizes;  ///< of one sample, without the batch axis
+  std::vector<std::int64_t> sizes;  ///< shape of one sample, without the batch axis
 };
 /// (n, ...) to (n, sizes...): the same elements in another shape.
 class Reshape : public Module {
@@ -137,9 +137,9 @@ class Reshape : public Module {
   ReshapeOptions options_;
 };
 
-/// Options of Dropout and SpatialDropout2D.
+/// Options for Dropout and SpatialDropout2D.
 struct DropoutOptions {
-  double rate = 0.5;  ///< the share that is zeroed, in [0, 1)
+  double rate = 0.5;  ///< share of the elements or channels that are zeroed, in [0, 1)
 };
 /// In training: zeroes a share of the elements and scales up the rest; at inference: nothing.
 class Dropout : public Module {
@@ -154,7 +154,7 @@ class Dropout : public Module {
   DropoutOptions options_;
 };
 
-/// Dropout of whole channels: an image (n, h, w, c) loses the same ones everywhere (Tompson et al. 2015, section 3.2).
+/// Dropout of whole channels of an image (n, h, w, c) (Tompson et al. 2015, section 3.2).
 class SpatialDropout2D : public Module {
  public:
   explicit SpatialDropout2D(DropoutOptions options);  ///< ValueError unless the rate is in [0, 1)
@@ -167,11 +167,11 @@ class SpatialDropout2D : public Module {
   DropoutOptions options_;
 };
 
-/// Options of Embedding.
+/// Options for Embedding.
 struct EmbeddingOptions {
-  std::int64_t size = 0;     ///< of the vocabulary: indices are in [0, size)
-  std::int64_t units = 0;    ///< of each vector
-  DType dtype = DType::f32;  ///< of the vectors
+  std::int64_t size = 0;     ///< size of the vocabulary: indices are in [0, size)
+  std::int64_t units = 0;    ///< size of each vector
+  DType dtype = DType::f32;  ///< type of the vectors
 };
 /// Indices (...), int64, uint8 or whole numbers as floats, to their vectors (..., units). Parameter: weight (size,
 /// units), from U(-0.05, 0.05) as in Keras.

@@ -8,7 +8,7 @@
 
 namespace ebb {
 
-/// Options of BatchNormalization.
+/// Options for BatchNormalization.
 struct BatchNormalizationOptions {
   double momentum = 0.99;            ///< share of the old value that a step keeps in the running mean and variance
   double epsilon = 1e-3;             ///< added to the variance
@@ -30,7 +30,7 @@ class BatchNormalization : public Module {
   BatchNormalizationOptions options_;
 };
 
-/// Options of LayerNormalization.
+/// Options for LayerNormalization.
 struct LayerNormalizationOptions {
   double epsilon = 1e-3;             ///< added to the variance
   bool scale = true, center = true;  ///< whether there is a weight (gamma) and a bias (beta)
@@ -50,7 +50,7 @@ class LayerNormalization : public Module {
   LayerNormalizationOptions options_;
 };
 
-/// Options of GroupNormalization.
+/// Options for GroupNormalization.
 struct GroupNormalizationOptions {
   std::int64_t groups = 32;          ///< of channels
   double epsilon = 1e-3;             ///< added to the variance

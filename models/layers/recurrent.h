@@ -7,15 +7,15 @@
 
 namespace ebb {
 
-/// Options of Recurrent.
+/// Options for Recurrent.
 struct RecurrentOptions {
   std::int64_t units = 0;                    ///< size of the state
   bool return_sequences = false;             ///< all states (n, t, units) instead of the last one (n, units)
-  Initializer weight_init = glorot_uniform;  ///< of the weight
-  Initializer recurrent_init = orthogonal;   ///< of the recurrent weight
+  Initializer weight_init = glorot_uniform;  ///< first values of the weight
+  Initializer recurrent_init = orthogonal;   ///< first values of the recurrent weight
 };
 
-/// What the recurrent layers share: (n, t, in) to (n, units), or (n, t, units). The state starts at zero.
+/// Base of the recurrent layers: (n, t, in) to (n, units), or (n, t, units). The state starts at zero.
 class Recurrent : public Module {
  public:
   Tensor forward(const Tensor& x) override;
@@ -32,7 +32,7 @@ class Recurrent : public Module {
   Tensor gate(const Tensor& rows, std::int64_t i) const;
   Tensor recurrent(const Tensor& h) const {
     return matmul(h, recurrent_weight);
-  }  ///< the state times the recurrent kernel
+  }  ///< the state times the recurrent weight
 
   RecurrentOptions options_;  ///< as given
 

@@ -1,4 +1,4 @@
-// What happens between the steps of fit(): callbacks, and those that most trainings want.
+// Callbacks of fit(), and the ones that most trainings use.
 #pragma once
 #include <chrono>
 #include <concepts>
@@ -21,54 +21,54 @@ namespace ebb {
 
 class Callback;
 
-/// What a callback sees and may change.
+/// The training as a callback sees it; some of it may be changed.
 struct TrainingState {
-  Module& module;                           ///< that is trained
-  Optimizer& optimizer;                     ///< that trains it
+  Module& module;                           ///< the model that is trained
+  Optimizer& optimizer;                     ///< the optimizer that trains it
   const History& history;                   ///< the epochs before this one
-  int epoch = 0;                            ///< from 0
-  int epochs = 0;                           ///< asked for
-  std::int64_t step = 0;                    ///< of this epoch, from 0; optimizer.steps() counts all there ever were
-  std::int64_t steps = 0;                   ///< an epoch
-  double loss = 0;                          ///< of the last batch
-  double seconds = 0;                       ///< that the epoch took, at its end
-  PartialEpoch partial = {};                ///< of this epoch so far; empty at its end, when `logs` has its numbers
-  std::map<std::string, double> logs = {};  ///< at the end of an epoch: its numbers; what is added is recorded too
-  bool stop = false;  ///< set it to end training: after this epoch, or, when set in a batch, with this batch
+  int epoch = 0;                            ///< number of this epoch, from 0
+  int epochs = 0;                           ///< number of epochs asked for
+  std::int64_t step = 0;                    ///< number of the step in this epoch, from 0; optimizer.steps() counts all
+  std::int64_t steps = 0;                   ///< steps in each epoch
+  double loss = 0;                          ///< loss of the last batch
+  double seconds = 0;                       ///< duration of the epoch, set at its end
+  PartialEpoch partial = {};                ///< sums over this epoch so far; empty at its end, when `logs` is set
+  std::map<std::string, double> logs = {};  ///< numbers of the epoch, at its end; what a callback adds is recorded too
+  bool stop = false;  ///< set it to end training: after this epoch or, when set in a batch, after this batch
   std::function<void(const std::string&)> say = {};  ///< prints a line beside the progress
-  const std::vector<Callback>* callbacks = nullptr;  ///< of this training
+  const std::vector<Callback>* callbacks = nullptr;  ///< the callbacks of this training
   std::function<double()> loss_now =
       {};                ///< computes the loss of the last batch again, with the weights as they are, at inference
-  TensorMap aside = {};  ///< the weights that are trained, by path, while the module has others in their place
+  TensorMap aside = {};  ///< the trained weights, by path, while the module has others in their place
 
-  /// Everything up to now, after a batch or at the end of an epoch, as FitOptions::resume takes it. The weights are in
-  /// the module, but for those in `aside`.
+  /// The record up to now, after a batch or at the end of an epoch, for FitOptions::resume. The module has the weights,
+  /// except those in `aside`.
   History record() const;
-  /// What `callbacks` would give the module if training ended now, by path: nothing for what is trained as it is.
+  /// The weights, by path, that `callbacks` would put into the module if training ended now.
   TensorMap chosen() const;
-  /// Gives the module these weights and sets aside what is trained; show_trained() undoes it.
+  /// Puts these weights into the module and sets the trained ones aside; show_trained() undoes it.
   void show(const TensorMap& weights);
-  void show_trained();  ///< the module has what is trained again
+  void show_trained();  ///< puts the trained weights back into the module
 };
 
-/// Derive from this, or pass a lambda void(TrainingState&), which is called at the end of every epoch.
+/// Base of callbacks. A lambda void(TrainingState&) is one too: it is called at the end of every epoch.
 class CallbackBase {
  public:
   virtual ~CallbackBase() = default;
-  virtual void train_begin(TrainingState&) {}  ///< before the first epoch
-  virtual void epoch_begin(TrainingState&) {}  ///< before an epoch's first batch; not when its rest is trained later
-  virtual void batch_begin(TrainingState&) {}  ///< before a step
-  virtual void batch_end(TrainingState&) {}    ///< after a step
+  virtual void train_begin(TrainingState&) {}       ///< before the first epoch
+  virtual void epoch_begin(TrainingState&) {}       ///< before an epoch's first batch; not when an epoch is continued
+  virtual void batch_begin(TrainingState&) {}       ///< before a step
+  virtual void batch_end(TrainingState&) {}         ///< after a step
   virtual void validation_begin(TrainingState&) {}  ///< before the validation at the end of an epoch, if there is one
   virtual void epoch_end(TrainingState&) {}         ///< with the epoch's numbers in logs
   virtual void train_end(TrainingState&) {}         ///< after the last epoch
 
-  // A callback that remembers something over epochs, and whose training is to go on after an interruption with the same
-  // bits, says what, under a name. What it draws from the default generator within an epoch comes again by itself.
-  virtual std::string_view name() const { return ""; }  ///< without spaces and dots; empty: it has no state
-  virtual CallbackState state() const { return {}; }    ///< must not share storage with what changes later
-  virtual void set_state(const CallbackState&) {}       ///< what state() gave; called after train_begin
-  /// Puts in the weights, by path, that it would give the module if training ended now.
+  // A callback with a state, whose training is to continue with the same bits after an interruption, overrides these.
+  // What it draws from the default generator within an epoch is drawn again without them.
+  virtual std::string_view name() const { return ""; }  ///< key of the state, without spaces and dots; empty: no state
+  virtual CallbackState state() const { return {}; }    ///< the state; must not share storage with what changes later
+  virtual void set_state(const CallbackState&) {}       ///< restores what state() gave; called after train_begin
+  /// Adds the weights, by path, that it would put into the module if training ended now.
   virtual void choose(TensorMap&) const {}
 };
 
@@ -78,7 +78,7 @@ class Callback {
   template <std::derived_from<CallbackBase> C>
   Callback(C callback) : callback_(std::make_shared<C>(std::move(callback))) {}  ///< a callback by value
   template <std::derived_from<CallbackBase> C>
-  /// A callback that others hold too.
+  /// A shared callback.
   Callback(std::shared_ptr<C> callback) : callback_(std::move(callback)) {
     expect_callback();
   }
@@ -97,22 +97,20 @@ namespace detail {
 /// f(key in History::callbacks, callback) for each that has a name.
 void each_named(const std::vector<Callback>& callbacks,
                 const std::function<void(const std::string&, CallbackBase&)>& f);
-/// Puts into the history what is needed to go on beside its numbers: weights that are set aside, and what callbacks
-/// remember.
+/// Adds to the history what continuing needs beside its numbers: weights that are set aside, and states of callbacks.
 void add_states(History& history, const TrainingState& state);
 }  // namespace detail
 
-/// Which way a number improves; automatic: it rises when its name ends in "acc", "accuracy" or "auc", else it falls.
+/// Whether a number improves upwards or downwards; automatic: up if its name ends in "acc", "accuracy" or "auc".
 enum class Mode { automatic, min, max };
 
-/// The best of a monitored number. Used by the callbacks below.
+/// Keeps the best value of a monitored number, for the callbacks below.
 class Monitor {
  public:
   Monitor(std::string key, Mode mode, double min_delta);  ///< an improvement is larger than min_delta
-  /// Forgets everything, then takes in the epochs of `history`, handing each number to `seen` (epoch, whether it was
-  /// better).
+  /// Starts anew with the epochs of `history`; calls seen(epoch, whether its number was better) for each.
   void begin(const History& history, const std::function<void(int epoch, bool better)>& seen);
-  /// Takes in this epoch's number; nothing when it is not there, which is said once: the keys that are there with it.
+  /// Whether this epoch's number is the best so far; nothing, with one warning, if it is not measured.
   std::optional<bool> better(TrainingState& state, const char* who);
   double best() const { return best_; }  ///< the best number so far
 
@@ -124,17 +122,17 @@ class Monitor {
   bool warned_ = false;
 };
 
-/// As Keras' EarlyStopping.
+/// Options for EarlyStopping, as in Keras.
 struct EarlyStoppingOptions {
   std::string monitor = "val_loss";  ///< a key of TrainingState::logs
   double min_delta = 0;              ///< an improvement must be larger than this
   int patience = 0;                  ///< epochs without improvement before training stops
-  bool restore_best = false;         ///< give the parameters the values of the best epoch
-  Mode mode = Mode::automatic;       ///< which way it improves
+  bool restore_best = false;         ///< at the end, give the module the weights of the best epoch
+  Mode mode = Mode::automatic;       ///< whether it improves upwards or downwards
 };
 /// Stops when the monitored number no longer improves. At the end of an epoch: wait grows by one; an improvement sets
-/// it to zero; else, when it has reached patience in any epoch but the first, training stops (Keras). Starts afresh
-/// with every fit; in one that goes on from a history, with the best of that history.
+/// it to zero; else, when it has reached patience in any epoch but the first, training stops (Keras). Each fit() starts
+/// anew; one that continues from a history starts with the best of that history.
 class EarlyStopping : public CallbackBase {
  public:
   /// Throws ValueError on a negative patience or min_delta.
@@ -146,7 +144,7 @@ class EarlyStopping : public CallbackBase {
   CallbackState state() const override;  ///< the weights to restore
   void set_state(const CallbackState& state) override;
   void choose(TensorMap& weights) const override;
-  /// Epoch (from 0) of the best number of the last fit; -1 before any.
+  /// Epoch, from 0, of the best number in the last fit(); -1 before any.
   int best_epoch() const { return best_epoch_; }
 
  private:
@@ -156,12 +154,12 @@ class EarlyStopping : public CallbackBase {
   TensorMap kept_;
 };
 
-/// How often: after so many epochs, so many steps, or so much time.
+/// An interval in epochs, steps or time.
 struct Interval {
-  /// What can be counted.
+  /// What is counted.
   enum Unit { epochs, steps, seconds };
-  double count;                                            ///< of these
-  Unit unit;                                               ///< what is counted
+  double count;                                            ///< how many
+  Unit unit;                                               ///< of what
   Interval(int n, Unit u = epochs) : count(n), unit(u) {}  ///< `.every = 2`, `.every = {100, Interval::steps}`
   template <class Rep, class Period>
   Interval(std::chrono::duration<Rep, Period> time)
@@ -170,27 +168,26 @@ struct Interval {
   static Interval parse(std::string_view text);
 };
 
-/// As Keras' ModelCheckpoint, and for a training that is to survive its process.
+/// Options for ModelCheckpoint: those of Keras, and some for a training that must survive its process.
 struct ModelCheckpointOptions {
-  std::filesystem::path path;        ///< of the file
-  bool best_only = false;            ///< only when the monitored number improves; else the last state is kept
+  std::filesystem::path path;        ///< the file
+  bool best_only = false;            ///< write only when the monitored number improves
   std::string monitor = "val_loss";  ///< a key of TrainingState::logs
-  Mode mode = Mode::automatic;       ///< which way it improves
-  Interval every = 1;                ///< epochs, steps or time; with best_only it is not asked
-  /// So many files are kept: `path` is always the newest, model.1.safetensors beside model.safetensors the one before,
-  /// and so on.
+  Mode mode = Mode::automatic;       ///< whether it improves upwards or downwards
+  Interval every = 1;                ///< epochs, steps or time; ignored with best_only
+  /// Number of files to keep: `path` is the newest, model.1.safetensors beside model.safetensors the one before, and so
+  /// on.
   int keep = 1;
-  /// Given, as save_model() takes it, the whole training is written, to go on from anywhere within an epoch; else the
-  /// module as save() writes it. The module must be a Sequential then.
+  /// The architecture, as for save_model(): the file then holds the whole training, which can continue from within an
+  /// epoch, and the module must be a Sequential. Empty: the file holds the module, as save() writes it.
   std::string architecture = {};
-  std::map<std::string, std::string> metadata = {};  ///< texts for the file
-  /// Called in the thread that trains when a file could not be written, with the reason; training goes on. Without it
+  std::map<std::string, std::string> metadata = {};  ///< texts to store in the file
+  /// Called in the training thread with the reason when a file could not be written; training continues. Without it,
   /// fit() throws.
   std::function<void(const std::string& reason)> failed = {};
 };
-/// Writes the model while it trains. Training goes on meanwhile: another thread writes a copy. A file is replaced as a
-/// whole or not at all, one that cannot be written costs none of the older ones, and fit() returns only when the last
-/// one is written.
+/// Saves the model during training. Another thread writes a copy while training continues; fit() returns when the last
+/// file is written. A file is replaced as a whole or not at all; one that cannot be written costs no older file.
 class ModelCheckpoint : public CallbackBase {
  public:
   /// Throws ValueError without a path, or when `every` or `keep` is below 1.
@@ -199,7 +196,7 @@ class ModelCheckpoint : public CallbackBase {
   void batch_end(TrainingState& state) override;
   void epoch_end(TrainingState& state) override;
   void train_end(TrainingState& state) override;
-  /// What the n-th file before `path` is called; n = 0 is `path`.
+  /// Name of the n-th file before `path`; n = 0 is `path`.
   static std::filesystem::path older(const std::filesystem::path& path, int n);
 
  private:
@@ -211,8 +208,8 @@ class ModelCheckpoint : public CallbackBase {
   std::shared_future<void> writing_;
 };
 
-/// Sets the learning rate at the start of every epoch to f(epoch from 0, rate so far); records it as "lr". For a rate
-/// that changes with every step see FitOptions::schedule.
+/// Sets the learning rate at the start of every epoch to f(epoch from 0, rate so far); records it as "lr".
+/// FitOptions::schedule sets it before every step.
 class LearningRateScheduler : public CallbackBase {
  public:
   /// From epoch and rate to the new rate.
@@ -224,15 +221,15 @@ class LearningRateScheduler : public CallbackBase {
   std::function<double(int, double)> f_;
 };
 
-/// As Keras' ReduceLROnPlateau.
+/// Options for ReduceLROnPlateau, as in Keras.
 struct ReduceLROnPlateauOptions {
   std::string monitor = "val_loss";  ///< a key of TrainingState::logs
-  double factor = 0.1;               ///< the new rate is the old one times this
-  int patience = 10;                 ///< epochs without improvement before that
+  double factor = 0.1;               ///< the rate is multiplied by this
+  int patience = 10;                 ///< epochs without improvement before a reduction
   double min_delta = 1e-4;           ///< an improvement must be larger than this
-  int cooldown = 0;                  ///< epochs after a reduction that are not counted
-  double min_lr = 0;                 ///< never lower than this
-  Mode mode = Mode::automatic;       ///< which way it improves
+  int cooldown = 0;                  ///< epochs after a reduction that do not count
+  double min_lr = 0;                 ///< the lowest rate
+  Mode mode = Mode::automatic;       ///< whether it improves upwards or downwards
 };
 /// Lowers the learning rate when the monitored number no longer improves (Keras); records the rate as "lr".
 class ReduceLROnPlateau : public CallbackBase {
@@ -249,11 +246,12 @@ class ReduceLROnPlateau : public CallbackBase {
   int wait_ = 0, cooldown_ = 0;
 };
 
-/// Writes a line an epoch to a file: the epoch from 0 and its numbers, under a line of names. A number that an epoch
-/// does not have is NA; one that the names of an older file do not have is left out, which is said. Throws IoError.
+/// Writes one line per epoch to a CSV file, below a line of names: the epoch, from 0, and its numbers. A number that an
+/// epoch lacks is NA. When appending, a number that the file has no column for is left out with a warning. Throws
+/// IoError.
 class CSVLogger : public CallbackBase {
  public:
-  /// a new file unless `append`
+  /// Writes a new file, or appends to an existing one.
   explicit CSVLogger(std::filesystem::path path, bool append = false, char separator = ',');
   void train_begin(TrainingState& state) override;
   void epoch_end(TrainingState& state) override;
@@ -264,13 +262,13 @@ class CSVLogger : public CallbackBase {
   bool append_;
   char separator_;
   std::vector<std::string> keys_;
-  bool compared_ = false;  ///< keys_ with the numbers there are
+  bool compared_ = false;  // keys_ with the first numbers
   std::shared_ptr<std::ofstream> file_;
 };
 
-/// Averages the parameters over the steps: from the validation of an epoch to its end, and after training, the module
-/// has the averages. Give it before callbacks that look at the module then. Starts afresh with every fit but one that
-/// goes on.
+/// Averages the parameters over the steps. From the validation of an epoch to its end, and after training, the module
+/// has the averages: callbacks that use the module then come after this one. Each fit() starts anew, except one that
+/// continues from a history.
 class AverageWeights : public CallbackBase {
  public:
   explicit AverageWeights(double decay = 0.999) : average_(decay) {}  ///< ValueError unless 0 <= decay < 1
@@ -289,7 +287,7 @@ class AverageWeights : public CallbackBase {
   WeightAverage average_;
 };
 
-/// Stops at once when the loss of a batch is no finite number.
+/// Stops training at once when the loss of a batch is not finite.
 class TerminateOnNaN : public CallbackBase {
  public:
   void batch_end(TrainingState& state) override;

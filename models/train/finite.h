@@ -1,4 +1,4 @@
-// Weights that are numbers.
+// Checks for weights that are not finite.
 #pragma once
 #include <string>
 
@@ -7,10 +7,9 @@
 
 namespace ebb {
 
-/// The first parameter or buffer with an element that is no finite number, and that number: "layers.0.weight holds
-/// nan"; empty when there is none. Such weights are what a training that went wrong leaves; nothing that is computed
-/// with them means anything.
+/// Names the first parameter or buffer that holds a NaN or an infinity: "layers.0.weight holds nan"; empty when all
+/// elements are finite. A training that diverged leaves such weights.
 std::string not_finite(Module& module);
-std::string not_finite(const TensorMap& tensors);  ///< the same of tensors by name
+std::string not_finite(const TensorMap& tensors);  ///< the same for tensors by name
 
 }  // namespace ebb

@@ -1,4 +1,4 @@
-// Training progress in Keras' manner.
+// Training progress as Keras shows it.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -12,9 +12,9 @@
 
 namespace ebb {
 
-/// Whose texts progress and summary() follow: standalone Keras 2.2; Keras 2.4 to 2.15; Keras 3.
+/// The version of Keras that progress and summary() look like: standalone Keras 2.2; Keras 2.4 to 2.15; Keras 3.
 enum class KerasStyle { keras2_2, keras2, keras3 };
-/// "keras2.2", "keras2", "keras3"; throws ValueError on any other.
+/// The style named "keras2.2", "keras2" or "keras3"; throws ValueError on any other name.
 KerasStyle style_of(std::string_view name);
 
 /// "0.1234", or "8.0959e-04" when the magnitude is at most 1e-3 (Keras' Progbar).
@@ -24,13 +24,13 @@ std::string format_step_time(double seconds);
 /// "12s", "2:05" from a minute, "1:02:05" from an hour.
 std::string format_eta(double seconds);
 
-/// How progress looks.
+/// Options for Progress.
 struct ProgressOptions {
-  /// What is printed: nothing; a bar that is redrawn; Keras' verbose = 2; one line that says the epoch.
+  /// What is printed: nothing; a bar that is redrawn; the lines of Keras' verbose = 2; one numbered line per epoch.
   enum Kind { nothing, bar, keras_lines, lines };
   Kind kind = bar;                        ///< what is printed
-  KerasStyle style = KerasStyle::keras2;  ///< whose texts
-  bool color = false;                     ///< the bar of Keras 3 has some
+  KerasStyle style = KerasStyle::keras2;  ///< version of Keras to look like
+  bool color = false;                     ///< color the bar of Keras 3
   std::function<double()> clock = {};     ///< seconds; default: a steady clock
 };
 
@@ -39,7 +39,7 @@ class Progress {
  public:
   using Values = std::span<const std::pair<std::string, double>>;  ///< names and numbers, in the order they are shown
   Progress(std::FILE* out, std::int64_t total, ProgressOptions options = {});  ///< begins now
-  /// Draws the bar if the last drawing is 0.05 s old; only then are the values asked for.
+  /// Draws the bar if the last drawing is 0.05 s old; calls `values` only then.
   void update(std::int64_t done, const std::function<std::vector<std::pair<std::string, double>>()>& values);
   /// The last state of the bar, or the line; `heading` begins the line of Kind lines: "Epoch 1/5".
   void finish(Values values, std::string_view heading = {});

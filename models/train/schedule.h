@@ -1,4 +1,4 @@
-// Learning rates that change from step to step.
+// Schedules of the learning rate.
 #pragma once
 #include <functional>
 
@@ -14,41 +14,41 @@ using Schedule = std::function<double(double t, double total)>;
 /// The same rate all the time.
 Schedule constant_lr(double lr);
 
-/// Options of step_lr().
+/// Options for step_lr().
 struct StepLrOptions {
-  double lr = 1e-3;     ///< at first
-  double factor = 0.1;  ///< of each step down
-  double every = 10;    ///< time between two steps
+  double lr = 1e-3;     ///< first rate
+  double factor = 0.1;  ///< factor of each step
+  double every = 10;    ///< time between steps
 };
 /// lr factor^floor(t / every).
 Schedule step_lr(StepLrOptions options = {});
 
-/// Options of exponential_lr().
+/// Options for exponential_lr().
 struct ExponentialLrOptions {
-  double lr = 1e-3;      ///< at first
-  double factor = 0.96;  ///< in that time
-  double every = 1;      ///< a time
+  double lr = 1e-3;      ///< first rate
+  double factor = 0.96;  ///< factor per `every`
+  double every = 1;      ///< time in which the rate falls by `factor`
 };
 /// lr factor^(t / every) (Keras' ExponentialDecay).
 Schedule exponential_lr(ExponentialLrOptions options = {});
 
-/// Options of cosine_lr().
+/// Options for cosine_lr().
 struct CosineLrOptions {
-  double lr = 1e-3;   ///< at its highest
-  double warmup = 0;  ///< until then it rises in a straight line
-  double start = 0;   ///< from this, when there is a warm-up
-  double end = 0;     ///< and falls to this
+  double lr = 1e-3;   ///< highest rate
+  double warmup = 0;  ///< time of the linear rise from `start` to `lr`
+  double start = 0;   ///< first rate of the warm-up
+  double end = 0;     ///< last rate
 };
 /// After the warm-up w: end + (lr - end) (1 + cos(pi (t - w) / (total - w))) / 2 (Loshchilov and Hutter 2017, one
 /// period).
 Schedule cosine_lr(CosineLrOptions options = {});
 
-/// Options of one_cycle_lr().
+/// Options for one_cycle_lr().
 struct OneCycleLrOptions {
-  double lr = 1e-3;          ///< at its highest
-  double peak = 0.3;         ///< share of the time when it is
-  double start_factor = 25;  ///< it begins at lr / start_factor
-  double end_factor = 1e4;   ///< and ends at lr / start_factor / end_factor
+  double lr = 1e-3;          ///< highest rate
+  double peak = 0.3;         ///< when it is reached, as a share of the time
+  double start_factor = 25;  ///< the first rate is lr / start_factor
+  double end_factor = 1e4;   ///< the last rate is lr / start_factor / end_factor
 };
 /// Half a cosine up, then half a cosine down (Smith and Topin 2018; PyTorch's OneCycleLR).
 Schedule one_cycle_lr(OneCycleLrOptions options = {});
