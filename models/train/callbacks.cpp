@@ -52,7 +52,7 @@ TensorMap TrainingState::chosen() const {
 
 void TrainingState::show(const TensorMap& weights) {
   const auto own = named_tensors(module);
-  for (const NamedTensor& t : own)  // all of them before any is changed: two may share their values
+  for (const NamedTensor& t : own)  // all before any is changed: two may share their storage
     if (weights.contains(t.path) && !aside.contains(t.path)) aside[t.path] = t.tensor->clone();
   for (const NamedTensor& t : own)
     if (const auto it = weights.find(t.path); it != weights.end()) t.tensor->assign(it->second);
@@ -130,7 +130,7 @@ void EarlyStopping::train_begin(TrainingState& state) {
     wait_ = better ? 0 : wait_ + 1;
     if (better) best_epoch_ = epoch;
   });
-  // The training was over already, when a checkpoint of its last epoch is all that is left of it
+  // A training that had stopped early already, resumed from the checkpoint of its last epoch, stops at once.
   if (wait_ > 0 && wait_ >= options_.patience && state.history.epochs() > 1) state.stop = true;
 }
 
@@ -152,7 +152,7 @@ void EarlyStopping::epoch_end(TrainingState& state) {
 
 void EarlyStopping::train_end(TrainingState& state) {
   if (options_.restore_best && kept_.empty() && best_epoch_ >= 0)
-    state.say(fmt::format("warning: the best epoch, {}, was before this training began: its weights are not known here",
+    state.say(fmt::format("warning: the best epoch, {}, was before this training began: its weights are not known",
                           best_epoch_ + 1));
   if (kept_.empty() || (best_epoch_ == state.epoch && !state.history.interrupted)) return;
   state.say(fmt::format("Restoring model weights from the end of the best epoch: {}.", best_epoch_ + 1));
@@ -165,7 +165,7 @@ CallbackState EarlyStopping::state() const {
 }
 
 void EarlyStopping::set_state(const CallbackState& state) {
-  const auto it = state.numbers.find("best_epoch");  // another one than the history says: the options are others
+  const auto it = state.numbers.find("best_epoch");  // differs from the history's when the options changed
   if (options_.restore_best && it != state.numbers.end() && it->second == best_epoch_) kept_ = state.tensors;
 }
 
@@ -239,12 +239,12 @@ void CSVLogger::train_begin(TrainingState& state) {
   std::string before;
   if (append_ && !special && std::filesystem::exists(path_, error)) {
     std::ifstream in(path_, std::ios::binary);
-    if (!in) throw IoError(fmt::format("{}: cannot read what is there: {}", path_.string(), std::strerror(errno)));
+    if (!in) throw IoError(fmt::format("{}: cannot read: {}", path_.string(), std::strerror(errno)));
     before.assign(std::istreambuf_iterator<char>(in), {});
     if (!before.empty() && before.back() != '\n')
-      state.say(fmt::format("warning: {}: its last line was cut, and is left out", path_.string()));
+      state.say(fmt::format("warning: {}: removed its last line, which was cut", path_.string()));
   }
-  std::vector<std::string> lines;  // the whole ones: what was cut when its writer died has no end
+  std::vector<std::string> lines;  // those that end: the last one was cut if its writer was killed
   std::string text;
   for (std::size_t begin = 0, end; (end = before.find('\n', begin)) != std::string::npos; begin = end + 1) {
     lines.push_back(before.substr(begin, end - begin));
@@ -252,15 +252,14 @@ void CSVLogger::train_begin(TrainingState& state) {
   }
   keys_.clear();
   compared_ = false;
-  if (!lines.empty()) {  // the names that are there already
+  if (!lines.empty()) {  // continue with the file's columns
     keys_ = detail::separated(lines[0], separator_, [&](std::size_t, const std::string& what) {
       throw DataError(fmt::format("{}: line 1: {}", path_.string(), what));
     });
     if (keys_[0] != "epoch")
-      throw DataError(
-          fmt::format("{}: line 1: expected \"epoch\" and the names of numbers, to go on with", path_.string()));
+      throw DataError(fmt::format("{}: line 1: expected \"epoch\" and the names of numbers", path_.string()));
     keys_.erase(keys_.begin());
-    // Epochs that a killed training logged after its last checkpoint come again.
+    // Epochs that a killed training logged after its last checkpoint are trained again: their lines go.
     const auto comes_again = [&](const std::string& line) {
       int epoch = -1;
       const auto [stop, wrong] = std::from_chars(line.data(), line.data() + line.size(), epoch);
@@ -290,8 +289,9 @@ void CSVLogger::epoch_end(TrainingState& state) {
       if (std::ranges::find(keys_, name) == keys_.end()) out += (out.empty() ? "" : ", ") + name;
     for (const std::string& key : keys_)
       if (!state.logs.contains(key)) missing += (missing.empty() ? "" : ", ") + key;
-    if (!out.empty()) state.say(fmt::format("warning: {} has no column for {}: left out", path_.string(), out));
-    if (!missing.empty()) state.say(fmt::format("warning: {}: nothing measures {}: NA", path_.string(), missing));
+    if (!out.empty()) state.say(fmt::format("warning: {}: no column for {}: not logged", path_.string(), out));
+    if (!missing.empty())
+      state.say(fmt::format("warning: {}: nothing measures {}: logged as NA", path_.string(), missing));
   }
   text += fmt::format("{}", state.epoch);
   for (const std::string& key : keys_) {

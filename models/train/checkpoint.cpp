@@ -58,7 +58,7 @@ std::filesystem::path ModelCheckpoint::older(const std::filesystem::path& path, 
 }
 
 void ModelCheckpoint::write(TrainingState& state) {
-  // What a bad epoch left is not worth the good file of an earlier one.
+  // A training that diverged must not replace the file of a good epoch.
   const auto logged = state.logs.find("loss");
   const double loss = state.partial.batches > 0 ? state.partial.loss : logged != state.logs.end() ? logged->second : 0;
   const auto validated = state.partial.batches > 0 ? state.logs.end() : state.logs.find("val_loss");
@@ -68,7 +68,7 @@ void ModelCheckpoint::write(TrainingState& state) {
   else if (has_validated && !std::isfinite(validated->second))
     bad = fmt::format("the val_loss is {}", validated->second);
   else bad = not_finite(state.module);
-  // Weights that are numbers can give a loss that is none; a validation has shown that they do not.
+  // Finite weights can give a loss that is not finite; after a validation the loss is known.
   if (bad.empty() && !has_validated && state.loss_now)
     if (const double now = state.loss_now(); !std::isfinite(now))
       bad = fmt::format("the loss of the last batch, computed again, is {}", now);
@@ -95,13 +95,13 @@ void ModelCheckpoint::write(TrainingState& state) {
   last_ = std::chrono::steady_clock::now();
   try {
     writing_ = std::async(std::launch::async, job).share();
-  } catch (const std::system_error&) {  // no thread to be had: then now
+  } catch (const std::system_error&) {  // no thread is available: write in this one
     writing_ = std::async(std::launch::deferred, job).share();
     wait();
   }
 }
 
-/// Until the last file is written.
+/// Waits until the last file is written.
 void ModelCheckpoint::wait() {
   if (!writing_.valid()) return;
   try {

@@ -1,21 +1,24 @@
-// A model file is a safetensors file. Its tensors by name, and the texts in its metadata:
-//   PATH                  parameters and buffers of the model to use: for most trainings those that are trained, else
+// A model file is a safetensors file.
+//
+// Its tensors:
+//   PATH                the parameters and buffers of the model to use: the trained ones, their averages, or those of
 //   the
-//                         averages of them, or the best ones where these are to be restored
+//                       best epoch
+//   training.PATH       what training continues from, where that is not PATH
+//   optimizer.N.PATH    the N-th tensor of the optimizer's state for a parameter
+//   callback.NAME.KEY   a tensor of a callback's state
+//
+// The texts in its metadata:
 //   ebb.architecture, ebb.input_shape, ebb.version
-//   ebb.frozen            JSON: the paths of the parameters that are not trained, and of the layers that have no
-//   parameters and
-//                         keep averages, which are left alone; left out when there are none
-//   ebb.build             JSON: compiler, BLAS and instruction set that the training ran with (build_facts), with a
-//   history optimizer.N.PATH      the optimizer's N-th tensor of state for a parameter ebb.optimizer         JSON:
-//   {name, options, steps, groups} training.PATH         what training goes on from, where that is not PATH
-//   callback.NAME.KEY     a tensor that a callback remembers: its name, the callback's own key
-//   ebb.history           JSON: {values: {KEY: [..]}, seconds: [..], interrupted, partial: {batches, loss, correct,
-//   seen,
-//                         classes, seconds}, callbacks: {NAME: {NUMBER: ..}}}; numbers that JSON lacks are "inf",
-//                         "-inf", null
-// Files of before have no ebb.frozen, ebb.build, training. and callback., nor classes, seconds and callbacks; and null
-// for every number that is not finite.
+//   ebb.frozen          JSON: the paths of frozen parameters, and of frozen layers that have running averages but no
+//                       parameters; left out when there are none
+//   ebb.optimizer       JSON: {name, options, steps, groups}
+//   ebb.history         JSON: {values: {KEY: [..]}, seconds: [..], interrupted, partial: {batches, loss, correct, seen,
+//                       classes, seconds}, callbacks: {NAME: {NUMBER: ..}}}; NaN is null, infinities are "inf", "-inf"
+//   ebb.build           JSON: compiler, BLAS and instruction set of the training (build_facts), with a history
+//
+// Older files lack ebb.frozen, ebb.build, training., callback., classes, seconds and callbacks, have null for
+// infinities too, and older names of the optimizer's options.
 #include <ebb/models/train/serialize.h>
 
 #include <fmt/format.h>
@@ -104,7 +107,7 @@ std::string to_json(const Optimizer& o) {
   return Json{{"name", o.name()}, {"options", o.options()}, {"steps", o.steps()}, {"groups", groups}}.dump();
 }
 
-/// Numbers that JSON lacks are texts, but for NaN, which is null.
+/// JSON has no infinities, which become texts, and no NaN, which becomes null.
 Json number(double x) { return std::isinf(x) ? Json(x > 0 ? "inf" : "-inf") : Json(x); }
 
 std::string to_json(const History& h) {
@@ -176,7 +179,7 @@ History history_from(const CheckedJson& j, Sequential& net, const SafeTensors& f
     if (!(s >= 0)) throw ValueError(fmt::format("seconds: an epoch took {}, expected at least 0", s));
   for (const auto& [key, list] : detail::object_of(j, "values").items()) {
     std::vector<double>& of_key = h.values[key] = numbers(list, key);
-    // What is measured only from some epoch on has fewer.
+    // A number that is measured only from a later epoch on has fewer.
     if (of_key.empty() || of_key.size() > h.seconds.size() || (key == "loss" && of_key.size() < h.seconds.size()))
       throw ValueError(fmt::format("{}: expected {} numbers, one for each epoch, found {}", detail::printable(key, 40),
                                    h.seconds.size(), of_key.size()));
@@ -217,7 +220,7 @@ History history_from(const CheckedJson& j, Sequential& net, const SafeTensors& f
   return h;
 }
 
-/// Layers that have buffers and no parameter of their own, by path: their mark alone tells that they are frozen.
+/// Layers with buffers but without parameters, by path: only their own mark says whether they are frozen.
 class FrozenAverages : public Visitor {
  public:
   std::map<std::string, Module*> found;
@@ -229,7 +232,7 @@ class FrozenAverages : public Visitor {
   }
 };
 
-/// The parameters that are in this list become constants.
+/// Freezes the parameters in this list.
 void freeze_listed(Sequential& net, const CheckedJson& j) {
   std::vector<std::string> paths;
   if (!j.is_array()) detail::expected("frozen", "a list of parameters", j);
@@ -324,13 +327,13 @@ SavedModel load_model(const std::filesystem::path& path) {
   out.architecture = value(architecture_key);
   out.metadata = file.metadata;
   const std::string input = value(input_key);
-  std::int64_t elements = std::int64_t{1} << 22;  // that many more: what almost fits is told name by name
+  std::int64_t elements = std::int64_t{1} << 22;  // so many more, so that a file which almost fits is refused by name
   for (const auto& [name, t] : file.tensors)
     elements += name.starts_with(state_prefix) || name.starts_with(callback_prefix) ? 0 : t.numel();
   try {
     const detail::FromFile filled(elements);
     out.net = Sequential(shape_from(input), parse_architecture(out.architecture));
-  } catch (const Error& e) {  // of an architecture, the text with a mark stands below
+  } catch (const Error& e) {  // the first line: an architecture's error has its text with a mark below
     const std::string_view what = e.what();
     throw DataError(fmt::format("{}: {}", path.string(), what.substr(0, what.find('\n'))));
   }

@@ -232,8 +232,7 @@ TEST_CASE("callbacks: EarlyStopping that goes on from a history knows its best a
   d.epochs(first, {5, 4, 3});
   CHECK(d.said.empty());
   d.epochs(second, {4, 4});
-  CHECK(d.said ==
-        Strings{"warning: the best epoch, 3, was before this training began: its weights are not known here"});
+  CHECK(d.said == Strings{"warning: the best epoch, 3, was before this training began: its weights are not known"});
 }
 
 TEST_CASE("callbacks: ModelCheckpoint keeps the best or the last") {
@@ -633,7 +632,7 @@ TEST_CASE("callbacks: CSVLogger goes on with a log as it finds it") {
     return contents(file) + (d.said.empty() ? "" : d.said[0]);
   };
   const std::string names = "epoch,loss,val_loss\n",
-                    cut = "warning: " + file.string() + ": its last line was cut, and is left out";
+                    cut = "warning: " + file.string() + ": removed its last line, which was cut";
   CHECK(append(names + "0,0.5,0.1\n1,0.5,0.", 1) == names + "0,0.5,0.1\n1,0.5,0.25\n" + cut);
   CHECK(append(names + "0,0.5,0.1", 0) == names + "0,0.5,0.25\n" + cut);
   CHECK(append("epoch,lo", 0) == names + "0,0.5,0.25\n" + cut);  // names that were cut name nothing
@@ -647,15 +646,15 @@ TEST_CASE("callbacks: CSVLogger goes on with a log as it finds it") {
 
   // Columns that are not those of this training
   CHECK(append("epoch,val_loss\n0,0.1\n", 1) ==
-        "epoch,val_loss\n0,0.1\n1,0.25\nwarning: " + file.string() + " has no column for loss: left out");
+        "epoch,val_loss\n0,0.1\n1,0.25\nwarning: " + file.string() + ": no column for loss: not logged");
   CHECK(append("epoch,loss,lr,val_loss\n0,0.1,1,2\n", 1) ==
-        "epoch,loss,lr,val_loss\n0,0.1,1,2\n1,0.5,NA,0.25\nwarning: " + file.string() + ": nothing measures lr: NA");
+        "epoch,loss,lr,val_loss\n0,0.1,1,2\n1,0.5,NA,0.25\nwarning: " + file.string() +
+            ": nothing measures lr: logged as NA");
 
   std::ofstream(file) << "epoch;loss\n0;1\n";
   Drive d;
   CHECK_THROWS_WITH_AS(CSVLogger(file, true).train_begin(d.state),
-                       (file.string() + ": line 1: expected \"epoch\" and the names of numbers, to go on with").c_str(),
-                       DataError);
+                       (file.string() + ": line 1: expected \"epoch\" and the names of numbers").c_str(), DataError);
   CHECK(contents(file) == "epoch;loss\n0;1\n");
 }
 
