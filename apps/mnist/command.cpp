@@ -118,6 +118,23 @@ ebb::Sequential build_network(const std::string& architecture) {
   }
 }
 
+po::options_description json_option() {
+  return app::option_group("Output", {
+                                         {"json", "print JSON instead of text"},
+                                     });
+}
+
+ebb::SavedModel load_file(const po::variables_map& v) {
+  if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
+  ebb::SavedModel model = ebb::load_model(file_of(v));
+  scale_of(model, file_of(v));  // refused now rather than after the data are read
+  return model;
+}
+
+ebb::Sequential network(const po::variables_map& v) {
+  return file_of(v).empty() ? build_network(architecture(v)) : load_file(v).net;
+}
+
 po::options_description split_options() {
   return app::option_group("Splitting anew", {
                                                  {"test-size", po::value<double>(),

@@ -37,6 +37,13 @@ std::string architecture(const po::variables_map& values);
 /// A network for digits of 28 x 28 pixels and ten classes; throws UsageError when the text describes none.
 ebb::Sequential build_network(const std::string& architecture);
 
+/// --json.
+po::options_description json_option();
+/// The model in the file that was given. Throws UsageError when none was.
+ebb::SavedModel load_file(const po::variables_map& values);
+/// The network of a file when one is given, else the one that the options describe.
+ebb::Sequential network(const po::variables_map& values);
+
 /// --test-size, --split-seed, --stratify.
 po::options_description split_options();
 /// The split that they ask for; none without --test-size. Throws UsageError.

@@ -13,7 +13,7 @@
 
 #include "command.h"
 #include "json_text.h"
-#include "keep.h"
+#include "saving.h"
 
 namespace mnist {
 namespace {

@@ -17,10 +17,10 @@
 
 #include "command.h"
 #include "json_text.h"
-#include "keep.h"
-#include "record.h"
+#include "saving.h"
 #include "signals.h"
-#include "training.h"
+#include "training_options.h"
+#include "training_record.h"
 
 namespace mnist {
 namespace {

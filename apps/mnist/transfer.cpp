@@ -12,9 +12,9 @@
 
 #include "command.h"
 #include "json_text.h"
-#include "keep.h"
+#include "saving.h"
 #include "signals.h"
-#include "training.h"
+#include "training_options.h"
 
 namespace mnist {
 namespace {

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "record.h"
 #include "signals.h"
-#include "training.h"
+#include "training_options.h"
+#include "training_record.h"
 
 namespace mnist {
 namespace {

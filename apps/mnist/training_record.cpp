@@ -1,4 +1,4 @@
-#include "record.h"
+#include "training_record.h"
 
 #include <fmt/format.h>
 #include <zlib.h>
@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "json_text.h"
-#include "training.h"
+#include "training_options.h"
 
 namespace mnist {
 namespace {

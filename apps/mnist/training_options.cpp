@@ -1,4 +1,4 @@
-#include "training.h"
+#include "training_options.h"
 
 #include <fmt/format.h>
 

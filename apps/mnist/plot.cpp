@@ -1,0 +1,75 @@
+// mnist plot: loss and accuracy of trainings, drawn.
+#include <fmt/core.h>
+
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+#include <fstream>
+
+#include "command.h"
+#include "json_text.h"
+
+namespace mnist {
+namespace {
+
+ebb::History history_of(const std::string& file) {
+  std::string head(6, '\0');
+  std::ifstream(file, std::ios::binary).read(head.data(), 6);
+  const bool log = head.starts_with("epoch") || head == "\"epoch";
+  const auto history = log ? ebb::load_history_csv(file) : ebb::load_model(file).history;
+  if (!history || history->epochs() == 0) throw ebb::DataError(fmt::format("{}: holds no history of a training", file));
+  return *history;
+}
+
+}  // namespace
+
+int plot(const std::vector<std::string>& args) {
+  po::options_description own = app::option_group(
+      "Drawing", {
+                     {"svg", po::value<std::string>(), "write the drawing to this file; default: standard output"},
+                     {"names", po::value<std::string>(),
+                      "what to call the trainings, such as \"fit1,fit2\"; default: the names of the files"},
+                     {"force", "overwrite a file that exists"},
+                     {"json", "print the numbers as one JSON object instead of drawing, or beside it"},
+                 });
+  po::options_description options(80, 40);
+  options.add(own);
+  po::variables_map v;
+  if (!parse(args, options, "mnist plot FILE... [OPTIONS]",
+             "FILE is what mnist train --save or --log-csv wrote. One: training against\n"
+             "validation, accuracy and loss side by side. Several: their validation numbers.\n"
+             "Examples:\n"
+             "  mnist plot run.safetensors --svg run.svg\n"
+             "  mnist plot fit1.csv fit2.csv fit3.csv --svg fits.svg\n",
+             v, 100))
+    return ok;
+  const auto files = files_of(v);
+  if (files.empty()) throw UsageError("which training? Give a file that mnist train --save or --log-csv wrote");
+  auto names = words(v.count("names") ? v["names"].as<std::string>() : "");
+  if (!v.count("names"))
+    for (const std::string& file : files) names.push_back(std::filesystem::path(file).stem().string());
+  if (names.size() != files.size())
+    throw UsageError(fmt::format("--names gives {} names for {} files", names.size(), files.size()));
+  const std::string file = output_file(v, "svg");
+  ebb::NamedHistories histories;
+  for (std::size_t i = 0; i < files.size(); ++i) histories.emplace_back(names[i], history_of(files[i]));
+  if (!file.empty()) ebb::plot_history(histories, file);
+  if (v.count("json")) {
+    nlohmann::ordered_json out{{"trainings", nlohmann::ordered_json::array()}};
+    for (std::size_t i = 0; i < files.size(); ++i)
+      out["trainings"].push_back({{"name", names[i]},
+                                  {"file", files[i]},
+                                  {"epochs", histories[i].second.epochs()},
+                                  {"history", histories[i].second.values}});
+    if (!file.empty()) out["svg"] = file;
+    app::print("{}\n", app::json_text(out));
+  } else if (file.empty()) {
+    app::print("{}", ebb::svg(ebb::history_panels(histories), 1080, 504));
+  } else {
+    for (const auto& [name, history] : histories)
+      app::print("{}: {} epoch{} of {}\n", file, history.epochs(), history.epochs() == 1 ? "" : "s", name);
+  }
+  return ok;
+}
+
+}  // namespace mnist
