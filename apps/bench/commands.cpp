@@ -2,23 +2,24 @@
 
 #include <fmt/core.h>
 
+#include <ebb/graph/error.h>
+#include <ebb/ops/ops.h>
+#include <ebb/ops/random.h>
+
 namespace bench {
 
 namespace po = app::po;
 
-po::options_description workload_options(const std::string& default_model) {
-  std::string names;
-  for (const Workload& w : workloads())
-    names += (names.empty() ? "" : names.size() - names.rfind('\n') > 30 ? ",\n" : ", ") + w.name;
-  return app::option_group("Workload",
-                           {
-                               {"model", po::value<std::string>()->default_value(default_model), names.c_str()},
-                               {"arch", po::value<std::string>(),
-                                "another network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\""},
-                               {"optimizer", po::value<std::string>(), "sgd, rmsprop or adam; default: the model's"},
-                               {"batch", po::value<std::int64_t>(), "samples a step; default: the model's"},
-                               {"seed", po::value<std::uint64_t>()->default_value(1), "of weights, order and dropout"},
-                           });
+po::options_description workload_options() {
+  return app::option_group(
+      "Workload",
+      {
+          {"model", app::one_of("mlp_512", workload_names()), "{}"},
+          {"arch", app::text(), "another network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\""},
+          {"optimizer", app::one_of({"sgd", "rmsprop", "adam"}), "{}; default: the model's"},
+          {"batch", app::number<std::int64_t>(1, 65536), "samples in each step; default: the model's"},
+          {"seed", app::number<std::uint64_t>(1, 0, UINT64_MAX), "seed of weights, sample order and dropout"},
+      });
 }
 
 Workload workload_from(const po::variables_map& v) {
@@ -28,9 +29,7 @@ Workload workload_from(const po::variables_map& v) {
     w.architecture = v["arch"].as<std::string>();
   }
   if (v.count("optimizer")) w.optimizer = v["optimizer"].as<std::string>();
-  if (w.optimizer != "sgd" && w.optimizer != "rmsprop" && w.optimizer != "adam")
-    throw app::UsageError(fmt::format("--optimizer must be sgd, rmsprop or adam, got \"{}\"", w.optimizer));
-  if (v.count("batch")) w.batch = number<std::int64_t>(v, "batch", 1, 65536);
+  if (v.count("batch")) w.batch = v["batch"].as<std::int64_t>();
   try {
     const ebb::Sequential checked = network(w);
   } catch (const ebb::ValueError& e) {

@@ -1,4 +1,4 @@
-// bench compare: the workloads beside LibTorch at its best, interleaved.
+// bench compare: the workloads beside LibTorch at its best, or beside another build, interleaved.
 #include <fmt/core.h>
 
 #include <array>
@@ -11,7 +11,9 @@
 #include <optional>
 #include <thread>
 
+#include <ebb/models/data/mnist.h>
 #include <ebb/models/files/atomic_file.h>
+#include <ebb/models/files/version.h>
 #include <ebb/ops/kernels/blas.h>
 
 #include "commands.h"
@@ -204,57 +206,40 @@ std::string processor() {
   return fmt::format("{}, {} processor{}", name, n, n == 1 ? "" : "s");
 }
 
-}  // namespace
+po::options_description options() {
+  return app::joined(
+      {app::option_group("What",
+                         {
+                             {"models", app::text("all"), "workloads, such as mlp_512,cnn_64, or all"},
+                             {"threads", app::text("1,2"), "numbers of threads"},
+                             {"against", app::text("torch"), "torch, or the path of another build of bench"},
+                             {"infer", "time predict() too, with --infer-batches"},
+                             {"no-train", "do not train: with --infer"},
+                             {"infer-batches", app::text("1,128"), "samples in a call of predict()"},
+                             {"data", app::text(), "folder of MNIST's files; default: as in bench train"},
+                         }),
+       app::option_group(
+           "How",
+           {
+               {"repeats", app::number(3, 1, 1000), "fresh processes of each program"},
+               {"rounds", app::number(5, 1, 1000), "turns that each process gets, in rotating order"},
+               {"seconds", app::number(0.2, 0.001, 60.0), "seconds that the fastest program takes for a turn"},
+               {"epochs", app::number(1, 0, 1000), "whole epochs after which accuracies are compared; 0: they are not"},
+               {"seeds", app::number(5, 1, 1000), "seeds of weights and order for which accuracies are compared"},
+           }),
+       app::option_group("Output", {
+                                       {"markdown", "print one row per workload, for a page"},
+                                       {"json", app::text(), "write every number to this file"},
+                                       {"chart", app::text(), "draw the ratios of training to this SVG file"},
+                                       {"force", "overwrite files that exist"},
+                                   })});
+}
 
-int compare(const std::vector<std::string>& args) {
-  po::options_description options(80, 40);
-  const po::options_description what = app::option_group(
-      "What",
-      {
-          {"models", po::value<std::string>()->default_value("all"), "workloads, such as mlp_512,cnn_64, or all"},
-          {"threads", po::value<std::string>()->default_value("1,2"), "numbers of threads"},
-          {"against", po::value<std::string>()->default_value("torch"), "torch, or another build of bench: its path"},
-          {"infer", "also predict(), with --infer-batches"},
-          {"no-train", "no training: with --infer"},
-          {"infer-batches", po::value<std::string>()->default_value("1,128"), "samples a call"},
-          {"data", po::value<std::string>()->default_value(""), "folder of MNIST's files; default: as bench train"},
-      });
-  const po::options_description how = app::option_group(
-      "How", {
-                 {"repeats", po::value<int>()->default_value(3), "fresh processes of each program"},
-                 {"rounds", po::value<int>()->default_value(5), "turns that each process gets, in rotating order"},
-                 {"seconds", po::value<double>()->default_value(0.2), "that the fastest program takes for a turn"},
-                 {"epochs", po::value<int>()->default_value(1),
-                  "whole epochs after which accuracies are compared; 0: they are not"},
-                 {"seeds", po::value<int>()->default_value(5),
-                  "of weights and order, for each of which accuracies are compared"},
-             });
-  const po::options_description output = app::option_group(
-      "Output", {
-                    {"markdown", "one row per workload, for a page"},
-                    {"json", po::value<std::string>(), "write every number to this file"},
-                    {"chart", po::value<std::string>(), "draw the ratios of training to this SVG file"},
-                    {"force", "overwrite files that exist"},
-                });
-  options.add(what).add(how).add(output);
-  po::variables_map v;
-  if (!app::parse(args, options, "bench compare [OPTIONS]",
-                  "Trains each workload with ebb and with LibTorch in each of its good\n"
-                  "configurations. The programs run in turns of a fraction of a second, in an\n"
-                  "order that rotates, so that a busy moment of the machine hits all alike. The\n"
-                  "peer's configuration with the lowest median counts. All times are kept and\n"
-                  "shown: median, minimum, maximum.\n"
-                  "LibTorch's program is built when it is not there (needs Debian's libtorch-dev).\n\n"
-                  "Examples:\n"
-                  "  bench compare                                  everything; about half an hour\n"
-                  "  bench compare --models mlp_512,cnn_64 --repeats 1 --epochs 0\n"
-                  "  bench compare --against old/bench              did a change help?\n",
-                  v))
-    return app::ok;
+int run(app::Values& v) {
   const std::vector<Workload> chosen = workloads_of(v["models"].as<std::string>());
   const std::vector<int> threads = thread_list(v["threads"].as<std::string>());
-  const auto epochs = number(v, "epochs", 0, 1000);
-  const auto seeds = number(v, "seeds", 1, 1000);
+  const auto epochs = v["epochs"].as<int>();
+  const auto seeds = v["seeds"].as<int>();
   const auto against = v["against"].as<std::string>();
   const bool torch = against == "torch", training = v.count("no-train") == 0;
   std::vector<std::int64_t> infer_batches;
@@ -268,13 +253,14 @@ int compare(const std::vector<std::string>& args) {
     if (!file.empty()) app::check_output(file, v.count("force") > 0);
     return file;
   };
-  Plan plan{"", number(v, "repeats", 1, 1000), number(v, "rounds", 1, 1000), number(v, "seconds", 0.001, 60.0), 0};
+  Plan plan{"", v["repeats"].as<int>(), v["rounds"].as<int>(), v["seconds"].as<double>(), 0};
   const std::string json_file = output_file("json"), chart_file = output_file("chart");
   app::refuse_same_files({{"--json", json_file}, {"--chart", chart_file}});
 
   const Setting ours{"ebb", this_program().string()};
   const std::string peer_program = torch ? torch_program() : against;
-  const ebb::Mnist data = ebb::find_dataset(ebb::DatasetName::mnist, v["data"].as<std::string>());
+  const ebb::Mnist data =
+      ebb::find_dataset(ebb::DatasetName::mnist, v.count("data") ? v["data"].as<std::string>() : "");
   plan.data = data.source;
   plan.samples = data.train.images.size(0);
 
@@ -283,6 +269,7 @@ int compare(const std::vector<std::string>& args) {
           .ours = "ebb " + ebb::version(),
           .peer = against,
           .notes = torch ? torch_notes(threads) : "",
+          .against_torch = torch,
           .samples = plan.samples};
   const auto settings = [&](const Workload& w, int n, bool train) {
     std::vector<Setting> out{ours};
@@ -332,12 +319,33 @@ int compare(const std::vector<std::string>& args) {
     if (run.training.empty() && run.inference.empty()) throw;
     failure = std::current_exception();
   }
-  run.peer = torch ? library : against;
+  run.peer = torch ? library : fmt::format("{} ({})", library, against);
   app::print("{}", v.count("markdown") ? markdown_table(run) : text_table(run));
   if (!chart_file.empty()) ebb::write_atomically(chart_file, chart(run));
   if (!json_file.empty()) ebb::write_atomically(json_file, to_json(run).dump(1) + "\n");
   if (failure) std::rethrow_exception(failure);
   return app::ok;
 }
+
+}  // namespace
+
+const app::Command compare_command{
+    .name = "compare",
+    .about = "time the workloads beside LibTorch, or beside another build",
+    .arguments = "[OPTIONS]",
+    .description =
+        "Trains each workload with ebb and with its peer: LibTorch in each of its good\n"
+        "configurations, or another build of bench. The programs run in turns of a\n"
+        "fraction of a second, in an order that rotates, so that a busy moment of the\n"
+        "machine hits all alike. The peer's configuration with the lowest median counts.\n"
+        "All times are kept and shown: median, minimum, maximum.\n"
+        "LibTorch's program is built when it is not there (needs Debian's libtorch-dev).\n",
+    .examples =
+        "  bench compare                                  everything; about half an hour\n"
+        "  bench compare --models mlp_512,cnn_64 --repeats 1 --epochs 0\n"
+        "  bench compare --against old/bench              did a change help?\n",
+    .options = options,
+    .run = run,
+};
 
 }  // namespace bench

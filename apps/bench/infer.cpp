@@ -6,6 +6,13 @@
 #include <algorithm>
 #include <cstdio>
 
+#include <ebb/graph/tensor.h>
+#include <ebb/models/data/mnist.h>
+#include <ebb/models/files/version.h>
+#include <ebb/models/report/summary.h>
+#include <ebb/models/train/fit.h>
+#include <ebb/ops/kernels/threads.h>
+
 #include "commands.h"
 #include "measure.h"
 
@@ -38,31 +45,22 @@ class Caller {
   std::int64_t batch_, at_ = 0;
 };
 
-}  // namespace
+po::options_description options() {
+  return app::joined(
+      {workload_options(), app::data_options(),
+       app::option_group("Run", {
+                                    {"calls", app::number<std::int64_t>(0, 0, 1'000'000'000),
+                                     "calls of predict() that are timed; 0: one pass over the test digits"},
+                                    {"json", "print one JSON object instead of text"},
+                                    {"paced",
+                                     "for bench compare: wait for lines with a number of calls, and print a JSON "
+                                     "line after each"},
+                                })});
+}
 
-int infer(const std::vector<std::string>& args) {
-  po::options_description options(80, 40);
-  const po::options_description run = app::option_group(
-      "Run",
-      {
-          {"calls", po::value<std::int64_t>()->default_value(0),
-           "calls of predict() that are timed; 0: one pass over the test digits"},
-          {"json", "print one JSON object instead of text"},
-          {"paced", "for bench compare: wait for lines with a number of calls, and print a JSON line after each"},
-      });
-  options.add(workload_options("mlp_512")).add(app::data_options()).add(run);
-  po::variables_map v;
-  if (!app::parse(args, options, "bench infer [OPTIONS]",
-                  "Calls predict() on test digits, --batch of them at a time, and prints samples\n"
-                  "per second, the time of a call, and how often memory was asked of the system\n"
-                  "after the first call. The network is untrained: its speed does not depend on it.\n\n"
-                  "Examples:\n"
-                  "  bench infer --model cnn_64 --batch 1 --threads 1\n"
-                  "  bench infer --model mlp_512 --batch 1000 --json\n",
-                  v))
-    return app::ok;
+int run(app::Values& v) {
   const Workload w = workload_from(v);
-  const auto calls = number<std::int64_t>(v, "calls", 0, 1'000'000'000);
+  const auto calls = v["calls"].as<std::int64_t>();
   const bool paced = v.count("paced") > 0, json = paced || v.count("json") > 0;
   app::use_threads(v);
   const ebb::Mnist data = app::load_data(v);
@@ -118,5 +116,22 @@ int infer(const std::vector<std::string>& args) {
   }
   return app::ok;
 }
+
+}  // namespace
+
+const app::Command infer_command{
+    .name = "infer",
+    .about = "predict with a workload's network and time it",
+    .arguments = "[OPTIONS]",
+    .description =
+        "Calls predict() on test digits, --batch of them at a time, and prints samples\n"
+        "per second, the time of a call, and how often memory was asked of the system\n"
+        "after the first call. The network is untrained: its speed does not depend on it.\n",
+    .examples =
+        "  bench infer --model cnn_64 --batch 1 --threads 1\n"
+        "  bench infer --model mlp_512 --batch 1000 --json\n",
+    .options = options,
+    .run = run,
+};
 
 }  // namespace bench

@@ -14,7 +14,10 @@
 #include <immintrin.h>
 #endif
 
+#include <ebb/graph/mode.h>
+#include <ebb/models/layers/layers.h>
 #include <ebb/ops/kernels/blas.h>
+#include <ebb/ops/ops.h>
 
 #include "measure.h"
 

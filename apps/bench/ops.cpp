@@ -189,29 +189,19 @@ void time_op(benchmark::State& state, const Timed& op, bool gradients) {
   state.counters["B/s"] = per_run(bytes);
 }
 
-}  // namespace
+po::options_description options() {
+  return app::option_group(
+      "Run", {
+                 {"filter", app::text("."), "only ops whose name and size match, such as conv2d or matmul/128"},
+                 {"gradients", "forward, and backward from the sum of the result"},
+                 {"seconds", app::number(0.1, 0.001, 60.0), "shortest time for each op"},
+                 app::threads_option(),
+                 {"json", app::text(), "write Google Benchmark's JSON to this file"},
+                 {"list", "only print the names"},
+             });
+}
 
-int ops(const std::vector<std::string>& args) {
-  po::options_description options(80, 40);
-  const po::options_description run =
-      app::option_group("Run", {
-                                   {"filter", po::value<std::string>()->default_value("."),
-                                    "only ops whose name and size match, such as conv2d or matmul/128"},
-                                   {"gradients", "forward, and backward from the sum of the result"},
-                                   {"seconds", po::value<double>()->default_value(0.1), "at least so long for each"},
-                                   {"threads", po::value<int>(), "default: one per processor"},
-                                   {"json", po::value<std::string>(), "write Google Benchmark's JSON to this file"},
-                                   {"list", "the names alone"},
-                               });
-  options.add(run);
-  po::variables_map v;
-  if (!app::parse(args, options, "bench ops [OPTIONS]",
-                  "Every primitive over sizes, with the operations and bytes that it counts itself.\n\n"
-                  "Examples:\n"
-                  "  bench ops --filter matmul --threads 1\n"
-                  "  bench ops --filter conv2d --gradients\n",
-                  v))
-    return app::ok;
+int run(app::Values& v) {
   app::use_threads(v);
   const bool gradients = v.count("gradients") > 0;
   for (const Timed& op : timed_ops()) {
@@ -224,7 +214,7 @@ int ops(const std::vector<std::string>& args) {
     })->UseRealTime();
   }
   std::vector<std::string> words{"bench ops", "--benchmark_filter=" + v["filter"].as<std::string>(),
-                                 fmt::format("--benchmark_min_time={}", number(v, "seconds", 0.001, 60.0))};
+                                 fmt::format("--benchmark_min_time={}", v["seconds"].as<double>())};
   if (v.count("list")) words.push_back("--benchmark_list_tests=true");
   if (v.count("json")) {
     words.push_back("--benchmark_out_format=json");
@@ -238,5 +228,19 @@ int ops(const std::vector<std::string>& args) {
     throw app::UsageError(fmt::format("no op matches --filter {}", v["filter"].as<std::string>()));
   return app::ok;
 }
+
+}  // namespace
+
+const app::Command ops_command{
+    .name = "ops",
+    .about = "time every primitive over sizes (Google Benchmark)",
+    .arguments = "[OPTIONS]",
+    .description = "Shows the operations and bytes that each op counts itself, too.\n",
+    .examples =
+        "  bench ops --filter matmul --threads 1\n"
+        "  bench ops --filter conv2d --gradients\n",
+    .options = options,
+    .run = run,
+};
 
 }  // namespace bench

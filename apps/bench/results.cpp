@@ -56,8 +56,17 @@ const Learned* learned(const Run& run, const std::string& workload) {
 
 std::string threads_text(int n) { return fmt::format("{} thread{}", n, n == 1 ? "" : "s"); }
 
+/// What the tables call the two programs.
+const char* our_name(const Run& run) { return run.against_torch ? "ebb" : "this build"; }
+const char* peer_name(const Run& run) { return run.against_torch ? "LibTorch" : "other build"; }
+/// The times of the peer, and in which of its configurations; another build has only one.
+std::string with_range(const Run& run, const Measured& peer) {
+  return with_range(peer.seconds) + (run.against_torch ? " " + peer.name : "");
+}
+
 std::string heading(const Run& run) {
-  return fmt::format("{}; {}; {} against {}. {}\n", run.date, run.processor, run.ours, run.peer, run.notes);
+  return fmt::format("{}; {}; {} against {}.{}{}\n", run.date, run.processor, run.ours, run.peer,
+                     run.notes.empty() ? "" : " ", run.notes);
 }
 
 }  // namespace
@@ -94,25 +103,27 @@ double least(const Cell& cell) { return cell.threads == 1 ? cell.workload.least_
 std::string text_table(const Run& run) {
   std::string out = heading(run);
   if (!run.training.empty()) {
+    const bool held = run.against_torch;
     out += fmt::format(
-        "\nTraining, seconds per epoch of {} samples: median (min..max); ratio: peer / ebb, by rounds in brackets\n\n",
-        run.samples);
-    out += fmt::format("{:<13}{:>3}  {:<22}{:<32}{:<20}{:>6} {:>5} {:>6}  {:>11}  {:>11}\n", "workload", "thr", "ebb",
-                       "peer at its best", "ratio", "least", "", "limit", "MB", "first step");
+        "\nTraining, seconds per epoch of {} samples: median (min..max); ratio: {}{} / {}, by rounds in brackets\n\n",
+        run.samples, peer_name(run), held ? " at its best" : "", our_name(run));
+    out += fmt::format("{:<13}{:>3}  {:<22}{:<32}{:<20}{} {:>6}  {:>11}  {:>11}\n", "workload", "thr", our_name(run),
+                       peer_name(run), "ratio", held ? fmt::format("{:>6} {:>5}", "least", "") : "", "limit", "MB",
+                       "first step");
     for (const Cell& c : run.training) {
       const Range r = ratio(c);
       const Measured& peer = best_peer(c);
-      const std::string bracket = fmt::format("{:.2f} ({:.2f}..{:.2f})", r.middle, r.low, r.high);
-      const std::string limit = c.limit > 0 ? fmt::format("{:.2f}", median(c.ours.seconds) / c.limit) : "";
-      out += fmt::format("{:<13}{:>3}  {:<22}{:<32}{:<20}{:>6.2f} {:>5} {:>6}  {:>11}  {:>11}\n", c.workload.name,
-                         c.threads, with_range(c.ours.seconds), with_range(peer.seconds) + " " + peer.name, bracket,
-                         least(c), r.middle >= least(c) ? "yes" : "NO", limit,
+      out += fmt::format("{:<13}{:>3}  {:<22}{:<32}{:<20}{} {:>6}  {:>11}  {:>11}\n", c.workload.name, c.threads,
+                         with_range(c.ours.seconds), with_range(run, peer),
+                         fmt::format("{:.2f} ({:.2f}..{:.2f})", r.middle, r.low, r.high),
+                         held ? fmt::format("{:>6.2f} {:>5}", least(c), r.middle >= least(c) ? "yes" : "NO") : "",
+                         c.limit > 0 ? fmt::format("{:.2f}", median(c.ours.seconds) / c.limit) : "",
                          fmt::format("{:.0f} / {:.0f}", median(c.ours.memory_mb), median(peer.memory_mb)),
                          fmt::format("{:.2f} / {:.2f}", median(c.ours.first_step), median(peer.first_step)));
     }
     const std::vector<int> threads = thread_counts(run.training);
     if (threads.size() == 2) {
-      out += fmt::format("\n{:<13}{:>16}{:>12}   speed with {} over {}\n", "workload", "ebb", "peer",
+      out += fmt::format("\n{:<13}{:>16}{:>12}   speed with {} over {}\n", "workload", our_name(run), peer_name(run),
                          threads_text(threads[1]), threads[0]);
       for (const Cell* c : first_of_each(run.training)) {
         const Cell *one = find(run.training, c->workload.name, c->workload.batch, threads[0]),
@@ -129,22 +140,22 @@ std::string text_table(const Run& run) {
       const Range r = range(values);
       return fmt::format("{:.4f} ({:.4f}..{:.4f})", r.middle, r.low, r.high);
     };
-    out += fmt::format("\n{:<13}{:>6}{:>6}  {:<26}{:<10}{:<26}{}\n", "workload", "epochs", "seeds", "accuracy: ebb",
-                       "loss", "peer", "loss");
+    out += fmt::format("\n{:<13}{:>6}{:>6}  {:<26}{:<10}{:<26}{}\n", "workload", "epochs", "seeds",
+                       fmt::format("accuracy: {}", our_name(run)), "loss", peer_name(run), "loss");
     for (const Learned& l : run.learned)
       out += fmt::format("{:<13}{:>6}{:>6}  {:<26}{:<10.4f}{:<26}{:<10.4f}{}\n", l.workload, l.epochs, l.ours.size(),
                          accuracy(l.ours), median(l.our_loss), accuracy(l.peer), median(l.peer_loss),
                          l.equal() ? "equal" : "NOT EQUAL");
   }
   if (!run.inference.empty()) {
-    out += fmt::format("\nInference, samples a second\n\n{:<13}{:>6}{:>4}{:>12}{:>12}  {:<14}{}\n", "workload", "batch",
-                       "thr", "ebb", "peer", "", "ratio");
+    out += fmt::format("\nInference, samples per second\n\n{:<13}{:>6}{:>4}{:>12}{:>12}  {:<14}{}\n", "workload",
+                       "batch", "thr", our_name(run), peer_name(run), "", "ratio");
     for (const Cell& c : run.inference) {
       const Range r = ratio(c);
       const Measured& peer = best_peer(c);
       out += fmt::format("{:<13}{:>6}{:>4}{:>12.0f}{:>12.0f}  {:<14}{:.2f} ({:.2f}..{:.2f})\n", c.workload.name,
                          c.workload.batch, c.threads, rate(median(c.ours.seconds)), rate(median(peer.seconds)),
-                         peer.name, r.middle, r.low, r.high);
+                         run.against_torch ? peer.name : "", r.middle, r.low, r.high);
     }
   }
   return out;
@@ -155,20 +166,21 @@ std::string markdown_table(const Run& run) {
   if (!run.training.empty()) {
     const std::vector<int> threads = thread_counts(run.training);
     out += fmt::format(
-        "Training: seconds per epoch of {} digits, median (min..max) of {} interleaved rounds; ratio: LibTorch's best "
-        "configuration over ebb.\n\n",
-        run.samples, run.training[0].ours.seconds.size());
+        "Training: seconds per epoch of {} digits, median (min..max) of {} interleaved rounds; ratio: {} over {}.\n\n",
+        run.samples, run.training[0].ours.seconds.size(),
+        run.against_torch ? "LibTorch's best configuration" : "the other build", our_name(run));
     out += "| workload |";
     std::string rule = "|---|";
     for (const int t : threads) {
-      out += fmt::format(" ebb, {} | LibTorch | ratio (rounds), held to | times the limit |", threads_text(t));
+      out += fmt::format(" {}, {} | {} | ratio (rounds){} | times the limit |", our_name(run), threads_text(t),
+                         peer_name(run), run.against_torch ? ", held to" : "");
       rule += "---|---|---|---|";
     }
     if (threads.size() == 2) {
       out += fmt::format(" {} over {} |", threads_text(threads[1]), threads[0]);
       rule += "---|";
     }
-    out += " MB: ebb, LibTorch | first step, s |";
+    out += fmt::format(" MB: {}, {} | first step, s |", our_name(run), peer_name(run));
     rule += "---|---|";
     if (!run.learned.empty()) {
       const Learned& l = run.learned[0];
@@ -188,8 +200,9 @@ std::string markdown_table(const Run& run) {
         }
         const Measured& peer = best_peer(*c);
         const Range r = ratio(*c);
-        out += fmt::format(" {} | {} {} | **{:.2f}** ({:.2f}..{:.2f}), {:.2f} | {} |", with_range(c->ours.seconds),
-                           with_range(peer.seconds), peer.name, r.middle, r.low, r.high, least(*c),
+        out += fmt::format(" {} | {} | **{:.2f}** ({:.2f}..{:.2f}){} | {} |", with_range(c->ours.seconds),
+                           with_range(run, peer), r.middle, r.low, r.high,
+                           run.against_torch ? fmt::format(", {:.2f}", least(*c)) : "",
                            c->limit > 0 ? fmt::format("{:.2f}", median(c->ours.seconds) / c->limit) : "");
       }
       if (threads.size() == 2) {
@@ -218,13 +231,14 @@ std::string markdown_table(const Run& run) {
     }
   }
   if (!run.inference.empty()) {
-    out +=
-        "\nInference: samples a second.\n\n| workload | batch | threads | ebb | LibTorch | ratio "
-        "|\n|---|---|---|---|---|---|\n";
+    out += fmt::format(
+        "\nInference: samples per second.\n\n| workload | batch | threads | {} | {} | ratio "
+        "|\n|---|---|---|---|---|---|\n",
+        our_name(run), peer_name(run));
     for (const Cell& c : run.inference)
-      out += fmt::format("| {} | {} | {} | {:.0f} | {:.0f} {} | **{:.2f}** |\n", c.workload.name, c.workload.batch,
-                         c.threads, rate(median(c.ours.seconds)), rate(median(best_peer(c).seconds)), best_peer(c).name,
-                         ratio(c).middle);
+      out += fmt::format("| {} | {} | {} | {:.0f} | {:.0f}{} | **{:.2f}** |\n", c.workload.name, c.workload.batch,
+                         c.threads, rate(median(c.ours.seconds)), rate(median(best_peer(c).seconds)),
+                         run.against_torch ? " " + best_peer(c).name : "", ratio(c).middle);
   }
   return out;
 }
@@ -235,7 +249,8 @@ std::string chart(const Run& run) {
   const std::vector<int> threads = thread_counts(run.training);
   const std::vector<const Cell*> rows = first_of_each(run.training);
   double most = 1;
-  for (const Cell& c : run.training) most = std::max({most, ratio(c).middle, least(c)});
+  const auto mark = [&](const Cell& c) { return run.against_torch ? least(c) : 0; };
+  for (const Cell& c : run.training) most = std::max({most, ratio(c).middle, mark(c)});
   const double scale = (width - left - 60) / most;
   const int each = static_cast<int>(threads.size()) * bar + gap,
             height = top + static_cast<int>(rows.size()) * each + 30;
@@ -244,9 +259,9 @@ std::string chart(const Run& run) {
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" "
       "font-size=\"11\">\n"
       "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-      "<text x=\"{}\" y=\"16\" font-size=\"13\">Speed of training over LibTorch's at its best; | what it is held "
-      "to</text>\n",
-      width, height, 10);
+      "<text x=\"{}\" y=\"16\" font-size=\"13\">Speed of training over {}</text>\n",
+      width, height, 10,
+      run.against_torch ? "LibTorch's at its best; | what it is held to" : "that of the other build");
   for (std::size_t t = 0; t < threads.size(); ++t)
     out += fmt::format(
         "<rect x=\"{0}\" y=\"25\" width=\"10\" height=\"10\" fill=\"{1}\"/><text x=\"{2}\" y=\"34\">{3}</text>\n",
@@ -258,14 +273,16 @@ std::string chart(const Run& run) {
     for (std::size_t t = 0; t < threads.size(); ++t) {
       const Cell* c = find(run.training, rows[i]->workload.name, rows[i]->workload.batch, threads[t]);
       if (!c) continue;
-      const double value = ratio(*c).middle, held = left + scale * least(*c);
+      const double value = ratio(*c).middle;
       const int at = y + static_cast<int>(t) * bar;
       out += fmt::format(
           "<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"{}\" fill=\"{}\"/><text x=\"{:.1f}\" "
-          "y=\"{}\">{:.2f}</text>"
-          "<path d=\"M{:.1f} {}v{}\" stroke=\"black\" stroke-width=\"2\"/>\n",
-          left, at, scale * value, bar - 2, colors[t % std::size(colors)],
-          left + scale * std::max(value, least(*c)) + 5, at + 10, value, held, at - 1, bar);
+          "y=\"{}\">{:.2f}</text>{}\n",
+          left, at, scale * value, bar - 2, colors[t % std::size(colors)], left + scale * std::max(value, mark(*c)) + 5,
+          at + 10, value,
+          run.against_torch ? fmt::format("<path d=\"M{:.1f} {}v{}\" stroke=\"black\" stroke-width=\"2\"/>",
+                                          left + scale * least(*c), at - 1, bar)
+                            : "");
     }
   }
   const std::string foot = fmt::format("{}, {}", run.date, run.processor);
@@ -299,7 +316,7 @@ nlohmann::ordered_json to_json(const Run& run) {
                 {"ratio", r.middle},
                 {"ratio_min", r.low},
                 {"ratio_max", r.high}};
-      if (training)
+      if (training && run.against_torch)
         cell.update(json{{"held_to", least(c)}, {"aim", c.workload.aim}, {"reached", r.middle >= least(c)}});
       if (c.limit > 0) cell.update(json{{"limit_seconds", c.limit}, {"over_limit", median(c.ours.seconds) / c.limit}});
       cell["best_peer"] = best_peer(c).name;

@@ -44,13 +44,14 @@ Range range(const std::vector<double>& values);
 const Measured& best_peer(const Cell& cell);
 /// The peer's median at its best over ours; low and high are over the rounds, each with what ran next to it.
 Range ratio(const Cell& cell);
-/// What the ratio is held to.
+/// What the ratio against LibTorch is held to.
 double least(const Cell& cell);
 
 /// Everything about a run that is not in a cell.
 struct Run {
   std::string date, processor, ours, peer;  ///< "2024-05-01 12:00 UTC", "AMD EPYC, 2 processors", versions
   std::string notes;                        ///< what the peer's configurations were
+  bool against_torch = true;                ///< else against another build, for which no ratio is held to anything
   std::int64_t samples = 60000;             ///< in an epoch
   std::vector<Cell> training = {}, inference = {};
   std::vector<Learned> learned = {};
@@ -60,7 +61,7 @@ struct Run {
 std::string text_table(const Run& run);
 /// One row per workload, for a page.
 std::string markdown_table(const Run& run);
-/// The ratios as an SVG document: a bar for each number of threads, a mark at what it is held to.
+/// The ratios as an SVG document: a bar for each number of threads, against LibTorch a mark at what it is held to.
 std::string chart(const Run& run);
 nlohmann::ordered_json to_json(const Run& run);
 

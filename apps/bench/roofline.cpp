@@ -1,6 +1,8 @@
 // bench roofline: the limit that this machine sets to each workload, and how close ebb comes.
 #include <fmt/core.h>
 
+#include <ebb/ops/kernels/threads.h>
+
 #include "commands.h"
 #include "limit.h"
 #include "measure.h"
@@ -9,32 +11,22 @@ namespace bench {
 
 namespace po = app::po;
 
-int roofline(const std::vector<std::string>& args) {
-  po::options_description options = app::option_group(
-      "Options",
-      {
-          {"models", po::value<std::string>()->default_value("all"), "workloads, such as mlp_512,cnn_64, or all"},
-          {"threads", po::value<std::string>()->default_value("1,2"), "numbers of threads"},
-          {"seconds", po::value<double>()->default_value(0.3),
-           "of training that each workload is timed for; 0: only the limits"},
-          {"shapes", "also every product: its shape, GFLOP/s and share"},
-      });
-  po::variables_map v;
-  if (!app::parse(args, options, "bench roofline [OPTIONS]",
-                  "Measures this machine with the BLAS that the library uses: multiply-adds that\n"
-                  "wait for nothing, copies within each cache, and the products of each\n"
-                  "workload's step in their exact shapes. Their sum, with optimizer, activations\n"
-                  "and batches at the speed of copies, is the limit: direct convolution, no random\n"
-                  "numbers, best times seen.\n"
-                  "Then a short training of each says how far ebb is from it. Needs no files.\n\n"
-                  "Examples:\n"
-                  "  bench roofline --models mlp_512 --threads 1 --shapes\n"
-                  "  bench roofline --seconds 1\n",
-                  v))
-    return app::ok;
+namespace {
+
+po::options_description options() {
+  return app::option_group("Options", {
+                                          {"models", app::text("all"), "workloads, such as mlp_512,cnn_64, or all"},
+                                          {"threads", app::text("1,2"), "numbers of threads"},
+                                          {"seconds", app::number(0.3, 0.0, 60.0),
+                                           "seconds of training that each workload is timed for; 0: only the limits"},
+                                          {"shapes", "also every product: its shape, GFLOP/s and share"},
+                                      });
+}
+
+int run(app::Values& v) {
   const std::vector<Workload> chosen = workloads_of(v["models"].as<std::string>());
   const std::vector<int> threads = thread_list(v["threads"].as<std::string>());
-  const double seconds = number(v, "seconds", 0.0, 60.0);
+  const double seconds = v["seconds"].as<double>();
   const ebb::Dataset data = random_digits(60000);
   for (const int n : threads) {
     Machine machine(n);
@@ -71,5 +63,25 @@ int roofline(const std::vector<std::string>& args) {
   }
   return app::ok;
 }
+
+}  // namespace
+
+const app::Command roofline_command{
+    .name = "roofline",
+    .about = "measure the limits that this machine sets, and how close ebb is",
+    .arguments = "[OPTIONS]",
+    .description =
+        "Measures this machine with the BLAS that the library uses: multiply-adds that\n"
+        "wait for nothing, copies within each cache, and the products of each\n"
+        "workload's step in their exact shapes. Their sum, with optimizer, activations\n"
+        "and batches at the speed of copies, is the limit: direct convolution, no random\n"
+        "numbers, best times seen.\n"
+        "Then a short training of each says how far ebb is from it. Needs no files.\n",
+    .examples =
+        "  bench roofline --models mlp_512 --threads 1 --shapes\n"
+        "  bench roofline --seconds 1\n",
+    .options = options,
+    .run = run,
+};
 
 }  // namespace bench

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include <ebb/ebb.h>
+
 #include "commands.h"
 #include "measure.h"
 
@@ -90,32 +92,36 @@ void parts(const Workload& w, const Dataset& data, std::uint64_t seed, int repea
              100 * profile.seconds() / (step * repeats), profile.table());
 }
 
-}  // namespace
+po::options_description options() {
+  return app::joined({workload_options(), app::option_group("Run", {app::threads_option(),
+                                                                    {"repeats", app::number(101, 1, 1'000'000),
+                                                                     "steps that each median is taken over"}})});
+}
 
-int step(const std::vector<std::string>& args) {
-  po::options_description options(80, 40);
-  const po::options_description run =
-      app::option_group("Run", {
-                                   {"threads", po::value<int>(), "default: one per processor"},
-                                   {"repeats", po::value<int>()->default_value(101), "steps that each median is of"},
-                               });
-  options.add(workload_options("mlp_512")).add(run);
-  po::variables_map v;
-  if (!app::parse(args, options, "bench step [OPTIONS]",
-                  "The parts of a training step (fetching the batch, forward, the walk over the\n"
-                  "graph, the rest of backward, optimizer), every op by time, GFLOP/s and GB/s, and\n"
-                  "the cost of an op that computes nothing. Pixels are random: no files are needed.\n\n"
-                  "Examples:\n"
-                  "  bench step --model cnn_64 --threads 1\n"
-                  "  bench step --arch \"flatten, dense 64 relu, dense 10\" --batch 16\n",
-                  v))
-    return app::ok;
+int run(app::Values& v) {
   const Workload w = workload_from(v);
-  const auto repeats = number(v, "repeats", 1, 1'000'000);
+  const auto repeats = v["repeats"].as<int>();
   app::use_threads(v);
   parts(w, random_digits(std::max<std::int64_t>(8 * w.batch, 4096)), v["seed"].as<std::uint64_t>(), repeats);
   overhead();
   return app::ok;
 }
+
+}  // namespace
+
+const app::Command step_command{
+    .name = "step",
+    .about = "time the parts of a training step, and its ops",
+    .arguments = "[OPTIONS]",
+    .description =
+        "The parts of a training step (fetching the batch, forward, the walk over the\n"
+        "graph, the rest of backward, optimizer), every op by time, GFLOP/s and GB/s, and\n"
+        "the cost of an op that computes nothing. Pixels are random: no files are needed.\n",
+    .examples =
+        "  bench step --model cnn_64 --threads 1\n"
+        "  bench step --arch \"flatten, dense 64 relu, dense 10\" --batch 16\n",
+    .options = options,
+    .run = run,
+};
 
 }  // namespace bench

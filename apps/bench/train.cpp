@@ -6,6 +6,14 @@
 #include <algorithm>
 #include <cstdio>
 
+#include <ebb/autograd/backward.h>
+#include <ebb/models/data/mnist.h>
+#include <ebb/models/files/version.h>
+#include <ebb/models/report/summary.h>
+#include <ebb/models/train/fit.h>
+#include <ebb/ops/kernels/threads.h>
+#include <ebb/ops/ops.h>
+
 #include "commands.h"
 #include "measure.h"
 
@@ -57,35 +65,26 @@ class Trainer {
   std::uint64_t seed_, epochs_ = 0;
 };
 
-}  // namespace
+po::options_description options() {
+  return app::joined(
+      {workload_options(), app::data_options(),
+       app::option_group("Run", {
+                                    {"batches", app::number<std::int64_t>(0, 0, 1'000'000),
+                                     "only so many batches per epoch (times are scaled to whole epochs); 0: all"},
+                                    {"epochs", app::number(3, 1, 1'000'000),
+                                     "number of epochs; the first warms up and is left out of the times"},
+                                    {"json", "print one JSON object instead of text"},
+                                    {"paced",
+                                     "for bench compare: before each epoch wait for a line with its batches, and "
+                                     "print a JSON line after it"},
+                                })});
+}
 
-int train(const std::vector<std::string>& args) {
-  po::options_description options(80, 40);
-  const po::options_description run = app::option_group(
-      "Run",
-      {
-          {"batches", po::value<std::int64_t>()->default_value(0),
-           "only so many batches an epoch (times are scaled to whole epochs); 0: all"},
-          {"epochs", po::value<int>()->default_value(3), "the first warms up and is left out of the times"},
-          {"json", "print one JSON object instead of text"},
-          {"paced",
-           "for bench compare: before each epoch wait for a line with its batches, and print a JSON line after it"},
-      });
-  options.add(workload_options("mlp_512")).add(app::data_options()).add(run);
-  po::variables_map v;
-  if (!app::parse(args, options, "bench train [OPTIONS]",
-                  "Trains a workload with the loop of the README, without validation, and prints\n"
-                  "seconds per epoch, loss, test accuracy, the peak of resident memory, and the\n"
-                  "time from the start of the process to the end of the first step.\n\n"
-                  "Examples:\n"
-                  "  bench train --model cnn_64 --threads 2 --batches 100\n"
-                  "  bench train --arch \"flatten, dense 100 tanh, dense 10\" --optimizer adam --json\n",
-                  v))
-    return app::ok;
+int run(app::Values& v) {
   const Workload w = workload_from(v);
   const auto seed = v["seed"].as<std::uint64_t>();
-  const auto batches = number<std::int64_t>(v, "batches", 0, 1'000'000);
-  const auto epochs = number(v, "epochs", 1, 1'000'000);
+  const auto batches = v["batches"].as<std::int64_t>();
+  const auto epochs = v["epochs"].as<int>();
   const bool paced = v.count("paced") > 0, json = paced || v.count("json") > 0;
   app::use_threads(v);
 
@@ -146,6 +145,23 @@ int train(const std::vector<std::string>& args) {
   }
   return app::ok;
 }
+
+}  // namespace
+
+const app::Command train_command{
+    .name = "train",
+    .about = "train a workload and time it",
+    .arguments = "[OPTIONS]",
+    .description =
+        "Trains with the loop of the README, without validation, and prints seconds per\n"
+        "epoch, loss, test accuracy, the peak of resident memory, and the time from the\n"
+        "start of the process to the end of the first step.\n",
+    .examples =
+        "  bench train --model cnn_64 --threads 2 --batches 100\n"
+        "  bench train --arch \"flatten, dense 100 tanh, dense 10\" --optimizer adam --json\n",
+    .options = options,
+    .run = run,
+};
 
 double epoch_seconds(const Workload& w, const ebb::Dataset& data, double seconds) {
   Trainer trainer(w, data, 1);

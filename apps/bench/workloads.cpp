@@ -5,6 +5,10 @@
 
 #include <algorithm>
 
+#include <ebb/graph/names.h>
+#include <ebb/models/layers/architecture.h>
+#include <ebb/ops/random.h>
+
 #include "program.h"
 
 namespace bench {
@@ -39,10 +43,7 @@ std::vector<std::string> workload_names() {
 const Workload& workload(const std::string& name) {
   const auto it = std::ranges::find(workloads(), name, &Workload::name);
   if (it != workloads().end()) return *it;
-  const std::string guess = app::nearest(name, workload_names());
-  throw app::UsageError(guess.empty()
-                            ? fmt::format("no workload \"{}\"; there are {}", name, fmt::join(workload_names(), ", "))
-                            : fmt::format("no workload \"{}\"; did you mean {}?", name, guess));
+  throw app::UsageError(ebb::detail::unknown_name("workload", name, workload_names()));
 }
 
 std::vector<Workload> workloads_of(const std::string& names) {

@@ -5,7 +5,8 @@
 #include <string>
 #include <vector>
 
-#include <ebb/ebb.h>
+#include <ebb/models/layers/sequential.h>
+#include <ebb/models/train/optimizer.h>
 
 namespace bench {
 

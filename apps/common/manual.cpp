@@ -1,5 +1,5 @@
-// The man page and the bash completion of a program, from what its commands tell parse() of themselves.
-#include <fmt/core.h>
+// The man page, the bash completion and the table of defaults of a program, from its table of commands.
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>
@@ -10,17 +10,6 @@
 
 namespace app {
 namespace {
-
-Synopsis synopsis_of(const Command& command) {
-  try {
-    command.run({describe});
-  } catch (Synopsis& s) {
-    return std::move(s);
-  }
-  throw std::logic_error(fmt::format("{} does not call parse() first", command.name));
-}
-
-bool takes_value(const po::option_description& option) { return option.semantic()->max_tokens() > 0; }
 
 /// Text as roff shows it: no macro at the start of a line, no hyphen for a minus.
 std::string roff(const std::string& text) {
@@ -41,72 +30,87 @@ std::string roff(const po::option_description& option) {
   std::string value, text = option.description();
   std::ranges::replace(text, '\n', ' ');  // those fit the columns of --help
   if (takes_value(option)) {
-    const std::string parameter = option.format_parameter();  // "arg", or "arg (=512)"
     value = " \\fIvalue\\fR";
-    if (const std::size_t begin = parameter.find("(="); begin != std::string::npos) {
-      const std::string standard = parameter.substr(begin + 2, parameter.rfind(')') - begin - 2);
-      text += fmt::format(". Default: {}", standard.empty() ? "empty" : standard);
-    }
+    if (const std::string standard = default_of(option); !standard.empty())
+      text += fmt::format(". Default: {}", standard);
   }
   return fmt::format(".TP\n\\fB{}\\fR{}\n{}\n", roff(name), value, roff(text));
 }
 
-std::string capital(std::string text) {
-  text[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(text[0])));
-  return text;
+std::string page_of(const Command& c) {
+  std::string out = roff(text_of(c));
+  for (const auto& option : options_of(c).options()) out += roff(*option);
+  return out + (*c.examples ? ".PP\nExamples:\n.nf\n" + roff(c.examples) + ".fi\n" : std::string());
 }
-
-std::string example(const std::string& text) { return text.empty() ? "" : ".PP\n.nf\n" + roff(text) + ".fi\n"; }
 
 }  // namespace
 
-std::string man_page(const std::string& name, const std::string& about, std::span<const Command> commands,
-                     const std::string& examples) {
-  std::string title = name;
+std::string man_page(const Program& p) {
+  std::string title = p.name;
   std::ranges::transform(title, title.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-  std::string out = fmt::format(
-      ".TH {0} 1 \"\" \"ebb {1}\" \"User Commands\"\n.SH NAME\n{2} \\- {3}\n.SH SYNOPSIS\n\\fB{2}\\fR \\fICOMMAND\\fR "
-      "[\\fIOPTIONS\\fR]\n.SH COMMANDS\n",
-      roff(title), ebb::version(), roff(name), roff(about));
-  for (const Command& command : commands) {
-    const Synopsis s = synopsis_of(command);
-    out += fmt::format(".SS {}\n{}.\n", roff(s.usage), roff(capital(command.about)));
-    for (const auto& option : s.options.options()) out += roff(*option);
-    out += example(s.examples);
+  std::string out = fmt::format(".TH {} 1 \"\" \"ebb {}\" \"User Commands\"\n.SH NAME\n{} \\- {}\n.SH SYNOPSIS\n",
+                                roff(title), ebb::version(), roff(p.name), roff(p.about));
+  if (p.is_one_command()) {
+    out += fmt::format("\\fB{}\\fR [\\fIOPTIONS\\fR]\n.SH DESCRIPTION\n{}", roff(p.name), page_of(p.commands[0]));
+  } else {
+    out += fmt::format("\\fB{}\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n.SH COMMANDS\n", roff(p.name));
+    for (const Command& c : p.commands) out += fmt::format(".SS {}\n{}", roff(usage_of(p, c)), page_of(c));
+    out += ".SH EXAMPLES\n.nf\n" + roff(p.examples) + ".fi\n";
   }
-  return out + ".SH EXAMPLES AND EXIT CODES\n.nf\n" + roff(examples) + ".fi\n";
+  return out + ".SH EXIT STATUS\n" + roff(p.exit_codes);
 }
 
-std::string bash_completion(const std::string& name, std::span<const Command> commands) {
+std::string bash_completion(const Program& p) {
   std::string names, cases;
-  for (const Command& command : commands) {
-    const Synopsis s = synopsis_of(command);
-    std::string options, valued = "none";
-    for (const auto& option : s.options.options()) {
+  for (const Command& command : p.commands) {
+    std::string options, valued = "none", choices;
+    for (const auto& option : options_of(command).options()) {
       options += fmt::format("--{} ", option->long_name());
       if (takes_value(*option)) valued += fmt::format("|--{}", option->long_name());
+      if (const Rule* rule = rule_of(*option); rule && !rule->choices.empty())
+        choices += fmt::format("      --{}) choices='{}' ;;\n", option->long_name(), fmt::join(rule->choices, " "));
     }
     names += fmt::format("{} ", command.name);
-    cases += fmt::format("    {}) options='{}' valued='^({})$' file='{}' ;;\n", command.name, options, valued,
-                         s.takes_file ? "yes" : "");
+    cases += fmt::format("    {}) options='{}' valued='^({})$' file='{}'\n", command.name, options, valued,
+                         command.files > 0 ? "yes" : "");
+    if (!choices.empty()) cases += fmt::format("      case $before in\n{}      esac\n", choices);
+    cases += "      ;;\n";
   }
-  return fmt::format(R"(# bash completion for {0}: commands, then options; file names for their values and for models
+  return fmt::format(R"(# bash completion for {0}: commands, then options; names that an option takes, and file names
 _{0}() {{
-  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}} options='' valued='' file=''
+  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}} options='' valued='' file='' choices=''
+  local command={3}
   COMPREPLY=()
-  if [ "$COMP_CWORD" = 1 ]; then
-    mapfile -t COMPREPLY < <(compgen -W '{1}--help --version' -- "$word")
+  if [ "$COMP_CWORD" = 1 ] && [ "$command" != {0} ]; then
+    mapfile -t COMPREPLY < <(compgen -W '{1}help --help --version' -- "$word")
     return
   fi
-  case ${{COMP_WORDS[1]}} in
+  case $command in
+    help) mapfile -t COMPREPLY < <(compgen -W '{1}' -- "$word"); return ;;
 {2}  esac
-  if [[ $word == -* || ( -z $word && -z $file && ! $before =~ $valued ) ]]; then
+  if [ -n "$choices" ]; then
+    mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$word")
+  elif [[ $word == -* || ( -z $word && -z $file && ! $before =~ $valued ) ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
   fi
 }}
 complete -o default -F _{0} {0}
 )",
-                     name, names, cases);
+                     p.name, names, cases, p.is_one_command() ? p.name : "${COMP_WORDS[1]}");
+}
+
+std::string table_of_defaults(const Program& p) {
+  std::string out;
+  for (const Command& c : p.commands)
+    for (const auto& option : options_of(c).options()) {
+      const Rule* rule = rule_of(*option);
+      out += fmt::format("{} {} --{}", p.name, c.name, option->long_name());
+      if (takes_value(*option))
+        out += fmt::format(" {}: {}", default_of(*option).empty() ? "(none)" : default_of(*option),
+                           rule ? rule->rule : "text");
+      out += '\n';
+    }
+  return out;
 }
 
 }  // namespace app

@@ -1,6 +1,4 @@
 // gradcheck: proves the gradients of ebb's ops, from the same table as the tests.
-#include <boost/program_options.hpp>
-
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 
@@ -10,11 +8,12 @@
 #include <sstream>
 
 #include <ebb/ebb.h>
+#include <ebb/graph/names.h>
 
 #include "op_table.h"
 #include "program.h"
 
-namespace po = boost::program_options;
+namespace po = app::po;
 using app::UsageError;
 using ebb::testing::Case;
 using ebb::testing::Row;
@@ -87,68 +86,43 @@ double float32_difference(const Row& row, const Case& c, std::uint64_t seed) {
   return worst;
 }
 
-int run(int argc, char** argv) {
-  po::options_description options = app::option_group(
+po::options_description options() {
+  return app::option_group(
       "Options",
       {
-          {"op", po::value<std::string>(), "check this op only; default: all"},
-          {"list", "name the ops and stop"},
-          {"order", po::value<int>()->default_value(2), "1, or 2 to check the gradients of the gradients too"},
-          {"dtype", po::value<std::string>()->default_value("f64"),
-           "f64: against differences; f32: values and gradients against f64's (1e-4), of larger inputs too"},
-          {"shape", po::value<std::string>(), "input shapes instead of the table's, such as \"2,3 3,4\" (with --op)"},
-          {"probe", po::value<std::string>()->default_value("direction"), "direction, elements or jacobian"},
-          {"seed", po::value<std::uint64_t>()->default_value(1), "of inputs and directions"},
-          {"help,h", "this text"},
-          {"sees", po::value<double>()->default_value(0),
-           "an error of one element by this part of its input's size must be seen for certain (direction)"},
+          {"op", app::text(), "check this op only; default: all"},
+          {"list", "print the names of the ops"},
+          {"order", app::number(2, 1, 2), "1, or 2 to check the gradients of the gradients too"},
+          {"dtype", app::one_of("f64", {"f64", "f32"}),
+           "f64: against differences; f32: values and gradients against those of f64 (1e-4), of larger inputs too"},
+          {"shape", app::text(), "input shapes instead of the table's, such as \"2,3 3,4\" (with --op)"},
+          {"probe", app::one_of("direction", {"direction", "elements", "jacobian"}), "{}"},
+          {"seed", app::number<std::uint64_t>(1, 0, UINT64_MAX), "seed of inputs and directions"},
+          {"sees", app::number(0.0, 0.0, 1e9),
+           "an error of one element by this part of its input's size is seen for certain (direction); 0: not asked"},
           {"vectors", "print the cases that tests/parity.py compares with PyTorch, with inputs, one JSON text a line"},
-          {"version", "what this build is"},
       });
-  po::variables_map v;
-  try {
-    const po::positional_options_description none;
-    po::store(po::command_line_parser(argc, argv)
-                  .options(options)
-                  .positional(none)
-                  .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
-                  .run(),
-              v);
-    po::notify(v);
-  } catch (const po::error& e) {
-    throw UsageError(e.what());
-  }
-  if (v.count("help")) {
-    std::ostringstream list;
-    list.exceptions(std::ios::badbit);  // else a lack of memory cuts it off
-    list << options;
-    app::print(
-        "Usage: gradcheck [OPTIONS]\n\nChecks every op's gradient in float64 against central differences.\n\n{}"
-        "\nExamples:\n  gradcheck --op conv2d\n  gradcheck --op matmul --shape \"3,4 4,5\" --probe jacobian\n"
-        "\nExit codes: 0 all passed; 1 a gradient is wrong or cannot be told, or results\ncould not be written; 2 "
-        "wrong usage.\n",
-        list.str());
-    return 0;
-  }
-  if (v.count("version")) {
-    app::print("{}", ebb::build_info());
-    return 0;
-  }
+}
+
+int run(app::Values& v) {
   const auto dtype = v["dtype"].as<std::string>(), probe = v["probe"].as<std::string>();
-  if (dtype != "f64" && dtype != "f32") throw UsageError(fmt::format("--dtype must be f64 or f32, got \"{}\"", dtype));
-  if (probe != "direction" && probe != "elements" && probe != "jacobian")
-    throw UsageError(fmt::format("--probe must be direction, elements or jacobian, got \"{}\"", probe));
   const int order = v["order"].as<int>();
-  if (order < 1 || order > 2) throw UsageError(fmt::format("--order must be 1 or 2, got {}", order));
   if (v.count("shape") && !v.count("op")) throw UsageError("--shape needs --op");
   const auto seed = v["seed"].as<std::uint64_t>();
   const double sees = v["sees"].as<double>();
   if (sees != 0 && !(sees > 2e-5)) throw UsageError(fmt::format("--sees must be 0 or more than 2e-5, got {}", sees));
 
   std::vector<const Row*> chosen;
-  for (const Row& row : ebb::testing::rows())
+  std::vector<std::string> names;
+  for (const Row& row : ebb::testing::rows()) {
+    names.emplace_back(row.name);
     if (!v.count("op") || row.name == v["op"].as<std::string>()) chosen.push_back(&row);
-  if (chosen.empty()) throw UsageError(fmt::format("no op \"{}\"; --list names them", v["op"].as<std::string>()));
+  }
+  if (chosen.empty()) {
+    const std::string guess = ebb::detail::nearest(v["op"].as<std::string>(), names);
+    throw UsageError(fmt::format("unknown op \"{}\"; --list prints the names{}", v["op"].as<std::string>(),
+                                 guess.empty() ? "" : fmt::format("; did you mean {}?", guess)));
+  }
   if (v.count("list")) {
     for (const Row* row : chosen) app::print("{}\n", row->name);
     return 0;
@@ -210,10 +184,21 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  app::begin_program("gradcheck");
-  try {
-    return app::end_program("gradcheck", run(argc, argv));
-  } catch (...) {
-    return app::failed_program("gradcheck", {"gradcheck --help"});
-  }
+  const app::Command command[] = {{
+      .name = "gradcheck",
+      .about = "check every op's gradient in float64 against central differences",
+      .arguments = "[OPTIONS]",
+      .description = "",
+      .examples = "  gradcheck --op conv2d\n  gradcheck --op matmul --shape \"3,4 4,5\" --probe jacobian\n",
+      .options = options,
+      .run = run,
+  }};
+  return app::run_program(
+      {.name = "gradcheck",
+       .about = "check the gradients of ebb's ops",
+       .commands = command,
+       .examples = "",
+       .exit_codes = "Exit codes: 0 all passed; 1 a gradient is wrong or cannot be told, or results\n"
+                     "could not be written; 2 wrong usage.\n"},
+      argc, argv);
 }

@@ -11,7 +11,11 @@
 #include <fstream>
 #include <system_error>
 
+#include <ebb/models/data/mnist.h>
+#include <ebb/models/layers/architecture.h>
+#include <ebb/models/layers/layers.h>
 #include <ebb/models/train/finite.h>
+#include <ebb/ops/ops.h>
 
 namespace mnist {
 namespace {
@@ -55,18 +59,16 @@ po::options_description model_options() {
   return app::option_group(
       "Model",
       {
-          {"model", po::value<std::string>()->default_value("mlp"),
-           "mlp (dense layers), cnn (convolutions, then dense layers), or best: a network and a training that reach "
-           "99.6 % on MNIST"},
-          {"layers", po::value<std::string>()->default_value("512"),
-           "widths of the hidden dense layers, such as 512,512; \"\" for none"},
-          {"activation", po::value<std::string>()->default_value("relu"),
-           "of the hidden layers: relu, sigmoid, tanh, gelu, ..."},
-          {"dropout", po::value<double>()->default_value(0), "rate after each hidden dense layer"},
-          {"filters", po::value<std::string>()->default_value("32,64,64"), "cnn: filters of each convolution"},
-          {"kernel", po::value<int>()->default_value(3), "cnn: side of the convolution kernels"},
-          {"pool", po::value<int>()->default_value(2), "cnn: side of the max-pooling between convolutions"},
-          {"arch", po::value<std::string>(),
+          {"model", one_of("mlp", {"mlp", "cnn", "best"}),
+           "mlp (dense layers), cnn (convolutions, then dense layers), or best (a network and a training that reach "
+           "99.6 % on MNIST)"},
+          {"layers", text("512"), "widths of the hidden dense layers, such as 512,512; \"\" for none"},
+          {"activation", one_of("relu", ebb::activation_names()), "activation of the hidden layers: {}"},
+          {"dropout", number(0.0, 0.0, 0.999999), "dropout rate after each hidden dense layer"},
+          {"filters", text("32,64,64"), "cnn: filters of each convolution"},
+          {"kernel", number(3, 1, 28), "cnn: side of the convolution kernels"},
+          {"pool", number(2, 1, 28), "cnn: side of the max-pooling between convolutions"},
+          {"arch", text(),
            "the whole network instead, such as\n\"conv 32 3 relu, pool 2, flatten, dense 10\", or a file FILE.json"},
       });
 }
@@ -76,13 +78,7 @@ std::string architecture(const po::variables_map& v) {
   const auto model = v["model"].as<std::string>();
   if (model == "best") return best_network;
   const auto activation = v["activation"].as<std::string>();
-  try {
-    ebb::activation_of(activation);
-  } catch (const ebb::ValueError& e) {
-    throw UsageError(fmt::format("--activation: {}", e.what()));
-  }
   const double dropout = v["dropout"].as<double>();
-  if (!(dropout >= 0 && dropout < 1)) throw UsageError(fmt::format("--dropout must be in [0, 1), got {}", dropout));
   std::string text;
   if (model == "cnn") {
     const auto filters = numbers("filters", v["filters"].as<std::string>());
@@ -90,9 +86,6 @@ std::string architecture(const po::variables_map& v) {
       text += fmt::format("conv {} {} {}, ", filters[i], v["kernel"].as<int>(), activation);
       if (i + 1 < filters.size()) text += fmt::format("pool {}, ", v["pool"].as<int>());
     }
-  } else if (model != "mlp") {
-    throw UsageError(
-        fmt::format("--model must be mlp, cnn or best, got \"{}\"; --arch describes any other network", model));
   }
   text += "flatten";
   for (const std::int64_t width : numbers("layers", v["layers"].as<std::string>())) {
@@ -118,11 +111,7 @@ ebb::Sequential build_network(const std::string& architecture) {
   }
 }
 
-po::options_description json_option() {
-  return app::option_group("Output", {
-                                         {"json", "print JSON instead of text"},
-                                     });
-}
+po::options_description json_option() { return app::option_group("Output", {{"json", "print JSON instead of text"}}); }
 
 ebb::SavedModel load_file(const po::variables_map& v) {
   if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
@@ -136,26 +125,23 @@ ebb::Sequential network(const po::variables_map& v) {
 }
 
 po::options_description split_options() {
-  return app::option_group("Splitting anew", {
-                                                 {"test-size", po::value<double>(),
-                                                  "join all samples and draw this share (or number) for the test anew, "
-                                                  "as scikit-learn's train_test_split does"},
-                                                 {"split-seed", po::value<std::int64_t>()->default_value(0),
-                                                  "of that draw: scikit-learn's random_state"},
-                                                 {"stratify", "both parts keep the shares of the digits"},
-                                             });
+  return app::option_group(
+      "New split of the data",
+      {
+          {"test-size", number(0.0, 1e9),
+           "join all samples and draw this share (or number) of them for the test, as scikit-learn's train_test_split"},
+          {"split-seed", number<std::int64_t>(0, 0, UINT32_MAX), "seed of that draw: scikit-learn's random_state"},
+          {"stratify", "both parts keep the shares of the digits"},
+      });
 }
 
 std::optional<ebb::SplitOptions> split_of(const po::variables_map& v) {
-  const auto seed = v["split-seed"].as<std::int64_t>();
-  if (seed < 0 || seed > UINT32_MAX)
-    throw UsageError(fmt::format("--split-seed must be 0 to {}, got {}", UINT32_MAX, seed));
   if (!v.count("test-size")) {
     if (v.count("stratify")) throw UsageError("--stratify belongs to --test-size");
     return std::nullopt;
   }
   return ebb::SplitOptions{.test_size = v["test-size"].as<double>(),
-                           .seed = static_cast<std::uint32_t>(seed),
+                           .seed = static_cast<std::uint32_t>(v["split-seed"].as<std::int64_t>()),
                            .stratify = v.count("stratify") > 0};
 }
 

@@ -6,29 +6,25 @@
 #include <utility>
 #include <vector>
 
-#include <ebb/ebb.h>
+#include <ebb/models/data/split.h>
+#include <ebb/models/layers/sequential.h>
+#include <ebb/models/train/serialize.h>
 
 #include "program.h"
 
 namespace mnist {
 
 namespace po = app::po;
-using app::Exit, app::UsageError, app::parse, app::file_of, app::files_of, app::nearest, app::words, app::numbers,
-    app::data_options, app::load_data, app::use_threads, app::check_output, app::same_file, app::refuse_same_files;
+using app::Exit, app::UsageError, app::Values, app::file_of, app::files_of, app::words, app::numbers, app::text,
+    app::number, app::one_of, app::joined, app::data_options, app::load_data, app::use_threads, app::check_output,
+    app::same_file, app::refuse_same_files;
 using enum app::Exit;
 
-int train(const std::vector<std::string>& args);
-int verify(const std::vector<std::string>& args);
-int evaluate(const std::vector<std::string>& args);
-int predict(const std::vector<std::string>& args);
-int summary(const std::vector<std::string>& args);
-int export_files(const std::vector<std::string>& args);
-int graph(const std::vector<std::string>& args);
-int data(const std::vector<std::string>& args);
-int plot(const std::vector<std::string>& args);
-int search(const std::vector<std::string>& args);
-int reproduce(const std::vector<std::string>& args);
-int transfer(const std::vector<std::string>& args);
+extern const app::Command train_command, verify_command, evaluate_command, predict_command, data_command, plot_command,
+    summary_command, search_command, reproduce_command, transfer_command, export_command, graph_command;
+
+/// Samples in a batch, where --batch does not say otherwise.
+inline constexpr std::int64_t default_batch = 128;
 
 /// --model, --arch, --layers and the rest that describe a network.
 po::options_description model_options();

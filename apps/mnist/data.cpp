@@ -6,6 +6,11 @@
 #include <algorithm>
 #include <map>
 
+#include <ebb/models/data/mnist.h>
+#include <ebb/models/data/preprocess.h>
+#include <ebb/models/files/picture.h>
+#include <ebb/ops/ops.h>
+
 #include "command.h"
 #include "json_text.h"
 
@@ -43,42 +48,24 @@ double imbalance(const std::vector<ebb::ValueCount>& counts) {
   return static_cast<double>(counts.front().count) / static_cast<double>(counts.back().count);
 }
 
-}  // namespace
+po::options_description options() {
+  return joined({app::option_group("Digits",
+                                   {
+                                       {"image", text("0"), "which digits to show, counted from 0, such as 0,7,12"},
+                                       {"part", one_of("train", {"train", "test"}), "part that they are from: {}"},
+                                       {"png", text(), "write a picture of them to this file"},
+                                       {"colors", one_of("gray", {"gray", "binary"}),
+                                        "colors of the picture: gray (0 is black) or binary (0 is white)"},
+                                       {"zoom", number(8, 1, 100), "side of a pixel in the picture"},
+                                   }),
+                 data_options(), split_options(),
+                 app::option_group("Output", {{"force", "overwrite a file that exists"},
+                                              {"json", "print one JSON object instead of text"}})});
+}
 
-int data(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group(
-      "Digits", {
-                    {"image", po::value<std::string>()->default_value("0"),
-                     "which digits to look at, counted from 0, such as 0,7,12"},
-                    {"part", po::value<std::string>()->default_value("train"), "of which part: train or test"},
-                    {"png", po::value<std::string>(), "write a picture of them to this file"},
-                    {"colors", po::value<std::string>()->default_value("gray"),
-                     "of the picture: gray (0 is black) or binary (0 is white)"},
-                    {"zoom", po::value<int>()->default_value(8), "side of a pixel in the picture"},
-                });
-  po::options_description output_options =
-      app::option_group("Output", {
-                                      {"force", "overwrite a file that exists"},
-                                      {"json", "print one JSON object instead of text"},
-                                  });
-  po::options_description options(80, 40);
-  options.add(own).add(data_options()).add(split_options()).add(output_options);
-  po::variables_map v;
-  if (!parse(args, options, "mnist data [OPTIONS]",
-             "Shapes, the first digit and its one-hot row, and how often each digit occurs.\n"
-             "Examples:\n"
-             "  mnist data\n"
-             "  mnist data --test-size 10000 --stratify     # how a split would look\n"
-             "  mnist data --image 0,1,2,3 --png digits.png --colors binary\n",
-             v))
-    return ok;
+int run(Values& v) {
   const auto part = v["part"].as<std::string>(), colors = v["colors"].as<std::string>();
-  if (part != "train" && part != "test")
-    throw UsageError(fmt::format("--part must be train or test, got \"{}\"", part));
-  if (colors != "gray" && colors != "binary")
-    throw UsageError(fmt::format("--colors must be gray or binary, got \"{}\"", colors));
   const int zoom = v["zoom"].as<int>();
-  if (zoom < 1 || zoom > 100) throw UsageError(fmt::format("--zoom must be 1 to 100, got {}", zoom));
   const auto indices = numbers("image", v["image"].as<std::string>());
   if (indices.empty() || indices.size() > 1000) throw UsageError("--image takes 1 to 1000 numbers");
   const auto split = split_of(v);
@@ -163,5 +150,22 @@ int data(const std::vector<std::string>& args) {
   if (!png.empty()) app::print("{}: {} digits\n", png, chosen.size());
   return ok;
 }
+
+}  // namespace
+
+const app::Command data_command{
+    .name = "data",
+    .about = "show the data: shapes, counts of the digits, pictures",
+    .arguments = "[OPTIONS]",
+    .description =
+        "Prints the shapes, the first digit and its one-hot row, and how often each digit\n"
+        "occurs.\n",
+    .examples =
+        "  mnist data\n"
+        "  mnist data --test-size 10000 --stratify     # how a split would look\n"
+        "  mnist data --image 0,1,2,3 --png digits.png --colors binary\n",
+    .options = options,
+    .run = run,
+};
 
 }  // namespace mnist

@@ -7,6 +7,12 @@
 #include <cmath>
 #include <stdexcept>
 
+#include <ebb/models/data/mnist.h>
+#include <ebb/models/data/preprocess.h>
+#include <ebb/models/report.h>
+#include <ebb/models/train/fit.h>
+#include <ebb/ops/ops.h>
+
 #include "command.h"
 #include "json_text.h"
 
@@ -34,39 +40,27 @@ double mean_roc(const std::vector<DigitAreas>& areas) {
   return sum / static_cast<double>(areas.size());
 }
 
-}  // namespace
+po::options_description options() {
+  return joined(
+      {app::option_group(
+           "Details",
+           {
+               {"report", "precision, recall and F1 of each digit"},
+               {"confusion", "how often each digit was taken for which"},
+               {"top-k", number<std::int64_t>(1, 10), "share of digits whose label is among the K most probable"},
+               {"auc", "areas under the ROC and the precision-recall curve of each digit"},
+               {"plot", text(), "draw the confusion matrix to this file (SVG)"},
+               {"colors", one_of("diverging", {"diverging", "sequential"}),
+                "colors of that drawing: diverging (blue to red) or sequential (white to blue)"},
+               {"roc", text(), "draw ROC and precision-recall curves of each digit to this file (SVG)"},
+               {"force", "overwrite files that exist"},
+           }),
+       data_options(), split_options(), json_option()});
+}
 
-int evaluate(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group(
-      "Details",
-      {
-          {"report", "precision, recall and F1 of each digit"},
-          {"confusion", "how often each digit was taken for which"},
-          {"top-k", po::value<std::int64_t>(), "share of digits whose label is among the K most probable"},
-          {"auc", "areas under the ROC and the precision-recall curve of each digit"},
-          {"plot", po::value<std::string>(), "draw the confusion matrix to this file (SVG)"},
-          {"colors", po::value<std::string>()->default_value("diverging"),
-           "of that drawing: diverging (blue to red) or sequential (white to blue)"},
-          {"roc", po::value<std::string>(), "draw ROC and precision-recall curves of each digit to this file (SVG)"},
-          {"force", "overwrite files that exist"},
-      });
-  po::options_description options(80, 40);
-  options.add(own).add(data_options()).add(split_options()).add(json_option());
-  po::variables_map v;
-  if (!parse(args, options, "mnist evaluate FILE [OPTIONS]",
-             "The test samples are those of the training in FILE: when that was split anew, so\n"
-             "is this, unless --test-size asks for another split.\n"
-             "Examples:\n"
-             "  mnist evaluate digits.safetensors --json\n"
-             "  mnist evaluate digits.safetensors --report --confusion --top-k 3\n"
-             "  mnist evaluate digits.safetensors --plot confusion.svg --roc roc.svg\n",
-             v, true))
-    return ok;
+int run(Values& v) {
   const auto colors = v["colors"].as<std::string>();
-  if (colors != "diverging" && colors != "sequential")
-    throw UsageError(fmt::format("--colors must be diverging or sequential, got \"{}\"", colors));
   const std::int64_t k = v.count("top-k") ? v["top-k"].as<std::int64_t>() : 1;
-  if (k < 1 || k > 10) throw UsageError(fmt::format("--top-k must be 1 to 10, got {}", k));
   split_of(v);
   ebb::SavedModel model = load_file(v);
   refuse_not_finite(model, file_of(v));
@@ -143,5 +137,23 @@ int evaluate(const std::vector<std::string>& args) {
     if (!file.empty()) app::print("wrote {}\n", file);
   return ok;
 }
+
+}  // namespace
+
+const app::Command evaluate_command{
+    .name = "evaluate",
+    .about = "test a saved network",
+    .arguments = "FILE [OPTIONS]",
+    .description =
+        "The test samples are those of the training in FILE: if that split the data anew,\n"
+        "the same split is used, unless --test-size asks for another.\n",
+    .examples =
+        "  mnist evaluate digits.safetensors --json\n"
+        "  mnist evaluate digits.safetensors --report --confusion --top-k 3\n"
+        "  mnist evaluate digits.safetensors --plot confusion.svg --roc roc.svg\n",
+    .options = options,
+    .run = run,
+    .files = 1,
+};
 
 }  // namespace mnist

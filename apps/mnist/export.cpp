@@ -10,6 +10,7 @@
 #include <ebb/models/exchange/onnx.h>
 #include <ebb/models/files/numpy.h>
 #include <ebb/models/files/safetensors.h>
+#include <ebb/models/report/summary.h>
 
 #include "command.h"
 #include "json_text.h"
@@ -21,24 +22,22 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-po::options_description format_options() {
-  return app::option_group("Formats (at least one)",
-                           {
-                               {"onnx", po::value<std::string>(),
-                                "write the network as ONNX, opset 13: input (N, 28, 28, 1), output (N, 10)"},
-                               {"npz", po::value<std::string>(), "write the weights for NumPy"},
-                               {"safetensors", po::value<std::string>(), "write the weights as safetensors"},
-                           });
-}
-
-po::options_description how_options() {
-  return app::option_group("How", {
-                                      {"layout", po::value<std::string>()->default_value("ebb"),
-                                       "names and layout of the weights in --npz and --safetensors: ebb, torch (for "
-                                       "load_state_dict of an nn.Sequential), or keras"},
-                                      {"force", "overwrite files that exist"},
-                                      {"json", "print JSON instead of text"},
-                                  });
+po::options_description options() {
+  return joined(
+      {app::option_group(
+           "Formats (at least one)",
+           {
+               {"onnx", text(), "write the network as ONNX, opset 13: input (N, 28, 28, 1), output (N, 10)"},
+               {"npz", text(), "write the weights for NumPy"},
+               {"safetensors", text(), "write the weights as safetensors"},
+           }),
+       app::option_group("Output", {
+                                       {"layout", one_of("ebb", {"ebb", "torch", "keras"}),
+                                        "names and layout of the weights in --npz and --safetensors: ebb, torch (for "
+                                        "load_state_dict of an nn.Sequential), or keras"},
+                                       {"force", "overwrite files that exist"},
+                                       {"json", "print JSON instead of text"},
+                                   })});
 }
 
 std::map<std::string, ebb::Tensor> weights(ebb::Sequential& net, const std::string& layout) {
@@ -48,23 +47,8 @@ std::map<std::string, ebb::Tensor> weights(ebb::Sequential& net, const std::stri
   return out;
 }
 
-}  // namespace
-
-int export_files(const std::vector<std::string>& args) {
-  po::options_description options(80, 40);
-  options.add(format_options()).add(how_options());
-  po::variables_map v;
-  if (!parse(args, options, "mnist export FILE [OPTIONS]",
-             "The network expects pixels times the scale that is printed (1/255).\n\n"
-             "Examples:\n"
-             "  mnist export digits.safetensors --onnx digits.onnx\n"
-             "  mnist export digits.safetensors --safetensors torch.safetensors \\\n"
-             "    --layout torch\n",
-             v, true))
-    return ok;
+int run(Values& v) {
   const auto layout = v["layout"].as<std::string>();
-  if (layout != "ebb" && layout != "torch" && layout != "keras")
-    throw UsageError(fmt::format("--layout must be ebb, torch or keras, got \"{}\"", layout));
   if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
   constexpr std::array formats{"onnx", "npz", "safetensors"};
   std::vector<std::string> paths;
@@ -110,5 +94,21 @@ int export_files(const std::vector<std::string>& args) {
   else app::print("input: pixels times {:.6g}, (N, 28, 28, 1)\n", scale);
   return ok;
 }
+
+}  // namespace
+
+const app::Command export_command{
+    .name = "export",
+    .about = "write a saved network for ONNX runtimes, PyTorch, Keras or NumPy",
+    .arguments = "FILE [OPTIONS]",
+    .description = "The network expects pixels times the scale that is printed (1/255).\n",
+    .examples =
+        "  mnist export digits.safetensors --onnx digits.onnx\n"
+        "  mnist export digits.safetensors --safetensors torch.safetensors \\\n"
+        "    --layout torch\n",
+    .options = options,
+    .run = run,
+    .files = 1,
+};
 
 }  // namespace mnist

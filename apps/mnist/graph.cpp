@@ -5,6 +5,14 @@
 #include <optional>
 #include <sstream>
 
+#include <ebb/autograd/backward.h>
+#include <ebb/autograd/tools.h>
+#include <ebb/graph/analysis.h>
+#include <ebb/graph/dot.h>
+#include <ebb/graph/observe.h>
+#include <ebb/models/report.h>
+#include <ebb/ops/ops.h>
+
 #include "command.h"
 
 namespace mnist {
@@ -28,34 +36,26 @@ void report(const ebb::Tensor& loss, std::size_t before) {
   for (const auto& group : repeated) app::note("  {} computed {} times\n", group[0]->op(), group.size());
 }
 
-}  // namespace
+po::options_description options() {
+  return joined(
+      {model_options(),
+       app::option_group(
+           "Drawing",
+           {
+               {"dot", text(), "write the drawing (Graphviz) to this file; default: standard output"},
+               {"batch", number<std::int64_t>(32, 1, 65536), "samples in the batch that is drawn"},
+               {"backward", "draw the graph of the gradients too"},
+               {"profile",
+                "time each op over some steps; the figures go into the drawing and, as a table, to standard error"},
+               {"report", "critical path, memory of the backward pass and repeated sub-expressions of the graph"},
+               {"force", "overwrite a file that exists"},
+           })});
+}
 
-int graph(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group(
-      "Drawing",
-      {
-          {"open", "draw the ops inside of functions such as attention and mean, which are else one node"},
-          {"dot", po::value<std::string>(), "write the drawing (Graphviz) to this file; default: standard output"},
-          {"batch", po::value<std::int64_t>()->default_value(32), "samples in the batch that is drawn"},
-          {"backward", "the graph of the gradients too"},
-          {"profile",
-           "time each op over some steps; the figures go into the drawing and, as a table, to standard error"},
-          {"report", "what the graph says: critical path, memory of the backward pass, repeated sub-expressions"},
-          {"force", "overwrite a file that exists"},
-      });
-  po::options_description options(80, 40);
-  options.add(model_options()).add(own);
-  po::variables_map v;
-  if (!parse(args, options, "mnist graph [FILE] [OPTIONS]",
-             "Examples:\n"
-             "  mnist graph --model cnn --dot cnn.dot && dot -Tsvg cnn.dot -o cnn.svg\n"
-             "  mnist graph --model cnn --backward --profile --dot cnn.dot\n",
-             v, true))
-    return ok;
+int run(Values& v) {
   const std::string dot = output_file(v, "dot");
   ebb::Sequential net = network(v);
   const auto batch = v["batch"].as<std::int64_t>();
-  if (batch < 1 || batch > 65536) throw UsageError(fmt::format("--batch must be 1 to 65536, got {}", batch));
   const std::size_t before = ebb::memory_stats().in_use;
   const ebb::Tensor x = ebb::rand(net.input_shape()->inserted(0, batch)), labels = ebb::zeros({batch}, ebb::i64);
   if (v.count("report")) {
@@ -97,5 +97,20 @@ int graph(const std::vector<std::string>& args) {
   app::print("{}: {} nodes, {} edges\n", dot, drawn.size(), drawn.edges());
   return ok;
 }
+
+}  // namespace
+
+const app::Command graph_command{
+    .name = "graph",
+    .about = "draw the computation graph of a network",
+    .arguments = "[FILE] [OPTIONS]",
+    .description = "",
+    .examples =
+        "  mnist graph --model cnn --dot cnn.dot && dot -Tsvg cnn.dot -o cnn.svg\n"
+        "  mnist graph --model cnn --backward --profile --dot cnn.dot\n",
+    .options = options,
+    .run = run,
+    .files = 1,
+};
 
 }  // namespace mnist

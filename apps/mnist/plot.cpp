@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include <ebb/models/report/svg.h>
+
 #include "command.h"
 #include "json_text.h"
 
@@ -21,28 +23,18 @@ ebb::History history_of(const std::string& file) {
   return *history;
 }
 
-}  // namespace
+po::options_description options() {
+  return app::option_group(
+      "Drawing",
+      {
+          {"svg", text(), "write the drawing to this file; default: standard output"},
+          {"names", text(), "names of the trainings, such as \"fit1,fit2\"; default: the names of the files"},
+          {"force", "overwrite a file that exists"},
+          {"json", "print the numbers as one JSON object, instead of the drawing unless --svg names a file for it"},
+      });
+}
 
-int plot(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group(
-      "Drawing", {
-                     {"svg", po::value<std::string>(), "write the drawing to this file; default: standard output"},
-                     {"names", po::value<std::string>(),
-                      "what to call the trainings, such as \"fit1,fit2\"; default: the names of the files"},
-                     {"force", "overwrite a file that exists"},
-                     {"json", "print the numbers as one JSON object instead of drawing, or beside it"},
-                 });
-  po::options_description options(80, 40);
-  options.add(own);
-  po::variables_map v;
-  if (!parse(args, options, "mnist plot FILE... [OPTIONS]",
-             "FILE is what mnist train --save or --log-csv wrote. One: training against\n"
-             "validation, accuracy and loss side by side. Several: their validation numbers.\n"
-             "Examples:\n"
-             "  mnist plot run.safetensors --svg run.svg\n"
-             "  mnist plot fit1.csv fit2.csv fit3.csv --svg fits.svg\n",
-             v, 100))
-    return ok;
+int run(Values& v) {
   const auto files = files_of(v);
   if (files.empty()) throw UsageError("which training? Give a file that mnist train --save or --log-csv wrote");
   auto names = words(v.count("names") ? v["names"].as<std::string>() : "");
@@ -71,5 +63,23 @@ int plot(const std::vector<std::string>& args) {
   }
   return ok;
 }
+
+}  // namespace
+
+const app::Command plot_command{
+    .name = "plot",
+    .about = "draw loss and accuracy of trainings",
+    .arguments = "FILE... [OPTIONS]",
+    .description =
+        "FILE is what mnist train --save or --log-csv wrote. With one FILE: training\n"
+        "against validation, accuracy and loss side by side. With several: their\n"
+        "validation numbers.\n",
+    .examples =
+        "  mnist plot run.safetensors --svg run.svg\n"
+        "  mnist plot fit1.csv fit2.csv fit3.csv --svg fits.svg\n",
+    .options = options,
+    .run = run,
+    .files = 100,
+};
 
 }  // namespace mnist

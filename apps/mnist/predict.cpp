@@ -6,6 +6,10 @@
 #include <cmath>
 #include <stdexcept>
 
+#include <ebb/models/data/mnist.h>
+#include <ebb/models/train/fit.h>
+#include <ebb/ops/ops.h>
+
 #include "command.h"
 #include "json_text.h"
 
@@ -24,21 +28,14 @@ std::string picture(const ebb::Tensor& image) {
   return out;
 }
 
-}  // namespace
+po::options_description options() {
+  return joined({app::option_group("Digits", {{"index", text("0,1,2,3,4,5,6,7,8,9"),
+                                               "which digits of the test samples, counted from 0"},
+                                              {"show", "draw each digit in characters"}}),
+                 data_options(), split_options(), json_option()});
+}
 
-int predict(const std::vector<std::string>& args) {
-  po::options_description own =
-      app::option_group("Digits", {
-                                      {"index", po::value<std::string>()->default_value("0,1,2,3,4,5,6,7,8,9"),
-                                       "which digits of the test set, counted from 0"},
-                                      {"show", "draw each digit in characters"},
-                                  });
-  po::options_description options(80, 40);
-  options.add(own).add(data_options()).add(split_options()).add(json_option());
-  po::variables_map v;
-  if (!parse(args, options, "mnist predict FILE [OPTIONS]",
-             "Example:\n  mnist predict digits.safetensors --index 0,7 --show\n", v, true))
-    return ok;
+int run(Values& v) {
   const auto indices = numbers("index", v["index"].as<std::string>());
   if (indices.empty()) throw UsageError("--index needs at least one number");
   split_of(v);
@@ -74,5 +71,18 @@ int predict(const std::vector<std::string>& args) {
   if (v.count("json")) app::print("{}\n", list.dump());
   return ok;
 }
+
+}  // namespace
+
+const app::Command predict_command{
+    .name = "predict",
+    .about = "name digits of the test samples with a saved network",
+    .arguments = "FILE [OPTIONS]",
+    .description = "",
+    .examples = "  mnist predict digits.safetensors --index 0,7 --show\n",
+    .options = options,
+    .run = run,
+    .files = 1,
+};
 
 }  // namespace mnist

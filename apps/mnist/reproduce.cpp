@@ -16,9 +16,14 @@
 #include <optional>
 #include <stdexcept>
 
+#include <ebb/graph/names.h>
+#include <ebb/models/data/mnist.h>
 #include <ebb/models/files/atomic_file.h>
+#include <ebb/models/files/version.h>
+#include <ebb/models/train.h>
 #include <ebb/models/train/finite.h>
 #include <ebb/models/train/progress.h>
+#include <ebb/ops/kernels/threads.h>
 
 #include "command.h"
 #include "notebooks.h"
@@ -31,28 +36,27 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-po::options_description reproduce_options() {
-  return app::option_group("Runs", {
-                                       {"run", po::value<std::string>(), "only these runs, such as N2-2 or N4-1,N4-2"},
-                                       {"seeds", po::value<int>()->default_value(5),
-                                        "repeat each run with the seeds 1 to N (the 100-epoch runs: with 1)"},
-                                       {"as-written", "where a notebook does not do what it says: only what it does"},
-                                       {"as-meant", "... only what it says"},
-                                       {"quick", "two epochs of 2,000 digits: tries everything, compares nothing"},
-                                       {"list", "the runs and what is published of them"},
-                                   });
-}
-
-po::options_description result_options() {
-  return app::option_group("Output",
-                           {
-                               {"out", po::value<std::string>()->default_value("reproduced"),
-                                "folder of results.json and results.csv; runs that it holds are not repeated"},
-                               {"force", "forget what the folder holds"},
-                               {"markdown", "the table as Markdown"},
-                               {"json", "print results.json instead of the table"},
-                               {"quiet", "no progress on standard error"},
-                           });
+po::options_description options() {
+  return joined(
+      {app::option_group(
+           "Runs",
+           {
+               {"run", text(), "only these runs, such as N2-2 or N4-1,N4-2"},
+               {"seeds", number(5, 1, 1000), "repeat each run with the seeds 1 to N (the 100-epoch runs: only with 1)"},
+               {"as-written", "where a notebook does not do what it says: only what it does"},
+               {"as-meant", "the same: only what it says"},
+               {"quick", "two epochs of 2,000 digits: tries everything, compares nothing"},
+               {"list", "list the runs and what is published of them"},
+           }),
+       data_options(),
+       app::option_group("Output", {
+                                       {"out", text("reproduced"),
+                                        "folder of results.json and results.csv; runs that it holds are not repeated"},
+                                       {"force", "forget what the folder holds"},
+                                       {"markdown", "print the table as Markdown"},
+                                       {"json", "print results.json instead of the table"},
+                                       {"quiet", "no progress on standard error"},
+                                   })});
 }
 
 /// The runs that the options ask for, in the order of the table.
@@ -64,8 +68,8 @@ std::vector<Experiment> chosen(const po::variables_map& v) {
   }
   const auto expect = [](const std::string& name, const std::vector<std::string>& known, const char* what) {
     if (std::ranges::find(known, name) != known.end()) return;
-    const std::string guess = nearest(name, known);
-    throw UsageError(fmt::format("no {} \"{}\"; {}", what, name,
+    const std::string guess = ebb::detail::nearest(name, known);
+    throw UsageError(fmt::format("unknown {} \"{}\"; {}", what, name,
                                  guess.empty() ? "--list shows them" : fmt::format("did you mean {}?", guess)));
   };
   const std::vector<std::string> books = words(file_of(v).empty() ? "all" : file_of(v));
@@ -286,24 +290,10 @@ class Results {
   Json records_ = Json::array();
 };
 
-}  // namespace
-
-int reproduce(const std::vector<std::string>& args) {
-  po::options_description options(80, 40);
-  options.add(reproduce_options()).add(data_options()).add(result_options());
-  po::variables_map v;
-  if (!parse(args, options, "mnist reproduce [all | N1,N2,N3,N4,N5] [OPTIONS]",
-             "The notebooks are listed in apps/mnist/RESULTS.md. Trained again after an\n"
-             "interruption, only the runs that are missing are trained.\n"
-             "Examples:\n"
-             "  mnist reproduce N2 --run N2-2 --seeds 1\n"
-             "  mnist reproduce all --out results --markdown > table.md\n",
-             v, true))
-    return ok;
+int run(Values& v) {
   const std::vector<Experiment> runs = chosen(v);
   const Settings settings{v.count("quick") > 0, v.count("quiet") > 0};
   const int seeds = v["seeds"].as<int>();
-  if (seeds < 1 || seeds > 1000) throw UsageError(fmt::format("--seeds must be 1 to 1000, got {}", seeds));
   if (v.count("list")) {
     for (const Experiment& e : runs)
       app::print("{:<20} {:<44} val {:<18} test {}\n", e.id, e.about, score(e.validation.loss, e.validation.accuracy),
@@ -348,5 +338,22 @@ int reproduce(const std::vector<std::string>& args) {
               results.file().string());
   return 128 + caught_signal();
 }
+
+}  // namespace
+
+const app::Command reproduce_command{
+    .name = "reproduce",
+    .about = "train the runs of five published notebooks and compare",
+    .arguments = "[all | N1,N2,N3,N4,N5] [OPTIONS]",
+    .description =
+        "The notebooks are listed in apps/mnist/RESULTS.md. After an interruption the same\n"
+        "command trains only the runs that are missing.\n",
+    .examples =
+        "  mnist reproduce N2 --run N2-2 --seeds 1\n"
+        "  mnist reproduce all --out results --markdown > table.md\n",
+    .options = options,
+    .run = run,
+    .files = 1,
+};
 
 }  // namespace mnist

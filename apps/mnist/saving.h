@@ -17,6 +17,7 @@
 #include <ebb/graph/error.h>
 #include <ebb/models/files/atomic_file.h>
 #include <ebb/models/train/finite.h>
+#include <ebb/models/train/fit.h>
 
 #include "command.h"
 

@@ -11,6 +11,11 @@
 #include <optional>
 #include <stdexcept>
 
+#include <ebb/graph/names.h>
+#include <ebb/models/data/mnist.h>
+#include <ebb/models/report.h>
+#include <ebb/models/train.h>
+
 #include "json_text.h"
 #include "saving.h"
 #include "signals.h"
@@ -19,17 +24,23 @@
 namespace mnist {
 namespace {
 
-po::options_description search_options() {
-  return app::option_group(
-      "Search",
-      {
-          {"vary", po::value<std::vector<std::string>>(),
-           "NAME=VALUE|VALUE|... or NAME=LOW..HIGH of any option below; repeat it for more options"},
-          {"trials", po::value<int>(), "that many draws at random; default: every combination of the values"},
-          {"no-stop",
-           "train every trial to its end; default: one whose best val_accuracy so far is below the median of the "
-           "others at the same epoch ends there"},
-      });
+/// The options that can be varied.
+po::options_description varied_options() { return joined({model_options(), training_options()}); }
+
+po::options_description options() {
+  return joined(
+      {app::option_group(
+           "Search",
+           {
+               {"vary", po::value<std::vector<std::string>>(),
+                "NAME=VALUE|VALUE|... or NAME=LOW..HIGH for an option of the model or the training; repeat it for more "
+                "options"},
+               {"trials", number(1, 100'000), "try so many random draws; default: every combination of the values"},
+               {"no-stop",
+                "train every trial to its end; default: a trial ends early when its best val_accuracy so far is below "
+                "the median of the others at the same epoch"},
+           }),
+       varied_options(), data_options(), output_options("write the best model to this file (safetensors)")});
 }
 
 /// One option that is varied: a list of values, or a range of numbers.
@@ -55,7 +66,8 @@ std::optional<double> number_in(const std::string& text) {
   return value;
 }
 
-std::vector<Varied> varied(const po::variables_map& v, const po::options_description& known) {
+std::vector<Varied> varied(const po::variables_map& v) {
+  const std::vector<std::string> known = app::names_of(varied_options());
   if (!v.count("vary"))
     throw UsageError(
         "nothing to search: give --vary, such as --vary \"lr=0.0001..0.01\" --vary "
@@ -67,13 +79,8 @@ std::vector<Varied> varied(const po::variables_map& v, const po::options_descrip
       throw UsageError(fmt::format("--vary takes NAME=VALUE|VALUE|... or NAME=LOW..HIGH, got \"{}\"", text));
     Varied one{text.substr(0, equals), {}, {}};
     if (one.name.starts_with("--")) one.name.erase(0, 2);
-    if (!known.find_nothrow(one.name, false)) {
-      std::vector<std::string> names;
-      for (const auto& option : known.options()) names.push_back(option->long_name());
-      const std::string guess = nearest(one.name, names);
-      throw UsageError(fmt::format("--vary: no option --{}{}", one.name,
-                                   guess.empty() ? "" : fmt::format("; did you mean --{}?", guess)));
-    }
+    if (std::ranges::find(known, one.name) == known.end())
+      throw UsageError("--vary: " + ebb::detail::unknown_name("option", one.name, known));
     if (std::ranges::find(out, one.name, &Varied::name) != out.end())
       throw UsageError(fmt::format("--vary names {} twice", one.name));
     if (v.count(one.name) && !v[one.name].defaulted())
@@ -101,7 +108,6 @@ std::vector<Setting> settings_of(const std::vector<Varied>& all, const po::varia
   std::vector<Setting> out;
   if (v.count("trials")) {
     const int trials = v["trials"].as<int>();
-    if (trials < 1 || trials > 100000) throw UsageError(fmt::format("--trials must be 1 to 100000, got {}", trials));
     ebb::Generator random(seed, std::uint64_t{5} << 32);
     for (int tries = 0; static_cast<int>(out.size()) < trials && tries < 20 * trials; ++tries) {
       Setting s;
@@ -130,18 +136,18 @@ std::string text_of(const Setting& s) {
 }
 
 /// The options as given with one trial's values in their place.
-po::variables_map with(const po::options_description& options, const std::vector<std::string>& args,
-                       const Setting& setting) {
+po::variables_map with(const std::vector<std::string>& args, const Setting& setting) {
+  const po::options_description all = options();
   po::variables_map v;
   std::vector<std::string> mine;
   for (const auto& [name, value] : setting) mine.push_back(fmt::format("--{}={}", name, value));
   try {  // what is stored first stays
-    po::store(po::command_line_parser(mine).options(options).run(), v);
-    po::store(po::command_line_parser(args).options(options).run(), v);
+    po::store(po::command_line_parser(mine).options(all).run(), v);
+    po::store(po::command_line_parser(args).options(all).run(), v);
   } catch (const po::error& e) {
     throw UsageError(fmt::format("{}: {}", text_of(setting), e.what()));
   }
-  use_preset(options, v);
+  use_preset(v);
   return v;
 }
 
@@ -172,50 +178,32 @@ std::optional<double> median_at(const std::vector<Trial>& done, std::size_t epoc
   return reached[reached.size() / 2];
 }
 
-}  // namespace
-
-int search(const std::vector<std::string>& args) {
-  po::options_description options(80, 40), trained(80, 40);
-  trained.add(model_options()).add(training_options());
-  options.add(search_options())
-      .add(trained)
-      .add(data_options())
-      .add(output_options("write the best model to this file (safetensors)"));
-  po::variables_map v;
-  if (!parse(args, options, "mnist search --vary NAME=VALUE|VALUE... [OPTIONS]",
-             "Trials are compared by accuracy on held-out training samples\n"
-             "(--validation-split, here 0.1 unless given); the test set is looked at once, for\n"
-             "the best. Examples:\n"
-             "  mnist search --vary \"layers=64|512|512,512\" --vary \"dropout=0|0.2\" --epochs 3\n"
-             "  mnist search --vary lr=0.0001..0.01 --vary \"batch=64|128\" --trials 12\n",
-             v))
-    return ok;
-  const std::vector<Varied> what = varied(v, trained);
+int run(Values& v) {
+  const std::vector<Varied> what = varied(v);
   if (v["validation"].as<std::string>() != "none")
     throw UsageError("--validation test would choose by the test set; search holds out --validation-split");
   if (!(v["validation-split"].as<double>() > 0) && !v["validation-split"].defaulted())
     throw UsageError("--validation-split 0 holds nothing out to compare trials by");
-  std::vector<std::string> fixed = args;
+  std::vector<std::string> fixed = v.words;
   if (v["validation-split"].defaulted()) fixed.emplace_back("--validation-split=0.1");
-  const std::vector<Setting> settings = settings_of(what, v, make_training(with(options, fixed, {})).seed);
+  const std::vector<Setting> settings = settings_of(what, v, make_training(with(fixed, {})).seed);
   std::uintmax_t bytes = 0;
   for (const Setting& s : settings) {  // refused before anything is trained
-    Training t = make_training(with(options, fixed, s));
+    Training t = make_training(with(fixed, s));
     bytes = std::max(bytes, bytes_of(t.net));
   }
   use_threads(v);
   const std::string file = output_file(v, "save", false, bytes);
-  for (const Setting& s : settings)
-    refuse_input(with(options, fixed, s), "save", file);  // --vary names architecture files too
+  for (const Setting& s : settings) refuse_input(with(fixed, s), "save", file);  // --vary names architecture files too
   const bool quiet = v.count("quiet") > 0, stops = v.count("no-stop") == 0;
   const ebb::Mnist data = load_data(v);
-  for (const Setting& s : settings) limited(with(options, fixed, s), data.train);
+  for (const Setting& s : settings) limited(with(fixed, s), data.train);
 
   catch_signals();
   put_by();
   const std::filesystem::path target = place_of(file);
   const bool once = takes_one_model(target);
-  const auto scale_in = [&](const Trial& t) { return make_training(with(options, fixed, t.setting)).scale; };
+  const auto scale_in = [&](const Trial& t) { return make_training(with(fixed, t.setting)).scale; };
   std::string holds;
   const auto save = [&](Trial& t) {
     keep(
@@ -238,7 +226,7 @@ int search(const std::vector<std::string>& args) {
     Trial trial{.setting = s, .accuracy = {}};
     bool interrupted = false;
     try {  // a trial that fails costs itself alone
-      const po::variables_map one = with(options, fixed, s);
+      const po::variables_map one = with(fixed, s);
       Training t = make_training(one);
       trial.parameters = ebb::parameter_count(t.net);
       trial.architecture = t.architecture;
@@ -330,5 +318,22 @@ int search(const std::vector<std::string>& args) {
   if (!test) std::rethrow_exception(failure);
   return caught_signal() ? 128 + caught_signal() : ok;
 }
+
+}  // namespace
+
+const app::Command search_command{
+    .name = "search",
+    .about = "try many settings of a training and compare",
+    .arguments = "--vary NAME=VALUE|VALUE... [OPTIONS]",
+    .description =
+        "Trials are compared by accuracy on held-out training samples\n"
+        "(--validation-split, here 0.1 unless given); only the best one is tested on the\n"
+        "test samples, once, at the end.\n",
+    .examples =
+        "  mnist search --vary \"layers=64|512|512,512\" --vary \"dropout=0|0.2\" --epochs 3\n"
+        "  mnist search --vary lr=0.0001..0.01 --vary \"batch=64|128\" --trials 12\n",
+    .options = options,
+    .run = run,
+};
 
 }  // namespace mnist

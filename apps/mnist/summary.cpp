@@ -1,31 +1,35 @@
 // mnist summary: the layers of a network.
 #include <fmt/core.h>
 
+#include <ebb/models/report/summary.h>
+
 #include "command.h"
 
 namespace mnist {
+namespace {
 
-int summary(const std::vector<std::string>& args) {
-  po::options_description own = app::option_group(
-      "Table",
-      {
-          {"style", po::value<std::string>()->default_value("keras2"), "keras2.2, keras2 or keras3: whose table"},
-      });
-  po::options_description options(80, 40);
-  options.add(model_options()).add(own);
-  po::variables_map v;
-  if (!parse(args, options, "mnist summary [FILE] [OPTIONS]", "Example:\n  mnist summary --model cnn --style keras3\n",
-             v, true))
-    return ok;
-  ebb::SummaryOptions how;
-  try {
-    how.style = ebb::style_of(v["style"].as<std::string>());
-  } catch (const ebb::ValueError& e) {
-    throw UsageError(fmt::format("--style: {}", e.what()));
-  }
+po::options_description options() {
+  return joined({model_options(), app::option_group("Table", {{"style", one_of("keras2", ebb::style_names()),
+                                                               "look of the table: {}"}})});
+}
+
+int run(Values& v) {
   ebb::Sequential net = network(v);
-  app::print("{}", ebb::summary(net, how));
+  app::print("{}", ebb::summary(net, {.style = ebb::style_of(v["style"].as<std::string>())}));
   return ok;
 }
+
+}  // namespace
+
+const app::Command summary_command{
+    .name = "summary",
+    .about = "list layers, shapes and parameters of a network",
+    .arguments = "[FILE] [OPTIONS]",
+    .description = "",
+    .examples = "  mnist summary --model cnn --style keras3\n",
+    .options = options,
+    .run = run,
+    .files = 1,
+};
 
 }  // namespace mnist

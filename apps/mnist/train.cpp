@@ -15,6 +15,11 @@
 #include <stdexcept>
 #include <system_error>
 
+#include <ebb/models/data/mnist.h>
+#include <ebb/models/report.h>
+#include <ebb/models/train.h>
+#include <ebb/ops/kernels/threads.h>
+
 #include "command.h"
 #include "json_text.h"
 #include "saving.h"
@@ -50,26 +55,18 @@ class Log : public ebb::CallbackBase {
 void set_progress(const po::variables_map& v, ebb::FitOptions& o) {
   if (v.count("verbose")) {
     const int level = v["verbose"].as<int>();
-    if (level < 0 || level > 2) throw UsageError(fmt::format("--verbose must be 0 to 2, got {}", level));
     o.verbose = level == 0 ? ebb::Verbose::silent : level == 1 ? ebb::Verbose::bar : ebb::Verbose::lines;
   }
   if (v.count("quiet")) o.verbose = ebb::Verbose::silent;
-  try {
-    o.style = ebb::style_of(v["style"].as<std::string>());
-  } catch (const ebb::ValueError& e) {
-    throw UsageError(fmt::format("--style: {}", e.what()));
-  }
+  o.style = ebb::style_of(v["style"].as<std::string>());
   const auto color = v["color"].as<std::string>();
   if (color == "always") ::unsetenv("NO_COLOR");
-  else if (color == "never") ::setenv("NO_COLOR", "1", 1);
-  else if (color != "auto") throw UsageError(fmt::format("--color must be auto, always or never, got \"{}\"", color));
+  if (color == "never") ::setenv("NO_COLOR", "1", 1);
 }
 
 std::optional<ebb::Interval> checkpoint_interval(const po::variables_map& v, const std::string& file) {
-  const int keep = v["keep"].as<int>();
-  if (keep < 1 || keep > 1000) throw UsageError(fmt::format("--keep must be 1 to 1000, got {}", keep));
   if (!v.count("checkpoint-every")) {
-    if (keep > 1) throw UsageError("--keep belongs to --checkpoint-every");
+    if (v["keep"].as<int>() > 1) throw UsageError("--keep belongs to --checkpoint-every");
     return std::nullopt;
   }
   if (file.empty()) throw UsageError("--checkpoint-every needs --save");
@@ -113,33 +110,17 @@ std::optional<std::string> checkpoint_in(const std::string& file, const std::str
   }
 }
 
-}  // namespace
-
-int train(const std::vector<std::string>& args) {
-  const po::options_description options = train_options();
-  po::variables_map v;
-  if (!parse(args, options, "mnist train [OPTIONS]",
-             "Examples:\n"
-             "  mnist train --model mlp --layers 512,512 --dropout 0.2 --validation test\n"
-             "  mnist train --model cnn --optimizer rmsprop --save digits.safetensors\n"
-             "  mnist train --arch \"conv 8 5 relu, pool 2, flatten, dense 10\" --json\n"
-             "  mnist train --validation-split 0.1 --epochs 100 --early-stopping 3 \\\n"
-             "              --restore-best\n"
-             "  mnist train --optimizer adamw --schedule cosine --warmup 1 --clip-norm 1\n"
-             "  mnist train --epochs 50 --save run.safetensors --checkpoint-every 5m\n"
-             "  mnist train --resume run.safetensors --epochs 80\n",
-             v))
-    return ok;
+int run(Values& v) {
   std::optional<ebb::SavedModel> saved;
   std::string file = v.count("save") ? v["save"].as<std::string>() : "";
   if (v.count("save") && file.empty()) throw UsageError("--save needs the name of a file");
   if (v.count("resume")) {
     const auto from = v["resume"].as<std::string>();
     saved = ebb::load_model(from);
-    restore_options(options, *saved, from, v);
+    restore_options(*saved, from, v);
     if (file.empty()) file = from;
   }
-  use_preset(options, v);
+  use_preset(v);
   Training t = make_training(v);
   set_progress(v, t.fit);
   const std::optional<ebb::Interval> every = checkpoint_interval(v, file);
@@ -178,7 +159,7 @@ int train(const std::vector<std::string>& args) {
     t.optimizer = std::move(saved->optimizer);
     t.fit.resume = saved->history;
   }
-  const std::string kept = kept_options(options, v, t.architecture);
+  const std::string kept = kept_options(v, t.architecture);
 
   const ebb::Mnist data = split_data(load_data(v), v);
   const ebb::Dataset all = training_samples(v, data, t, saved.has_value()), test = data.test.scaled(t.scale);
@@ -209,7 +190,7 @@ int train(const std::vector<std::string>& args) {
         for (const std::string& line : differences(runs.back().facts, facts))
           app::note("note: {}: the bits will not be those of a training that was not resumed\n", line);
     }
-    runs.push_back({.steps = t.optimizer->steps(), .epochs = t.fit.epochs, .command = args, .facts = facts});
+    runs.push_back({.steps = t.optimizer->steps(), .epochs = t.fit.epochs, .command = v.words, .facts = facts});
     runs.back().command.insert(runs.back().command.begin(), {"mnist", "train"});
     about[runs_key] = to_json(runs);
   }
@@ -315,5 +296,25 @@ int train(const std::vector<std::string>& args) {
   if (!log->error().empty()) throw ebb::IoError(log->error());
   return caught_signal() ? 128 + caught_signal() : ok;
 }
+
+}  // namespace
+
+const app::Command train_command{
+    .name = "train",
+    .about = "train a network and test it",
+    .arguments = "[OPTIONS]",
+    .description = "",
+    .examples =
+        "  mnist train --model mlp --layers 512,512 --dropout 0.2 --validation test\n"
+        "  mnist train --model cnn --optimizer rmsprop --save digits.safetensors\n"
+        "  mnist train --arch \"conv 8 5 relu, pool 2, flatten, dense 10\" --json\n"
+        "  mnist train --validation-split 0.1 --epochs 100 --early-stopping 3 \\\n"
+        "              --restore-best\n"
+        "  mnist train --optimizer adamw --schedule cosine --warmup 1 --clip-norm 1\n"
+        "  mnist train --epochs 50 --save run.safetensors --checkpoint-every 5m\n"
+        "  mnist train --resume run.safetensors --epochs 80\n",
+    .options = train_options,
+    .run = run,
+};
 
 }  // namespace mnist

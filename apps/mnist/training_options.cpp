@@ -5,83 +5,62 @@
 #include <algorithm>
 #include <charconv>
 
+#include <ebb/models/data.h>
+#include <ebb/models/layers/norm.h>
+#include <ebb/models/train.h>
+#include <ebb/ops/ops.h>
+
 #include "signals.h"
 
 namespace mnist {
 namespace {
 
-template <class T>
-T number(const po::variables_map& v, const char* name, T low, T high) {
-  const T n = v[name].as<T>();
-  if (!(n >= low && n <= high)) throw UsageError(fmt::format("--{} must be {} to {}, got {}", name, low, high, n));
-  return n;
-}
-
-std::uint64_t seed_of(const std::string& text) {
-  std::uint64_t seed = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
-  if (error != std::errc() || stop != text.data() + text.size())
-    throw UsageError(fmt::format("--seed must be 0 to 18446744073709551615, got {}", text));
-  return seed;
-}
-
 std::unique_ptr<ebb::Optimizer> make_optimizer(const po::variables_map& v) {
   const auto name = v["optimizer"].as<std::string>();
   ebb::OptimizerOptions options;
-  if (v.count("lr")) options["lr"] = number(v, "lr", 0.0, 1e6);
-  if (const double momentum = number(v, "momentum", 0.0, 0.999999); momentum > 0) {
+  if (v.count("lr")) options["lr"] = v["lr"].as<double>();
+  if (const double momentum = v["momentum"].as<double>(); momentum > 0) {
     if (name != "sgd" && name != "rmsprop")
       throw UsageError(fmt::format("--momentum belongs to sgd and rmsprop; {} has its own", name));
     options["momentum"] = momentum;
   }
-  if (v.count("weight-decay")) options["weight_decay"] = number(v, "weight-decay", 0.0, 1e6);
+  if (v.count("weight-decay")) options["weight_decay"] = v["weight-decay"].as<double>();
   if (v.count("rmsprop-eps")) {
-    const auto where = v["rmsprop-eps"].as<std::string>();
     if (name != "rmsprop") throw UsageError("--rmsprop-eps belongs to --optimizer rmsprop");
-    if (where != "inside" && where != "outside")
-      throw UsageError(fmt::format("--rmsprop-eps must be inside or outside, got \"{}\"", where));
-    options["epsilon_inside_sqrt"] = where == "inside";
+    options["epsilon_inside_sqrt"] = v["rmsprop-eps"].as<std::string>() == "inside";
   }
-  const auto names = ebb::optimizer_names();
-  if (std::ranges::find(names, name) == names.end())
-    throw UsageError(fmt::format("--optimizer must be one of {}; got \"{}\"", fmt::join(names, ", "), name));
   return ebb::make_optimizer(name, options);
 }
 
 ebb::Schedule make_schedule(const po::variables_map& v, double lr) {
   const auto name = v["schedule"].as<std::string>();
-  const double warmup = number(v, "warmup", 0.0, 1e6);
+  const double warmup = v["warmup"].as<double>();
   if (warmup > 0 && name != "cosine") throw UsageError("--warmup belongs to --schedule cosine");
-  if (name == "constant") return {};
   if (name == "step") return ebb::step_lr({.lr = lr});
   if (name == "exponential") return ebb::exponential_lr({.lr = lr});
   if (name == "cosine") return ebb::cosine_lr({.lr = lr, .warmup = warmup});
   if (name == "one-cycle") return ebb::one_cycle_lr({.lr = lr, .peak = 0.2});
-  throw UsageError(
-      fmt::format("--schedule must be constant, step, exponential, cosine or one-cycle, got \"{}\"", name));
+  return {};
 }
 
 /// Early stopping, falling rates and averages. What they watch must be there.
 std::vector<ebb::Callback> make_callbacks(const po::variables_map& v, bool validates) {
   std::vector<ebb::Callback> out;
   const auto monitor = v["monitor"].as<std::string>();
-  const std::vector<std::string> measured{"val_loss", "val_accuracy", "loss", "accuracy"};
-  if (std::ranges::find(measured, monitor) == measured.end())
-    throw UsageError(fmt::format("--monitor must be one of {}; got \"{}\"", fmt::join(measured, ", "), monitor));
   if ((v.count("early-stopping") || v.count("reduce-lr")) && monitor.starts_with("val_") && !validates)
     throw UsageError(
         fmt::format("nothing measures {}: give --validation-split, --validation test, or --monitor loss", monitor));
   if (v.count("restore-best") && !v.count("early-stopping"))
     throw UsageError("--restore-best belongs to --early-stopping");
-  if (v.count("ema")) out.emplace_back(ebb::AverageWeights(number(v, "ema", 0.0, 0.9999999)));
+  if (v.count("ema")) out.emplace_back(ebb::AverageWeights(v["ema"].as<double>()));
   if (v.count("reduce-lr")) {
     if (v["schedule"].as<std::string>() != "constant") throw UsageError("give either --reduce-lr or --schedule");
-    out.emplace_back(ebb::ReduceLROnPlateau({.monitor = monitor, .patience = number(v, "reduce-lr", 1, 1'000'000)}));
+    out.emplace_back(ebb::ReduceLROnPlateau({.monitor = monitor, .patience = v["reduce-lr"].as<int>()}));
   }
   if (v.count("early-stopping"))
     out.emplace_back(ebb::EarlyStopping({.monitor = monitor,
-                                         .min_delta = number(v, "min-delta", 0.0, 1e6),
-                                         .patience = number(v, "early-stopping", 0, 1'000'000),
+                                         .min_delta = v["min-delta"].as<double>(),
+                                         .patience = v["early-stopping"].as<int>(),
                                          .restore_best = v.count("restore-best") > 0}));
   return out;
 }
@@ -118,7 +97,7 @@ ebb::Augment make_augment(const std::string& text) {
 
 po::options_description output_options(const char* saved) {
   return app::option_group("Output", {
-                                         {"save", po::value<std::string>(), saved},
+                                         {"save", text(), saved},
                                          {"force", "overwrite files that exist"},
                                          {"json", "print one JSON object instead of text"},
                                          {"quiet", "no progress on standard error"},
@@ -126,93 +105,90 @@ po::options_description output_options(const char* saved) {
 }
 
 po::options_description training_options() {
-  const std::string optimizers = fmt::format("{}", fmt::join(ebb::optimizer_names(), ", "));
   return app::option_group(
       "Training",
       {
-          {"optimizer", po::value<std::string>()->default_value("adam"), optimizers.c_str()},
-          {"lr", po::value<double>(), "learning rate; default: 0.01 for sgd, else 0.001"},
-          {"momentum", po::value<double>()->default_value(0), "of sgd and rmsprop"},
-          {"weight-decay", po::value<double>(),
+          {"optimizer", one_of("adam", ebb::optimizer_names()), "{}"},
+          {"lr", number(0.0, 1e6), "learning rate; default: 0.01 for sgd, else 0.001"},
+          {"momentum", number(0.0, 0.0, 0.999999), "momentum of sgd and rmsprop"},
+          {"weight-decay", number(0.0, 1e6),
            "share, times lr, by which weights shrink each step; default: 0.004 for adamw, else 0"},
-          {"rmsprop-eps", po::value<std::string>(),
-           "inside the square root, as Keras 3 (default), or outside, as Keras 2 and PyTorch"},
-          {"schedule", po::value<std::string>()->default_value("constant"),
-           "of the rate: constant, step (a tenth every 10 epochs), exponential (0.96 an epoch), cosine (down from "
-           "--lr), or one-cycle (up to it and down)"},
-          {"warmup", po::value<double>()->default_value(0), "epochs in which the cosine's rate rises first"},
-          {"clip-norm", po::value<double>()->default_value(0), "largest norm of all gradients together; 0: any"},
-          {"clip-value", po::value<double>()->default_value(0), "largest element of a gradient; 0: any"},
-          {"ema", po::value<double>(),
+          {"rmsprop-eps", one_of({"inside", "outside"}),
+           "inside the square root, as in Keras 3 (default), or outside, as in Keras 2 and PyTorch"},
+          {"schedule", one_of("constant", {"constant", "step", "exponential", "cosine", "one-cycle"}),
+           "learning rate: constant, step (a tenth every 10 epochs), exponential (times 0.96 each epoch), cosine (down "
+           "from --lr), or one-cycle (up to --lr and down)"},
+          {"warmup", number(0.0, 0.0, 1e6), "epochs in which the rate of cosine rises first"},
+          {"clip-norm", number(0.0, 0.0, 1e9), "largest norm of all gradients together; 0: no limit"},
+          {"clip-value", number(0.0, 0.0, 1e9), "largest element of a gradient; 0: no limit"},
+          {"ema", number(0.0, 0.9999999),
            "validate and keep running averages of the weights with this decay, such as 0.999"},
-          {"batch", po::value<std::int64_t>()->default_value(128), "samples a step"},
-          {"epochs", po::value<int>()->default_value(5), "passes through the training data"},
-          {"seed", po::value<std::string>()->default_value("1"),
-           "of weights, sample order and dropout; same seed, same bits"},
-          {"validation", po::value<std::string>()->default_value("none"),
-           "what val_loss is measured on each epoch: none, or test"},
-          {"validation-split", po::value<double>()->default_value(0),
-           "hold out this last share of the training data instead"},
-          {"early-stopping", po::value<int>(), "stop after so many epochs without improvement"},
-          {"reduce-lr", po::value<int>(), "a tenth of the rate after so many epochs without improvement"},
-          {"monitor", po::value<std::string>()->default_value("val_loss"),
-           "the number that is to improve: val_loss, val_accuracy, loss or accuracy"},
-          {"min-delta", po::value<double>()->default_value(0), "early stopping: what is less is no improvement"},
+          {"batch", number<std::int64_t>(default_batch, 1, 1'000'000), "samples in each step"},
+          {"epochs", number(5, 0, 1'000'000), "passes through the training data"},
+          {"seed", number<std::uint64_t>(1, 0, UINT64_MAX),
+           "seed of weights, sample order and dropout; same seed, same bits"},
+          {"validation", one_of("none", {"none", "test"}), "samples to measure val_loss on after each epoch: {}"},
+          {"validation-split", number(0.0, 0.0, 0.999), "hold out this last share of the training data instead"},
+          {"early-stopping", number(0, 1'000'000), "stop after so many epochs without improvement"},
+          {"reduce-lr", number(1, 1'000'000), "divide the rate by ten after so many epochs without improvement"},
+          {"monitor", one_of("val_loss", {"val_loss", "val_accuracy", "loss", "accuracy"}),
+           "the number that must improve: {}"},
+          {"min-delta", number(0.0, 0.0, 1e6), "early stopping: a smaller change is no improvement"},
           {"restore-best", "early stopping: end with the weights of the best epoch"},
-          {"class-weight", po::value<std::string>()->default_value("none"),
-           "none, or balanced: rarer digits count more"},
+          {"class-weight", one_of("none", {"none", "balanced"}), "balanced: rarer digits count more"},
           {"augment", po::value<std::string>()->implicit_value(""),
            "distort the training digits, a little or as in \"shift 2, rotate 10, scale 0.1, shear 0.1, elastic 1\""},
-          {"label-smoothing", po::value<double>()->default_value(0),
-           "share of each label that is spread over all classes"},
+          {"label-smoothing", number(0.0, 0.0, 0.999), "share of each label that is spread over all classes"},
           {"raw", "pixels as 0 to 255 instead of 0 to 1"},
-          {"limit", po::value<std::int64_t>(), "use only the first N training samples"},
+          {"limit", number<std::int64_t>(1, 1'000'000'000), "use only the first N training samples"},
       });
 }
 
-void use_preset(const po::options_description& options, po::variables_map& v) {
+void use_preset(po::variables_map& v) {
   if (v["model"].as<std::string>() != "best") return;
   const std::vector<std::string> values{"--epochs", "14",         "--batch",   "64",       "--lr",
                                         "0.004",    "--schedule", "one-cycle", "--augment"};
-  po::store(po::command_line_parser(values).options(options).run(), v);  // what is stored first stays, but for defaults
+  // what is stored first stays, but for defaults
+  po::store(po::command_line_parser(values).options(training_options()).run(), v);
 }
 
 Training make_training(const po::variables_map& v) {
   const std::string text = architecture(v);
-  const auto seed = seed_of(v["seed"].as<std::string>());
+  const auto seed = v["seed"].as<std::uint64_t>();
   ebb::manual_seed(seed);
   Training t{text, seed, build_network(text), make_optimizer(v), {}, v.count("raw") ? 1.0 : 1.0 / 255, false};
-  t.fit = {.epochs = number(v, "epochs", 0, 1'000'000),
-           .batch = number<std::int64_t>(v, "batch", 1, 1'000'000),
-           .validation_split = number(v, "validation-split", 0.0, 0.999),
+  t.fit = {.epochs = v["epochs"].as<int>(),
+           .batch = v["batch"].as<std::int64_t>(),
+           .validation_split = v["validation-split"].as<double>(),
            .seed = seed,
            .schedule = make_schedule(v, t.optimizer->lr()),
-           .clip_norm = number(v, "clip-norm", 0.0, 1e9),
-           .clip_value = number(v, "clip-value", 0.0, 1e9),
+           .clip_norm = v["clip-norm"].as<double>(),
+           .clip_value = v["clip-value"].as<double>(),
            .interrupted = [] { return caught_signal() != 0; }};
   if (v.count("augment"))
     t.fit.augment = [augment = make_augment(v["augment"].as<std::string>())](const ebb::Tensor& x) {
       return augment(x);
     };
-  if (const double smoothing = number(v, "label-smoothing", 0.0, 0.999); smoothing > 0)
+  if (const double smoothing = v["label-smoothing"].as<double>(); smoothing > 0)
     t.fit.loss = [smoothing](const ebb::Tensor& y, const ebb::Tensor& labels) {
       return ebb::cross_entropy(y, labels, {.label_smoothing = smoothing});
     };
-  const auto validation = v["validation"].as<std::string>();
-  if (validation != "none" && validation != "test")
-    throw UsageError(fmt::format("--validation must be none or test, got \"{}\"", validation));
-  t.validates_on_test = validation == "test";
+  t.validates_on_test = v["validation"].as<std::string>() == "test";
   if (t.validates_on_test && t.fit.validation_split > 0)
     throw UsageError("give either --validation test or --validation-split");
   t.fit.callbacks = make_callbacks(v, t.validates_on_test || t.fit.validation_split > 0);
-  const auto weights = v["class-weight"].as<std::string>();
-  if (weights != "none" && weights != "balanced")
-    throw UsageError(fmt::format("--class-weight must be none or balanced, got \"{}\"", weights));
   return t;
 }
 
+ebb::Dataset first_of(const po::variables_map& v, const ebb::Dataset& all) {
+  if (!v.count("limit")) return all;
+  const auto limit = v["limit"].as<std::int64_t>();
+  if (limit > all.size()) throw UsageError(fmt::format("--limit must be 1 to {}, got {}", all.size(), limit));
+  return all.slice(0, limit);
+}
+
 ebb::Dataset limited(const po::variables_map& v, const ebb::Dataset& all) {
-  const ebb::Dataset samples = v.count("limit") ? all.slice(0, number<std::int64_t>(v, "limit", 1, all.size())) : all;
+  const ebb::Dataset samples = first_of(v, all);
   if (const double share = v["validation-split"].as<double>(); share > 0) ebb::split_last(samples, share);  // throws
   return samples;
 }

@@ -6,6 +6,9 @@
 #include <string>
 #include <vector>
 
+#include <ebb/models/train/fit.h>
+#include <ebb/models/train/optimizer.h>
+
 #include "command.h"
 
 namespace mnist {
@@ -15,12 +18,12 @@ po::options_description training_options();
 /// --save, of which `saved` says what it writes, --force, --json and --quiet.
 po::options_description output_options(const char* saved);
 
-/// --model best is a set of values for options; they stand where the user gave none. `options` holds all of
-/// the command's.
-void use_preset(const po::options_description& options, po::variables_map& values);
+/// --model best is a set of values for these options; they stand where the user gave none.
+void use_preset(po::variables_map& values);
 
-/// The first --limit of them. Throws UsageError when there are fewer, and ValueError when --validation-split leaves an
-/// empty part.
+/// The first --limit of them. Throws UsageError when there are fewer.
+ebb::Dataset first_of(const po::variables_map& values, const ebb::Dataset& samples);
+/// The same. Throws ValueError when --validation-split leaves an empty part.
 ebb::Dataset limited(const po::variables_map& values, const ebb::Dataset& samples);
 struct Training {
   std::string architecture;

@@ -6,6 +6,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include <ebb/models/files/version.h>
+#include <ebb/models/train/progress.h>
+
 #include "json_text.h"
 #include "training_options.h"
 
@@ -22,23 +25,23 @@ bool is_outward(const std::string& name) { return std::ranges::find(outward, nam
 
 po::options_description train_output_options() {
   po::options_description o = output_options(
-      "write model and training so far to this file (safetensors), also when interrupted; if it is standard output, "
-      "results go to standard error");
+      "write the model and its training so far to this file (safetensors), also when interrupted; if it is standard "
+      "output, results go to standard error");
   const po::options_description more = app::option_group(
       "",
       {
-          {"checkpoint-every", po::value<std::string>(),
-           "write it meanwhile too, after every N epochs, or 100steps, 200s, 5m, 1h: what a killed run loses at most"},
-          {"keep", po::value<int>()->default_value(1),
-           "so many of these files: FILE, then FILE.1 and so on (before its extension), the older the higher"},
-          {"resume", po::value<std::string>(),
+          {"checkpoint-every", text(),
+           "write --save during training too, after every N epochs, or 100steps, 200s, 5m, 1h: a killed run loses no "
+           "more than that"},
+          {"keep", number(1, 1, 1000),
+           "keep so many of these files: FILE, then FILE.1 and so on (before its extension), the older the higher"},
+          {"resume", text(),
            "go on with the training in this file, under its options, and save to it; --epochs may ask for more"},
-          {"log-csv", po::value<std::string>(), "write every epoch's numbers to this file"},
-          {"verbose", po::value<int>(),
-           "progress: 0 none, 1 a bar, 2 Keras' line an epoch; default: a bar on a terminal, else a line an epoch"},
-          {"style", po::value<std::string>()->default_value("keras2"), "of the progress: keras2.2, keras2 or keras3"},
-          {"color", po::value<std::string>()->default_value("auto"),
-           "auto (a terminal, and NO_COLOR is not set), always or never"},
+          {"log-csv", text(), "write the numbers of every epoch to this file"},
+          {"verbose", number(0, 2),
+           "progress: 0 none, 1 a bar, 2 one line per epoch as in Keras; default: a bar on a terminal, else lines"},
+          {"style", one_of("keras2", ebb::style_names()), "look of the progress: {}"},
+          {"color", one_of("auto", {"auto", "always", "never"}), "auto: on a terminal, unless NO_COLOR is set"},
       });
   for (const auto& option : more.options()) o.add(option);
   return o;
@@ -49,6 +52,7 @@ std::string text_of(const boost::any& value) {
   if (const auto* s = boost::any_cast<std::string>(&value)) return *s;
   if (const auto* x = boost::any_cast<double>(&value)) return fmt::format("{}", *x);
   if (const auto* n = boost::any_cast<int>(&value)) return fmt::format("{}", *n);
+  if (const auto* n = boost::any_cast<std::uint64_t>(&value)) return fmt::format("{}", *n);
   return fmt::format("{}", boost::any_cast<std::int64_t>(value));
 }
 
@@ -64,32 +68,23 @@ std::string fingerprint(const ebb::Dataset& data) {
 }  // namespace
 
 po::options_description train_options() {
-  po::options_description options(80, 40);
-  options.add(model_options())
-      .add(training_options())
-      .add(data_options())
-      .add(split_options())
-      .add(train_output_options());
-  return options;
+  return joined({model_options(), training_options(), data_options(), split_options(), train_output_options()});
 }
 
-std::string kept_options(const po::options_description& options, const po::variables_map& v,
-                         const std::string& architecture) {
+std::string kept_options(const po::variables_map& v, const std::string& architecture) {
+  const po::options_description options = train_options();
   Json out = Json::array();
   for (const auto& option : options.options()) {
     const std::string& name = option->long_name();
     if (!v.count(name) || is_outward(name)) continue;
-    const std::string value = name == "arch"                         ? architecture
-                              : option->semantic()->max_tokens() > 0 ? text_of(v[name].value())
-                                                                     : "";
+    const std::string value = name == "arch" ? architecture : app::takes_value(*option) ? text_of(v[name].value()) : "";
     out.push_back(value.empty() ? "--" + name : fmt::format("--{}={}", name, value));
     if (value.empty() && option->semantic()->min_tokens() > 0) out.push_back("");  // "--layers=" would be an error
   }
   return app::json_text(out);
 }
 
-void restore_options(const po::options_description& options, const ebb::SavedModel& saved, const std::string& file,
-                     po::variables_map& v) {
+void restore_options(const ebb::SavedModel& saved, const std::string& file, po::variables_map& v) {
   if (!saved.optimizer || !saved.history || !saved.metadata.contains(options_key))
     throw ebb::DataError(fmt::format("{}: holds no training of mnist train to go on with", file));
   for (const auto& [name, value] : v)
@@ -99,8 +94,8 @@ void restore_options(const po::options_description& options, const ebb::SavedMod
   for (std::string& word : words)  // earlier versions kept the name of a file
     if (word.starts_with("--arch=") && word.ends_with(".json")) word = "--arch=" + saved.architecture;
   try {
-    po::store(po::command_line_parser(words).options(options).run(),
-              v);  // what is stored first stays, but for defaults
+    // what is stored first stays, but for defaults
+    po::store(po::command_line_parser(words).options(train_options()).run(), v);
   } catch (const po::error& e) {
     throw ebb::DataError(fmt::format("{}: its options: {}", file, e.what()));
   }
@@ -112,9 +107,8 @@ void restore_options(const po::options_description& options, const ebb::SavedMod
 std::vector<Run> runs_in(const ebb::SavedModel& saved, const std::string& file) {
   const auto it = saved.metadata.find(runs_key);
   if (it == saved.metadata.end()) {
-    const po::options_description options = train_options();
     po::variables_map v;
-    po::store(po::command_line_parser(options_in(saved, file)).options(options).run(), v);
+    po::store(po::command_line_parser(options_in(saved, file)).options(train_options()).run(), v);
     return {{.epochs = v["epochs"].as<int>()}};
   }
   std::vector<Run> out;

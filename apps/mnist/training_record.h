@@ -6,22 +6,22 @@
 #include <string>
 #include <vector>
 
+#include <ebb/models/data/dataset.h>
+
 #include "command.h"
 
 namespace mnist {
 
-/// All options of mnist train: the command's own, and those that a training file restores.
+/// The options of mnist train.
 po::options_description train_options();
 
 /// The options that decide what is trained, those left at their defaults too, as a JSON list of command-line words.
 /// --arch is kept as the text `architecture`, never as the name of a file, which may hold another network by the time
 /// it is read again.
-std::string kept_options(const po::options_description& options, const po::variables_map& values,
-                         const std::string& architecture);
+std::string kept_options(const po::variables_map& values, const std::string& architecture);
 /// Stores the options of a file below those of the command line, of which only --epochs and what says where results go
 /// may be given. Throws UsageError, or DataError when the file holds no training of mnist train.
-void restore_options(const po::options_description& options, const ebb::SavedModel& saved, const std::string& file,
-                     po::variables_map& values);
+void restore_options(const ebb::SavedModel& saved, const std::string& file, po::variables_map& values);
 
 /// One run of mnist train; a training that was resumed has several.
 struct Run {

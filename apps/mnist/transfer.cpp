@@ -10,6 +10,10 @@
 #include <system_error>
 #include <vector>
 
+#include <ebb/models/data/mnist.h>
+#include <ebb/models/report.h>
+#include <ebb/models/train.h>
+
 #include "command.h"
 #include "json_text.h"
 #include "saving.h"
@@ -19,20 +23,23 @@
 namespace mnist {
 namespace {
 
-po::options_description transfer_options() {
-  return app::option_group(
-      "Transfer",
-      {
-          {"head-epochs", po::value<int>()->default_value(3),
-           "epochs in which only the new last layer learns, the others frozen"},
-          {"epochs", po::value<int>()->default_value(3),
-           "epochs after that in which all layers learn, at a tenth of the rate"},
-          {"lr", po::value<double>()->default_value(1e-3), "learning rate (Adam)"},
-          {"batch", po::value<std::int64_t>()->default_value(128), "samples a step"},
-          {"limit", po::value<std::int64_t>(), "use only the first N training samples: where transfer helps most"},
-          {"seed", po::value<std::uint64_t>()->default_value(1), "of the new layer, sample order and dropout"},
-          {"no-baseline", "do not train the same network from scratch for comparison"},
-      });
+po::options_description options() {
+  return joined(
+      {app::option_group(
+           "Transfer",
+           {
+               {"head-epochs", number(3, 0, 1'000'000),
+                "epochs in which only the new last layer learns, the others frozen"},
+               {"epochs", number(3, 0, 1'000'000),
+                "epochs after that in which all layers learn, at a tenth of the rate"},
+               {"lr", number(1e-3, 0.0, 1e6), "learning rate (Adam)"},
+               {"batch", number<std::int64_t>(default_batch, 1, 1'000'000), "samples in each step"},
+               {"limit", number<std::int64_t>(1, 1'000'000'000),
+                "use only the first N training samples: transfer helps most with few"},
+               {"seed", number<std::uint64_t>(1, 0, UINT64_MAX), "seed of the new layer, sample order and dropout"},
+               {"no-baseline", "do not train the same network from scratch for comparison"},
+           }),
+       data_options(), output_options("write the transferred model to this file (safetensors)")});
 }
 
 /// Gives the layers of `to` the weights of those of `from`, all but the last one that has any: returns the
@@ -60,28 +67,12 @@ struct Row {
   ebb::Metrics result;
 };
 
-}  // namespace
-
-int transfer(const std::vector<std::string>& args) {
-  po::options_description options(80, 40);
-  options.add(transfer_options())
-      .add(data_options())
-      .add(output_options("write the transferred model to this file (safetensors)"));
-  po::variables_map v;
-  if (!parse(args, options, "mnist transfer FILE [OPTIONS]",
-             "FILE is what mnist train --save wrote. Its last layer is made anew and trained\n"
-             "with the others frozen; then all are trained on. From digits to clothes:\n"
-             "  mnist train --model cnn --epochs 2 --save digits.safetensors\n"
-             "  mnist transfer digits.safetensors --dataset fashion --limit 1000\n",
-             v, true))
-    return ok;
+int run(Values& v) {
   if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
   const auto seed = v["seed"].as<std::uint64_t>();
   const int head_epochs = v["head-epochs"].as<int>(), epochs = v["epochs"].as<int>();
-  if (head_epochs < 0 || epochs < 0 || head_epochs + epochs < 1)
-    throw UsageError("--head-epochs and --epochs must not be negative, nor both 0");
+  if (head_epochs + epochs < 1) throw UsageError("--head-epochs and --epochs are both 0: nothing is trained");
   const auto batch = v["batch"].as<std::int64_t>();
-  if (batch < 1) throw UsageError(fmt::format("--batch must be at least 1, got {}", batch));
   const double lr = v["lr"].as<double>();
   use_threads(v);
   const bool quiet = v.count("quiet") > 0;
@@ -97,14 +88,7 @@ int transfer(const std::vector<std::string>& args) {
   const std::string out = output_file(v, "save", false, bytes_of(net));
   const std::vector<ebb::Layer> borrowed = borrow(model.net, net);
   const ebb::Mnist data = load_data(v);
-  ebb::Dataset train = data.train.scaled(scale);
-  const ebb::Dataset test = data.test.scaled(scale);
-  if (v.count("limit")) {
-    const auto limit = v["limit"].as<std::int64_t>();
-    if (limit < 1 || limit > train.size())
-      throw UsageError(fmt::format("--limit must be 1 to {}, got {}", train.size(), limit));
-    train = train.slice(0, limit);
-  }
+  const ebb::Dataset train = first_of(v, data.train.scaled(scale)), test = data.test.scaled(scale);
 
   catch_signals();
   put_by();
@@ -202,5 +186,23 @@ int transfer(const std::vector<std::string>& args) {
   if (failure) std::rethrow_exception(failure);
   return caught_signal() ? 128 + caught_signal() : ok;
 }
+
+}  // namespace
+
+const app::Command transfer_command{
+    .name = "transfer",
+    .about = "use what a saved network learned for other pictures",
+    .arguments = "FILE [OPTIONS]",
+    .description =
+        "FILE is what mnist train --save wrote. Its last layer is made anew and trained\n"
+        "with the others frozen; then all are trained on.\n",
+    .examples =
+        "  From digits to clothes:\n"
+        "  mnist train --model cnn --epochs 2 --save digits.safetensors\n"
+        "  mnist transfer digits.safetensors --dataset fashion --limit 1000\n",
+    .options = options,
+    .run = run,
+    .files = 1,
+};
 
 }  // namespace mnist

@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include <ebb/models/data/mnist.h>
+#include <ebb/models/train.h>
+
 #include "signals.h"
 #include "training_options.h"
 #include "training_record.h"
@@ -95,40 +98,21 @@ ebb::History train_again(Training& t, const ebb::Dataset& samples, const std::ve
   return history;
 }
 
-}  // namespace
+po::options_description options() {
+  return joined({app::option_group("Data", {app::data_option(), app::threads_option()}),
+                 app::option_group("Output", {{"quiet", "no progress on standard error"}})});
+}
 
-int verify(const std::vector<std::string>& args) {
-  po::options_description options(80, 40);
-  const po::options_description data_only = app::option_group(
-      "Data", {
-                  {"data", po::value<std::string>(),
-                   "folder of the four IDX files; default: $EBB_DATA, then the XDG data and cache folders"},
-                  {"threads", po::value<int>(), "default: one per processor; results are the same for any number"},
-              });
-  const po::options_description more = app::option_group("Output", {
-                                                                       {"quiet", "no progress on standard error"},
-                                                                   });
-  options.add(data_only).add(more);
-  po::variables_map v;
-  if (!parse(args, options, "mnist verify MODEL [OPTIONS]",
-             "Trains again from the beginning, with the options in the file that mnist train\n"
-             "--save wrote, and compares every bit: weights, state of the optimizer, history.\n"
-             "Exit code 0: the same bits. 1: others, and what differs in processor, libraries,\n"
-             "version, data or options. Takes as long as the training took.\n\n"
-             "Example:\n"
-             "  mnist verify digits.safetensors\n",
-             v, 1))
-    return ok;
+int run(Values& v) {
   const std::string file = file_of(v);
   if (file.empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
   const ebb::SavedModel saved = ebb::load_model(file);
-  const po::options_description all_options = train_options();
   po::variables_map w;
   std::vector<std::string> words;
   if (v.count("data")) words.push_back("--data=" + v["data"].as<std::string>());
-  po::store(po::command_line_parser(words).options(all_options).run(), w);
-  restore_options(all_options, saved, file, w);
-  use_preset(all_options, w);
+  po::store(po::command_line_parser(words).options(train_options()).run(), w);
+  restore_options(saved, file, w);
+  use_preset(w);
   Training t = make_training(w);
   use_threads(v);
   const bool quiet = v.count("quiet") > 0;
@@ -172,5 +156,22 @@ int verify(const std::vector<std::string>& args) {
                                                : "nothing that the file records differs here");
   return failed;
 }
+
+}  // namespace
+
+const app::Command verify_command{
+    .name = "verify",
+    .about = "train a saved training again and compare the bits",
+    .arguments = "FILE [OPTIONS]",
+    .description =
+        "Trains again from the beginning, with the options in the file that mnist train\n"
+        "--save wrote, and compares every bit: weights, state of the optimizer, history.\n"
+        "Exit code 0: the same bits. 1: others, and what differs in processor, libraries,\n"
+        "version, data or options. Takes as long as the training took.\n",
+    .examples = "  mnist verify digits.safetensors\n",
+    .options = options,
+    .run = run,
+    .files = 1,
+};
 
 }  // namespace mnist

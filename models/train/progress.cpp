@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include <ebb/graph/error.h>
+#include <ebb/graph/names.h>
 #include <ebb/models/train/tell.h>
 
 namespace ebb {
@@ -38,11 +39,13 @@ struct Look {
 
 }  // namespace
 
+std::vector<std::string> style_names() { return {"keras2.2", "keras2", "keras3"}; }
+
 KerasStyle style_of(std::string_view name) {
   if (name == "keras2.2") return KerasStyle::keras2_2;
   if (name == "keras2") return KerasStyle::keras2;
   if (name == "keras3") return KerasStyle::keras3;
-  throw ValueError(fmt::format("unknown style \"{}\"; expected one of keras2.2, keras2, keras3", name));
+  throw ValueError(detail::unknown_name("style", name, style_names()));
 }
 
 std::string format_metric(double value) {

@@ -16,6 +16,7 @@ namespace ebb {
 enum class KerasStyle { keras2_2, keras2, keras3 };
 /// The style named "keras2.2", "keras2" or "keras3"; throws ValueError on any other name.
 KerasStyle style_of(std::string_view name);
+std::vector<std::string> style_names();  ///< those that it knows
 
 /// "0.1234", or "8.0959e-04" when the magnitude is at most 1e-3 (Keras' Progbar).
 std::string format_metric(double value);

@@ -95,7 +95,11 @@ TEST_CASE("bench: the workloads are the networks that they are said to be") {
     CHECK(w.aim >= w.least_1);
     CHECK(w.aim >= w.least_2);
   }
-  CHECK_THROWS_WITH_AS(bench::workload("mlp_521"), "no workload \"mlp_521\"; did you mean mlp_512?", app::UsageError);
+  CHECK_THROWS_WITH_AS(
+      bench::workload("mlp_521"),
+      "unknown workload \"mlp_521\"; expected one of mlp_50_25, mlp_512, mlp_512_do, mlp_512x2_do, mlp_75x4, mlp_32, "
+      "sig_32x5, sig_2048, cnn_64, cnn_512; did you mean mlp_512?",
+      app::UsageError);
   CHECK(bench::workloads_of("cnn_64, mlp_32").at(1).name == "mlp_32");
   CHECK(bench::workloads_of("all").size() == 10);
   CHECK_THROWS_AS(bench::workloads_of(""), app::UsageError);
@@ -168,6 +172,24 @@ TEST_CASE("bench: the tables") {
        {">1.50<", ">1.09<", ">4.60<", ">mlp_512<", ">sig_32x5<", ">1 thread<", ">2 threads<", ">today, cpu<"})
     CHECK(times(shown) == 1);
   CHECK(times("<rect") == 1 + 2 + 3);
+  CHECK(page.find("LibTorch") != std::string::npos);
+
+  // Against another build there is no LibTorch, and nothing that a ratio is held to.
+  bench::Run other = run;
+  other.against_torch = false;
+  other.peer = "ebb 1 (old/bench)";
+  other.notes = "";
+  for (const std::string& shown :
+       {bench::markdown_table(other), bench::text_table(other), bench::chart(other), bench::to_json(other).dump()}) {
+    CAPTURE(shown);
+    for (const char* word : {"LibTorch", "held", "least", "flat", "NO "})
+      if (shown.front() != '{' || word != std::string("flat")) CHECK(shown.find(word) == std::string::npos);
+  }
+  CHECK(bench::markdown_table(other).find("today; cpu; ebb 1 against ebb 1 (old/bench).\n") == 0);
+  CHECK(bench::markdown_table(other).find("ratio: the other build over this build.") != std::string::npos);
+  CHECK(bench::markdown_table(other).find("| mlp_512 | 1.10 (1.00..1.20) | 1.65 (1.20..1.76) | **1.50** (1.00..1.65) | "
+                                          "1.10 | ") != std::string::npos);
+  CHECK(bench::chart(other).find("stroke-width") == std::string::npos);
   const json j = json::parse(bench::to_json(run).dump());
   CHECK(j["training"].size() == 3);
   CHECK(j["training"][0]["best_peer"] == "flat");
@@ -219,17 +241,19 @@ TEST_CASE("bench: help and usage errors") {
     CHECK(r.out == "");
     CHECK(r.err.substr(0, r.err.find('\n')) == "bench: " + line);
   };
-  refused("trian", "no command \"trian\"; did you mean train?");
+
+  const std::string names =
+      "mlp_50_25, mlp_512, mlp_512_do, mlp_512x2_do, mlp_75x4, mlp_32, sig_32x5, sig_2048, cnn_64, cnn_512";
+  CHECK(bench_run("trian").err.find("unknown command \"trian\"; expected one of train, ") != std::string::npos);
+  CHECK(bench_run("help step").out == bench_run("step --help").out);
   refused("train --modle mlp_32", "unknown option --modle; did you mean --model?");
-  refused("train --model mlp_23", "no workload \"mlp_23\"; did you mean mlp_32?");
-  refused("train --batch 0", "--batch must be 1 to 65536, got 0");
-  refused("train --epochs 0", "--epochs must be 1 to 1000000, got 0");
-  refused("train --threads 0", "--threads must be 1 to 256, got 0");
-  refused("train --optimizer lion", "--optimizer must be sgd, rmsprop or adam, got \"lion\"");
-  refused("compare --models mlp_32,cnn",
-          "no workload \"cnn\"; there are mlp_50_25, mlp_512, mlp_512_do, mlp_512x2_do, mlp_75x4, mlp_32, sig_32x5, "
-          "sig_2048, cnn_64, cnn_512");
-  refused("compare --threads 1,x", "--threads takes numbers separated by commas, such as 512,64; got \"1,x\"");
+  refused("train --model mlp_23", "unknown model \"mlp_23\"; expected one of " + names + "; did you mean mlp_32?");
+  refused("train --batch 0", "--batch must be a whole number from 1 to 65536, got 0");
+  refused("train --epochs 0", "--epochs must be a whole number from 1 to 1000000, got 0");
+  refused("train --threads 0", "--threads must be a whole number from 1 to 256, got 0");
+  refused("train --optimizer lion", "unknown optimizer \"lion\"; expected one of sgd, rmsprop, adam");
+  refused("compare --models mlp_32,cnn", "unknown workload \"cnn\"; expected one of " + names);
+  refused("compare --threads 1,x", "--threads must be whole numbers separated by commas, such as 512,64; got \"1,x\"");
   refused("compare --no-train", "--no-train without --infer leaves nothing to do");
   refused("compare --no-train --infer --chart a.svg", "--chart draws the training, which --no-train leaves out");
   const Result failed = bench_run("train --data /nowhere");
@@ -291,6 +315,7 @@ TEST_CASE("bench compare: against itself, with everything it writes") {
   CAPTURE(r.err);
   REQUIRE(r.code == 0);
   CHECK(r.out.find("| mlp_32 | ") != std::string::npos);
+  CHECK(r.out.find("LibTorch") == std::string::npos);
   const json j = json::parse(contents(file));
   CHECK(j["training"][0]["ours"]["seconds"].size() == 6);
   CHECK(j["training"][0]["peers"][0]["first_step_seconds"].size() == 2);

@@ -48,6 +48,18 @@ TEST_CASE("mnist: help goes to stdout, at most 80 columns wide") {
   CHECK(contains(train, "Example"));
 }
 
+TEST_CASE("mnist: help COMMAND is that command's --help") {
+  const Mnist mnist;
+  for (const auto& c : commands) {
+    CAPTURE(c);
+    const Result r = mnist({"help", c});
+    CHECK(r.code == 0);
+    CHECK(r.out == mnist({c, "--help"}).out);
+    CHECK(r.out.starts_with("Usage: mnist " + c));
+  }
+  check_usage_error(mnist({"help", "trian"}), "unknown command \"trian\"");
+}
+
 TEST_CASE("mnist: the version names the build") {
   const Mnist mnist;
   for (const Args& args : {Args{"--version"}, Args{"train", "--version"}}) {
@@ -72,7 +84,7 @@ TEST_CASE("mnist: a command that is missing or unknown is a usage error that nam
   CHECK(lines(r.err).front().ends_with("did you mean train?"));
   CHECK(contains(r.err, "Try: mnist --help"));
   const Result strange = mnist({"frobnicate"});
-  check_usage_error(strange, "there are " + joined_with_commas(commands));
+  check_usage_error(strange, "unknown command \"frobnicate\"; expected one of " + joined_with_commas(commands));
   CHECK_FALSE(contains(strange.err, "did you mean"));
   check_usage_error(mnist({""}), "\"\"");
 }
@@ -100,20 +112,31 @@ TEST_CASE("mnist: bad values are usage errors, told before any data is read") {
   };
   const std::vector<Row> rows{
       {{"train", "--epochs", "abc"}, "--epochs"},
-      {{"train", "--epochs", "1.5"}, "--epochs"},
+      {{"train", "--epochs", "1.5"}, "--epochs must be a whole number from 0 to 1000000, got \"1.5\""},
       {{"train", "--epochs", "-1"}, "--epochs"},
       {{"train", "--epochs", "99999999999999999999"}, "--epochs"},
       {{"train", "--epochs"}, "--epochs"},
       {{"train", "--epochs", "1", "--epochs", "2"}, "--epochs"},
       {{"train", "--epochs", "1", "stray"}, "\"stray\""},
       {{"train", "--json=3"}, "--json"},
-      {{"train", "--seed", "-1"}, "--seed"},
+      {{"train", "--seed", "-1"}, "--seed must be a whole number from 0 to 18446744073709551615, got \"-1\""},
+      {{"transfer", "m", "--seed", "-1"}, "--seed must be a whole number from 0 to"},
       {{"train", "--seed", "x"}, "--seed"},
       {{"train", "--batch", "0"}, "--batch"},
       {{"train", "--lr", "nan"}, "--lr"},
-      {{"train", "--lr", "-0.1"}, "--lr"},
+      {{"train", "--lr", "-0.1"}, "--lr must be a number from 0 to 1000000, got -0.1"},
+      {{"train", "--lr", "0,01"}, "--lr must be a number from 0 to 1000000, got \"0,01\"; did you mean 0.01?"},
+      {{"train", "--lr", "fast"}, "--lr must be a number from 0 to 1000000, got \"fast\""},
       {{"train", "--momentum", "1"}, "--momentum"},
-      {{"train", "--optimizer", "adm"}, "\"adm\""},
+      {{"train", "--optimizer", "adm"},
+       "unknown optimizer \"adm\"; expected one of sgd, rmsprop, adam, adamw, nadam, adagrad, lion; did you mean "
+       "adam?"},
+      {{"train", "--optimizer", "RMSProp"}, "did you mean rmsprop?"},
+      {{"train", "--activation", "ReLU"}, "did you mean relu?"},
+      {{"train", "--schedule", "Cosine"}, "expected one of constant, step, exponential, cosine, one-cycle; did you"},
+      {{"train", "--style", "keras4"}, "unknown style \"keras4\"; expected one of keras2.2, keras2, keras3"},
+      {{"train", "--color", "yes"}, "unknown color \"yes\"; expected one of auto, always, never"},
+      {{"search", "--vary", "optimizer=adam|Sgd"}, "did you mean sgd?"},
       {{"train", "--optimizer", "adam", "--momentum", "0.9"}, "--momentum"},
       {{"train", "--model", "rnn"}, "\"rnn\""},
       {{"train", "--layers", "512,"}, "--layers"},
@@ -124,7 +147,8 @@ TEST_CASE("mnist: bad values are usage errors, told before any data is read") {
       {{"train", "--dropout", "nan"}, "--dropout"},
       {{"train", "--model", "cnn", "--kernel", "0"}, "kernel"},
       {{"train", "--model", "cnn", "--pool", "0"}, "pool"},
-      {{"train", "--model", "cnn", "--kernel", "40"}, "40x40"},
+      {{"train", "--model", "cnn", "--kernel", "29"}, "--kernel must be a whole number from 1 to 28, got 29"},
+      {{"train", "--arch", "conv 8 40, flatten, dense 10"}, "40x40"},
       {{"train", "--arch", ""}, "a layer is expected"},
       {{"train", "--arch", "flatten, dnse 10"}, "\"dnse\""},
       {{"train", "--arch", "flatten, dense 0"}, "units"},

@@ -167,9 +167,9 @@ TEST_CASE("mnist plot: trainings and logs, to a file or standard output") {
 
 TEST_CASE("mnist data, plot, evaluate: bad values are usage errors") {
   const Mnist mnist;
-  check_usage_error(mnist({"data", "--part", "both"}), "--part must be train or test, got \"both\"");
-  check_usage_error(mnist({"data", "--colors", "red"}), "--colors must be gray or binary");
-  check_usage_error(mnist({"data", "--zoom", "0"}), "--zoom must be 1 to 100, got 0");
+  check_usage_error(mnist({"data", "--part", "both"}), "unknown part \"both\"; expected one of train, test");
+  check_usage_error(mnist({"data", "--colors", "red"}), "unknown colors \"red\"; expected one of gray, binary");
+  check_usage_error(mnist({"data", "--zoom", "0"}), "--zoom must be a whole number from 1 to 100, got 0");
   check_usage_error(mnist({"data", "--image", ""}), "--image takes 1 to 1000 numbers");
   check_usage_error(mnist({"data", "--png", ""}), "--png needs the name of a file");
   check_usage_error(mnist({"data", "--stratify"}), "--stratify belongs to --test-size");
@@ -177,8 +177,9 @@ TEST_CASE("mnist data, plot, evaluate: bad values are usage errors") {
   check_usage_error(mnist({"data", "--dataset", "synthetic", "--test-size", "0"}), "--test-size: ");
   check_usage_error(mnist({"plot"}), "which training?");
   check_usage_error(mnist({"plot", "a", "b", "--names", "x"}), "--names gives 1 names for 2 files");
-  check_usage_error(mnist({"evaluate", "m", "--top-k", "11"}), "--top-k must be 1 to 10, got 11");
-  check_usage_error(mnist({"evaluate", "m", "--colors", "red"}), "--colors must be diverging or sequential");
+  check_usage_error(mnist({"evaluate", "m", "--top-k", "11"}), "--top-k must be a whole number from 1 to 10, got 11");
+  check_usage_error(mnist({"evaluate", "m", "--colors", "red"}),
+                    "unknown colors \"red\"; expected one of diverging, sequential");
   check_usage_error(mnist({"evaluate", "m", "--split-seed", "-1"}), "--split-seed");
 }
 

@@ -90,7 +90,7 @@ TEST_CASE("mnist export: usage errors") {
   check_usage_error(mnist({"export", "--onnx", "a"}), "which model? Give the file that mnist train --save wrote");
   check_usage_error(mnist({"export", net}), "export as what? Give --onnx, --npz or --safetensors and a file to write");
   check_usage_error(mnist({"export", net, "--npz", "a", "--layout", "jax"}),
-                    "--layout must be ebb, torch or keras, got \"jax\"");
+                    "unknown layout \"jax\"; expected one of ebb, torch, keras");
   check_usage_error(mnist({"export", net, "--onnx", "a", "--layout", "torch"}),
                     "--layout is for --npz and --safetensors");
   check_usage_error(mnist({"export", net, "--onnx", "a", "--npz", "a"}), "--onnx and --npz are the same file: a");

@@ -227,7 +227,7 @@ TEST_CASE("mnist: what nothing measures cannot be watched, nor trials be compare
   Mnist mnist;
   for (const std::string name : {"bogus", "", "lr"})
     check_usage_error(mnist(mnist.tiny({"--early-stopping", "1", "--monitor", name})),
-                      "--monitor must be one of val_loss, val_accuracy, loss, accuracy; got \"" + name + "\"");
+                      "unknown monitor \"" + name + "\"; expected one of val_loss, val_accuracy, loss, accuracy");
   check_usage_error(mnist({"search", "--data", mnist.digits(), "--vary", "layers=8|16", "--validation-split", "0"}),
                     "holds nothing out");
 }

@@ -178,7 +178,7 @@ TEST_CASE("mnist: checkpoints by time and steps, kept in number") {
                     "--checkpoint-every: interval: must be a number of epochs");
   check_usage_error(mnist(joined(train, {"--keep", "3"})), "--keep belongs to --checkpoint-every");
   check_usage_error(mnist(joined(train, {"--keep", "0", "--checkpoint-every", "1"})),
-                    "--keep must be 1 to 1000, got 0");
+                    "--keep must be a whole number from 1 to 1000, got 0");
 
   // Killed at once, it goes on from the file.
   const Result killed = mnist({"train", "--data", data, "--arch", "flatten, dense 10", "--epochs", "100000", "--save",

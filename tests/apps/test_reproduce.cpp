@@ -138,11 +138,11 @@ TEST_CASE("mnist reproduce: interrupted, it keeps the runs that are done") {
 
 TEST_CASE("mnist reproduce: what it refuses") {
   const Mnist mnist;
-  check_usage_error(mnist(quick(mnist, {"N6"})), "no notebook \"N6\"");
-  check_usage_error(mnist(quick(mnist, {"--run", "N2-4"})), "no run \"N2-4\"; did you mean");
+  check_usage_error(mnist(quick(mnist, {"N6"})), "unknown notebook \"N6\"");
+  check_usage_error(mnist(quick(mnist, {"--run", "N2-4"})), "unknown run \"N2-4\"; did you mean");
   check_usage_error(mnist(quick(mnist, {"N1", "--run", "N2-1"})), "no run is both");
   check_usage_error(mnist(quick(mnist, {"--as-written", "--as-meant"})), "either --as-written or --as-meant");
-  check_usage_error(mnist(quick(mnist, {"--seeds", "0"})), "--seeds must be 1 to 1000");
+  check_usage_error(mnist(quick(mnist, {"--seeds", "0"})), "--seeds must be a whole number from 1 to 1000, got 0");
   fs::create_directory(mnist / "runs");
   std::ofstream(mnist / "runs" / "results.json") << "{\"runs\": [{\"run\": \"N2-1\"}]}";
   check_failure(

@@ -115,7 +115,8 @@ TEST_CASE("mnist search: what it refuses") {
   Mnist mnist;
   check_usage_error(mnist({"search"}), "nothing to search");
   check_usage_error(mnist(search(mnist, {"--vary", "lr"})), "NAME=VALUE");
-  check_usage_error(mnist(search(mnist, {"--vary", "layer=3"})), "did you mean --layers?");
+  check_usage_error(mnist(search(mnist, {"--vary", "layer=3"})),
+                    "--vary: unknown option \"layer\"; expected one of model, layers");
   check_usage_error(mnist(search(mnist, {"--vary", "batch=1|2"})), "both given and varied");
   check_usage_error(mnist(search(mnist, {"--vary", "lr=1|2", "--vary", "lr=3"})), "twice");
   check_usage_error(mnist(search(mnist, {"--vary", "lr=0.1..0.2"})), "needs --trials");

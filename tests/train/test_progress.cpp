@@ -224,7 +224,8 @@ TEST_CASE("progress: styles by name") {
   CHECK(style_of("keras2.2") == KerasStyle::keras2_2);
   CHECK(style_of("keras2") == KerasStyle::keras2);
   CHECK(style_of("keras3") == KerasStyle::keras3);
-  CHECK_THROWS_WITH_AS(style_of("keras4"), "unknown style \"keras4\"; expected one of keras2.2, keras2, keras3",
+  CHECK_THROWS_WITH_AS(style_of("keras4"),
+                       "unknown style \"keras4\"; expected one of keras2.2, keras2, keras3; did you mean keras2?",
                        ValueError);
 }
 
