@@ -51,7 +51,7 @@ std::optional<fs::path> spelled(const fs::path& folder, std::string_view name, s
 }
 
 [[noreturn]] void cannot_open(const fs::path& folder, std::string_view name, const std::error_code& why) {
-  throw IoError(fmt::format("{}: cannot open: {}", (folder / name).string(), why.message()));
+  throw IoError(fmt::format("{}: cannot read: {}", (folder / name).string(), why.message()));
 }
 
 fs::path file_of(const fs::path& folder, std::string_view name) {

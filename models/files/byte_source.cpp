@@ -1,4 +1,3 @@
-// (over 400 lines because plain files and gzip files answer the same questions, and stand side by side)
 #include <ebb/models/files/byte_source.h>
 
 #include <fmt/core.h>
