@@ -39,7 +39,8 @@ std::string roff(const po::option_description& option) {
 
 std::string page_of(const Command& c) {
   std::string out = roff(text_of(c));
-  for (const auto& option : options_of(c).options()) out += roff(*option);
+  const po::options_description options = options_of(c);
+  for (const auto& option : options.options()) out += roff(*option);
   return out + (*c.examples ? ".PP\nExamples:\n.nf\n" + roff(c.examples) + ".fi\n" : std::string());
 }
 
@@ -64,7 +65,8 @@ std::string bash_completion(const Program& p) {
   std::string names, cases;
   for (const Command& command : p.commands) {
     std::string options, valued = "none", choices;
-    for (const auto& option : options_of(command).options()) {
+    const po::options_description all = options_of(command);
+    for (const auto& option : all.options()) {
       options += fmt::format("--{} ", option->long_name());
       if (takes_value(*option)) valued += fmt::format("|--{}", option->long_name());
       if (const Rule* rule = rule_of(*option); rule && !rule->choices.empty())
@@ -101,8 +103,9 @@ complete -o default -F _{0} {0}
 
 std::string table_of_defaults(const Program& p) {
   std::string out;
-  for (const Command& c : p.commands)
-    for (const auto& option : options_of(c).options()) {
+  for (const Command& c : p.commands) {
+    const po::options_description options = options_of(c);
+    for (const auto& option : options.options()) {
       const Rule* rule = rule_of(*option);
       out += fmt::format("{} {} --{}", p.name, c.name, option->long_name());
       if (takes_value(*option))
@@ -110,6 +113,7 @@ std::string table_of_defaults(const Program& p) {
                            rule ? rule->rule : "text");
       out += '\n';
     }
+  }
   return out;
 }
 

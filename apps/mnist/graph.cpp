@@ -42,6 +42,7 @@ po::options_description options() {
        app::option_group(
            "Drawing",
            {
+               {"open", "draw the ops inside functions such as attention and mean, which otherwise are one node"},
                {"dot", text(), "write the drawing (Graphviz) to this file; default: standard output"},
                {"batch", number<std::int64_t>(32, 1, 65536), "samples in the batch that is drawn"},
                {"backward", "draw the graph of the gradients too"},

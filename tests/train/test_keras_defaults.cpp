@@ -41,16 +41,16 @@ TEST_CASE("defaults: optimizers have those of Keras, each option of each") {
        {{"lr", .001},
         {"rho", .9},
         {"momentum", 0},
-        {"eps", 1e-7},
+        {"epsilon", 1e-7},
         {"centered", 0},
-        {"eps_inside_sqrt", 1},
+        {"epsilon_inside_sqrt", 1},
         {"weight_decay", 0}}},
-      {"adam", {{"lr", .001}, {"beta1", .9}, {"beta2", .999}, {"eps", 1e-7}, {"weight_decay", 0}}},
-      {"adamw", {{"lr", .001}, {"beta1", .9}, {"beta2", .999}, {"eps", 1e-7}, {"weight_decay", .004}}},
+      {"adam", {{"lr", .001}, {"beta1", .9}, {"beta2", .999}, {"epsilon", 1e-7}, {"weight_decay", 0}}},
+      {"adamw", {{"lr", .001}, {"beta1", .9}, {"beta2", .999}, {"epsilon", 1e-7}, {"weight_decay", .004}}},
       // momentum_decay: the factor of the exponent in Keras' formula, which has no option for it
       {"nadam",
-       {{"lr", .001}, {"beta1", .9}, {"beta2", .999}, {"eps", 1e-7}, {"momentum_decay", 1}, {"weight_decay", 0}}},
-      {"adagrad", {{"lr", .001}, {"start", .1}, {"eps", 1e-7}, {"weight_decay", 0}}},
+       {{"lr", .001}, {"beta1", .9}, {"beta2", .999}, {"epsilon", 1e-7}, {"momentum_decay", 1}, {"weight_decay", 0}}},
+      {"adagrad", {{"lr", .001}, {"initial_accumulator_value", .1}, {"epsilon", 1e-7}, {"weight_decay", 0}}},
       {"lion", {{"lr", .001}, {"beta1", .9}, {"beta2", .99}, {"weight_decay", 0}}}};
   for (const std::string& name : optimizer_names()) {
     CAPTURE(name);
