@@ -38,6 +38,7 @@ class Choice final : public po::typed_value<std::string>, public Rule {
     choices = std::move(names);
   }
   void xparse(boost::any& value, const std::vector<std::string>& given) const override {
+    po::validators::check_first_occurrence(value);
     if (std::ranges::find(choices, given.at(0)) == choices.end())
       throw BadValue(ebb::detail::unknown_name("%name%", given[0], choices));
     value = given[0];
@@ -51,6 +52,7 @@ class Number final : public po::typed_value<T>, public Rule {
     rule = fmt::format("a {}number from {} to {}", std::is_integral_v<T> ? "whole " : "", low, high);
   }
   void xparse(boost::any& value, const std::vector<std::string>& given) const override {
+    po::validators::check_first_occurrence(value);
     const std::string& text = given.at(0);
     if (const auto n = read(text)) {
       if (!(*n >= low_ && *n <= high_))

@@ -32,7 +32,7 @@ po::options_description options() {
                 "epochs in which only the new last layer learns, the others frozen"},
                {"epochs", number(3, 0, 1'000'000),
                 "epochs after that in which all layers learn, at a tenth of the rate"},
-               {"lr", number(1e-3, 0.0, 1e6), "learning rate (Adam)"},
+               {"lr", number(1e-3, 0.0, 1e9), "learning rate (Adam)"},
                {"batch", number<std::int64_t>(default_batch, 1, 1'000'000), "samples in each step"},
                {"limit", number<std::int64_t>(1, 1'000'000'000),
                 "use only the first N training samples: transfer helps most with few"},

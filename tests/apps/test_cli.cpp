@@ -190,7 +190,8 @@ TEST_CASE("mnist: bad values are usage errors, told before any data is read") {
       {{"evaluate"}, "which model"},
       {{"evaluate", "a", "b"}, "only one"},
       {{"predict", "model", "--index", "1,a"}, "--index"},
-      {{"summary", "--kernel", "40", "--model", "cnn"}, "40x40"},
+      {{"summary", "--kernel", "40", "--model", "cnn"}, "--kernel must be a whole number from 1 to 28, got 40"},
+      {{"train", "--optimizer", "adam", "--optimizer", "sgd"}, "--optimizer"},
       {{"graph", "--batch", "0"}, "--batch"},
   };
   for (const Row& row : rows) {

@@ -198,7 +198,8 @@ TEST_CASE("mnist transfer: what it refuses") {
   const std::string model = (mnist / "net.safetensors").string();
   REQUIRE(mnist(mnist.tiny({"--save", model})).code == 0);
   check_usage_error(mnist({"transfer", model, "--data", mnist.digits()}), "nothing is left to transfer");
-  check_usage_error(mnist({"transfer", model, "--epochs", "0", "--head-epochs", "0"}), "nor both 0");
+  check_usage_error(mnist({"transfer", model, "--epochs", "0", "--head-epochs", "0"}),
+                    "are both 0: nothing is trained");
 }
 
 #endif
