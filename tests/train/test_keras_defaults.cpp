@@ -15,8 +15,9 @@ using namespace ebb;
 namespace {
 
 struct Row {
-  Row(const char* name, double ebb, double other, const char* reason = nullptr)
-      : what(name), ours(ebb), keras(other), why(reason) {}
+  template <class T>  // a number or a switch
+  Row(const char* name, T ebb, double other, const char* reason = nullptr)
+      : what(name), ours(static_cast<double>(ebb)), keras(other), why(reason) {}
   std::string what;
   double ours, keras;
   const char* why;  ///< why they differ
