@@ -54,39 +54,6 @@ std::string help_of(const Program& p) {
                     p.name, p.examples, p.exit_codes);
 }
 
-/// Reads a command's arguments. Throws UsageError, with the nearest name on an unknown option.
-Values parse(const Command& command, const std::vector<std::string>& args) {
-  const po::options_description options = options_of(command);
-  po::options_description everything;
-  everything.add(options).add_options()("file", po::value<std::vector<std::string>>());
-  po::positional_options_description positional;
-  positional.add("file", -1);
-  Values values;
-  values.words = args;
-  try {
-    po::store(po::command_line_parser(args)
-                  .options(everything)
-                  .positional(positional)
-                  .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
-                  .run(),
-              values);
-    po::notify(values);
-  } catch (const po::unknown_option& e) {
-    const std::string given = e.get_option_name().substr(0, e.get_option_name().find('='));
-    std::string guess = given.starts_with("--") ? ebb::detail::nearest(given.substr(2), names_of(options)) : "";
-    throw UsageError(fmt::format("unknown option {}{}", shown(given), did_you_mean(guess.empty() ? "" : "--" + guess)));
-  } catch (const po::error& e) {
-    throw UsageError(shown(e.what()));
-  }
-  const std::vector<std::string> given = files_of(values);
-  if (std::ssize(given) <= command.files) return values;
-  if (command.files == 0) throw UsageError(fmt::format("unexpected argument \"{}\"", shown(given[0])));
-  if (command.files == 1)
-    throw UsageError(
-        fmt::format("only one model file is expected, got \"{}\" and \"{}\"", shown(given[0]), shown(given[1])));
-  throw UsageError(fmt::format("at most {} files are expected, got {}", command.files, given.size()));
-}
-
 const Command* find(const Program& p, const std::string& name) {
   const auto it = std::ranges::find_if(p.commands, [&](const Command& c) { return name == c.name; });
   return it == p.commands.end() ? nullptr : &*it;
@@ -130,6 +97,38 @@ int dispatch(const Program& p, const std::vector<std::string>& args) {
 }
 
 }  // namespace
+
+Values parse(const Command& command, const std::vector<std::string>& args) {
+  const po::options_description options = options_of(command);
+  po::options_description everything;
+  everything.add(options).add_options()("file", po::value<std::vector<std::string>>());
+  po::positional_options_description positional;
+  positional.add("file", -1);
+  Values values;
+  values.words = args;
+  try {
+    po::store(po::command_line_parser(args)
+                  .options(everything)
+                  .positional(positional)
+                  .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
+                  .run(),
+              values);
+    po::notify(values);
+  } catch (const po::unknown_option& e) {
+    const std::string given = e.get_option_name().substr(0, e.get_option_name().find('='));
+    std::string guess = given.starts_with("--") ? ebb::detail::nearest(given.substr(2), names_of(options)) : "";
+    throw UsageError(fmt::format("unknown option {}{}", shown(given), did_you_mean(guess.empty() ? "" : "--" + guess)));
+  } catch (const po::error& e) {
+    throw UsageError(shown(e.what()));
+  }
+  const std::vector<std::string> given = files_of(values);
+  if (std::ssize(given) <= command.files) return values;
+  if (command.files == 0) throw UsageError(fmt::format("unexpected argument \"{}\"", shown(given[0])));
+  if (command.files == 1)
+    throw UsageError(
+        fmt::format("only one model file is expected, got \"{}\" and \"{}\"", shown(given[0]), shown(given[1])));
+  throw UsageError(fmt::format("at most {} files are expected, got {}", command.files, given.size()));
+}
 
 po::options_description options_of(const Command& command) {
   po::options_description all(80, 40);

@@ -48,6 +48,8 @@ int run_program(const Program& program, int argc, char** argv);
 
 /// All options of a command, --help too.
 po::options_description options_of(const Command& command);
+/// Reads a command's arguments. Throws UsageError, with the nearest name on an unknown option.
+Values parse(const Command& command, const std::vector<std::string>& args);
 /// "mnist train [OPTIONS]"
 std::string usage_of(const Program& program, const Command& command);
 /// "Train a network.", with the description below.

@@ -51,7 +51,7 @@ std::uint64_t float_mode() { return 0; }
 void set_float_mode(std::uint64_t) {}
 #endif
 
-// How often a thread looks before it gives its core away: a look with its pause takes 10 to 50 ns. Nearly all gaps
+// How often a thread looks before it gives its core away: a look with its pause takes 10 to 110 ns. Nearly all gaps
 // between two loops of a training step are shorter than a worker looks (0.2 ms or more), and to wake one that sleeps
 // costs the caller some microseconds. The caller's wait for the last blocks is shorter than a block, or a worker was
 // taken off its core: then to go on looking would keep it off.

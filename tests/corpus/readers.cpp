@@ -449,16 +449,15 @@ std::vector<std::string> architecture_json_attacks() {
 #ifdef EBB_PROGRAM
 /// Arguments, one a line.
 std::string read_arguments(const fs_path& p) try {
-  std::vector<std::string> args = app::words(contents(p), '\n');
-  std::erase_if(args, [](const std::string& a) { return a == "-h" || a == "--help" || a == app::describe; });
-  const app::po::options_description o = app::option_group("Options", {
-                                                                          {"epochs", app::po::value<int>()},
-                                                                          {"lr", app::po::value<double>()},
-                                                                          {"layers", app::po::value<std::string>()},
-                                                                          {"quiet", ""},
-                                                                      });
-  app::po::variables_map v;
-  app::parse(args, o, "test", "", v, 2);
+  const std::vector<std::string> args = app::words(contents(p), '\n');
+  const auto options = [] {
+    return app::option_group("Options", {{"epochs", app::number(0, 1'000'000), "passes"},
+                                         {"lr", app::number(0.0, 1e6), "rate"},
+                                         {"layers", app::text(), "widths"},
+                                         {"quiet", "no progress"}});
+  };
+  const app::Command test{"test", "read arguments", "", "", "", options, nullptr, 2};
+  const app::Values v = app::parse(test, args);
   std::string out;
   for (const auto& [name, value] : v) out += name + " ";
   if (v.count("layers"))

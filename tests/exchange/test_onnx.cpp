@@ -13,6 +13,7 @@
 #include <ebb/models/layers/recurrent.h>
 #include <ebb/ops/ops.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -271,6 +272,9 @@ TEST_CASE("onnx: other inputs than float32") {
   CHECK(m.value(11) == "input 7 (N,4,)");
   CHECK(m.value(12) == "output 1 (N,3,)");
   CHECK(m.types().front() == "Gather");
+  Sequential floats({Embedding({.size = 5, .units = 2})});  // takes floats, but no fractions
+  const auto types = exported(floats, {4}).types();
+  CHECK(std::ranges::find(types, "Gather") != types.end());
   Sequential wide({Dense(2)});
   build(wide, {3}, f64);
   CHECK(exported(wide, {3}, {.input = f64}).value(12) == "output 11 (N,2,)");
