@@ -346,8 +346,8 @@ const app::Command reproduce_command{
     .about = "train the runs of five published notebooks and compare",
     .arguments = "[all | N1,N2,N3,N4,N5] [OPTIONS]",
     .description =
-        "The notebooks are listed in apps/mnist/RESULTS.md. After an interruption the same\n"
-        "command trains only the runs that are missing.\n",
+        "The notebooks are listed in apps/mnist/RESULTS.md. After an interruption the\n"
+        "same command trains only the runs that are missing.\n",
     .examples =
         "  mnist reproduce N2 --run N2-2 --seeds 1\n"
         "  mnist reproduce all --out results --markdown > table.md\n",
