@@ -206,7 +206,7 @@ std::string processor() {
   return fmt::format("{}, {} processor{}", name, n, n == 1 ? "" : "s");
 }
 
-po::options_description options() {
+po::options_description compare_options() {
   return app::joined(
       {app::option_group("What",
                          {
@@ -235,7 +235,7 @@ po::options_description options() {
                                    })});
 }
 
-int run(app::Values& v) {
+int run_compare(app::Values& v) {
   const std::vector<Workload> chosen = workloads_of(v["models"].as<std::string>());
   const std::vector<int> threads = thread_list(v["threads"].as<std::string>());
   const auto epochs = v["epochs"].as<int>();
@@ -344,8 +344,8 @@ const app::Command compare_command{
         "  bench compare                                  everything; about half an hour\n"
         "  bench compare --models mlp_512,cnn_64 --repeats 1 --epochs 0\n"
         "  bench compare --against old/bench              did a change help?\n",
-    .options = options,
-    .run = run,
+    .options = compare_options,
+    .run = run_compare,
 };
 
 }  // namespace bench

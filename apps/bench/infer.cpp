@@ -45,7 +45,7 @@ class Caller {
   std::int64_t batch_, at_ = 0;
 };
 
-po::options_description options() {
+po::options_description infer_options() {
   return app::joined(
       {workload_options(), app::data_options(),
        app::option_group("Run", {
@@ -58,7 +58,7 @@ po::options_description options() {
                                 })});
 }
 
-int run(app::Values& v) {
+int run_infer(app::Values& v) {
   const Workload w = workload_from(v);
   const auto calls = v["calls"].as<std::int64_t>();
   const bool paced = v.count("paced") > 0, json = paced || v.count("json") > 0;
@@ -130,8 +130,8 @@ const app::Command infer_command{
     .examples =
         "  bench infer --model cnn_64 --batch 1 --threads 1\n"
         "  bench infer --model mlp_512 --batch 1000 --json\n",
-    .options = options,
-    .run = run,
+    .options = infer_options,
+    .run = run_infer,
 };
 
 }  // namespace bench

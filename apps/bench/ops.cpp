@@ -189,7 +189,7 @@ void time_op(benchmark::State& state, const Timed& op, bool gradients) {
   state.counters["B/s"] = per_run(bytes);
 }
 
-po::options_description options() {
+po::options_description ops_options() {
   return app::option_group(
       "Run", {
                  {"filter", app::text("."), "only ops whose name and size match, such as conv2d or matmul/128"},
@@ -201,7 +201,7 @@ po::options_description options() {
              });
 }
 
-int run(app::Values& v) {
+int run_ops(app::Values& v) {
   app::use_threads(v);
   const bool gradients = v.count("gradients") > 0;
   for (const Timed& op : timed_ops()) {
@@ -239,8 +239,8 @@ const app::Command ops_command{
     .examples =
         "  bench ops --filter matmul --threads 1\n"
         "  bench ops --filter conv2d --gradients\n",
-    .options = options,
-    .run = run,
+    .options = ops_options,
+    .run = run_ops,
 };
 
 }  // namespace bench

@@ -13,7 +13,7 @@ namespace po = app::po;
 
 namespace {
 
-po::options_description options() {
+po::options_description roofline_options() {
   return app::option_group("Options", {
                                           {"models", app::text("all"), "workloads, such as mlp_512,cnn_64, or all"},
                                           {"threads", app::text("1,2"), "numbers of threads"},
@@ -23,7 +23,7 @@ po::options_description options() {
                                       });
 }
 
-int run(app::Values& v) {
+int run_roofline(app::Values& v) {
   const std::vector<Workload> chosen = workloads_of(v["models"].as<std::string>());
   const std::vector<int> threads = thread_list(v["threads"].as<std::string>());
   const double seconds = v["seconds"].as<double>();
@@ -80,8 +80,8 @@ const app::Command roofline_command{
     .examples =
         "  bench roofline --models mlp_512 --threads 1 --shapes\n"
         "  bench roofline --seconds 1\n",
-    .options = options,
-    .run = run,
+    .options = roofline_options,
+    .run = run_roofline,
 };
 
 }  // namespace bench

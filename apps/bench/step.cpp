@@ -92,13 +92,13 @@ void parts(const Workload& w, const Dataset& data, std::uint64_t seed, int repea
              100 * profile.seconds() / (step * repeats), profile.table());
 }
 
-po::options_description options() {
+po::options_description step_options() {
   return app::joined({workload_options(), app::option_group("Run", {app::threads_option(),
                                                                     {"repeats", app::number(101, 1, 1'000'000),
                                                                      "steps that each median is taken over"}})});
 }
 
-int run(app::Values& v) {
+int run_step(app::Values& v) {
   const Workload w = workload_from(v);
   const auto repeats = v["repeats"].as<int>();
   app::use_threads(v);
@@ -120,8 +120,8 @@ const app::Command step_command{
     .examples =
         "  bench step --model cnn_64 --threads 1\n"
         "  bench step --arch \"flatten, dense 64 relu, dense 10\" --batch 16\n",
-    .options = options,
-    .run = run,
+    .options = step_options,
+    .run = run_step,
 };
 
 }  // namespace bench

@@ -65,7 +65,7 @@ class Trainer {
   std::uint64_t seed_, epochs_ = 0;
 };
 
-po::options_description options() {
+po::options_description train_options() {
   return app::joined(
       {workload_options(), app::data_options(),
        app::option_group("Run", {
@@ -80,7 +80,7 @@ po::options_description options() {
                                 })});
 }
 
-int run(app::Values& v) {
+int run_train(app::Values& v) {
   const Workload w = workload_from(v);
   const auto seed = v["seed"].as<std::uint64_t>();
   const auto batches = v["batches"].as<std::int64_t>();
@@ -159,8 +159,8 @@ const app::Command train_command{
     .examples =
         "  bench train --model cnn_64 --threads 2 --batches 100\n"
         "  bench train --arch \"flatten, dense 100 tanh, dense 10\" --optimizer adam --json\n",
-    .options = options,
-    .run = run,
+    .options = train_options,
+    .run = run_train,
 };
 
 double epoch_seconds(const Workload& w, const ebb::Dataset& data, double seconds) {

@@ -14,7 +14,7 @@
 namespace app {
 namespace {
 
-constexpr std::size_t shown = 40;  // of a value, in a message
+constexpr std::size_t longest_shown = 40;  // of a value, in a message
 constexpr unsigned width = 80, column = 40;
 
 /// What is wrong with a value. Boost tells it the name of the option, which stands where the text has "%name%".
@@ -56,14 +56,14 @@ class Number final : public po::typed_value<T>, public Rule {
     const std::string& text = given.at(0);
     if (const auto n = read(text)) {
       if (!(*n >= low_ && *n <= high_))
-        throw BadValue(fmt::format("--%name% must be {}, got {}", rule, ebb::detail::printable(text, shown)));
+        throw BadValue(fmt::format("--%name% must be {}, got {}", rule, ebb::detail::printable(text, longest_shown)));
       value = *n;
       return;
     }
     std::string point = text;
     if (const std::size_t comma = text.find(','); comma != std::string::npos) point[comma] = '.';
     const bool meant = !std::is_integral_v<T> && point != text && read(point);
-    throw BadValue(fmt::format("--%name% must be {}, got \"{}\"{}", rule, ebb::detail::printable(text, shown),
+    throw BadValue(fmt::format("--%name% must be {}, got \"{}\"{}", rule, ebb::detail::printable(text, longest_shown),
                                meant ? fmt::format("; did you mean {}?", point) : ""));
   }
 
@@ -179,7 +179,7 @@ std::vector<std::int64_t> numbers(const std::string& option, const std::string& 
     const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, n);
     if (error != std::errc() || stop != text.data() + end)
       throw UsageError(fmt::format("--{} must be whole numbers separated by commas, such as 512,64; got \"{}\"", option,
-                                   ebb::detail::printable(text, shown)));
+                                   ebb::detail::printable(text, longest_shown)));
     out.push_back(n);
     begin = end + 1;
   }

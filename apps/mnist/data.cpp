@@ -48,7 +48,7 @@ double imbalance(const std::vector<ebb::ValueCount>& counts) {
   return static_cast<double>(counts.front().count) / static_cast<double>(counts.back().count);
 }
 
-po::options_description options() {
+po::options_description digits_options() {
   return joined({app::option_group("Digits",
                                    {
                                        {"image", text("0"), "which digits to show, counted from 0, such as 0,7,12"},
@@ -63,7 +63,7 @@ po::options_description options() {
                                               {"json", "print one JSON object instead of text"}})});
 }
 
-int run(Values& v) {
+int run_data(Values& v) {
   const auto part = v["part"].as<std::string>(), colors = v["colors"].as<std::string>();
   const int zoom = v["zoom"].as<int>();
   const auto indices = numbers("image", v["image"].as<std::string>());
@@ -164,8 +164,8 @@ const app::Command data_command{
         "  mnist data\n"
         "  mnist data --test-size 10000 --stratify     # how a split would look\n"
         "  mnist data --image 0,1,2,3 --png digits.png --colors binary\n",
-    .options = options,
-    .run = run,
+    .options = digits_options,
+    .run = run_data,
 };
 
 }  // namespace mnist

@@ -40,7 +40,7 @@ double mean_roc(const std::vector<DigitAreas>& areas) {
   return sum / static_cast<double>(areas.size());
 }
 
-po::options_description options() {
+po::options_description evaluate_options() {
   return joined(
       {app::option_group(
            "Details",
@@ -58,7 +58,7 @@ po::options_description options() {
        data_options(), split_options(), json_option()});
 }
 
-int run(Values& v) {
+int run_evaluate(Values& v) {
   const auto colors = v["colors"].as<std::string>();
   const std::int64_t k = v.count("top-k") ? v["top-k"].as<std::int64_t>() : 1;
   split_of(v);
@@ -151,8 +151,8 @@ const app::Command evaluate_command{
         "  mnist evaluate digits.safetensors --json\n"
         "  mnist evaluate digits.safetensors --report --confusion --top-k 3\n"
         "  mnist evaluate digits.safetensors --plot confusion.svg --roc roc.svg\n",
-    .options = options,
-    .run = run,
+    .options = evaluate_options,
+    .run = run_evaluate,
     .files = 1,
 };
 

@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-po::options_description options() {
+po::options_description export_options() {
   return joined(
       {app::option_group(
            "Formats (at least one)",
@@ -47,7 +47,7 @@ std::map<std::string, ebb::Tensor> weights(ebb::Sequential& net, const std::stri
   return out;
 }
 
-int run(Values& v) {
+int run_export(Values& v) {
   const auto layout = v["layout"].as<std::string>();
   if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
   constexpr std::array formats{"onnx", "npz", "safetensors"};
@@ -106,8 +106,8 @@ const app::Command export_command{
         "  mnist export digits.safetensors --onnx digits.onnx\n"
         "  mnist export digits.safetensors --safetensors torch.safetensors \\\n"
         "    --layout torch\n",
-    .options = options,
-    .run = run,
+    .options = export_options,
+    .run = run_export,
     .files = 1,
 };
 

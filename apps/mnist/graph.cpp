@@ -36,7 +36,7 @@ void report(const ebb::Tensor& loss, std::size_t before) {
   for (const auto& group : repeated) app::note("  {} computed {} times\n", group[0]->op(), group.size());
 }
 
-po::options_description options() {
+po::options_description graph_options() {
   return joined(
       {model_options(),
        app::option_group(
@@ -53,7 +53,7 @@ po::options_description options() {
            })});
 }
 
-int run(Values& v) {
+int run_graph(Values& v) {
   const std::string dot = output_file(v, "dot");
   ebb::Sequential net = network(v);
   const auto batch = v["batch"].as<std::int64_t>();
@@ -109,8 +109,8 @@ const app::Command graph_command{
     .examples =
         "  mnist graph --model cnn --dot cnn.dot && dot -Tsvg cnn.dot -o cnn.svg\n"
         "  mnist graph --model cnn --backward --profile --dot cnn.dot\n",
-    .options = options,
-    .run = run,
+    .options = graph_options,
+    .run = run_graph,
     .files = 1,
 };
 

@@ -23,7 +23,7 @@ ebb::History history_of(const std::string& file) {
   return *history;
 }
 
-po::options_description options() {
+po::options_description plot_options() {
   return app::option_group(
       "Drawing",
       {
@@ -34,7 +34,7 @@ po::options_description options() {
       });
 }
 
-int run(Values& v) {
+int run_plot(Values& v) {
   const auto files = files_of(v);
   if (files.empty()) throw UsageError("which training? Give a file that mnist train --save or --log-csv wrote");
   auto names = words(v.count("names") ? v["names"].as<std::string>() : "");
@@ -77,8 +77,8 @@ const app::Command plot_command{
     .examples =
         "  mnist plot run.safetensors --svg run.svg\n"
         "  mnist plot fit1.csv fit2.csv fit3.csv --svg fits.svg\n",
-    .options = options,
-    .run = run,
+    .options = plot_options,
+    .run = run_plot,
     .files = 100,
 };
 

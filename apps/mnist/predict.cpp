@@ -28,14 +28,14 @@ std::string picture(const ebb::Tensor& image) {
   return out;
 }
 
-po::options_description options() {
+po::options_description predict_options() {
   return joined({app::option_group("Digits", {{"index", text("0,1,2,3,4,5,6,7,8,9"),
                                                "which digits of the test samples, counted from 0"},
                                               {"show", "draw each digit in characters"}}),
                  data_options(), split_options(), json_option()});
 }
 
-int run(Values& v) {
+int run_predict(Values& v) {
   const auto indices = numbers("index", v["index"].as<std::string>());
   if (indices.empty()) throw UsageError("--index needs at least one number");
   split_of(v);
@@ -80,8 +80,8 @@ const app::Command predict_command{
     .arguments = "FILE [OPTIONS]",
     .description = "",
     .examples = "  mnist predict digits.safetensors --index 0,7 --show\n",
-    .options = options,
-    .run = run,
+    .options = predict_options,
+    .run = run_predict,
     .files = 1,
 };
 

@@ -36,7 +36,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-po::options_description options() {
+po::options_description reproduce_options() {
   return joined(
       {app::option_group(
            "Runs",
@@ -290,7 +290,7 @@ class Results {
   Json records_ = Json::array();
 };
 
-int run(Values& v) {
+int run_reproduce(Values& v) {
   const std::vector<Experiment> runs = chosen(v);
   const Settings settings{v.count("quick") > 0, v.count("quiet") > 0};
   const int seeds = v["seeds"].as<int>();
@@ -351,8 +351,8 @@ const app::Command reproduce_command{
     .examples =
         "  mnist reproduce N2 --run N2-2 --seeds 1\n"
         "  mnist reproduce all --out results --markdown > table.md\n",
-    .options = options,
-    .run = run,
+    .options = reproduce_options,
+    .run = run_reproduce,
     .files = 1,
 };
 

@@ -27,7 +27,7 @@ namespace {
 /// The options that can be varied.
 po::options_description varied_options() { return joined({model_options(), training_options()}); }
 
-po::options_description options() {
+po::options_description search_options() {
   return joined(
       {app::option_group(
            "Search",
@@ -137,7 +137,7 @@ std::string text_of(const Setting& s) {
 
 /// The options as given with one trial's values in their place.
 po::variables_map with(const std::vector<std::string>& args, const Setting& setting) {
-  const po::options_description all = options();
+  const po::options_description all = search_options();
   po::variables_map v;
   std::vector<std::string> mine;
   for (const auto& [name, value] : setting) mine.push_back(fmt::format("--{}={}", name, value));
@@ -178,7 +178,7 @@ std::optional<double> median_at(const std::vector<Trial>& done, std::size_t epoc
   return reached[reached.size() / 2];
 }
 
-int run(Values& v) {
+int run_search(Values& v) {
   const std::vector<Varied> what = varied(v);
   if (v["validation"].as<std::string>() != "none")
     throw UsageError("--validation test would choose by the test set; search holds out --validation-split");
@@ -332,8 +332,8 @@ const app::Command search_command{
     .examples =
         "  mnist search --vary \"layers=64|512|512,512\" --vary \"dropout=0|0.2\" --epochs 3\n"
         "  mnist search --vary lr=0.0001..0.01 --vary \"batch=64|128\" --trials 12\n",
-    .options = options,
-    .run = run,
+    .options = search_options,
+    .run = run_search,
 };
 
 }  // namespace mnist

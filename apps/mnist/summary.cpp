@@ -8,12 +8,12 @@
 namespace mnist {
 namespace {
 
-po::options_description options() {
+po::options_description summary_options() {
   return joined({model_options(), app::option_group("Table", {{"style", one_of("keras2", ebb::style_names()),
                                                                "look of the table: {}"}})});
 }
 
-int run(Values& v) {
+int run_summary(Values& v) {
   ebb::Sequential net = network(v);
   app::print("{}", ebb::summary(net, {.style = ebb::style_of(v["style"].as<std::string>())}));
   return ok;
@@ -27,8 +27,8 @@ const app::Command summary_command{
     .arguments = "[FILE] [OPTIONS]",
     .description = "",
     .examples = "  mnist summary --model cnn --style keras3\n",
-    .options = options,
-    .run = run,
+    .options = summary_options,
+    .run = run_summary,
     .files = 1,
 };
 

@@ -110,7 +110,7 @@ std::optional<std::string> checkpoint_in(const std::string& file, const std::str
   }
 }
 
-int run(Values& v) {
+int run_train(Values& v) {
   std::optional<ebb::SavedModel> saved;
   std::string file = v.count("save") ? v["save"].as<std::string>() : "";
   if (v.count("save") && file.empty()) throw UsageError("--save needs the name of a file");
@@ -314,7 +314,7 @@ const app::Command train_command{
         "  mnist train --epochs 50 --save run.safetensors --checkpoint-every 5m\n"
         "  mnist train --resume run.safetensors --epochs 80\n",
     .options = train_options,
-    .run = run,
+    .run = run_train,
 };
 
 }  // namespace mnist

@@ -23,7 +23,7 @@
 namespace mnist {
 namespace {
 
-po::options_description options() {
+po::options_description transfer_options() {
   return joined(
       {app::option_group(
            "Transfer",
@@ -67,7 +67,7 @@ struct Row {
   ebb::Metrics result;
 };
 
-int run(Values& v) {
+int run_transfer(Values& v) {
   if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
   const auto seed = v["seed"].as<std::uint64_t>();
   const int head_epochs = v["head-epochs"].as<int>(), epochs = v["epochs"].as<int>();
@@ -200,8 +200,8 @@ const app::Command transfer_command{
         "  From digits to clothes:\n"
         "  mnist train --model cnn --epochs 2 --save digits.safetensors\n"
         "  mnist transfer digits.safetensors --dataset fashion --limit 1000\n",
-    .options = options,
-    .run = run,
+    .options = transfer_options,
+    .run = run_transfer,
     .files = 1,
 };
 

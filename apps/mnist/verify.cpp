@@ -98,12 +98,12 @@ ebb::History train_again(Training& t, const ebb::Dataset& samples, const std::ve
   return history;
 }
 
-po::options_description options() {
+po::options_description verify_options() {
   return joined({app::option_group("Data", {app::data_option(), app::threads_option()}),
                  app::option_group("Output", {{"quiet", "no progress on standard error"}})});
 }
 
-int run(Values& v) {
+int run_verify(Values& v) {
   const std::string file = file_of(v);
   if (file.empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
   const ebb::SavedModel saved = ebb::load_model(file);
@@ -169,8 +169,8 @@ const app::Command verify_command{
         "Exit code 0: the same bits. 1: others, and what differs in processor, libraries,\n"
         "version, data or options. Takes as long as the training took.\n",
     .examples = "  mnist verify digits.safetensors\n",
-    .options = options,
-    .run = run,
+    .options = verify_options,
+    .run = run_verify,
     .files = 1,
 };
 
