@@ -30,6 +30,7 @@ struct CompositionEvent {
 /// inside compositions a drawing shows the outermost. Where nothing is recorded and nobody watches, it does nothing.
 class Composition {
  public:
+  /// Opens the scope of a composition of this name, such as "mean".
   explicit Composition(std::string_view name) {
     if (detail::mode.record || detail::mode.observer) begin(name);
   }

@@ -33,7 +33,7 @@ constexpr DType dtype_of() {
   }
 }
 
-/// Calls f with a value of the C++ type that t stands for: visit_dtype(t, []<class T>(T) { ... }).
+/// Calls f with a value of the C++ type that t stands for: `visit_dtype(t, []<class T>(T) { ... })`.
 template <class F>
 decltype(auto) visit_dtype(DType t, F&& f) {
   switch (t) {
