@@ -71,8 +71,6 @@ concept RuleForAll = requires(const Op& op, const Saved& s, const Tensor& g) { o
 
 template <class Op>
 concept FastRule = requires(const Op& op, const Saved& s, const Tensor& g) { op.fast_backward(s, g); };
-/// Whether backward takes the fast rules.
-inline bool fast_rules() { return !mode.record && mode.batch == 0; }
 
 template <class Op>
 concept AddsGradient = requires(const Op& op, const Tensor& g, Tensor& sum) { op.add_gradient(g, sum); };
@@ -151,7 +149,7 @@ class OpNode final : public Node {
 
   void backward(const Saved& saved, const Tensor& g, std::span<Tensor> out) const override {
     if constexpr (FastRule<Op>)
-      if (fast_rules())
+      if (!recording() && !batching())
         return hand_out(
             saved, [&] { return op_.fast_backward(saved, g); }, out);
     if constexpr (RuleForEach<Op>) {

@@ -15,8 +15,6 @@
 namespace ebb::detail {
 
 inline bool batched(const Tensor& t) { return t.storage()->batch() != 0; }
-/// Whether this thread runs within vmap() or a batch of jacobian(), where tensors may be batched.
-inline bool batching() { return mode.batch != 0; }
 
 /// While one lives, tensors of this thread may be batched and stand for n; with 0, ops run as anywhere else. Within one
 /// of the same n it goes on with that one's tensors.

@@ -43,11 +43,7 @@ class Composition {
   /// The result, which ends the composition. `attributes` is called if somebody watches.
   template <class F>
   Tensor gives(Tensor result, std::initializer_list<const Tensor*> inputs, const F& attributes) {
-    if (!runs_) return result;
-    if (detail::mode.observer) [[unlikely]]
-      tell(result, {inputs.begin(), inputs.size()}, attributes());
-    end();
-    return result;
+    return ended(std::move(result), std::span<const Tensor* const>(inputs.begin(), inputs.size()), attributes);
   }
   /// The same of a function without options.
   Tensor gives(Tensor result, std::initializer_list<const Tensor*> inputs) {
@@ -56,14 +52,18 @@ class Composition {
   /// The same of a function of any number of tensors.
   template <class F>
   Tensor gives(Tensor result, std::span<const Tensor> inputs, const F& attributes) {
+    return ended(std::move(result), inputs, attributes);
+  }
+
+ private:
+  template <class Inputs, class F>
+  Tensor ended(Tensor result, Inputs inputs, const F& attributes) {
     if (!runs_) return result;
     if (detail::mode.observer) [[unlikely]]
       tell(result, inputs, attributes());
     end();
     return result;
   }
-
- private:
   void begin(std::string_view name);
   void end();
   void tell(const Tensor& result, std::span<const Tensor* const> inputs, const Attributes& attributes) const;

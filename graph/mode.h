@@ -28,6 +28,8 @@ struct Mode {
   bool as_one = false;             // a batched tensor is read as one of another axis
 };
 inline constinit thread_local Mode mode;
+/// Whether this thread runs within vmap() or a batch of jacobian(), where tensors may be batched (batch.h).
+inline bool batching() { return mode.batch != 0; }
 const ScopePath* enter_scope(const ScopePath* parent, std::string_view name, bool composition = false);
 }  // namespace detail
 

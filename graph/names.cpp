@@ -46,10 +46,13 @@ std::string nearest(std::string_view given, const std::vector<std::string>& name
   return best;
 }
 
+std::string did_you_mean(std::string_view guess) {
+  return guess.empty() ? "" : fmt::format("; did you mean {}?", guess);
+}
+
 std::string unknown_name(std::string_view kind, std::string_view given, const std::vector<std::string>& names) {
-  const std::string guess = nearest(given, names);
   return fmt::format("unknown {} \"{}\"; expected one of {}{}", kind, printable(given, 40), fmt::join(names, ", "),
-                     guess.empty() ? "" : fmt::format("; did you mean {}?", guess));
+                     did_you_mean(nearest(given, names)));
 }
 
 }  // namespace ebb::detail

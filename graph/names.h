@@ -10,6 +10,9 @@ namespace ebb::detail {
 /// is near.
 std::string nearest(std::string_view given, const std::vector<std::string>& names);
 
+/// "; did you mean adam?" for the end of a message; empty for an empty guess.
+std::string did_you_mean(std::string_view guess);
+
 /// unknown optimizer "adm"; expected one of sgd, adam; did you mean adam?
 std::string unknown_name(std::string_view kind, std::string_view given, const std::vector<std::string>& names);
 

@@ -88,13 +88,13 @@ class Node {
   /// In the order of the op's arguments.
   std::span<const Input> inputs() const { return {inputs_, static_cast<std::size_t>(count_)}; }
   /// Path of the layer that ran the op; null if no layer was running.
-  const ScopePath* scope() const { return scope_ && scope_->is_composition ? scope_->parent : scope_; }
+  const ScopePath* scope() const { return in_composition() ? scope_->parent : scope_; }
   /// Name of the composition that the op is a part of, such as "mean"; empty for none (composition.h).
   std::string_view composition() const {
-    return scope_ && scope_->is_composition ? std::string_view(scope_->name) : std::string_view();
+    return in_composition() ? std::string_view(scope_->name) : std::string_view();
   }
   /// Each call of a composition has a number of its own; 0 outside of any.
-  std::uint32_t composition_number() const { return scope_ && scope_->is_composition ? composition_ : 0; }
+  std::uint32_t composition_number() const { return in_composition() ? composition_ : 0; }
   /// The kept output, if any.
   const Kept& kept_output() const { return kept_output_; }
   bool freed() const { return freed_; }  ///< true after free_kept()
@@ -141,6 +141,7 @@ class Node {
   void keep_output(const Kept& kept) { kept_output_ = kept; }  ///< for ops whose backward reads their result
 
  private:
+  bool in_composition() const { return scope_ && scope_->is_composition; }
   static void destroy(Node* node) noexcept;
 
   mutable std::atomic<std::int32_t> refs_{1};

@@ -17,8 +17,8 @@ namespace {
 /// Index of the first NaN or infinity.
 std::optional<std::size_t> first_not_finite(const Tensor& t) {
   if (!is_float(t.dtype())) return std::nullopt;
-  return visit_float(t.dtype(), [&](auto zero) -> std::optional<std::size_t> {
-    const auto v = t.values<decltype(zero)>();
+  return visit_float(t.dtype(), [&]<class T>(T) -> std::optional<std::size_t> {
+    const auto v = t.values<T>();
     const auto it = std::ranges::find_if(v, [](auto x) { return !std::isfinite(x); });
     if (it == v.end()) return std::nullopt;
     return static_cast<std::size_t>(it - v.begin());

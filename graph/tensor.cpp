@@ -63,8 +63,8 @@ void Tensor::refuse_batched() const {
 double Tensor::item() const {
   expect(dtype_);
   if (numel() != 1) fail<ShapeError>("item", fmt::format("needs exactly one element, got {}", shape_.str()));
-  return visit_dtype(dtype_, [&](auto zero) {
-    decltype(zero) v;
+  return visit_dtype(dtype_, [&]<class T>(T) {
+    T v;
     std::memcpy(&v, data_, sizeof v);
     return static_cast<double>(v);
   });
@@ -72,8 +72,8 @@ double Tensor::item() const {
 
 std::vector<double> Tensor::to_vector() const {
   if (!defined()) refuse(dtype_);
-  return visit_dtype(dtype_, [&](auto zero) {
-    const auto v = values<decltype(zero)>();
+  return visit_dtype(dtype_, [&]<class T>(T) {
+    const auto v = values<T>();
     return std::vector<double>(v.begin(), v.end());
   });
 }

@@ -64,7 +64,7 @@ class Number final : public po::typed_value<T>, public Rule {
     if (const std::size_t comma = text.find(','); comma != std::string::npos) point[comma] = '.';
     const bool meant = !std::is_integral_v<T> && point != text && read(point);
     throw BadValue(fmt::format("--%name% must be {}, got \"{}\"{}", rule, ebb::detail::printable(text, longest_shown),
-                               meant ? fmt::format("; did you mean {}?", point) : ""));
+                               ebb::detail::did_you_mean(meant ? point : "")));
   }
 
  private:

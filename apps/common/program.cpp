@@ -22,10 +22,6 @@ namespace {
 /// What a message repeats of an argument, which may be endless.
 std::string shown(const std::string& text) { return ebb::detail::printable(text, 300); }
 
-std::string did_you_mean(const std::string& guess) {
-  return guess.empty() ? "" : fmt::format("; did you mean {}?", guess);
-}
-
 std::string text_of(const po::options_description& options) {
   std::ostringstream text;
   text.exceptions(std::ios::badbit);  // else a lack of memory cuts it off
@@ -117,7 +113,8 @@ Values parse(const Command& command, const std::vector<std::string>& args) {
   } catch (const po::unknown_option& e) {
     const std::string given = e.get_option_name().substr(0, e.get_option_name().find('='));
     std::string guess = given.starts_with("--") ? ebb::detail::nearest(given.substr(2), names_of(options)) : "";
-    throw UsageError(fmt::format("unknown option {}{}", shown(given), did_you_mean(guess.empty() ? "" : "--" + guess)));
+    throw UsageError(
+        fmt::format("unknown option {}{}", shown(given), ebb::detail::did_you_mean(guess.empty() ? "" : "--" + guess)));
   } catch (const po::error& e) {
     throw UsageError(shown(e.what()));
   }
@@ -131,8 +128,8 @@ Values parse(const Command& command, const std::vector<std::string>& args) {
 }
 
 po::options_description options_of(const Command& command) {
-  po::options_description all(80, 40);
-  all.add(command.options()).add_options()("help,h", "this text");
+  po::options_description all = joined({command.options()});
+  all.add_options()("help,h", "this text");
   for (const auto& option : all.options())  // Boost reads names from a stream, which hides a lack of memory
     if (option->long_name().empty()) throw std::bad_alloc();
   return all;

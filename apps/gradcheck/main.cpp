@@ -119,9 +119,9 @@ int run(app::Values& v) {
     if (!v.count("op") || row.name == v["op"].as<std::string>()) chosen.push_back(&row);
   }
   if (chosen.empty()) {
-    const std::string guess = ebb::detail::nearest(v["op"].as<std::string>(), names);
-    throw UsageError(fmt::format("unknown op \"{}\"; --list prints the names{}", v["op"].as<std::string>(),
-                                 guess.empty() ? "" : fmt::format("; did you mean {}?", guess)));
+    const auto op = v["op"].as<std::string>();
+    throw UsageError(fmt::format("unknown op \"{}\"; --list prints the names{}", op,
+                                 ebb::detail::did_you_mean(ebb::detail::nearest(op, names))));
   }
   if (v.count("list")) {
     for (const Row* row : chosen) app::print("{}\n", row->name);

@@ -113,10 +113,16 @@ ebb::Sequential build_network(const std::string& architecture) {
 
 po::options_description json_option() { return app::option_group("Output", {{"json", "print JSON instead of text"}}); }
 
+std::string model_file(const po::variables_map& v) {
+  const std::string file = file_of(v);
+  if (file.empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
+  return file;
+}
+
 ebb::SavedModel load_file(const po::variables_map& v) {
-  if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
-  ebb::SavedModel model = ebb::load_model(file_of(v));
-  scale_of(model, file_of(v));  // refused now rather than after the data are read
+  const std::string file = model_file(v);
+  ebb::SavedModel model = ebb::load_model(file);
+  scale_of(model, file);  // refused now rather than after the data are read
   return model;
 }
 

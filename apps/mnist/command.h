@@ -35,7 +35,9 @@ ebb::Sequential build_network(const std::string& architecture);
 
 /// --json.
 po::options_description json_option();
-/// The model in the file that was given. Throws UsageError when none was.
+/// The name of the model's file; throws UsageError when none was given.
+std::string model_file(const po::variables_map& values);
+/// The model in it.
 ebb::SavedModel load_file(const po::variables_map& values);
 /// The network of a file when one is given, else the one that the options describe.
 ebb::Sequential network(const po::variables_map& values);

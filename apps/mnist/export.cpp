@@ -49,7 +49,7 @@ std::map<std::string, ebb::Tensor> weights(ebb::Sequential& net, const std::stri
 
 int run_export(Values& v) {
   const auto layout = v["layout"].as<std::string>();
-  if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
+  const std::string file = model_file(v);
   constexpr std::array formats{"onnx", "npz", "safetensors"};
   std::vector<std::string> paths;
   for (const char* f : formats)
@@ -57,13 +57,13 @@ int run_export(Values& v) {
   if (paths.empty()) throw UsageError("export as what? Give --onnx, --npz or --safetensors and a file to write");
   if (layout != "ebb" && !v.count("npz") && !v.count("safetensors"))
     throw UsageError("--layout is for --npz and --safetensors");
-  std::vector<std::pair<std::string, std::string>> named{{"the file read", file_of(v)}};
+  std::vector<std::pair<std::string, std::string>> named{{"the file read", file}};
   for (const char* f : formats)
     if (v.count(f)) named.emplace_back(std::string("--") + f, v[f].as<std::string>());
   refuse_same_files(named);
-  ebb::SavedModel model = ebb::load_model(file_of(v));
-  refuse_not_finite(model, file_of(v));
-  const double scale = scale_of(model, file_of(v));
+  ebb::SavedModel model = ebb::load_model(file);
+  refuse_not_finite(model, file);
+  const double scale = scale_of(model, file);
   for (const std::string& path : paths) check_output(path, v.count("force") != 0);
 
   Json written = Json::array();

@@ -137,7 +137,7 @@ std::string text_of(const Setting& s) {
 
 /// The options as given with one trial's values in their place.
 po::variables_map with(const std::vector<std::string>& args, const Setting& setting) {
-  const po::options_description all = search_options();
+  static const po::options_description all = search_options();  // for every trial, of which there may be many
   po::variables_map v;
   std::vector<std::string> mine;
   for (const auto& [name, value] : setting) mine.push_back(fmt::format("--{}={}", name, value));

@@ -112,8 +112,7 @@ std::optional<std::string> checkpoint_in(const std::string& file, const std::str
 
 int run_train(Values& v) {
   std::optional<ebb::SavedModel> saved;
-  std::string file = v.count("save") ? v["save"].as<std::string>() : "";
-  if (v.count("save") && file.empty()) throw UsageError("--save needs the name of a file");
+  std::string file = app::output_name(v, "save");
   if (v.count("resume")) {
     const auto from = v["resume"].as<std::string>();
     saved = ebb::load_model(from);

@@ -68,7 +68,7 @@ struct Row {
 };
 
 int run_transfer(Values& v) {
-  if (file_of(v).empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
+  const std::string file = model_file(v);
   const auto seed = v["seed"].as<std::uint64_t>();
   const int head_epochs = v["head-epochs"].as<int>(), epochs = v["epochs"].as<int>();
   if (head_epochs + epochs < 1) throw UsageError("--head-epochs and --epochs are both 0: nothing is trained");
@@ -77,9 +77,9 @@ int run_transfer(Values& v) {
   use_threads(v);
   const bool quiet = v.count("quiet") > 0;
 
-  ebb::SavedModel model = ebb::load_model(file_of(v));
-  refuse_not_finite(model, file_of(v));
-  const double scale = scale_of(model, file_of(v));
+  ebb::SavedModel model = ebb::load_model(file);
+  refuse_not_finite(model, file);
+  const double scale = scale_of(model, file);
   const auto fresh = [&] {
     ebb::manual_seed(seed);
     return build_network(model.architecture);
@@ -105,10 +105,9 @@ int run_transfer(Values& v) {
     keep(
         target,
         [&](const std::filesystem::path& to) {
-          ebb::save_model(net, model.architecture, to,
-                          {{"dataset", data.name},
-                           {"scale", fmt::format("{}", scale)},
-                           {"transferred_from", app::utf8(file_of(v))}});
+          ebb::save_model(
+              net, model.architecture, to,
+              {{"dataset", data.name}, {"scale", fmt::format("{}", scale)}, {"transferred_from", app::utf8(file)}});
         },
         [&] { return holds; });
     holds = fmt::format("; {} holds the last stage that went well", out);

@@ -104,8 +104,7 @@ po::options_description verify_options() {
 }
 
 int run_verify(Values& v) {
-  const std::string file = file_of(v);
-  if (file.empty()) throw UsageError("which model? Give the file that mnist train --save wrote");
+  const std::string file = model_file(v);
   const ebb::SavedModel saved = ebb::load_model(file);
   po::variables_map w;
   std::vector<std::string> words;

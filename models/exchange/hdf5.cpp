@@ -342,8 +342,7 @@ std::pair<Found, std::string> read_apart(const std::filesystem::path& path, cons
   const bool ended = read_all(from.fd(), 6 * seconds, text);  // of the clock: the machine may be busy
   if (!ended) ::kill(child, SIGKILL);
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+  detail::retried([&] { return ::waitpid(child, &status, 0); });
   if (!ended)
     return {Found::data_error,
             fmt::format("{}: the HDF5 library has not read it within {} s", path.string(), 6 * seconds)};

@@ -9,8 +9,8 @@
 namespace ebb {
 
 /// The layers that a text describes, separated by commas, such as
-///   conv 32 3 stride 2 same relu, residual (conv 32 3 same relu, conv 32 3 same), concat (conv 8 1 | pool 3 stride 1
-///   same)
+///   conv 32 3 stride 2 same relu, residual (conv 32 3 same relu, conv 32 3 same),
+///   concat (conv 8 1 | pool 3 stride 1 same)
 /// A word is a layer of architecture_help() or one of activation_names(). What a layer needs follows by position, the
 /// rest by name in any order. Throws ValueError with the text, a mark under the column and the rule.
 std::vector<Layer> parse_architecture(std::string_view text);

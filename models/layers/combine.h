@@ -14,8 +14,8 @@ struct ResidualOptions {
   std::vector<Layer> shortcut = {};  ///< layers that x passes before it is added; empty: none
 };
 /// x + layers(x) (He et al. 2016), or shortcut(x) + layers(x) where the shapes differ:
-///     Residual({Conv2D({.filters = 32, .pad = Padding::same(), .activation = relu}), Conv2D({.filters = 32, .pad =
-///     Padding::same()})})
+///     Residual({Conv2D({.filters = 32, .pad = Padding::same(), .activation = relu}),
+///               Conv2D({.filters = 32, .pad = Padding::same()})})
 class Residual : public Module {
  public:
   explicit Residual(ResidualOptions options)

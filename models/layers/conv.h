@@ -1,9 +1,9 @@
 // Convolutions beside Conv2D.
 #pragma once
-#include <ebb/graph/composition.h>
 #include <cstdint>
 #include <string_view>
 
+#include <ebb/graph/composition.h>
 #include <ebb/models/layers/layers.h>
 
 namespace ebb {
@@ -40,8 +40,8 @@ struct Conv2DTransposeOptions {
   std::int64_t filters = 0;  ///< channels of the result
   Pair kernel = 3;           ///< size of the kernel
   Pair stride = 1;           ///< step of the kernel
-  Padding pad =
-      Padding::valid();  ///< same: the output is stride times the input; valid: it has the kernel's overhang too
+  /// same: the output is stride times the input; valid: it has the kernel's overhang too.
+  Padding pad = Padding::valid();
   Activation activation = nullptr;           ///< applied to the result
   bool use_bias = true;                      ///< add a bias
   Initializer weight_init = glorot_uniform;  ///< first values of the weight

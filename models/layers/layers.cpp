@@ -134,8 +134,8 @@ namespace {
 /// Indices that came as floats. A fraction is no index, and of large numbers float32 knows but every second one.
 Tensor whole_numbers(const Tensor& x) {
   const double most = x.dtype() == f32 ? 0x1p24 : 0x1p53;
-  visit_float(x.dtype(), [&](auto zero) {
-    for (const auto v : detail::every_value<decltype(zero)>(x))
+  visit_float(x.dtype(), [&]<class T>(T) {
+    for (const auto v : detail::every_value<T>(x))
       if (!(std::trunc(v) == v && std::abs(static_cast<double>(v)) < most))
         throw ValueError(
             fmt::format("Embedding: {} as {} is no index: needs whole numbers below 2^{}; int64 has no such limit", v,

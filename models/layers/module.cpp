@@ -343,8 +343,7 @@ void copy_state(Module& from, Module& to) {
   for (std::size_t i = 0; i < source.size(); ++i) target[i].tensor->assign(*source[i].tensor);
 }
 
-// ---- clone
-// -----------------------------------------------------------------------------------------------------------
+// ---- clone ----------------------------------------------------------------------------------------------------------
 
 detail::Cloning::Cloning() : before_(std::exchange(cloning, this)) {}
 detail::Cloning::~Cloning() { cloning = before_; }

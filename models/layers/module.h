@@ -107,8 +107,8 @@ class Module {
   const std::string& step() const;
 
   std::string name_;
-  const std::string* member_ =
-      nullptr;  // as its owner's visit names it; one of a few that are never changed, since owners may come later
+  // As its owner's visit names it; one of a few that are never changed, since owners may come later.
+  const std::string* member_ = nullptr;
   std::vector<std::pair<std::size_t, ForwardHook>> forward_hooks_;
   std::vector<std::pair<std::size_t, BackwardHook>> backward_hooks_;
   std::size_t hooks_added_ = 0;

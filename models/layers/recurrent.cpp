@@ -64,10 +64,8 @@ void LSTM::make(const Tensor& x) {
   Recurrent::make(x);
   Tensor start = zeros(bias.shape(), x.dtype());
   const std::int64_t u = options_.units;
-  visit_float(x.dtype(), [&](auto zero) {
-    for (auto& b :
-         start.mutable_values<decltype(zero)>().subspan(static_cast<std::size_t>(u), static_cast<std::size_t>(u)))
-      b = 1;
+  visit_float(x.dtype(), [&]<class T>(T) {
+    for (auto& b : start.mutable_values<T>().subspan(static_cast<std::size_t>(u), static_cast<std::size_t>(u))) b = 1;
   });
   bias.assign(start);
 }

@@ -37,8 +37,8 @@ struct TrainingState {
   bool stop = false;  ///< set it to end training: after this epoch or, when set in a batch, after this batch
   std::function<void(const std::string&)> say = {};  ///< prints a line beside the progress
   const std::vector<Callback>* callbacks = nullptr;  ///< the callbacks of this training
-  std::function<double()> loss_now =
-      {};                ///< computes the loss of the last batch again, with the weights as they are, at inference
+  /// Computes the loss of the last batch again, with the weights as they are, at inference.
+  std::function<double()> loss_now = {};
   TensorMap aside = {};  ///< the trained weights, by path, while the module has others in their place
 
   /// The record up to now, after a batch or at the end of an epoch, for FitOptions::resume. The module has the weights,

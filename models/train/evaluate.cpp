@@ -16,8 +16,8 @@ namespace {
 
 /// True when each row holds shares of classes, one-hot or not; the targets of a regression do not.
 bool rows_are_shares(const Tensor& labels) {
-  return labels.rank() == 2 && labels.size(1) > 1 && visit_dtype(labels.dtype(), [&](auto zero) {
-           const auto v = labels.values<decltype(zero)>();
+  return labels.rank() == 2 && labels.size(1) > 1 && visit_dtype(labels.dtype(), [&]<class T>(T) {
+           const auto v = labels.values<T>();
            const auto classes = static_cast<std::size_t>(labels.size(1));
            for (std::size_t i = 0; i < v.size(); i += classes) {
              double sum = 0;
@@ -44,8 +44,8 @@ std::vector<double> weights_of(const Tensor& labels, const std::vector<double>& 
   if (!shares && (labels.rank() != 1 || is_float(labels.dtype())))
     refuse(": needs classes (n) or shares of the classes (n, c)");
   std::vector<double> out;
-  visit_dtype(labels.dtype(), [&](auto zero) {
-    const auto v = labels.values<decltype(zero)>();
+  visit_dtype(labels.dtype(), [&]<class T>(T) {
+    const auto v = labels.values<T>();
     if (shares) {
       for (std::size_t i = 0; i < v.size(); i += classes) {
         out.push_back(0);
@@ -90,8 +90,7 @@ std::int64_t count_correct(const Tensor& outputs, const Tensor& labels) {
   });
 }
 
-// ---- running means
-// ---------------------------------------------------------------------------------------------------
+// ---- running means --------------------------------------------------------------------------------------------------
 
 void detail::Running::add(double batch_loss, const Tensor& outputs, const Tensor& labels) {
   const std::int64_t n = outputs.rank() ? outputs.size(0) : 1;
@@ -150,8 +149,7 @@ Tensor detail::weighted_loss(const Loss& loss, const Tensor& output, const Tenso
   return sum;
 }
 
-// ---- without training
-// ------------------------------------------------------------------------------------------------
+// ---- without training -----------------------------------------------------------------------------------------------
 
 Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& o) {
   if (data.size() == 0) throw ValueError("evaluate: no samples");

@@ -12,8 +12,8 @@ namespace {
 std::string not_finite(const std::string& name, const Tensor& t) {
   std::string found;
   if (is_float(t.dtype()))
-    visit_float(t.dtype(), [&](auto zero) {
-      const auto values = t.values<decltype(zero)>();
+    visit_float(t.dtype(), [&]<class T>(T) {
+      const auto values = t.values<T>();
       const auto it = std::ranges::find_if(values, [](auto x) { return !std::isfinite(x); });
       if (it != values.end()) found = fmt::format("{} holds {}", name, *it);
     });

@@ -88,12 +88,11 @@ History fit(Module& module, Optimizer&& optimizer, const Dataset& data, const Fi
 
 /// Options for evaluate().
 struct EvaluateOptions {
-  std::int64_t batch = 256;               ///< samples per batch
-  Loss loss = cross_entropy;              ///< averaged over the samples
-  Verbose verbose = Verbose::silent;      ///< progress on stderr
-  KerasStyle style = KerasStyle::keras2;  ///< style of the progress
-  std::function<bool()> interrupted =
-      {};  ///< called between batches; if it returns true, evaluate() returns the means so far
+  std::int64_t batch = 256;                ///< samples per batch
+  Loss loss = cross_entropy;               ///< averaged over the samples
+  Verbose verbose = Verbose::silent;       ///< progress on stderr
+  KerasStyle style = KerasStyle::keras2;   ///< style of the progress
+  std::function<bool()> interrupted = {};  ///< called between batches; true ends evaluate() with the means so far
 };
 /// Mean loss and accuracy over a data set, at inference.
 Metrics evaluate(Module& module, const Dataset& data, const EvaluateOptions& options = {});

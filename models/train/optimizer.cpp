@@ -205,8 +205,8 @@ void Optimizer::step_one(Tensor& w, const Tensor& g, const Step& step) {
 /// each(i) is the i-th parameter and its path.
 template <class Each>
 void Optimizer::step_all(std::size_t count, const Gradients& gradients, const Each& each) {
-  const FlushDenormals
-      flush;  // the moments of a weight without gradients decay to denormal numbers, with which arithmetic is slow
+  // The moments of a weight without gradients decay to denormal numbers, with which arithmetic is slow.
+  const FlushDenormals flush;
   if (detail::mode.observer)  // before anything changes
     for (std::size_t i = 0; i < count; ++i) {
       const auto [w, path] = each(i);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include <ebb/graph/error.h>
 #include <ebb/graph/names.h>
@@ -37,14 +38,20 @@ struct Look {
   const char *bold = "\x1b[1m", *green = "\x1b[32m", *white = "\x1b[37m", *off = "\x1b[0m";
 };
 
+constexpr std::pair<std::string_view, KerasStyle> styles[] = {
+    {"keras2.2", KerasStyle::keras2_2}, {"keras2", KerasStyle::keras2}, {"keras3", KerasStyle::keras3}};
+
 }  // namespace
 
-std::vector<std::string> style_names() { return {"keras2.2", "keras2", "keras3"}; }
+std::vector<std::string> style_names() {
+  std::vector<std::string> out;
+  for (const auto& [name, style] : styles) out.emplace_back(name);
+  return out;
+}
 
 KerasStyle style_of(std::string_view name) {
-  if (name == "keras2.2") return KerasStyle::keras2_2;
-  if (name == "keras2") return KerasStyle::keras2;
-  if (name == "keras3") return KerasStyle::keras3;
+  for (const auto& [known, style] : styles)
+    if (known == name) return style;
   throw ValueError(detail::unknown_name("style", name, style_names()));
 }
 

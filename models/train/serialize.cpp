@@ -1,9 +1,8 @@
 // A model file is a safetensors file.
 //
 // Its tensors:
-//   PATH                the parameters and buffers of the model to use: the trained ones, their averages, or those of
-//   the
-//                       best epoch
+//   PATH                the parameters and buffers of the model to use: the trained ones, their averages, or those
+//                       of the best epoch
 //   training.PATH       what training continues from, where that is not PATH
 //   optimizer.N.PATH    the N-th tensor of the optimizer's state for a parameter
 //   callback.NAME.KEY   a tensor of a callback's state

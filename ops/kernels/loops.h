@@ -84,7 +84,7 @@ template <class T, class F>
 void parallel_simd_for(std::int64_t n, std::int64_t block, const F& body) {
   parallel_for(n, block, [&](std::int64_t begin, std::int64_t end) {
     simd_for<T>([&]() EBB_INLINE {
-      const F own = body;  // which no store can change
+      const F own = body;  // no store can change what a local copy holds, so that it stays in registers
       own(begin, end);
     });
   });

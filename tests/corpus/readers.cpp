@@ -61,8 +61,7 @@ Tensor counted(const Shape& shape) {
   return t;
 }
 
-// ---- IDX and gzip
-// ------------------------------------------------------------------------------------------------------
+// ---- IDX and gzip ---------------------------------------------------------------------------------------------------
 
 std::string idx_of(const Shape& shape, const char* name = "a") {
   return written(name, [&](const fs_path& p) { write_idx(p, counted(shape)); });
@@ -108,8 +107,7 @@ std::vector<std::string> gzip_attacks() {
           packed + "x"};
 }
 
-// ---- tables
-// -----------------------------------------------------------------------------------------------------------
+// ---- tables ---------------------------------------------------------------------------------------------------------
 
 Digits some_digits() {
   Digits d{counted({2, 28, 28}), Tensor::from(std::vector<std::uint8_t>{3, 9}, {2})};
@@ -170,8 +168,7 @@ std::vector<std::string> history_attacks() {
           "epoch," + std::string(100'000, ',') + "\n"};
 }
 
-// ---- NumPy
-// --------------------------------------------------------------------------------------------------------------
+// ---- NumPy ----------------------------------------------------------------------------------------------------------
 
 std::vector<std::string> npy_seeds() {
   std::vector<std::string> out;
@@ -227,8 +224,7 @@ std::vector<std::string> zip_attacks() {
   return out;
 }
 
-// ---- safetensors and models
-// -----------------------------------------------------------------------------------------------
+// ---- safetensors and models -----------------------------------------------------------------------------------------
 
 std::string safetensors_of(const SafeTensors& s) {
   return written("a.safetensors", [&](const fs_path& p) { write_safetensors(p, s); });
@@ -359,8 +355,7 @@ std::vector<std::string> model_attacks() {
   return out;
 }
 
-// ---- texts
-// ------------------------------------------------------------------------------------------------------------------
+// ---- texts ----------------------------------------------------------------------------------------------------------
 
 std::vector<std::string> architecture_seeds() {
   return {"conv 32 3x2 stride 2 same relu, pool 2, flatten, dense 10 nobias softmax",

@@ -17,8 +17,8 @@ constexpr AugmentOptions nothing{.shift = 0, .rotate = 0, .scale = 0, .shear = 0
 /// A square of ones in the middle of a black image.
 Tensor square_image(std::int64_t n, DType dtype = f32) {
   Tensor x = zeros({n, 28, 28, 1}, dtype);
-  visit_float(dtype, [&](auto zero) {
-    const auto v = x.mutable_values<decltype(zero)>();
+  visit_float(dtype, [&]<class T>(T) {
+    const auto v = x.mutable_values<T>();
     for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i)
       for (std::size_t y = 8; y < 20; ++y)
         for (std::size_t k = 8; k < 20; ++k) v[i * 784 + y * 28 + k] = 1;

@@ -1,7 +1,6 @@
 // Weights and arrays on their way to Python and back, for tests/interop/exchange.py:
-//   interop_exchange write FOLDER   NAME.torch.safetensors, NAME.keras.safetensors, and NAME.io.safetensors with an
-//   input and
-//                                   what ebb makes of it, for some models; arrays.npz and NAME.npy
+//   interop_exchange write FOLDER   for some models NAME.torch.safetensors, NAME.keras.safetensors, and
+//                                   NAME.io.safetensors with an input and what ebb makes of it; arrays.npz and NAME.npy
 //   interop_exchange read FOLDER    reads what Python wrote there: other weights and what Python makes of them
 #include <fmt/format.h>
 

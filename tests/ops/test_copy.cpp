@@ -181,8 +181,7 @@ TEST_CASE(
         });
         const Tensor g = randn({count, width}, dtype);
         const Tensor sums = scatter_rows(g, index, rows);
-        visit_float(dtype, [&](auto zero) {  // within the bound that ops.h states, of sums in a wider type
-          using T = decltype(zero);
+        visit_float(dtype, [&]<class T>(T) {  // within the bound that ops.h states, of sums in a wider type
           const auto from = g.values<T>();
           const auto w = static_cast<std::size_t>(width);
           std::vector<long double> exact(static_cast<std::size_t>(rows) * w), size(exact.size());

@@ -130,33 +130,26 @@ TEST_CASE("optimizer: RMSprop in all forms") {
       }
 }
 
+/// The step of Adam and of AdamW without its decay.
+auto adam_step(const auto& o) {
+  return [o, m = 0.0, v = 0.0, p1 = 1.0, p2 = 1.0](int, double g) mutable {
+    p1 *= o.beta1;
+    p2 *= o.beta2;
+    m = o.beta1 * m + (1 - o.beta1) * g;
+    v = o.beta2 * v + (1 - o.beta2) * g * g;
+    return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.epsilon);
+  };
+}
+
 TEST_CASE("optimizer: Adam") {
   for (const AdamOptions o : {AdamOptions{}, AdamOptions{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-3}})
-    compare(maker<Adam>(o), [o] {
-      return [o, m = 0.0, v = 0.0, p1 = 1.0, p2 = 1.0](int, double g) mutable {
-        p1 *= o.beta1;
-        p2 *= o.beta2;
-        m = o.beta1 * m + (1 - o.beta1) * g;
-        v = o.beta2 * v + (1 - o.beta2) * g * g;
-        return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.epsilon);
-      };
-    });
+    compare(maker<Adam>(o), [o] { return adam_step(o); });
 }
 
 TEST_CASE("optimizer: AdamW is Adam with decoupled weight decay") {
   const AdamWOptions o{.lr = 0.05, .weight_decay = 0.1};
   compare(
-      maker<AdamW>(o),
-      [o] {
-        return [o, m = 0.0, v = 0.0, p1 = 1.0, p2 = 1.0](int, double g) mutable {
-          p1 *= o.beta1;
-          p2 *= o.beta2;
-          m = o.beta1 * m + (1 - o.beta1) * g;
-          v = o.beta2 * v + (1 - o.beta2) * g * g;
-          return o.lr * std::sqrt(1 - p2) / (1 - p1) * m / (std::sqrt(v) + o.epsilon);
-        };
-      },
-      0.05 * 0.1);
+      maker<AdamW>(o), [o] { return adam_step(o); }, 0.05 * 0.1);
   CHECK(AdamW().options().at("weight_decay") == 0.004);
 }
 
