@@ -44,7 +44,8 @@ Row binary(std::string name, Elsewhere elsewhere, Tensor (*f)(const Tensor&, con
   return {name, elsewhere, [f](In x) { return f(x[0], x[1]); }, cases, domain, pair_errors(name, f), large_pairs()};
 }
 
-std::vector<Case> singles() { return {{{{}}}, {{{1}}}, {{{7}}}, {{{2, 3}}}, {{{3, 1, 2}}}, {{{0, 4}}}}; }
+/// The last has so many elements that some are met on each side of 0: the others of a row begin with the same few.
+std::vector<Case> singles() { return {{{{}}}, {{{1}}}, {{{7}}}, {{{2, 3}}}, {{{3, 1, 2}}}, {{{0, 4}}}, {{{11, 13}}}}; }
 std::vector<Case> large_single() { return {{{{300, 257}}}}; }
 
 Row unary(std::string op, Elsewhere elsewhere, Tensor (*f)(const Tensor&), Domain domain = anywhere) {
